@@ -1,0 +1,184 @@
+"""Loops, where a hand-written backward pays: the user's plain code, ours against `jax.value_and_grad`.
+
+    python experiments/benchmarks/loops.py              # 10 minutes on 2 cores
+    python experiments/benchmarks/loops.py --only lstm  # the workloads whose name holds a word
+
+Ratios below 1 are in our favour: time is the median over interleaved rounds with its quartiles, memory the compiler's
+account of temporary buffers. Saves runs/benchmarks/loops.json and loops.png.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import measuring
+import numpy as np
+
+import fnbackprop as fb
+from fnbackprop import losses
+from fnbackprop.models import transformer
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape, scale=1.0):
+    return jnp.asarray(RNG.normal(size=shape) * scale, jnp.float32)
+
+
+def recurrent_params(hidden, gates):
+    weights = {name: normal(hidden, gates * hidden, scale=hidden**-0.5) for name in ("input", "recurrent")}
+    return weights | {"bias": jnp.zeros(gates * hidden)}
+
+
+def rnn(steps, batch, hidden):
+    def loss(p, xs):
+        def cell(h, x):
+            h = jnp.tanh(x @ p["input"] + h @ p["recurrent"] + p["bias"])
+            return h, h
+
+        return jnp.sum(jax.lax.scan(cell, jnp.zeros((batch, hidden), xs.dtype), xs)[1] ** 2)
+
+    return loss, (recurrent_params(hidden, 1), normal(steps, batch, hidden))
+
+
+def lstm(steps, batch, hidden):
+    def loss(p, xs):
+        def cell(state, x):
+            h, c = state
+            i, f, g, o = jnp.split(x @ p["input"] + h @ p["recurrent"] + p["bias"], 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        zeros = jnp.zeros((batch, hidden))
+        return jnp.sum(jax.lax.scan(cell, (zeros, zeros), xs)[1] ** 2)
+
+    return loss, (recurrent_params(hidden, 4), normal(steps, batch, hidden))
+
+
+def gru(steps, batch, hidden):
+    def loss(p, xs):
+        def cell(h, x):
+            zx, rx, nx = jnp.split(x @ p["input"] + p["bias"], 3, axis=-1)
+            zh, rh, nh = jnp.split(h @ p["recurrent"], 3, axis=-1)
+            z, r = jax.nn.sigmoid(zx + zh), jax.nn.sigmoid(rx + rh)
+            h = (1 - z) * jnp.tanh(nx + r * nh) + z * h
+            return h, h
+
+        return jnp.sum(jax.lax.scan(cell, jnp.zeros((batch, hidden)), xs)[1] ** 2)
+
+    return loss, (recurrent_params(hidden, 3), normal(steps, batch, hidden))
+
+
+def gpt(layers, width, time, batch, scan_layers=True):
+    params = transformer.init(
+        jax.random.key(0), vocabulary=256, length=time, width=width, layers=layers, scan_layers=scan_layers
+    )
+    tokens = jnp.asarray(RNG.integers(0, 256, (batch, time + 1)), jnp.int32)
+
+    def loss(params, tokens):
+        logits = transformer.apply(params, tokens[:, :-1], heads=width // 64)
+        return losses.softmax_cross_entropy(logits, tokens[:, 1:])
+
+    return loss, (params, tokens)
+
+
+WORKLOADS = {
+    "GPT scanned L6 D384 T256 B8": lambda: gpt(6, 384, 256, 8),
+    "GPT scanned L4 D768 T512 B4": lambda: gpt(4, 768, 512, 4),
+    "LSTM T256 B4 H512": lambda: lstm(256, 4, 512),
+    "RNN T512 B1 H256": lambda: rnn(512, 1, 256),
+    "GRU T256 B8 H256": lambda: gru(256, 8, 256),
+    "LSTM T128 B32 H512": lambda: lstm(128, 32, 512),
+    "RNN T128 B64 H512 (hoisting does not pay)": lambda: rnn(128, 64, 512),
+    "GPT unrolled L12 D128 T128 B4": lambda: gpt(12, 128, 128, 4, scan_layers=False),
+}
+
+
+def while_programs(steps=1000, slots=44, width=128):
+    """1000 steps of tanh(w @ h) in a while loop: (Equinox's checkpointed loop by jax.grad, ours of the plain loop)."""
+    import equinox.internal as eqxi
+
+    def loss(loop):
+        def run(w, h):
+            def step(state):
+                i, h = state
+                return i + 1, jnp.tanh(w @ h)
+
+            return jnp.sum(loop(lambda state: state[0] < steps, step, (0, h))[1] ** 2)
+
+        return run
+
+    def checkpointed(cond, step, init):
+        return eqxi.while_loop(cond, step, init, kind="checkpointed", checkpoints=slots)
+
+    args = normal(width, width, scale=width**-0.5), normal(width)
+    theirs = measuring.compile_step(jax.value_and_grad, loss(checkpointed), args)
+    ours = measuring.compile_step(
+        lambda fun: fb.value_and_grad(fun, checkpoints=slots), loss(jax.lax.while_loop), args
+    )
+    return theirs, ours, args
+
+
+def low_precision_error(steps=4096):
+    """Relative error of a bfloat16 RNN's recurrent weight gradient against float64: (jax.grad's, ours)."""
+    loss, args = rnn(steps, 4, 64)
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), args)
+
+    def gradient(lib, args):
+        summed = lambda p, xs: loss(p, xs).astype(jnp.float32)  # noqa: E731
+        return np.asarray(jax.jit(lib.grad(summed))(*args)["recurrent"], np.float64)
+
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: x.astype(jnp.float64), low)
+        exact = np.asarray(jax.jit(jax.grad(loss))(*wide)["recurrent"])
+    return tuple(np.linalg.norm(gradient(lib, low) - exact) / np.linalg.norm(exact) for lib in (jax, fb))
+
+
+def plot(rows, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.5))
+    places = np.arange(len(rows))
+    axes.barh(places + 0.2, [row.time for row in rows], 0.38, label="time")
+    axes.barh(places - 0.2, [row.memory for row in rows], 0.38, label="temp memory")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(places, [row.name for row in rows])
+    axes.set_xlabel("ours / jax.value_and_grad")
+    axes.invert_yaxis()
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a word in the workload's name")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    rows = []
+    for name, make in WORKLOADS.items():
+        if options.only.lower() not in name.lower():
+            continue
+        loss, args = make()
+        programs = [measuring.compile_step(lib.value_and_grad, loss, args) for lib in (jax, fb)]
+        rows.append(measuring.measure(name, *programs, args, options.rounds))
+        measuring.show(rows[-1:])
+    if options.only.lower() in "while loop":
+        theirs, ours, args = while_programs()
+        rows.append(measuring.measure("while loop, 1000 steps, 44 slots (Equinox)", theirs, ours, args, options.rounds))
+    print()
+    measuring.show(rows)
+    if not options.only:
+        theirs, ours = low_precision_error()
+        print(f"bfloat16 RNN T4096, error of dW against float64: jax.grad {theirs:.2%}, ours {ours:.2%}")
+    path = measuring.save(rows, "loops")
+    plot(rows, path.with_suffix(".png"))
+    print(f"saved to {path} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Measure programs against each other: interleaved rounds, medians of ratios, temp memory by the compiler's account."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Measured(NamedTuple):
+    """One workload: seconds of the baseline, and of ours the ratios to it."""
+
+    name: str
+    baseline_seconds: float
+    time: float  # median over the rounds of ours / baseline
+    spread: tuple[float, float]  # its quartiles
+    memory: float  # temp bytes, ours / baseline
+    error: float  # largest relative error of a leaf
+
+
+def compile_step(transform: Callable, loss: Callable, args: Sequence[Any]) -> Any:
+    """The compiled value and gradient of a loss."""
+    return jax.jit(transform(loss)).lower(*args).compile()
+
+
+def measure(name: str, baseline: Any, ours: Any, args: Sequence[Any], rounds: int = 15) -> Measured:
+    """Run two compiled programs in turns."""
+    error = largest_error(ours(*args), baseline(*args))
+    times = np.array([[seconds(program, args) for program in (baseline, ours)] for _ in range(rounds + 2)])[2:]
+    ratios = times[:, 1] / times[:, 0]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    memory = temp_bytes(ours) / max(temp_bytes(baseline), 1)
+    return Measured(name, statistics.median(times[:, 0]), float(middle), (float(low), float(high)), memory, error)
+
+
+def seconds(program: Callable, args: Sequence[Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(program(*args))
+    return time.perf_counter() - start
+
+
+def temp_bytes(program: Any) -> int:
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def largest_error(found: Any, expected: Any) -> float:
+    """The largest relative error of a leaf, in the 2-norm."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
+    return max(float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-300)) for a, b in pairs)
+
+
+def show(rows: Sequence[Measured]) -> None:
+    """The rows as a table, and as JSON under runs/benchmarks/."""
+    print(f"{'workload':44} {'baseline':>10}   time (quartiles)      memory   error")
+    for row in rows:
+        low, high = row.spread
+        print(
+            f"{row.name:44} {row.baseline_seconds * 1e3:7.1f} ms   {row.time:4.2f} ({low:4.2f} to {high:4.2f})   "
+            f"{row.memory:6.2f}   {row.error:.0e}"
+        )
+
+
+def save(rows: Sequence[Measured], name: str) -> Path:
+    path = Path("runs/benchmarks") / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"jax": jax.__version__, "device": str(jax.devices()[0])}
+    path.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
+    return path

@@ -1,0 +1,52 @@
+"""Backprop written out by hand for every JAX primitive: a drop-in for `jax.grad`, and a training framework."""
+
+import importlib
+
+from . import rules as rules  # registers every rule
+from .backprop.coverage import coverage
+from .backprop.explaining import residuals
+from .backprop.registry import MissingRule, nondifferentiable, vjp_rule
+from .backprop.transforms import grad, hessian, jacrev, value_and_grad, vjp
+
+__version__ = "0.1.0"
+
+# Imported when first used: what training, comparing and plotting need is slow to import.
+_LATER = {
+    "compare": "comparing.gradients",
+    "Comparison": "comparing.verdict",
+    "GradientMismatch": "comparing.verdict",
+    "Verdict": "comparing.verdict",
+    "Experiment": "experiment",
+    "ExperimentError": "experiment",
+    "train": "training.loop",
+    "TrainState": "training.state",
+    "NonFiniteLoss": "training.recorder",
+    "read_metrics": "training.metrics",
+    "run": "cli",
+}
+
+__all__ = [
+    "MissingRule",
+    "coverage",
+    "grad",
+    "hessian",
+    "jacrev",
+    "nondifferentiable",
+    "residuals",
+    "value_and_grad",
+    "vjp",
+    "vjp_rule",
+    *_LATER,
+]
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *_LATER])

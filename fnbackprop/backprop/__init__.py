@@ -1,0 +1,1 @@
+"""The backward pass: jaxprs, the registry of rules, the engine that walks forward and backward."""

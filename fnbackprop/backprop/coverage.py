@@ -1,0 +1,91 @@
+"""Which equations of a function, or which primitives of the installed JAX, have a rule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from . import jaxprs
+from .registry import Entry, lookup
+
+RULED, CONSTANT, OUTSIDE, MISSING = "rule", "no derivative", "outside", "missing"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One primitive: how it is covered, by what (rules' names or the reason), how often and where it occurs."""
+
+    primitive: str
+    kind: str
+    by: str
+    count: int = 0
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The rows of `fb.coverage`, one a primitive. Printing it shows a table."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def missing(self) -> tuple[Row, ...]:
+        """The primitives that have neither a rule nor a reason for having none."""
+        return self.of(MISSING)
+
+    @property
+    def ok(self) -> bool:
+        return not self.missing
+
+    def of(self, kind: str) -> tuple[Row, ...]:
+        """The rows of one kind: "rule", "no derivative", "outside" or "missing"."""
+        return tuple(row for row in self.rows if row.kind == kind)
+
+    def __str__(self) -> str:
+        titles = Row("primitive", "kind", "by", "count", "first at")
+        cells = ((r.primitive, r.count, r.kind, r.by, r.where) for r in (titles, *self.rows))
+        table = [tuple(str(cell or "") for cell in row) for row in cells]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        kinds = ", ".join(f"{len(self.of(k))} {k}" for k in (RULED, CONSTANT, OUTSIDE, MISSING) if self.of(k))
+        return "\n".join([*lines, kinds])
+
+
+def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage:
+    """The equations of `fun(*args)` by primitive: how many, their rule, or that it is missing, with source lines.
+
+    Args:
+        fun: a function as `jax.make_jaxpr` takes it; its inner jaxprs are counted too. Without one, every primitive of
+            the installed JAX is listed.
+    """
+    if fun is None:
+        return Coverage(tuple(_row(p) for p in sorted(jaxprs.all_primitives(), key=lambda p: p.name)))
+    closed = jax.make_jaxpr(lambda *xs: fun(*xs, **kwargs))(*args)
+    counts: dict[Any, list[Any]] = {}
+    for equation in _equations(closed.jaxpr):
+        counts.setdefault(equation.primitive, []).append(equation)
+    rows = [_row(p, len(found), jaxprs.source_line(found[0])) for p, found in counts.items()]
+    return Coverage(tuple(sorted(rows, key=lambda row: (row.kind != MISSING, -row.count, row.primitive))))
+
+
+def _equations(jaxpr: Any):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs.inner_jaxprs(equation):
+            yield from _equations(inner.jaxpr if hasattr(inner, "jaxpr") else inner)
+
+
+def _row(primitive: Any, count: int = 0, where: str = "") -> Row:
+    return Row(primitive.name, *_cover(lookup(primitive)), count, where)
+
+
+def _cover(entry: Entry | None) -> tuple[str, str]:
+    if entry is None:
+        return MISSING, ""
+    if entry.outside:
+        return OUTSIDE, entry.outside
+    if entry.no_gradient:
+        return CONSTANT, entry.no_gradient
+    functions = [entry.structured] if entry.structured else [rule.function for rule in entry.rules]
+    return RULED, ", ".join(dict.fromkeys(f.__name__ for f in functions))

@@ -1,0 +1,240 @@
+"""The registry of rules: which hand-written function turns a primitive's output cotangents into its operands'.
+
+A rule says what it reads by the names of its parameters, so what must be saved is known before anything runs:
+
+    @vjp_rule("tanh")                                # the default signature is "x -> y"
+    def tanh_vjp(dy, y):
+        return lax.mul(dy, lax.sub(scalar(1, y), lax.square(y)))
+
+    @vjp_rule("mul", "x, y -> z", wrt="x")
+    def mul_vjp_x(dz, y):
+        return lax.mul(dz, y)
+
+The signature names the operands and outputs. A parameter of the rule is one of
+- `dy`: the cotangent of the output `y` (an array of y's shape and dtype; zeros where none reaches it);
+- `x`, `y`: the value of an operand or output, which is then saved for the backward pass;
+- `x_aval`: its shape and dtype alone, which saves nothing;
+- `active`: a tuple of bools, which operands need a cotangent; `wanted`: which outputs have one;
+- keyword-only: a parameter of the equation by its name (give a default where a JAX version lacks it).
+A starred name ("*xs -> y") stands for all remaining operands or outputs, and is passed as a tuple.
+
+With `wrt` the rule returns the cotangent of that operand alone; without, a tuple with one for each operand (or, of
+a single operand, just it). None stands for zero. What the driver does for every rule is in `engine.py`.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class MissingRule(NotImplementedError):
+    """Equations that a gradient must flow through have no rule. `.equations` lists them all."""
+
+    def __init__(self, missing: Sequence[tuple[Any, str]]):
+        self.missing = tuple(missing)
+        super().__init__(_missing_message(self.missing))
+
+    @property
+    def equations(self) -> tuple[Any, ...]:
+        return tuple(equation for equation, _ in self.missing)
+
+
+class Names(NamedTuple):
+    """One side of a signature: the plain names, then an optional starred one."""
+
+    plain: tuple[str, ...]
+    star: str | None
+
+    def index(self, name: str, count: int) -> int | slice | None:
+        """Where `name` lies among `count` values: a position, a slice for the starred name, or None."""
+        if name == self.star:
+            return slice(len(self.plain), count)
+        return self.plain.index(name) if name in self.plain else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A hand-written VJP: the function, what it reads, and which operand's cotangent it returns (None: all)."""
+
+    function: Callable
+    operands: Names
+    outputs: Names
+    wrt: str | None
+    reads: tuple[str, ...]
+    params: tuple[str, ...]
+    takes_all_params: bool
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+
+@dataclass
+class Entry:
+    """All that is registered for one primitive."""
+
+    rules: list[Rule] = field(default_factory=list)
+    structured: Callable | None = None
+    activity: Callable | None = None
+    no_gradient: str | None = None  # the reason why no gradient flows
+    outside: str | None = None  # the reason why there is no rule
+
+    def rules_for(self, position: int, count: int) -> Rule | None:
+        """The rule that gives the cotangent of the operand at `position` of `count`."""
+        for rule in self.rules:
+            where = None if rule.wrt is None else rule.operands.index(rule.wrt, count)
+            if where is None or where == position or (isinstance(where, slice) and position >= where.start):
+                return rule
+        return None
+
+
+_entries: dict[Any, Entry] = {}
+
+
+def vjp_rule(primitive: str | Any, signature: str = "x -> y", wrt: str | None = None) -> Callable:
+    """Register a hand-written VJP of a primitive.
+
+    Args:
+        primitive: its name, or the `Primitive` itself (which then goes before a rule by name).
+        signature: the names of its operands and outputs, `"x, y -> z"`; a starred one takes the rest.
+        wrt: the operand whose cotangent the function returns; None: the function returns those of all.
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+    Raises:
+        TypeError: a parameter of the function is neither in the signature nor a reserved name.
+    """
+
+    def register(function: Callable) -> Callable:
+        rule = _parse(function, signature, wrt)
+        entry = _entries.setdefault(primitive, Entry())
+        entry.no_gradient = entry.outside = entry.structured = None
+        replaced = [old for old in entry.rules if wrt is not None and old.wrt not in (wrt, None)]
+        entry.rules = [*replaced, rule]
+        return function
+
+    return register
+
+
+def structured_rule(*primitives: str | Any, activity: Callable | None = None) -> Callable:
+    """Register the rule of a primitive that holds jaxprs, which must walk them itself (jit, scan, cond ...).
+
+    The function is called before anything runs, as `rule(engine, equation, active, wanted)`, and returns a
+    `Structured`. `activity(engine, equation, active)` says which outputs depend on active operands (default: all).
+    """
+
+    def register(function: Callable) -> Callable:
+        for primitive in primitives:
+            _entries[primitive] = Entry(structured=function, activity=activity)
+        return function
+
+    return register
+
+
+class Structured(NamedTuple):
+    """What a structured rule returns for one equation.
+
+    forward(*operands) -> (outputs, residuals), where the residuals are a pytree of arrays;
+    backward(residuals, cotangents) -> a cotangent for each operand. None stands for zero in both directions;
+    linked: which operands can get a cotangent that is not None;
+    describe(where) -> rows for `fb.residuals`, what is saved in there and why; None: nothing to say.
+    """
+
+    forward: Callable
+    backward: Callable
+    linked: tuple[bool, ...]
+    describe: Callable | None = None
+
+
+def nondifferentiable(*primitives: str | Any, reason: str) -> None:
+    """Declare that no gradient flows through these primitives: their outputs are constants to the chain rule."""
+    for primitive in primitives:
+        _entries[primitive] = Entry(no_gradient=reason)
+
+
+def outside(*primitives: str | Any, reason: str) -> None:
+    """Declare that these primitives have no rule here, and why; a gradient through one is a MissingRule."""
+    for primitive in primitives:
+        _entries[primitive] = Entry(outside=reason)
+
+
+def lookup(primitive: Any) -> Entry | None:
+    """The entry of a primitive: registered by the object, else by its name."""
+    return _entries.get(primitive) or _entries.get(primitive.name)
+
+
+def registered() -> dict[Any, Entry]:
+    """All entries, by primitive or name (a copy)."""
+    return dict(_entries)
+
+
+# ---------------------------------------------------------------- signatures
+
+
+def _parse(function: Callable, signature: str, wrt: str | None) -> Rule:
+    operands, outputs = (_names(side) for side in signature.split("->"))
+    known = {*operands.plain, *outputs.plain, operands.star, outputs.star} - {None}
+    allowed = known | {f"d{name}" for name in (*outputs.plain, outputs.star) if name}
+    allowed |= {f"{name}_aval" for name in known} | {"active", "wanted"}
+    reads, params, takes_all = [], [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            params.append(parameter.name)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            takes_all = True
+        elif parameter.name in allowed:
+            reads.append(parameter.name)
+        else:
+            raise TypeError(
+                f"the VJP rule {function.__name__} has a parameter {parameter.name!r} that its signature "
+                f"{signature!r} does not name. It may read {', '.join(sorted(allowed))}; "
+                "parameters of the equation are keyword-only (after a *)."
+            )
+    if wrt is not None and wrt not in (*operands.plain, operands.star):
+        raise TypeError(f"the VJP rule {function.__name__} is for wrt={wrt!r}, no operand of {signature!r}.")
+    return Rule(function, operands, outputs, wrt, tuple(reads), tuple(params), takes_all)
+
+
+def _names(side: str) -> Names:
+    names = [name.strip() for name in side.split(",") if name.strip()]
+    starred = [name[1:] for name in names if name.startswith("*")]
+    if len(starred) > 1 or (starred and not names[-1].startswith("*")):
+        raise TypeError(f"a signature's starred name comes last and once, but got {side.strip()!r}.")
+    return Names(tuple(name for name in names if not name.startswith("*")), starred[0] if starred else None)
+
+
+def _missing_message(missing: Sequence[tuple[Any, str]]) -> str:
+    lines = [f"no VJP rule for {len(missing)} equation(s) that the gradient flows through:"]
+    unexplained = None
+    for equation, where in missing:
+        operands = ", ".join(str(atom.aval.str_short()) for atom in equation.invars)
+        lines.append(f"  {_called(equation)}({operands})  at {where}")
+        entry = lookup(equation.primitive)
+        if entry is not None and entry.outside:
+            lines.append(f"    {entry.outside}")
+        else:
+            unexplained = unexplained or equation
+    return "\n".join(lines if unexplained is None else [*lines, *_suggestion(unexplained)])
+
+
+def _called(equation: Any) -> str:
+    """The primitive, and the host function or external target that it calls."""
+    callback = equation.params.get("callback")
+    target = equation.params.get("target_name") or getattr(callback, "callback_func", None)
+    name = equation.primitive.name
+    return name if target is None else f"{name}[{getattr(target, '__name__', target)}]"
+
+
+def _suggestion(equation: Any) -> list[str]:
+    """The lines that would register a rule."""
+    names = ", ".join(f"x{i}" for i in range(len(equation.invars)))
+    outs = ", ".join(f"y{i}" for i in range(len(equation.outvars)))
+    cotangents = outs.replace("y", "dy")
+    primitive = equation.primitive.name
+    return [
+        "Register one, for example:",
+        f'  @fb.vjp_rule("{primitive}", "{names} -> {outs}")',
+        f"  def {primitive.replace('-', '_')}_vjp({cotangents}, {names}):",
+        f"      return ...  # a cotangent for each of {names}",
+        f'or say that none flows: fb.nondifferentiable("{primitive}", reason="...")',
+    ]

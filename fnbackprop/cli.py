@@ -1,0 +1,288 @@
+"""The command line: `fnbackprop COMMAND FILE --options`, or `python FILE COMMAND --options` by the file's last line.
+
+A file's options are the fields of its `Config` and those of the command, typed by their annotations and explained by
+their docstrings.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fnbackprop.experiment import Experiment, ExperimentError
+
+USAGE_ERROR = 2
+ENTRY = "experiment"  # the function that an experiment file must hold
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What `train` takes beside the experiment's own options."""
+
+    backward: Literal["manual", "automatic"] = "manual"
+    """Who does the backward pass: this package, or jax.grad."""
+    directory: Path = Path("runs")
+    """Where the run's folder is made."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareOptions:
+    """What `compare` takes beside the experiment's own options."""
+
+    after: int = 0
+    """Train so many steps first: initial biases of zero may sit on a kink."""
+    directions: int = 4
+    """How many Gaussian directions the numeric witness takes."""
+    float64: bool = False
+    """Compare on float64 copies of parameters and data."""
+    direction_seed: int = 0
+    """The seed of the directions."""
+    json: Path | None = None
+    """Write the comparison to this file as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command on an experiment.
+
+    Attributes:
+      run: `run(experiment, options) -> exit status`.
+      options: the dataclass of its own options.
+      help: one line.
+    """
+
+    run: Callable[[Experiment, Any], int]
+    options: type
+    help: str
+
+
+class CommandError(Exception):
+    """A message for the terminal, instead of a traceback."""
+
+    def __init__(self, message: str, status: int = USAGE_ERROR):
+        super().__init__(message)
+        self.status = status
+
+
+def train_command(experiment: Experiment, options: TrainOptions) -> int:
+    from fnbackprop.training.loop import train
+
+    train(experiment, backward=options.backward, directory=options.directory)
+    return 0
+
+
+def compare_command(experiment: Experiment, options: CompareOptions) -> int:
+    import rich
+
+    from fnbackprop.comparing.gradients import compare
+
+    settings = {"directions": options.directions, "float64": options.float64, "seed": options.direction_seed}
+    result = compare(experiment.loss, *_arguments_after(experiment, options.after), **settings)
+    rich.get_console().print(result)
+    if options.json is not None:
+        options.json.write_text(result.to_json() + "\n", encoding="utf-8")
+    return 0 if result.ok else 1
+
+
+def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:
+    """`(params, batch, key)` of the step that follows so many steps of training."""
+    params, batch, key = experiment.arguments(steps)
+    if steps:
+        from fnbackprop.training.loop import train
+
+        params = train(experiment, steps=steps, directory=None, progress=False).params
+    return params, batch, key
+
+
+COMMANDS = {
+    "train": Command(train_command, TrainOptions, "train, and write metrics and curves to runs/<name>/"),
+    "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
+}
+
+
+# ---------------------------------------------------------------- the two ways in
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`fnbackprop COMMAND FILE --options`; returns the exit status."""
+    return _guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(
+    experiment: Callable[[Any], Experiment],
+    *,
+    default: Callable[[Any], int | None] | None = None,
+    argv: Sequence[str] | None = None,
+) -> typing.NoReturn:
+    """The last line of an experiment file: its command line. Ends the program with the command's exit status.
+
+    Args:
+      experiment: the file's `experiment(config: Config) -> Experiment`.
+      default: `default(config)` is what happens when no command is given; without it, the experiment is trained.
+      argv: the arguments; by default, those of the program.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(_guarded(lambda: run_command(experiment, arguments, f"python {sys.argv[0]}", default)))
+
+
+def _main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else USAGE_ERROR
+    if argv[0] == "--version":
+        import fnbackprop
+
+        print(f"fnbackprop {fnbackprop.__version__}")
+        return 0
+    name, *rest = argv
+    if name.endswith(".py"):
+        raise CommandError(f"a command comes first: fnbackprop train {name}, or fnbackprop compare {name}.")
+    _require_command(name)
+    if not rest or rest[0].startswith("-"):
+        raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py")
+    return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
+
+
+def run_command(
+    experiment: Callable,
+    argv: Sequence[str],
+    program: str,
+    default: Callable[[Any], int | None] | None = None,
+    file: str = "",
+) -> int:
+    """Read command and options, make the experiment, run the command; returns the exit status."""
+    named = bool(argv) and not argv[0].startswith("-")
+    if named:
+        _require_command(argv[0])
+    name = argv[0] if named else "" if default else "train"
+    command = COMMANDS.get(name)
+    title = " ".join(filter(None, (program, argv[0] if named else "", file)))
+    about = _about(experiment, command.help if named else "", [] if named else _command_lines(default))
+    parsed = _parse(config_type(experiment), command.options if command else None, list(argv[named:]), title, about)
+    if command is None:
+        return default(parsed.config) or 0
+    made = experiment(parsed.config)
+    if not isinstance(made, Experiment):
+        raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
+    return command.run(made, parsed.options)
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
+    from fnbackprop.backprop.registry import MissingRule
+
+    try:
+        return action()
+    except CommandError as error:
+        print(f"fnbackprop: {error}", file=sys.stderr)
+        return error.status
+    except (ExperimentError, FloatingPointError, MissingRule) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+# ---------------------------------------------------------------- experiment files
+
+
+def load(path: str) -> Callable[[Any], Experiment]:
+    """The function `experiment` of a file; raises CommandError if the file is not there, broken, or has none."""
+    file = Path(path)
+    if not file.is_file():
+        raise CommandError(f"there is no file {path}.{_nearest(path, map(str, file.parent.glob('*.py')))}")
+    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise CommandError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(file.parent.resolve()))  # as `python FILE` does
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CommandError(f"{path} cannot be imported.\n{_users_part(error, file)}", status=1) from None
+    if not callable(getattr(module, ENTRY, None)):
+        raise CommandError(f"{path} has no function {ENTRY}(config: Config) -> Experiment.", status=1)
+    return getattr(module, ENTRY)
+
+
+def config_type(experiment: Callable) -> type:
+    """The dataclass that annotates the one parameter of `experiment`."""
+    wanted = f"{ENTRY}(config: Config) -> Experiment, with a dataclass Config,"
+    parameters = list(inspect.signature(experiment).parameters)
+    hints = typing.get_type_hints(experiment)
+    found = hints.get(parameters[0]) if len(parameters) == 1 else None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ExperimentError(f"{wanted} is wanted, but it is {experiment.__name__}{inspect.signature(experiment)}.")
+    return found
+
+
+def _users_part(error: Exception, file: Path) -> str:
+    """The traceback from the user's file on."""
+    frame = error.__traceback__
+    while frame is not None and Path(frame.tb_frame.f_code.co_filename).resolve() != file.resolve():
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+# ---------------------------------------------------------------- options and help
+
+
+def _parse(config: type, options: type | None, argv: list[str], program: str, about: str) -> Any:
+    """The options as an object with `config` and `options`; tyro answers --help and mistakes, and exits."""
+    import tyro
+
+    parts = {"config": config} | ({"options": options} if options else {})
+    names = [field.name for kind in parts.values() for field in dataclasses.fields(kind)]
+    if len(set(names)) < len(names):
+        twice = ", ".join(name for name in set(names) if names.count(name) > 1)
+        raise ExperimentError(f"Config has a field that is an option of the command too: {twice}. Rename it.")
+    fields = [(name, Annotated[kind, tyro.conf.arg(name="")]) for name, kind in parts.items()]
+    arguments = dataclasses.make_dataclass("Arguments", fields)
+    return tyro.cli(arguments, args=argv, prog=program, description=about, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _require_command(name: str) -> None:
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise CommandError(f"there is no command {name!r}.{_nearest(name, COMMANDS)} The commands are: {known}.")
+
+
+def _nearest(name: str, known: Any) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def _about(experiment: Callable, command: str, commands: list[str]) -> str:
+    """The head of the help: the file's docstring, and what the command does or which commands there are."""
+    text = inspect.getdoc(sys.modules.get(experiment.__module__)) or ""
+    return "\n".join([text, *([f"\n{command}"] if command else []), *commands])
+
+
+def _command_lines(default: Callable | None) -> list[str]:
+    first = (inspect.getdoc(default) or "").split("\n")[0] if default else COMMANDS["train"].help
+    rows = {"(none)": first, **{name: command.help for name, command in COMMANDS.items()}}
+    return ["\ncommands, before the options:", *(f"  {name:<9} {text}" for name, text in rows.items())]
+
+
+def _usage() -> str:
+    lines = [f"  {name:<9} {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fnbackprop COMMAND FILE [--options]",
+            "",
+            "FILE holds an experiment: a dataclass Config and a function experiment(config).",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "The options of a command and of an experiment: fnbackprop COMMAND FILE --help",
+        ]
+    )

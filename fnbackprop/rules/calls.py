@@ -1,0 +1,211 @@
+"""Primitives that hold a function: jit, custom_jvp, custom_vjp, remat, cond.
+
+Each builds, before anything runs, a forward that returns the residuals and a backward that reads them, by handing
+its inner jaxprs to the engine.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+
+from ..backprop import choosing, jaxprs, residuals
+from ..backprop.registry import Structured, structured_rule, vjp_rule
+
+INLINED_EQUATIONS = 4  # a smaller jit is walked in place: wrapping it costs more tracing than it saves
+
+
+def inner_activity(engine, equation, active):
+    """The outputs that depend on active operands, by the inner jaxpr."""
+    return engine.active_outputs(_closed(equation), active)
+
+
+def _closed(equation):
+    params = equation.params
+    return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
+
+
+@structured_rule("jit", "closed_call", "core_call", "eval_jaxpr", activity=inner_activity)
+def jit_vjp(engine, equation, active, wanted):
+    """Walk the inner jaxpr; forward and backward are jitted under its name, traced once for all equal calls."""
+    closed = _closed(equation)
+    name = equation.params.get("name", "call")
+    if engine.in_place or equation.primitive.name != "jit" or len(closed.jaxpr.eqns) <= INLINED_EQUATIONS:
+        return walk_in_place(engine, closed, active, wanted)
+    return _jitted(engine, closed, active, wanted, name)
+
+
+@lru_cache(maxsize=4096)
+def walk_in_place(engine, closed, active, wanted):
+    """Forward and backward of a closed jaxpr, emitted where it is called."""
+    plan = engine.plan(closed, active, wanted)
+
+    def forward(*operands):
+        return engine.forward(plan, operands)
+
+    def backward(residuals, cotangents):
+        return engine.backward(plan, residuals, cotangents)
+
+    return Structured(forward, backward, plan.linked)
+
+
+@lru_cache(maxsize=4096)
+def _jitted(engine, closed, active, wanted, name):
+    inner = walk_in_place(engine, closed, active, wanted)
+
+    def forward(*operands):
+        return inner.forward(*operands)
+
+    def backward(residuals, cotangents):
+        return inner.backward(residuals, cotangents)
+
+    forward.__name__ = name
+    backward.__name__ = f"{name}_vjp"
+    return Structured(jax.jit(forward), jax.jit(backward), inner.linked)
+
+
+@structured_rule("custom_jvp_call", activity=inner_activity)
+def custom_jvp_vjp(engine, equation, active, wanted):
+    """The user's JVP is linear in the tangents; its transpose is our walk over it with the tangents as inputs.
+
+    outputs, tangents_out = jvp(x, t) is walked at t = 0; the cotangent of t is then the cotangent of x.
+    """
+    jvp = jaxprs.custom_jvp_jaxpr(equation, active)
+    count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
+    primals = len(active) - jvp.consts
+    flags = (*(False,) * primals, *(active[i] for i in jvp.tangents))
+    wants = [False] * total
+    for i, on in zip(jvp.tangents_out, wanted, strict=True):
+        if i is not None:
+            wants[i] = on
+    plan = engine.new_plan(jvp.closed, flags, tuple(wants), returned=count)
+
+    def forward(*operands):
+        tangents = [jaxprs.zero_tangent(operands[i]) for i in jvp.tangents]
+        return engine.forward(plan, [*operands[jvp.consts :], *tangents])
+
+    def backward(residuals, cotangents):
+        cts = [None] * total
+        for i, ct in zip(jvp.tangents_out, cotangents, strict=True):
+            if i is not None:
+                cts[i] = ct
+        return by_operand(engine.backward(plan, residuals, cts)[primals:], None)
+
+    def by_operand(values, otherwise):
+        """The values of the operands that have a tangent, each at its position."""
+        values = dict(zip(jvp.tangents, values, strict=True))
+        return [values.get(i, otherwise) for i in range(len(active))]
+
+    return Structured(forward, backward, tuple(by_operand(plan.linked[primals:], False)))
+
+
+@structured_rule("custom_vjp_call", activity=inner_activity)
+def custom_vjp_vjp(engine, equation, active, wanted):
+    """The user's own forward and backward take the place of the walk."""
+    custom = jaxprs.custom_vjp_functions(equation)
+    symbolic, outputs = equation.params["symbolic_zeros"], jaxprs.output_avals(equation)
+
+    def forward(*operands):
+        residuals, values = custom.forward(operands, active)
+        return values, tuple(Static(r) if isinstance(r, bool | int | float | complex) else r for r in residuals)
+
+    def backward(residuals, cotangents):
+        pairs = zip(cotangents, outputs, strict=True)
+        cts = [jaxprs.absent(symbolic, aval) if ct is None else ct for ct, aval in pairs]
+        return custom.backward([r.value if isinstance(r, Static) else r for r in residuals], cts)
+
+    return Structured(forward, backward, active)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A Python number among a user's residuals: it stays one across jit, for the backward may branch on it."""
+
+    value: bool | int | float | complex
+
+
+@structured_rule("remat2", activity=inner_activity)
+def remat_vjp(engine, equation, active, wanted):
+    """Save the operands and what the policy names; the backward computes the rest again, behind a barrier."""
+    policy = equation.params["policy"]
+    choose = choosing.save_nothing if policy is None else choosing.choose_by_policy(policy)
+    return _recomputed(engine, _closed(equation), choose, equation.params["prevent_cse"], active, wanted)
+
+
+def _recomputed(engine, closed, choose, barrier, active, wanted):
+    """A region whose backward starts from its operands and what `choose` saves."""
+    parts = _recomputed_parts(engine.walking_in_place(), closed, choose, active, wanted)
+    joint, split = parts
+    present = [ct is not None for ct in joint.found]
+
+    def forward(*operands):
+        out = split.run(split.forward, zip(joint.operands, operands, strict=True), [*joint.outputs, *split.saved])
+        count = len(joint.outputs)
+        return out[:count], (operands, tuple(out[count:]))
+
+    def backward(residual, cotangents):
+        triples = zip(cotangents, joint.outputs, wanted, strict=True)
+        cts = [engine.instantiate(ct, v.aval) for ct, v, on in triples if on]
+        operands, saved = residual
+        if barrier:
+            operands, saved, cts = jaxprs.barrier((operands, saved, cts))
+        pairs = zip((*joint.operands, *split.saved, *joint.cotangents), (*operands, *saved, *cts), strict=True)
+        found = iter(split.run(split.backward, pairs, [ct for ct in joint.found if ct is not None]))
+        return [next(found) if on else None for on in present]
+
+    return Structured(forward, backward, tuple(a and on for a, on in zip(active, present, strict=True)))
+
+
+def _recomputed_parts(engine, closed, choose, active, wanted):
+    plan = engine.plan(closed, active, wanted)
+    joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
+    return joint, residuals.split(joint, joint.operands, (), choose)
+
+
+def cond_activity(engine, equation, active):
+    """An output is active if any branch makes it so; the index never is."""
+    branches = [engine.active_outputs(branch, active[1:]) for branch in equation.params["branches"]]
+    return tuple(map(any, zip(*branches, strict=True)))
+
+
+@structured_rule("cond", activity=cond_activity)
+def cond_vjp(engine, equation, active, wanted):
+    """Save the index and the operands; backward switches on the same index and computes that branch again."""
+    platforms = jaxprs.branch_platforms(equation)
+    return _cond(engine, tuple(equation.params["branches"]), platforms, active[1:], wanted)
+
+
+@lru_cache(maxsize=4096)
+def _cond(engine, closed_branches, platforms, active, wanted):
+    branches = [
+        _recomputed(engine, closed, choosing.save_nothing, False, active, wanted) for closed in closed_branches
+    ]
+    linked = tuple(map(any, zip(*(branch.linked for branch in branches), strict=True)))
+    avals = [v.aval for v in closed_branches[0].jaxpr.invars]
+
+    def pull(branch):
+        def pulled(operands, cotangents):
+            found = branch.backward((operands, ()), cotangents)
+            return [engine.instantiate(ct, a) for ct, a, on in zip(found, avals, linked, strict=True) if on]
+
+        return pulled
+
+    forwards = [jaxprs.evaluate(closed) for closed in closed_branches]
+    pulls = [pull(branch) for branch in branches]
+
+    def forward(index, *operands):
+        return jaxprs.switch(index, forwards, platforms, *operands), (index, operands)
+
+    def backward(residual, cotangents):
+        index, operands = residual
+        found = iter(jaxprs.switch(index, pulls, platforms, operands, tuple(cotangents)))
+        return [None, *(next(found) if on else None for on in linked)]
+
+    return Structured(forward, backward, (False, *linked))
+
+
+@vjp_rule("optimization_barrier", "*xs -> *ys")
+def optimization_barrier_vjp(dys):
+    """The identity; its cotangents pass a barrier of their own."""
+    return jaxprs.barrier(dys)

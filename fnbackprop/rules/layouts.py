@@ -1,0 +1,46 @@
+"""What shape and reduction rules share: sharding of a cotangent, spreading over axes, sums in a wide accumulator."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType
+
+
+def explicit_sharding(aval: Any) -> Any:
+    """The sharding that a value of this aval must have, if its mesh has explicit axes; else None: the compiler's."""
+    sharding = getattr(aval, "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    return sharding if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+
+
+def reshape_like(dy: Any, aval: Any) -> Any:
+    """`dy` in the shape of `aval`, of as many elements."""
+    return lax.reshape(dy, aval.shape, out_sharding=explicit_sharding(aval))
+
+
+def spread(y: Any, aval: Any, axes: Sequence[int]) -> Any:
+    """Repeat `y` along the reduced `axes` of `aval`: the transpose of a sum over them."""
+    kept = tuple(a for a in range(len(aval.shape)) if a not in set(axes))
+    return lax.broadcast_in_dim(y, aval.shape, kept, out_sharding=explicit_sharding(aval))
+
+
+def vary_alike(xs: Sequence[Any]) -> list[Any]:
+    """Make all vary over the axes of `shard_map` over which one does: a jaxpr evaluated on them expects one type."""
+    varying = [jax.typeof(x).manual_axis_type.varying for x in xs]
+    axes = frozenset().union(*varying)
+    return [lax.pcast(x, tuple(axes - own), to="varying") for x, own in zip(xs, varying, strict=True)]
+
+
+def wide(x: Any) -> Any:
+    """`x` in the dtype in which its sums are taken: float32 for 16-bit and narrower floats, else its own."""
+    return lax.convert_element_type(x, np.float32) if x.dtype.itemsize < 4 else x
+
+
+def sum_over(x: Any, axes: Sequence[int]) -> Any:
+    """Sum over `axes` in a wide accumulator, rounded once, to the dtype of `x`."""
+    if not axes:
+        return x
+    return lax.convert_element_type(lax.reduce_sum(wide(x), axes=tuple(axes)), x.dtype)

@@ -1,0 +1,90 @@
+"""The loop around the step."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnbackprop.experiment import Experiment, ExperimentError
+
+from .metrics import MetricBuffer
+from .recorder import Recorder
+from .state import TrainState, initial_state, own_buffers
+from .step import make_update
+
+
+def train(
+    experiment: Experiment,
+    *,
+    backward: str = "manual",
+    steps: int | None = None,
+    state: TrainState | None = None,
+    directory: str | Path | None = "runs",
+    progress: bool = True,
+) -> TrainState:
+    """Train, and return the state after the last step.
+
+    Everything is a function of `(seed, step)`: training to step 20 gives the same state whether it is done at once or
+    by going on from the state of step 10.
+
+    Args:
+      experiment: what to train.
+      backward: "manual" (this package's backward pass) or "automatic" (`jax.value_and_grad`).
+      steps: the step to stop at; by default `experiment.steps`.
+      state: go on from this state; by default, from the initial one of the experiment's seed.
+      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl` and `curves.png`.
+        A new run replaces an earlier one of the same name. None writes nothing.
+      progress: whether to print how it goes.
+
+    Raises:
+      ExperimentError: the experiment's functions do not fit together.
+      NonFiniteLoss: the loss became NaN or infinite.
+    """
+    if not isinstance(experiment, Experiment):
+        raise ExperimentError(
+            f"train takes an Experiment, not {experiment!r}; for a file: train(experiment(Config()))."
+        )
+    stop = experiment.steps if steps is None else steps
+    folder = None if directory is None else Path(directory) / experiment.name
+    state = initial_state(experiment) if state is None else own_buffers(state)
+    update = jax.jit(make_update(experiment, backward), donate_argnums=0)
+    with Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress) as recorder:
+        started = time.monotonic()
+        try:
+            state = run_steps(experiment, update, state, stop, recorder)
+            recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
+        finally:  # a run that was stopped shows its curves too
+            recorder.draw(f"{experiment.name}, {backward} backward")
+    return state
+
+
+def run_steps(experiment: Experiment, update: Any, state: TrainState, stop: int, recorder: Recorder) -> TrainState:
+    """Take the steps from `state.step` to `stop`, and evaluate."""
+    metrics, shapes = MetricBuffer(), None
+    for step in range(int(state.step), stop):
+        batch = experiment.batch(step)
+        shapes = _same_shapes(shapes, batch, step)
+        state, values = update(state, batch)
+        recorder.record(metrics.add(step, values))
+        if experiment.evaluate and (step + 1 == stop or _evaluation_is_due(experiment, step + 1)):
+            recorder.record(metrics.rest())
+            recorder.evaluated(step + 1, experiment.evaluate(state.params))
+    recorder.record(metrics.rest())
+    return state
+
+
+def _evaluation_is_due(experiment: Experiment, updates: int) -> bool:
+    return experiment.evaluate_every is not None and updates % experiment.evaluate_every == 0
+
+
+def _same_shapes(expected: Any, batch: Any, step: int) -> Any:
+    """The shapes of a batch; raises if they are not those of the first one, for the step would be compiled again."""
+    found = jax.tree.map(lambda leaf: (np.shape(leaf), str(jax.dtypes.result_type(leaf))), batch)
+    if expected is not None and found != expected:
+        raise ExperimentError(
+            f"batch({step}) has the shapes {found}, but the first batch had {expected}. The step is compiled once, "
+            "for one shape: pad or leave out a batch that is shorter."
+        )
+    return found

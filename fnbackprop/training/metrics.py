@@ -1,0 +1,97 @@
+"""Metrics of a run: fetched from the device many steps at a time, and kept as a file of JSON lines.
+
+A record is a dict: "step", "loss", "gradient_norm" and the experiment's own metrics for every step; "step" and
+"evaluate/<name>" for an evaluation, where "step" is the number of updates made before it.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+Record = dict[str, Any]
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricBuffer:
+    """Metrics that wait on the device until they can be fetched without stalling it.
+
+    The newest `in_flight` steps are never waited for, so the device always has work queued; older ones are waited
+    for, so that the host does not run ahead and fill the memory with batches.
+    """
+
+    def __init__(self, in_flight: int = 2, interval: float = 0.25, clock: Callable[[], float] = time.monotonic):
+        self._in_flight, self._interval, self._clock = in_flight, interval, clock
+        self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
+        self._fetched_at = -math.inf
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> list[Record]:
+        """Put a step's metrics in; the records of finished steps come out, at most every `interval` seconds."""
+        self._waiting.append((step, metrics))
+        if len(self._waiting) <= self._in_flight:
+            return []
+        jax.block_until_ready(self._waiting[-1 - self._in_flight][1])
+        if self._clock() - self._fetched_at < self._interval:
+            return []
+        return self._fetch(len(self._waiting) - self._in_flight)
+
+    def rest(self) -> list[Record]:
+        """All records that are left, once their steps have ended."""
+        return self._fetch(len(self._waiting))
+
+    def _fetch(self, count: int) -> list[Record]:
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._fetched_at = self._clock()
+        values = jax.device_get([metrics for _, metrics in taken])
+        return [_record(step, as_scalars(metrics)) for (step, _), metrics in zip(taken, values, strict=True)]
+
+
+def _record(step: int, metrics: dict[str, Any]) -> Record:
+    """What every step has comes first; a compiled step returns its metrics in alphabetical order."""
+    first = {name: metrics[name] for name in ("loss", "gradient_norm") if name in metrics}
+    return {"step": step, **first, **metrics}
+
+
+def as_scalars(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Scalar arrays as Python numbers."""
+    return {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
+
+
+class MetricsFile:
+    """Writes records as JSON lines. A number that is not finite is written as null, for JSON has no NaN."""
+
+    def __init__(self, path: Path, append: bool = False):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "a" if append else "w", encoding="utf-8")
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write the records, all of them on disk's side when this returns: a killed run loses none."""
+        self._file.writelines(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n" for record in records)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_metrics(run: str | Path) -> list[Record]:
+    """The records of a run, from its folder `runs/<name>` or from the file itself; null is read as NaN."""
+    path = Path(run)
+    path = path / METRICS_FILE if path.is_dir() else path
+    with open(path, encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
+
+
+def curve(records: Iterable[Record], name: str) -> tuple[list[int], list[float]]:
+    """The steps that have a metric of this name, and its values."""
+    points = [(record["step"], record[name]) for record in records if name in record]
+    return [step for step, _ in points], [value for _, value in points]

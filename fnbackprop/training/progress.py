@@ -1,0 +1,115 @@
+"""What one sees while a run goes on: a live line on a terminal, a line for each tenth of the run elsewhere."""
+
+import time
+from collections.abc import Callable
+
+from .metrics import Record
+
+PLAIN_LINES = 10
+
+
+class Rate:
+    """Steps per second since the first record came, so without the time of compiling."""
+
+    def __init__(self, stop: int, clock: Callable[[], float] = time.monotonic):
+        self._stop, self._clock = stop, clock
+        self._first: tuple[int, float] | None = None
+
+    def after(self, step: int) -> tuple[float, float]:
+        """Steps per second, and the seconds left; both 0 while they are not known."""
+        now = self._clock()
+        self._first = self._first or (step, now)
+        steps, seconds = step - self._first[0], now - self._first[1]
+        if steps <= 0 or seconds <= 0:
+            return 0.0, 0.0
+        return steps / seconds, (self._stop - 1 - step) * seconds / steps
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def show(self, records: list[Record]) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PlainProgress(SilentProgress):
+    """A line for each tenth of the run: for a log file or a pipe."""
+
+    def __init__(self, name: str, stop: int):
+        self._name, self._stop, self._rate = name, stop, Rate(stop)
+
+    def show(self, records: list[Record]) -> None:
+        steps = [record for record in records if "loss" in record]
+        rate = self._rate.after(steps[-1]["step"]) if steps else (0.0, 0.0)
+        for record in steps:
+            done = record["step"] + 1
+            if done == self._stop or done % -(-self._stop // PLAIN_LINES) == 0:
+                self.say(f"{self._name}  step {done}/{self._stop}  {describe(record, *rate)}")
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
+
+class LiveProgress(SilentProgress):
+    """One line that is drawn again and again on a terminal; with a bar where there is room for it."""
+
+    def __init__(self, name: str, start: int, stop: int):
+        import rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
+
+        shrinks, stays = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True, min_width=52)
+        count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(stop)) + 1))
+        columns = [TextColumn("{task.description}", table_column=shrinks), count]
+        columns.append(TextColumn("{task.fields[summary]}", table_column=stays))
+        if rich.get_console().width > 100:
+            columns.insert(1, BarColumn(bar_width=20))
+        self._bar = Progress(*columns)
+        self._task = self._bar.add_task(name, total=stop, completed=start, summary="compiling ...")
+        self._rate = Rate(stop)
+        self._bar.start()
+
+    def show(self, records: list[Record]) -> None:
+        steps = [record for record in records if "loss" in record]
+        if steps:
+            done = steps[-1]["step"] + 1
+            self._bar.update(self._task, completed=done, summary=describe(steps[-1], *self._rate.after(done - 1)))
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def describe(record: Record, rate: float, seconds_left: float) -> str:
+    """A record in a few words: loss, gradient norm, steps per second, time left."""
+    text = f"loss {record['loss']:.4g}  grad {record['gradient_norm']:.1e}"
+    speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+    return f"{text}  {speed} steps/s  {clock_time(seconds_left)} left" if rate else text
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as m:ss, or h:mm:ss.
+
+    >>> clock_time(65), clock_time(3700)
+    ('1:05', '1:01:40')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def make_progress(name: str, start: int, stop: int, shown: bool = True) -> SilentProgress:
+    """A live line if stdout is a terminal, plain lines otherwise, nothing if not `shown`."""
+    if not shown:
+        return SilentProgress()
+    import rich
+
+    return LiveProgress(name, start, stop) if rich.get_console().is_terminal else PlainProgress(name, stop)

@@ -1,0 +1,82 @@
+"""Where the records of a run go: to the progress line, to the metrics file, and past the check for NaN."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from .metrics import METRICS_FILE, MetricsFile, Record, as_scalars, read_metrics
+from .plots import plot_curves
+from .progress import make_progress
+
+CURVES_FILE = "curves.png"
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss became NaN or infinite; `step` is the first step at which it was."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
+class Recorder:
+    """Shows and writes the records of a run; a context manager that closes what it opened."""
+
+    def __init__(self, name: str, folder: Path | None, *, start: int, stop: int, progress: bool):
+        self._name, self._folder = name, folder
+        self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
+        self._progress = make_progress(name, start, stop, progress)
+        self._last: Record | None = None
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._progress.close()
+        if self._file is not None:
+            self._file.close()
+
+    def say(self, line: str) -> None:
+        self._progress.say(line)
+
+    def record(self, records: list[Record]) -> None:
+        """Write and show the records of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
+        if not records:
+            return
+        if self._file is not None:
+            self._file.write(records)
+        self._progress.show(records)
+        for record in records:
+            if not math.isfinite(record["loss"]):
+                raise NonFiniteLoss(non_finite_message(self._name, record, self._last), record["step"])
+            self._last = record
+
+    def evaluated(self, updates: int, values: dict[str, Any]) -> None:
+        """Write and show an evaluation made after so many updates."""
+        if not values:
+            return
+        values = as_scalars(values)
+        if self._file is not None:
+            self._file.write([{"step": updates, **{f"evaluate/{name}": value for name, value in values.items()}}])
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.say(f"{self._name}  step {updates}  {shown}")
+
+    def draw(self, title: str) -> None:
+        """Draw the curves of the metrics file beside it, if there is anything in it."""
+        records = [] if self._folder is None else read_metrics(self._folder)
+        if records:
+            picture = plot_curves(records, self._folder / CURVES_FILE, title)
+            self.say(f"{self._name}: {self._folder / METRICS_FILE}, {picture}")
+
+
+def non_finite_message(name: str, record: Record, before: Record | None) -> str:
+    """What is known about a loss that is not finite, and what to do."""
+    where = f"the loss of {name} is {record['loss']} at step {record['step']}"
+    if before is None:
+        return f"{where}, the first: it comes from the initial parameters or from the data of batch({record['step']})."
+    last = f"at step {before['step']} it was {before['loss']:.4g} with a gradient of norm {before['gradient_norm']:.3g}"
+    if math.isfinite(before["gradient_norm"]):
+        advice = "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."
+    else:
+        advice = f"The gradient broke first, at step {before['step']}: look there for a sqrt, a log or a division at 0."
+    return f"{where}; {last}. {advice}"

@@ -1,0 +1,86 @@
+"""Pytrees of parameters and gradients: paths of leaves, and norms that can be trusted in every dtype.
+
+What optax.tree already gives (add, scale, cast, vdot, ...) is not repeated here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def leaf_path(keys: jax.tree_util.KeyPath) -> str:
+    """The path of a leaf as one string: dict keys, list indices and attributes, joined by "/".
+
+    >>> from jax.tree_util import tree_leaves_with_path
+    >>> [leaf_path(keys) for keys, _ in tree_leaves_with_path({"blocks": [{"w": 1.0}, {"w": 2.0}]})]
+    ['blocks/0/w', 'blocks/1/w']
+
+    A tree that is a single leaf has the path "".
+    """
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def leaves_with_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
+    """Every leaf with its path, in the order of `jax.tree.leaves`."""
+    return [(leaf_path(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)]
+
+
+def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` with the path first: each leaf becomes `function(path, leaf, *leaves_of_rest)`.
+
+    >>> map_with_paths(lambda path, leaf: path.endswith("w"), {"w": 1.0, "b": 2.0})
+    {'b': False, 'w': True}
+    """
+    return jax.tree_util.tree_map_with_path(lambda keys, *leaves: function(leaf_path(keys), *leaves), tree, *rest)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of one structure as a single tree whose leaves have a new first axis, ready for `jax.lax.scan`."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def accumulation_dtype(*arrays: jax.typing.ArrayLike) -> jnp.dtype:
+    """The real dtype in which to add these arrays up: float64 if any of them is 64-bit floating, else float32."""
+    wide = any(jnp.result_type(x) in (jnp.float64, jnp.complex128) for x in arrays)
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of all leaves together, a scalar in float32 (float64 if a leaf is 64-bit floating).
+
+    True where the squares would vanish or overflow as well: gradients of 1e-30 or 1e30, or of 1e4 in float16, do
+    not have the norm 0 or inf. `float0` leaves (the gradients of integers) count as zero, and an empty tree has
+    norm 0. A leaf with NaN gives NaN; with inf, inf.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "dtype", None) != jax.dtypes.float0]
+    dtype = accumulation_dtype(*leaves)
+    total = _sum_of_squares(leaves, dtype, scale=1)
+    limits = jnp.finfo(dtype)
+    in_range = (total > limits.tiny / limits.eps**2) & (total < jnp.inf)
+    return lax.cond(in_range, lambda: jnp.sqrt(total), lambda: _scaled_norm(leaves, dtype))
+
+
+def leaf_norms(tree: Any) -> Any:
+    """The `global_norm` of each leaf alone: the same tree with a scalar in place of every leaf."""
+    return jax.tree.map(global_norm, tree)
+
+
+def _magnitude(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
+    """The absolute values; cast first where that widens (the most negative integer has no absolute value)."""
+    leaf = jnp.asarray(leaf)
+    return jnp.abs(leaf).astype(dtype) if jnp.iscomplexobj(leaf) else jnp.abs(leaf.astype(dtype))
+
+
+def _sum_of_squares(leaves: Sequence[jax.typing.ArrayLike], dtype: jnp.dtype, scale: jax.typing.ArrayLike) -> jax.Array:
+    return sum((jnp.sum(jnp.square(_magnitude(x, dtype) / scale)) for x in leaves), start=jnp.zeros((), dtype))
+
+
+def _scaled_norm(leaves: Sequence[jax.typing.ArrayLike], dtype: jnp.dtype) -> jax.Array:
+    """The norm by way of the largest magnitude: a second pass over the leaves, that only extreme trees need."""
+    largest = [jnp.max(_magnitude(x, dtype), initial=0) for x in leaves]
+    scale = lax.stop_gradient(jnp.max(jnp.stack(largest))) if largest else jnp.ones((), dtype)
+    scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1)
+    return scale * jnp.sqrt(_sum_of_squares(leaves, dtype, scale))

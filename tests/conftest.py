@@ -1,0 +1,23 @@
+"""Strict mode for every test: dtype promotion is explicit, rank promotion raises, warnings are errors."""
+
+import os
+from importlib.metadata import version
+
+# Most of the time goes to compiling thousands of tiny programs: ask XLA for quick code rather than fast code.
+QUICK = "--xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):
+    QUICK += " --xla_cpu_use_fusion_emitters=false"  # later versions do not know it
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {QUICK}"
+
+import jax  # noqa: E402  (reads XLA_FLAGS)
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Run the test in 64-bit mode."""
+    with jax.enable_x64(True):
+        yield

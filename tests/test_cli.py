@@ -1,0 +1,224 @@
+"""The command line: options from the config, clear answers to mistakes, exit statuses."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from fnbackprop.cli import COMMANDS, load, main, run
+from fnbackprop.training.metrics import read_metrics
+
+FILE = '''
+"""A line through points."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fnbackprop.cli import run
+from fnbackprop.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How the line is fitted."""
+
+    shape: Literal["line", "square"] = "line"
+    """What is fitted to the points."""
+    steps: int = 3
+    """How many weight updates."""
+    learning_rate: float = 0.1
+    """How far each goes."""
+
+
+def experiment(config: Config) -> Experiment:
+    def loss(params, batch, key):
+        x = jnp.tanh(batch) if config.shape == "line" else jnp.square(batch)
+        return jnp.mean((params["a"] * x + params["b"] - 1) ** 2)
+
+    return Experiment(
+        name=config.shape,
+        init=lambda key: {"a": jnp.float32(0.5), "b": jnp.float32(0.1)},
+        loss=loss,
+        batch=lambda step: np.linspace(-1, 1, 8, dtype=np.float32) + np.float32(step),
+        optimizer=optax.sgd(config.learning_rate),
+        steps=config.steps,
+    )
+
+
+def demonstrate(config: Config):
+    """Show all of it."""
+    print(f"demonstrating {config.shape}")
+
+
+if __name__ == "__main__":
+    run(experiment, default=demonstrate)
+'''
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """An experiment file in the current directory."""
+    (tmp_path / "line.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "80")
+    return "line.py"
+
+
+def status(*argv):
+    """The exit status of `fnbackprop ARGV`, by whichever way it comes."""
+    try:
+        return main(argv)
+    except SystemExit as exit:
+        return exit.code
+
+
+def test_train(file, capsys):
+    assert status("train", file, "--steps", "4", "--learning-rate", "0.05") == 0
+    assert [record["step"] for record in read_metrics("runs/line")] == [0, 1, 2, 3]
+    assert "line: 4 steps, " in capsys.readouterr().out
+
+
+def test_train_takes_the_commands_own_options(file, capsys):
+    assert status("train", file, "--backward", "automatic", "--directory", "elsewhere", "--shape", "square") == 0
+    assert pathlib.Path("elsewhere/square/curves.png").exists()
+    assert "automatic backward" in capsys.readouterr().out
+
+
+def test_compare(file, capsys):
+    assert status("compare", file, "--json", "result.json", "--after", "2") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("PASS  loss: 2 leaves (float32)") and "numeric PASS" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert json.loads(pathlib.Path("result.json").read_text())["ok"] is True
+
+
+def test_compare_in_float64(file, capsys):
+    assert status("compare", file, "--float64", "--directions", "0") == 0
+    assert "2 leaves (float64)" in capsys.readouterr().out
+
+
+def test_compare_fails_with_status_one(file, capsys, monkeypatch):
+    from fnbackprop.comparing import witnesses
+
+    manual = witnesses.BACKWARDS["manual"]
+
+    def wrong(fun, **options):
+        def negated(*args):
+            value, gradients = manual(fun, **options)(*args)
+            return value, ({**gradients[0], "a": -gradients[0]["a"]},)
+
+        return negated
+
+    monkeypatch.setitem(witnesses.BACKWARDS, "manual", wrong)
+    assert status("compare", file) == 1
+    assert capsys.readouterr().out.startswith("FAIL  loss")
+
+
+def test_help_names_commands_options_and_their_meaning(file, capsys):
+    assert status("train", file, "--help") == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "A line through points.",
+        "--backward {manual,automatic}",
+        "Who does the backward pass",
+        "--steps INT",
+    ):
+        assert text in printed
+    assert "What is fitted to the points." in printed and "tyro" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["train", "line.py", "--stps", "4"], "--steps"),
+        (["train", "line.py", "--steps", "four"], "four"),
+        (["train", "line.py", "--shape", "circle"], "invalid choice 'circle' for argument"),
+        (["trian", "line.py"], "there is no command 'trian'. Did you mean train? The commands are: train, compare."),
+        (["train"], "which experiment? For example: fnbackprop train experiments/digits.py"),
+        (["train", "--steps", "4"], "which experiment?"),
+        (["line.py"], "a command comes first: fnbackprop train line.py"),
+        (["train", "lime.py"], "there is no file lime.py. Did you mean line.py?"),
+        (["train", "nowhere/at_all.py"], "there is no file nowhere/at_all.py."),
+        (["train", "notes.txt"], "notes.txt is no Python file"),
+    ],
+)
+def test_mistakes_are_answered_with_status_two(file, capsys, argv, message):
+    pathlib.Path("notes.txt").write_text("no code")
+    assert status(*argv) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("def experiment(", "def experimant("), "line.py has no function experiment(config: Config) -> Experiment"),
+        (("import optax", "import optacks"), "No module named 'optacks'"),
+        (("import optax", "import optax\n1 / 0"), "line 10, in <module>"),
+        (("def demonstrate(config: Config):", "def demonstrate(config: Config)"), "line 42"),
+        (("config: Config) -> Experiment", "config) -> Experiment"), "with a dataclass Config, is wanted"),
+        (("steps=config.steps", "steps=0"), "ExperimentError: steps must be an integer of at least 1, not 0"),
+        (("return Experiment(", "Experiment("), "ExperimentError: experiment(config) must return an Experiment"),
+        (
+            ("learning_rate: float", "backward: str = 'x'\n    learning_rate: float"),
+            "option of the command too: backward",
+        ),
+        (("0.1)}", "np.nan)}"), "NonFiniteLoss: the loss of line is nan at step 0"),
+    ],
+)
+def test_broken_files_are_answered_with_status_one(file, capsys, change, message):
+    pathlib.Path("line.py").write_text(FILE.replace(*change))
+    assert status("train", file) == 1
+    printed = capsys.readouterr().err
+    assert message in printed and "cli.py" not in printed and "importlib" not in printed
+
+
+def test_version_and_usage(capsys):
+    assert status("--version") == 0 and capsys.readouterr().out.startswith("fnbackprop ")
+    assert status("--help") == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in COMMANDS)
+    assert status() == 2
+
+
+@pytest.mark.parametrize(
+    "argv, code, text",
+    [
+        ([], 0, "demonstrating line"),
+        (["--shape", "square"], 0, "demonstrating square"),
+        (["train", "--steps", "2"], 0, "line: 2 steps, "),
+        (["--help"], 0, "(none)    Show all of it."),
+        (["--shpe", "square"], 2, "--shape"),
+        (["compair"], 2, "Did you mean compare?"),
+    ],
+)
+def test_an_experiment_files_own_command_line(file, argv, code, text):
+    root = pathlib.Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, file, *argv], capture_output=True, text=True, env=environment)
+    assert done.returncode == code and text in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_default_it_trains(file, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(load(file), argv=["--steps", "2"])
+    assert ended.value.code == 0 and "line: 2 steps" in capsys.readouterr().out
+
+
+def test_a_file_may_import_its_neighbours(file):
+    pathlib.Path("neighbour.py").write_text("STEPS = 2\n")
+    pathlib.Path("line.py").write_text(
+        textwrap.dedent(FILE).replace("import optax\n", "import optax\nfrom neighbour import STEPS\n")
+    )
+    assert load(file).__name__ == "experiment"

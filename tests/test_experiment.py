@@ -1,0 +1,87 @@
+"""An experiment's functions are checked when it is made, and when its loss is first called."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnbackprop.experiment import Experiment, ExperimentError
+
+
+def quadratic(**changes) -> Experiment:
+    parts = {
+        "name": "quadratic",
+        "init": lambda key: {"w": jax.random.normal(key, (3,))},
+        "loss": lambda params, batch, key: jnp.sum((params["w"] - batch) ** 2),
+        "batch": lambda step: np.full((3,), step, np.float32),
+        "optimizer": optax.sgd(0.1),
+        "steps": 10,
+    }
+    return Experiment(**(parts | changes))
+
+
+def test_arguments_are_a_function_of_seed_and_step():
+    params, batch, key = quadratic(seed=3).arguments(step=2)
+    again, _, same_key = quadratic(seed=3).arguments(step=2)
+    other, _, _ = quadratic(seed=4).arguments(step=2)
+    np.testing.assert_array_equal(params["w"], again["w"])
+    np.testing.assert_array_equal(batch, [2, 2, 2])
+    assert key == same_key and key != quadratic(seed=3).arguments(step=1)[2]
+    assert not np.array_equal(params["w"], other["w"])
+
+
+def test_it_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        quadratic().steps = 3
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"name": "a/b"}, "name of a folder.*'a/b'"),
+        ({"name": ""}, "name of a folder"),
+        ({"init": 3}, r"init must be a function init\(key\), not 3"),
+        ({"init": lambda: 0}, r"init is called as init\(key\)"),
+        ({"loss": lambda params, batch: 0.0}, r"loss is called as loss\(params, batch, key\).*test_experiment.py:\d+"),
+        ({"batch": lambda step, seed: 0}, r"batch is called as batch\(step\).*seed"),
+        ({"evaluate": lambda: {}}, r"evaluate is called as evaluate\(params\)"),
+        ({"optimizer": 0.1}, r"optax.adam\(1e-3\), not 0.1"),
+        ({"steps": 0}, "steps must be an integer of at least 1, not 0"),
+        ({"steps": 1.5}, "steps must be an integer"),
+        ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
+        ({"seed": True}, "seed must be an integer"),
+        ({"evaluate_every": 0}, "evaluate_every must be an integer of at least 1"),
+    ],
+)
+def test_construction_errors(changes, message):
+    with pytest.raises(ExperimentError, match=message):
+        quadratic(**changes)
+
+
+@pytest.mark.parametrize(
+    "result, message",
+    [
+        (jnp.zeros((2,)), r"shape \(2,\); take its mean"),
+        (jnp.zeros((), jnp.int32), "dtype is int32"),
+        ((jnp.zeros(()), {}, 1), "a tuple of 3"),
+        ((jnp.zeros(()), jnp.zeros(())), "must be a dict of scalars"),
+        ((jnp.zeros(()), {"loss": jnp.zeros(())}), "'loss' has a name that training uses"),
+        ((jnp.zeros(()), {"hits": jnp.zeros((4,))}), r"'hits' must be a scalar, but it has shape \(4,\)"),
+    ],
+)
+def test_loss_errors(result, message):
+    experiment = quadratic(loss=lambda params, batch, key: result)
+    with pytest.raises(ExperimentError, match=message):
+        experiment.loss_and_metrics(*experiment.arguments())
+
+
+def test_loss_and_metrics_has_one_form():
+    plain = quadratic()
+    paired = quadratic(loss=lambda *args: (plain.loss(*args), {"largest": jnp.max(args[0]["w"])}))
+    value, metrics = plain.loss_and_metrics(*plain.arguments())
+    same, largest = paired.loss_and_metrics(*plain.arguments())
+    assert metrics == {} and value == same
+    assert largest["largest"] == jnp.max(plain.arguments()[0]["w"])

@@ -1,0 +1,79 @@
+"""The fuzzer finds nothing in a short run, finds and shrinks a planted wrong rule, and prints what runs."""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+
+from fnbackprop.backprop import engine, registry
+
+from .fuzz import check, generate, programs, wrappers
+from .fuzz.__main__ import fuzz, run_one, summary
+
+
+@pytest.fixture
+def wrong_mul(monkeypatch):
+    """A rule of `mul` that is off by a millionth in one operand."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    rule = registry.Entry(rules=[*registry.lookup(lax.mul_p).rules])
+    registry._entries["mul"] = rule
+
+    @registry.vjp_rule("mul", "x, y -> z", wrt="x")
+    def mul_vjp_x(dz, y):
+        return lax.mul(dz, lax.mul(y, np.asarray(1 + 1e-6, y.dtype)))
+
+    rule.rules.reverse()
+    engine._cached_plan.cache_clear()
+    yield
+    engine._cached_plan.cache_clear()
+
+
+@pytest.fixture
+def permissive():
+    """The promotion that programs are written for, in 64-bit mode."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_short_run_finds_nothing(capsys):
+    counts = fuzz(seed=1, programs=30, length=4)  # short ones: the time goes into compilation
+    assert counts["programs"] == 30
+    assert not counts["mismatches"], capsys.readouterr().out
+    assert summary(counts).startswith("30 programs, 0 mismatches, ")
+
+
+def test_a_program_depends_on_seed_and_number_alone():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        first = [programs.source(generate.generate(3, n).program) for n in (5, 4)]
+        again = [programs.source(generate.generate(3, n).program) for n in (4, 5)]
+    assert first == again[::-1]
+    assert first[0] != first[1]
+
+
+def test_planted_error_is_found_and_shrunk(wrong_mul, permissive, capsys):
+    found = next(filter(None, (run_one(1, n, Counter()) for n in range(30))))
+    assert found.program.size <= 5
+    assert check.check(found).kind == "mismatch"
+    printed = capsys.readouterr().out
+    assert "# MISMATCH: seed 1, program" in printed
+    exec(printed.replace('jax.config.update("jax_enable_x64", True)', ""), {})
+    manual, automatic = capsys.readouterr().out.strip().split("\n(")[:2]
+    assert manual.lstrip("(") != automatic
+
+
+@pytest.mark.parametrize("wrapper", wrappers.WRAPPERS, ids=lambda w: (w.definition or w.template).split("\n")[-1])
+def test_each_wrapper_runs(wrapper, permissive):
+    """On a body of two instructions; its value has a shape that programs use, so it is drawn."""
+    body = programs.Program(
+        (programs.Type("float64", (4,)), programs.Type("float64", (4,))),
+        (programs.Instruction("jnp.sin({0})", (0,)), programs.Instruction("{0} * {1}", (2, 1))),
+        (3,),
+    )
+    a, b = (np.linspace(0.3, 1.2, 12).reshape(3, 4) if on else np.linspace(0.5, 1.1, 4) for on in wrapper.stacked)
+    bodies = (body, body)[: 2 if "{G}" in wrapper.template else 1]
+    step = programs.Instruction(wrapper.template, (0, 1), bodies, wrapper.definition)
+    types = tuple(programs.Type("float64", x.shape) for x in (a, b))
+    case = programs.Case(programs.Program(types, (step,), (2,)), (jax.numpy.asarray(a), jax.numpy.asarray(b)))
+    assert check.check(case) == check.Verdict("same")

@@ -1,0 +1,158 @@
+import collections
+import dataclasses
+import doctest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnbackprop import trees
+
+Moments = collections.namedtuple("Moments", ["mu", "nu"])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class State:
+    params: dict
+    step: int
+
+
+def test_docstring_examples():
+    assert doctest.testmod(trees).failed == 0
+
+
+@pytest.mark.parametrize(
+    "tree, paths",
+    [
+        ({"blocks": [{"qkv": {"w": 1}}, {"qkv": {"w": 2}}]}, ["blocks/0/qkv/w", "blocks/1/qkv/w"]),
+        ((1, [2, None, 3]), ["0", "1/0", "1/2"]),
+        (Moments({"w": 1}, {"w": 2}), ["mu/w", "nu/w"]),
+        (State({"w": 1}, 2), ["params/w", "step"]),
+        ({3: 1, 10: 2}, ["3", "10"]),
+        (1.0, [""]),
+        ({}, []),
+    ],
+)
+def test_leaves_with_paths(tree, paths):
+    found = trees.leaves_with_paths(tree)
+    assert [path for path, _ in found] == paths
+    assert [leaf for _, leaf in found] == jax.tree.leaves(tree)
+
+
+def test_leaves_with_paths_is_leaf():
+    assert trees.leaves_with_paths({"a": None, "b": 1}, is_leaf=lambda x: x is None) == [("a", None), ("b", 1)]
+
+
+def test_map_with_paths():
+    tree = {"a": [1, 2], "b": 3}
+    rest = {"a": [10, 20], "b": 30}
+    assert trees.map_with_paths(lambda path, x, y: (path, x + y), tree, rest) == {
+        "a": [("a/0", 11), ("a/1", 22)],
+        "b": ("b", 33),
+    }
+
+
+def test_stack():
+    blocks = [{"w": jnp.full((2, 3), i, jnp.float32), "b": jnp.int32(i)} for i in range(4)]
+    stacked = trees.stack(blocks)
+    np.testing.assert_array_equal(stacked["w"], np.arange(4.0)[:, None, None] * np.ones((1, 2, 3)))
+    np.testing.assert_array_equal(stacked["b"], np.arange(4))
+    assert stacked["b"].dtype == jnp.int32
+
+
+@pytest.mark.parametrize(
+    "dtypes, expected",
+    [
+        (["float32"], "float32"),
+        (["bfloat16", "float16", "int32"], "float32"),
+        (["int64"], "float32"),
+        (["complex64"], "float32"),
+        (["float32", "float64"], "float64"),
+        (["complex128"], "float64"),
+        ([], "float32"),
+    ],
+)
+def test_accumulation_dtype(x64, dtypes, expected):
+    assert trees.accumulation_dtype(*[jnp.zeros(1, d) for d in dtypes]) == expected
+
+
+def numpy_norm(tree):
+    leaves = [np.asarray(x).astype(np.complex128) for x in jax.tree.leaves(tree)]
+    return np.sqrt(sum(np.sum(np.abs(x) ** 2) for x in leaves))
+
+
+def random_tree(dtype, scale=1.0):
+    rng = np.random.default_rng(0)
+    arrays = {"a": rng.normal(size=(3, 400)), "b": [rng.normal(size=()), rng.normal(size=(0, 2)), rng.normal(size=5)]}
+    return jax.tree.map(lambda x: jnp.asarray(scale * x, dtype), arrays)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
+def test_global_norm_accumulates_in_float32(dtype, jitted):
+    tree = random_tree(dtype)
+    norm = (jax.jit(trees.global_norm) if jitted else trees.global_norm)(tree)
+    assert norm.dtype == jnp.float32
+    np.testing.assert_allclose(norm, numpy_norm(tree), rtol=1e-6)
+
+
+def test_global_norm_in_float64(x64):
+    tree = random_tree("float64") | {"c": jnp.ones(3, jnp.float32)}
+    assert trees.global_norm(tree).dtype == jnp.float64
+    np.testing.assert_allclose(trees.global_norm(tree), numpy_norm(tree), rtol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e-22, 1e-12, 1e12, 1e19, 1e30])
+def test_global_norm_neither_vanishes_nor_overflows(scale):
+    tree = random_tree("float32", scale)
+    np.testing.assert_allclose(trees.global_norm(tree), numpy_norm(tree), rtol=1e-6)
+
+
+def test_global_norm_of_large_float16():
+    tree = random_tree("float16", 1e4)
+    assert not np.isfinite(optax.tree.norm(tree))  # what the same squares come to in float16
+    np.testing.assert_allclose(trees.global_norm(tree), numpy_norm(tree), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "tree, expected",
+    [
+        ({}, 0.0),
+        (jnp.zeros(3), 0.0),
+        (jnp.zeros((0, 3)), 0.0),
+        (3.0, 3.0),
+        ([3, jnp.int8(-4)], 5.0),
+        (jnp.int8(-128), 128.0),
+        ([jnp.array([1.0, np.inf]), jnp.ones(2)], np.inf),
+        ([jnp.array([1.0, np.nan]), jnp.ones(2)], np.nan),
+        ([jnp.array([np.inf, np.nan])], np.nan),
+        ([np.zeros(3, jax.dtypes.float0), jnp.array([3.0, 4.0])], 5.0),
+    ],
+)
+def test_global_norm_at_the_edges(tree, expected):
+    np.testing.assert_equal(float(trees.global_norm(tree)), expected)
+
+
+def test_global_norm_under_vmap():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 7)) * np.array([[1], [1e-30], [0], [1e30]]), jnp.float32)
+    expected = [numpy_norm(row) for row in x]
+    np.testing.assert_allclose(jax.vmap(lambda row: trees.global_norm({"a": row}))(x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_global_norm_has_the_unit_vector_as_gradient(scale):
+    x = {"a": jnp.asarray(scale * np.array([3.0, 0.0, -4.0]), jnp.float32), "unused": jnp.zeros(2)}
+    gradient = jax.grad(trees.global_norm)(x)
+    np.testing.assert_allclose(gradient["a"], [0.6, 0.0, -0.8], rtol=1e-6)
+    np.testing.assert_array_equal(gradient["unused"], 0)
+
+
+def test_leaf_norms():
+    tree = random_tree("bfloat16") | {"tiny": jnp.full(4, 1e-30)}
+    norms = trees.leaf_norms(tree)
+    assert jax.tree.structure(norms) == jax.tree.structure(tree)
+    for (path, norm), leaf in zip(trees.leaves_with_paths(norms), jax.tree.leaves(tree), strict=True):
+        np.testing.assert_allclose(norm, numpy_norm(leaf), rtol=1e-6, err_msg=path)

@@ -1,0 +1,150 @@
+"""Training against a bare loop, one compilation, going on from a state, and what is written."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.training import loop
+from fnbackprop.training.loop import train
+from fnbackprop.training.metrics import curve, read_metrics
+from fnbackprop.training.recorder import NonFiniteLoss
+
+
+def regression(**changes) -> Experiment:
+    def loss(params, batch, key):
+        hidden = jnp.tanh(batch["x"] @ params["w"] + 0.1 * jax.random.normal(key, (8, 4)))
+        return jnp.mean((hidden @ params["v"] - batch["y"]) ** 2)
+
+    def init(key):
+        one, two = jax.random.split(key)
+        return {"w": jax.random.normal(one, (3, 4)), "v": jax.random.normal(two, (4,))}
+
+    def batch(step):
+        random = np.random.default_rng((1, step))
+        return {"x": random.normal(size=(8, 3)).astype(np.float32), "y": random.normal(size=(8,)).astype(np.float32)}
+
+    parts = {
+        "name": "regression",
+        "init": init,
+        "loss": loss,
+        "batch": batch,
+        "optimizer": optax.adam(0.01),
+        "steps": 30,
+    }
+    return Experiment(**(parts | changes))
+
+
+def bare_loop(experiment, steps):
+    """What `train` must equal, with nothing but JAX and optax."""
+    init_key, loss_key = experiment.keys()
+    params = experiment.init(init_key)
+    opt_state, losses = experiment.optimizer.init(params), []
+    value_and_grad = jax.jit(jax.value_and_grad(experiment.loss))
+    for step in range(steps):
+        key = jax.random.fold_in(loss_key, step)
+        loss, gradient = value_and_grad(params, experiment.batch(step), key)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = experiment.optimizer.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(loss))
+    return params, losses
+
+
+@pytest.mark.parametrize("backward", ["manual", "automatic"])
+def test_train_equals_a_bare_loop(tmp_path, backward):
+    state = train(regression(), backward=backward, directory=tmp_path, progress=False)
+    params, losses = bare_loop(regression(), 30)
+    chex.assert_trees_all_close(state.params, params, rtol=1e-4)
+    steps, found = curve(read_metrics(tmp_path / "regression"), "loss")
+    assert steps == list(range(30)) and state.step == 30
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backward", ["manual", "automatic"])
+def test_the_step_is_traced_once(monkeypatch, backward):
+    chex.clear_trace_counter()
+    make_update = loop.make_update
+    monkeypatch.setattr(loop, "make_update", lambda *args: chex.assert_max_traces(make_update(*args), n=1))
+    parts = {
+        "init": lambda key: {**regression().init(key), "v": [0.5, 0.5, 0.5, 0.5]},  # weakly typed leaves
+        "loss": lambda params, batch, key: regression().loss({**params, "v": jnp.stack(params["v"])}, batch, key),
+    }
+    state = train(regression(**parts), backward=backward, directory=None, progress=False)
+    assert state.step == 30
+
+
+def test_the_state_is_donated():
+    experiment = regression()
+    update = jax.jit(loop.make_update(experiment, "manual"), donate_argnums=0)
+    state = loop.initial_state(experiment)
+    update(state, experiment.batch(0))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_going_on_from_a_state_is_the_same_run(tmp_path):
+    whole = train(regression(), directory=tmp_path / "whole", progress=False)
+    half = train(regression(), steps=13, directory=tmp_path / "parts", progress=False)
+    rest = train(regression(), state=half, directory=tmp_path / "parts", progress=False)
+    chex.assert_trees_all_equal(whole, rest)
+    assert not half.params["w"].is_deleted()
+    whole_records, parts = read_metrics(tmp_path / "whole/regression"), read_metrics(tmp_path / "parts/regression")
+    assert whole_records == parts
+
+
+def test_seeds_differ():
+    one, two = (train(regression(seed=seed), directory=None, progress=False) for seed in (1, 2))
+    assert not np.allclose(one.params["w"], two.params["w"])
+
+
+def test_what_a_run_writes_and_says(tmp_path, capsys):
+    seen = []
+
+    def evaluate(params):
+        seen.append(1)
+        return {"size": jnp.sum(params["w"] ** 2)}
+
+    train(regression(evaluate=evaluate, evaluate_every=20), directory=tmp_path)
+    folder = tmp_path / "regression"
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.jsonl"]
+    records = read_metrics(folder)
+    assert [record["step"] for record in records if "evaluate/size" in record] == [20, 30] and len(seen) == 2
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2].startswith("regression: 30 steps, ") and printed[-2].endswith(" s, manual backward")
+    assert printed[-1] == f"regression: {folder / 'metrics.jsonl'}, {folder / 'curves.png'}"
+
+
+def test_nothing_is_written_without_a_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train(regression(), directory=None, progress=False)
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+
+
+def test_a_loss_that_becomes_nan_stops_the_run(tmp_path):
+    def batch(step):
+        found = regression().batch(step)
+        return found | {"y": found["y"] * np.float32(math.nan if step == 11 else 1)}
+
+    with pytest.raises(NonFiniteLoss, match="the loss of regression is nan at step 11") as raised:
+        train(regression(batch=batch), directory=tmp_path, progress=False)
+    assert raised.value.step == 11
+    assert (tmp_path / "regression" / "curves.png").exists()
+    assert math.isnan(read_metrics(tmp_path / "regression")[11]["loss"])
+
+
+def test_a_batch_of_another_shape_is_named():
+    def batch(step):
+        return jax.tree.map(lambda leaf: leaf[: 8 if step < 3 else 5], regression().batch(step))
+
+    with pytest.raises(ExperimentError, match=r"batch\(3\) has the shapes .*\(5, 3\).*first batch had .*\(8, 3\)"):
+        train(regression(batch=batch), directory=None, progress=False)
+
+
+def test_train_takes_an_experiment():
+    with pytest.raises(ExperimentError, match="train takes an Experiment, not <function"):
+        train(regression, directory=None)

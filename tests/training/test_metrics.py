@@ -1,0 +1,66 @@
+"""Metrics come back in order, without waiting for the newest steps, and survive the file."""
+
+import math
+
+import jax.numpy as jnp
+import pytest
+
+from fnbackprop.training.metrics import MetricBuffer, MetricsFile, curve, read_metrics
+
+
+def metrics_of(step: int) -> dict:
+    return {"loss": jnp.float32(step / 2), "hits": jnp.int32(step)}
+
+
+def test_buffer_keeps_the_newest_steps_back():
+    buffer = MetricBuffer(in_flight=2, interval=0.0)
+    fetched = [[record["step"] for record in buffer.add(step, metrics_of(step))] for step in range(5)]
+    assert fetched == [[], [], [0], [1], [2]]
+    assert buffer.rest() == [{"step": 3, "loss": 1.5, "hits": 3}, {"step": 4, "loss": 2.0, "hits": 4}]
+    assert buffer.rest() == []
+
+
+def test_buffer_fetches_at_intervals():
+    now = iter([0.0, 0.0, 0.1, 0.2, 0.3, 1.5, 1.5]).__next__
+    buffer = MetricBuffer(in_flight=1, interval=1.0, clock=now)
+    fetched = [[record["step"] for record in buffer.add(step, metrics_of(step))] for step in range(6)]
+    assert fetched == [[], [0], [], [], [], [1, 2, 3, 4]]
+
+
+def test_file_round_trip(tmp_path):
+    records = [
+        {"step": 0, "loss": 1.5, "hits": 3},
+        {"step": 1, "loss": math.nan, "hits": 4},
+        {"step": 2, "loss": math.inf},
+    ]
+    file = MetricsFile(tmp_path / "run" / "metrics.jsonl")
+    file.write(records[:2])
+    file.close()
+    file = MetricsFile(tmp_path / "run" / "metrics.jsonl", append=True)
+    file.write(records[2:])
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1:] == [
+        '{"step": 1, "loss": null, "hits": 4}',
+        '{"step": 2, "loss": null}',
+    ]
+    file.close()
+    read = read_metrics(tmp_path / "run")
+    assert read[0] == records[0] and math.isnan(read[1]["loss"]) and read[1]["hits"] == 4
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 3
+
+
+def test_a_new_file_replaces_the_old_one(tmp_path):
+    for loss in (1.0, 2.0):
+        file = MetricsFile(tmp_path / "metrics.jsonl")
+        file.write([{"step": 0, "loss": loss}])
+        file.close()
+    assert read_metrics(tmp_path) == [{"step": 0, "loss": 2.0}]
+
+
+def test_missing_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_metrics(tmp_path / "nowhere")
+
+
+def test_curve_skips_records_without_the_metric():
+    records = [{"step": 0, "loss": 3.0}, {"step": 1, "evaluate/accuracy": 0.5}, {"step": 1, "loss": 2.0}]
+    assert curve(records, "loss") == ([0, 1], [3.0, 2.0])
