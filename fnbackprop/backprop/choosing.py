@@ -97,7 +97,14 @@ def choose_saved(boundary: Boundary, again: Container[int] = ()) -> list[Any]:
 
 
 class BudgetError(ValueError):
-    """A loop cannot be run backward within the bytes allowed for its residuals."""
+    """A loop cannot be run backward within the bytes allowed for its residuals.
+
+    least, everything: the bytes per step that must be saved, and those that saving all would take.
+    """
+
+    def __init__(self, message: str, least: int, everything: int):
+        super().__init__(message)
+        self.least, self.everything = least, everything
 
 
 def choose_within(budget: float, steps: int) -> Chooser:
@@ -113,7 +120,7 @@ def choose_within(budget: float, steps: int) -> Chooser:
     def choose(boundary: Boundary) -> list[Any]:
         everything = total_bytes(save_all(boundary))
         allowed = budget * everything if budget <= 1 else budget / max(steps, 1)
-        if everything <= allowed:
+        if everything <= allowed or steps == 0:
             return save_all(boundary)
         again: set[int] = set()
         saved = choose_saved(boundary)
@@ -124,13 +131,19 @@ def choose_within(budget: float, steps: int) -> Chooser:
             saved = choose_saved(boundary, again)
         least = total_bytes(saved)
         if least > allowed:
-            raise BudgetError(
-                f"a loop of {steps} steps must save at least {least * steps:,} bytes for its backward "
-                f"({least / everything:.3f} of what it reads), but the budget is {budget:,}"
-            )
+            raise budget_error(budget, steps, least * steps, least, everything)
         return saved
 
     return choose
+
+
+def budget_error(budget: float, steps: int, total: int, least: int, everything: int) -> BudgetError:
+    return BudgetError(
+        f"a loop of {steps} steps must save at least {total:,} bytes for its backward "
+        f"({total / (everything * steps):.3f} of what it reads), but the budget is {budget:,}",
+        least,
+        everything,
+    )
 
 
 def _by_cost_per_byte(boundary: Boundary) -> list[Any]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import jaxprs
+from .precision import wide
 from .references import without_references
 from .registry import Entry, MissingRule, Rule, Structured, lookup
 
@@ -370,9 +371,4 @@ def _sum_to_shape(ct: Any, shape: tuple[int, ...]) -> Any:
     """Sum over the axes along which an operand of `shape` (rank 0, or with axes of size 1) was broadcast."""
     lead = ct.ndim - len(shape)
     axes = [a for a in range(ct.ndim) if a < lead or (shape[a - lead] == 1 and ct.shape[a] != 1)]
-    return lax.reshape(lax.reduce_sum(widened(ct), axes), shape)
-
-
-def widened(x: Any) -> Any:
-    """bfloat16 and float16 as float32, in which their sums accumulate."""
-    return lax.convert_element_type(x, jnp.float32) if x.dtype in (jnp.bfloat16, jnp.float16) else x
+    return lax.reshape(lax.reduce_sum(wide(ct), axes), shape)

@@ -2,23 +2,25 @@
 
 The cotangent of a loop-invariant operand is a sum over the steps. Added up in the loop, each step reads and writes the
 whole sum. Where a step's term is a product of two arrays, sum_t A_t·B_t is one contraction whose contracted axes
-include time: the loop only stacks A_t and B_t (or finds them stacked already), and the contraction runs once after it,
-accumulating in float32 for low precision.
+include time: the loop only stacks A_t and B_t (or finds them stacked already), and the contraction runs once after it.
+The same holds of convolutions, scatter-adds and elementwise products (`over_time.py`), and of a value that is stacked
+anyway.
 
 When it pays: in the loop, a term with contracted size K costs 2·K operations and about 12 bytes of traffic per element
 of the sum. A processor with r operations per byte does the traffic in the time of the operations where K = 6·r; CPUs
-measured here and accelerators lie well above the `CONTRACTION` used. So a term is hoisted if K is below it, and if what
-must be stacked for it per step is no larger than the sum itself.
+measured here and accelerators lie well above the `CONTRACTION` used. So a term is hoisted if K is below it, and if
+what must be stacked for it per step is no larger than the sum itself; elementwise products and plain sums, which read
+as much after the loop as in it, only if their operands are stacked already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import lax
 
-from . import jaxprs, residuals
-from .choosing import nbytes
+from . import jaxprs, over_time, residuals
+from .choosing import nbytes, total_bytes
+from .precision import wide
 
 CONTRACTION = 48
 
@@ -28,16 +30,24 @@ ADDITIONS = frozenset(("add", "add_any"))
 
 
 class Term(NamedTuple):
-    """A summand of a cotangent: `product`, the dot_general that it ends in, then the linear equations after it."""
+    """A summand of a cotangent: the value `leaf`, which `equation` computes, and the linear equations after it.
 
-    product: Any
+    equation: summed over time from the stacks of its operands; None: the leaf is stacked itself.
+    """
+
+    leaf: Any
+    equation: Any | None
     after: tuple[Any, ...]
+
+    def reads(self) -> list[Any]:
+        """The values of which stacks are needed."""
+        return [self.leaf] if self.equation is None else over_time.operands(self.equation)
 
 
 class Hoisted(NamedTuple):
     """What of each loop-invariant operand's cotangent leaves the loop.
 
-    terms: by operand, the terms contracted after the loop; remaining: by operand, the atoms still added up in it.
+    terms: by operand, the terms summed after the loop; remaining: by operand, the atoms still added up in it.
     stacked: the values that the loop must stack for the terms.
     """
 
@@ -46,49 +56,51 @@ class Hoisted(NamedTuple):
     stacked: tuple[Any, ...]
 
 
-def choose(split: residuals.Split, atoms: Sequence[Any], available: Sequence[Any], always: bool | None) -> Hoisted:
+def choose(
+    split: residuals.Split,
+    atoms: Sequence[Any],
+    available: Sequence[Any],
+    carried: Sequence[Any],
+    always: bool | None,
+    extra: bool = True,
+) -> Hoisted:
     """Choose the terms to hoist.
 
     Args:
         atoms: the cotangents of the loop-invariant operands.
         available: variables that are stacked already.
-        always: True: every product; False: none; None: by the cost rule.
+        carried: the other variables of which each step has another value: the carry's cotangents.
+        always: True: whatever can be; False: nothing; None: by the cost rule.
+        extra: whether the cost rule may stack further values.
     """
     producers = {v: e for e in split.backward for v in e.outvars}
-    changing = _changing(split, available)
+    changing = residuals.descendants(split.backward, (*available, *carried))
+    summands = [_summands(atom, producers) for atom in atoms]
     stacked: dict[Any, None] = {}
-    terms, remaining = [], []
-    for atom in atoms:
-        hoisted, rest = [], []
-        for leaf, after in _summands(atom, producers):
-            product = producers.get(leaf)
-            if product is not None and _pays(product, changing, available, always):
-                hoisted.append(Term(product, after))
-                stacked.update((v, None) for v in product.invars if v not in available)
-            else:
-                rest.append(after[-1].outvars[0] if after else leaf)
-        terms.append(tuple(hoisted))
-        remaining.append(tuple(rest))
-    return Hoisted(tuple(terms), tuple(remaining), tuple(stacked))
+    chosen: dict[Any, Term] = {}
+    # Those that may need further stacks come first: what they stack, others find.
+    for leaf, after in sorted((pair for pairs in summands for pair in pairs), key=_finds_its_stacks(producers)):
+        for term in _candidates(leaf, after, producers, {*available, *stacked}) if always is not False else ():
+            if _can_leave(term, changing, producers) and _pays(term, {*available, *stacked}, always, extra):
+                chosen.setdefault((leaf, after), term)
+                stacked.update((v, None) for v in term.reads() if v not in available)
+                break
+    terms = tuple(tuple(chosen[pair] for pair in pairs if pair in chosen) for pairs in summands)
+    remaining = (tuple(_end(*pair) for pair in pairs if pair not in chosen) for pairs in summands)
+    return Hoisted(terms, tuple(remaining), tuple(stacked))
 
 
-def contract(term: Term, stacks: dict[Any, Any]) -> Any:
-    """The sum over time of a term, from the stacks (time first) of its product's operands."""
-    lhs, rhs = (stacks[v] for v in term.product.invars)
-    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = term.product.params["dimension_numbers"]
-    numbers = (
-        ((0, *(d + 1 for d in lhs_contract)), (0, *(d + 1 for d in rhs_contract))),
-        (tuple(d + 1 for d in lhs_batch), tuple(d + 1 for d in rhs_batch)),
-    )
-    dtype = term.product.outvars[0].aval.dtype
-    wide = jnp.dtype(jnp.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
-    total = lax.dot_general(
-        lhs, rhs, numbers, precision=term.product.params["precision"], preferred_element_type=wide
-    )
+def total(term: Term, stacks: dict[Any, Any]) -> Any:
+    """The sum over time of a term, from the stacks (time first) of the values that it reads."""
+    found = [stacks[v] for v in term.reads()]
+    if term.equation is None:
+        result = lax.reduce_sum(wide(found[0]), axes=(0,))
+    else:
+        result = over_time.summed(term.equation, found)
     for equation in term.after:
         if equation.primitive.name != "convert_element_type":  # the driver casts the result
-            total = jaxprs.bind(equation, (total,))[0]
-    return total
+            result = jaxprs.bind(equation, (result,))[0]
+    return result
 
 
 def _summands(atom: Any, producers: dict[Any, Any], after: tuple[Any, ...] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
@@ -101,26 +113,43 @@ def _summands(atom: Any, producers: dict[Any, Any], after: tuple[Any, ...] = ())
     return [(atom, after)]
 
 
+def _end(leaf: Any, after: tuple[Any, ...]) -> Any:
+    return after[-1].outvars[0] if after else leaf
+
+
 def _same_shapes(equation: Any) -> bool:
     return all(jaxprs.is_var(v) and v.aval.shape == equation.outvars[0].aval.shape for v in equation.invars)
 
 
-def _pays(product: Any, changing: set[Any], available: Sequence[Any], always: bool | None) -> bool:
-    if product.primitive.name != "dot_general" or not all(v in changing for v in product.invars if jaxprs.is_var(v)):
+def _finds_its_stacks(producers: dict[Any, Any]) -> Callable:
+    def key(pair: tuple[Any, tuple[Any, ...]]) -> bool:
+        equation = producers.get(pair[0]) if jaxprs.is_var(pair[0]) else None
+        return equation is None or equation.primitive.name not in over_time.SUMS or equation.primitive.name == "mul"
+
+    return key
+
+
+def _candidates(leaf: Any, after: tuple, producers: dict[Any, Any], available: set[Any]) -> list[Term]:
+    """The ways to sum a leaf after the loop: by its equation, or itself, which comes first if it is stacked anyway."""
+    if not jaxprs.is_var(leaf):
+        return []
+    itself = Term(leaf, None, after)
+    if leaf in available or leaf not in producers:
+        return [itself]
+    return [Term(leaf, producers[leaf], after), itself]
+
+
+def _can_leave(term: Term, changing: set[Any], producers: dict[Any, Any]) -> bool:
+    if term.equation is not None and not over_time.is_sum(term.equation, producers):
         return False
-    if not all(map(jaxprs.is_var, product.invars)) or always is False:
-        return False
+    return all(v in changing for v in term.reads())
+
+
+def _pays(term: Term, available: set[Any], always: bool | None, extra: bool) -> bool:
     if always:
         return True
-    contracted = product.params["dimension_numbers"][0][0]
-    lhs = product.invars[0].aval
-    size = 1
-    for axis in contracted:
-        size *= lhs.shape[axis]
-    extra = sum(nbytes(v.aval) for v in product.invars if v not in available)
-    return size < CONTRACTION and extra <= nbytes(product.outvars[0].aval)
-
-
-def _changing(split: residuals.Split, available: Sequence[Any]) -> set[Any]:
-    """The values of the backward that may differ from step to step."""
-    return {*available, *(v for e in split.backward for v in e.outvars)}
+    more = total_bytes(v for v in term.reads() if v not in available)
+    if term.equation is None or term.equation.primitive.name == "mul":
+        return not more
+    allowed = nbytes(term.leaf.aval) if extra else 0
+    return over_time.contracted(term.equation) < CONTRACTION and more <= allowed

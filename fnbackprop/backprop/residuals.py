@@ -90,7 +90,7 @@ def split(joint: Joint, free: Sequence[Any], invariant: Sequence[Any], choose: C
     """
     closed, jaxpr = joint.closed, joint.closed.jaxpr
     backward_outputs = [atom for atom in joint.found if atom is not None]
-    tainted = _descendants(jaxpr.eqns, joint.cotangents)
+    tainted = descendants(jaxpr.eqns, joint.cotangents)
     forward = [e for e in jaxpr.eqns if not _is_tainted(e, tainted)]
     backward = [e for e in jaxpr.eqns if _is_tainted(e, tainted)]
     backward = live(backward, backward_outputs)
@@ -124,7 +124,8 @@ def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any]
     return again[::-1]
 
 
-def _descendants(equations: Sequence[Any], roots: Iterable[Any]) -> set[Any]:
+def descendants(equations: Sequence[Any], roots: Iterable[Any]) -> set[Any]:
+    """The roots and all that is computed from them."""
     found = set(roots)
     for equation in equations:
         if _is_tainted(equation, found):

@@ -15,8 +15,9 @@ import numpy as np
 from jax import lax
 
 from ..backprop import jaxprs
+from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
-from .layouts import spread, wide
+from .layouts import spread
 from .scalars import scalar
 
 

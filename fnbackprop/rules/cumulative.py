@@ -6,8 +6,8 @@ With `reverse`, "before" and "after" change places; the formulas are written for
 import numpy as np
 from jax import lax
 
+from ..backprop.precision import wide
 from ..backprop.registry import structured_rule, vjp_rule
-from .layouts import wide
 from .monoids import walk_instead
 from .scalars import scalar
 

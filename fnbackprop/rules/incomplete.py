@@ -12,9 +12,9 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
 from .scalars import scalar
-from .special import widened
 
 # ---------------------------------------------------------------- quadrature
 
@@ -95,7 +95,7 @@ def igamma_grad_a_vjp_x(dy, a, x):
 @vjp_rule("igamma_grad_a", "a, x -> y", wrt="a")
 def igamma_grad_a_vjp_a(dy, a, x):
     """y = ∂P/∂a, ∂y/∂a by `gamma_second_slope`."""
-    slope = gamma_second_slope(widened(a), widened(x))
+    slope = gamma_second_slope(wide(a), wide(x))
     return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
 
 
@@ -142,7 +142,7 @@ def gamma_curvature(a, x):
 def random_gamma_vjp(dy, a, y, *, log_space):
     """A sample y keeps its quantile P(a, y) as a moves: dy/da = -(∂P/∂a)/(∂P/∂y), by the implicit function theorem
     (Figurnov, Mohamed & Mnih, "Implicit reparameterization gradients", NeurIPS 2018)."""
-    slope = log_sample_slope(widened(a), widened(y)) if log_space else sample_slope(a, y)
+    slope = log_sample_slope(wide(a), wide(y)) if log_space else sample_slope(a, y)
     return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
 
 
@@ -179,14 +179,14 @@ def log_sample_slope(a, z):
 @vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="x")
 def regularized_incomplete_beta_vjp_x(dy, a, b, x):
     """y = I(a, b, x), ∂y/∂x = x^(a-1)·(1-x)^(b-1)/B(a, b), the beta density (DLMF 8.17.1)."""
-    slope = beta_density(widened(a), widened(b), widened(x))
+    slope = beta_density(wide(a), wide(b), wide(x))
     return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
 
 
 @vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="a")
 def regularized_incomplete_beta_vjp_a(dy, a, b, x):
     """∂y/∂a, by `beta_slope`."""
-    a, b, x = widened(a), widened(b), widened(x)
+    a, b, x = wide(a), wide(b), wide(x)
     slope = beta_slope(a, b, x, lax.sub(scalar(1, x), x))
     return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
 
@@ -194,7 +194,7 @@ def regularized_incomplete_beta_vjp_a(dy, a, b, x):
 @vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="b")
 def regularized_incomplete_beta_vjp_b(dy, a, b, x):
     """I(a, b, x) = 1 - I(b, a, 1 - x) (DLMF 8.17.4), so ∂y/∂b is the mirror image of ∂y/∂a."""
-    a, b, x = widened(a), widened(b), widened(x)
+    a, b, x = wide(a), wide(b), wide(x)
     slope = beta_slope(b, a, lax.sub(scalar(1, x), x), x)
     return lax.neg(lax.mul(dy, lax.convert_element_type(slope, dy.dtype)))
 

@@ -12,8 +12,9 @@ from jax import lax
 from jax.lax import GatherDimensionNumbers, GatherScatterMode, ScatterDimensionNumbers
 
 from ..backprop import jaxprs
+from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
-from .layouts import explicit_sharding, wide
+from .layouts import explicit_sharding
 
 
 @vjp_rule("gather", "x, i -> y", wrt="x")

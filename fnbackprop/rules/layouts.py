@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax import lax
 from jax.sharding import AxisType
+
+from ..backprop.precision import wide
 
 
 def explicit_sharding(aval: Any) -> Any:
@@ -32,11 +33,6 @@ def vary_alike(xs: Sequence[Any]) -> list[Any]:
     varying = [jax.typeof(x).manual_axis_type.varying for x in xs]
     axes = frozenset().union(*varying)
     return [lax.pcast(x, tuple(axes - own), to="varying") for x, own in zip(xs, varying, strict=True)]
-
-
-def wide(x: Any) -> Any:
-    """`x` in the dtype in which its sums are taken: float32 for 16-bit and narrower floats, else its own."""
-    return lax.convert_element_type(x, np.float32) if x.dtype.itemsize < 4 else x
 
 
 def sum_over(x: Any, axes: Sequence[int]) -> Any:

@@ -7,14 +7,16 @@ handed over as they are and never stacked a second time.
 
 import functools
 import itertools
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import lax
 
 from ..backprop import choosing, explaining, hoisting, jaxprs, residuals
+from ..backprop.precision import wide_dtype
 from ..backprop.registry import Structured, structured_rule
+from . import segments
 
 
 class Groups(NamedTuple):
@@ -62,13 +64,48 @@ def scan_vjp(engine, equation, active, wanted):
 
 @lru_cache(maxsize=4096)
 def _scan(engine, body, groups, loop, active, wanted):
-    parts = _scan_body(engine, body, groups, loop[0], active, wanted)
+    length, reverse, unroll = loop
+    try:
+        parts = _scan_body(engine, body, groups, length, active, wanted)
+    except choosing.BudgetError as error:
+        return _by_segments(engine, segments.Loop(body, groups, length, reverse, unroll), active, wanted, error)
     return Structured(
         lambda *operands: _forward(parts, loop, operands),
         lambda saved, cts: _backward(parts, loop, saved, cts),
         parts.linked,
-        lambda where: _describe(parts, loop[0], where),
+        lambda where: _describe(parts, length, where),
     )
+
+
+def _by_segments(engine, loop, active, wanted, error):
+    """The scan by segments, which run again; raises BudgetError if no number of them keeps the budget."""
+    body, groups, length = loop.body, loop.groups, loop.length
+    if length < 2 or not jaxprs.is_effect_free(body):
+        raise error
+    active, outputs_active = _active_outputs(engine, body, groups, active)
+    wanted = tuple(w and a for w, a in zip(wanted, outputs_active, strict=True))
+    carry_cts, plan = _wanted_carry(engine.walking_in_place(), body, groups, active, wanted)
+    wanted = (*carry_cts, *wanted[groups.carry :])
+    _, carry, xs = groups.operands(body.jaxpr.invars)
+    sums, _, dxs = groups.operands([v if on else None for v, on in zip(body.jaxpr.invars, plan.linked, strict=True)])
+    ys = [v for v, on in zip(body.jaxpr.outvars, wanted, strict=True) if on][sum(carry_cts) :]
+    cost = segments.Cost(
+        carry=choosing.total_bytes(carry),
+        stacked=error.least,
+        scanned=choosing.total_bytes([*xs, *ys, *filter(None, dxs)]),
+        sums=choosing.total_bytes(filter(None, sums)),
+    )
+    budget = engine.budget
+    allowed = budget * error.everything * length if budget <= 1 else budget
+    count = cost.segments(length, allowed)
+    if count is None:
+        raise choosing.budget_error(budget, length, cost.least(length), error.least, error.everything)
+    inner = replace(engine, budget=allowed - cost.of_level(length, count))
+
+    def pulled(steps):
+        return _scan(inner, body, groups, (steps, loop.reverse, loop.unroll), active, wanted)
+
+    return segments.segmented(loop, count, carry_cts, pulled)
 
 
 # ---------------------------------------------------------------- the body, forward and backward together
@@ -111,7 +148,9 @@ def _scan_body(engine, body, groups, length, active, wanted):
     parts = residuals.split(joint, [*consts, *xs], consts, choose)
     linked = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
     sums = [ct for ct in groups.operands(joint.found)[0] if ct is not None]
-    hoisted = hoisting.choose(parts, sums, (*xs, *parts.saved), engine.hoist)
+    dcarry, dys = joint.cotangents[: sum(carry_cts)], joint.cotangents[sum(carry_cts) :]
+    extra = engine.budget is None  # stacks beyond the residuals would break a budget
+    hoisted = hoisting.choose(parts, sums, (*xs, *parts.saved, *dys), dcarry, engine.hoist, extra)
     return ScanBody(joint, parts, groups, carry_cts, ys_cts, linked, hoisted)
 
 
@@ -168,9 +207,10 @@ def _backward(body, loop, saved, cotangents):
     (dcarry, sums), (dxs, products) = lax.scan(
         step, (dcarry, sums), (xs, stacked, dys), length=length, reverse=not reverse, unroll=unroll
     )
-    stacks = dict(zip((*x_vars, *split.saved, *hoisted.stacked), (*xs, *stacked, *products), strict=True))
+    variables = (*x_vars, *split.saved, *joint.cotangents[len(dcarry) :], *hoisted.stacked)
+    stacks = dict(zip(variables, (*xs, *stacked, *dys, *products), strict=True))
     dconsts = [
-        functools.reduce(lax.add, [hoisting.contract(term, stacks) for term in terms] + ([] if s is None else [s]))
+        functools.reduce(lax.add, [hoisting.total(term, stacks) for term in terms] + ([] if s is None else [s]))
         for s, terms in zip(sums, hoisted.terms, strict=True)
     ]
     arrays = iter((*dconsts, *dcarry, *dxs))
@@ -199,9 +239,7 @@ def _present_cotangents(body, length, cotangents):
 
 def accumulator(aval):
     """Sums over time of low precision are kept in float32; the driver casts the result back."""
-    if aval.dtype in (jnp.bfloat16, jnp.float16):
-        return aval.update(dtype=jnp.dtype(jnp.float32))
-    return aval
+    return aval.update(dtype=wide_dtype(aval.dtype))
 
 
 def _describe(body, length, where):
@@ -219,7 +257,9 @@ def _describe(body, length, where):
     if again:
         rows.append(explaining.Residual("again", explaining.counted(again), 0, where, "cheaper than to save"))
     for term in (term for terms in body.hoisted.terms for term in terms):
-        shapes = " · ".join(v.aval.str_short(short_dtypes=True) for v in term.product.invars)
-        line = jaxprs.source_line(term.product)
-        rows.append(explaining.Residual("hoisted", shapes, 0, line, f"one product over {length} steps"))
+        shapes = " · ".join(v.aval.str_short(short_dtypes=True) for v in term.reads())
+        source = term.equation or producers.get(term.leaf)
+        line = jaxprs.source_line(source) if source else where
+        what = term.equation.primitive.name if term.equation else "sum"
+        rows.append(explaining.Residual("hoisted", shapes, 0, line, f"one {what} over {length} steps"))
     return rows

@@ -5,8 +5,9 @@ import math
 import numpy as np
 from jax import lax
 
+from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
-from .layouts import spread, wide
+from .layouts import spread
 from .scalars import scalar
 
 

@@ -12,9 +12,10 @@ import jax
 from jax import lax
 
 from ..backprop import jaxprs
+from ..backprop.precision import wide
 from ..backprop.registry import Structured, structured_rule, vjp_rule
 from .indexing import gather_dimensions, scatter_flags, write_along, zeros_of
-from .layouts import reshape_like, wide
+from .layouts import reshape_like
 from .scalars import scalar
 
 

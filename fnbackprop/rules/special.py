@@ -9,14 +9,9 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
 from .scalars import scalar
-
-
-def widened(x):
-    """bfloat16 and float16 as float32: for formulas of many steps."""
-    return lax.convert_element_type(x, jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-
 
 # ---------------------------------------------------------------- error function
 
@@ -119,7 +114,7 @@ def zeta_vjp_q(dy, x, q):
 @vjp_rule("zeta", "x, q -> y", wrt="x")
 def zeta_vjp_x(dy, x, q):
     """∂y/∂x = -Σ log(q + n)·(q + n)⁻ˣ, summed by `zeta_slope`."""
-    return lax.mul(dy, lax.convert_element_type(zeta_slope(widened(x), widened(q)), dy.dtype))
+    return lax.mul(dy, lax.convert_element_type(zeta_slope(wide(x), wide(q)), dy.dtype))
 
 
 @jax.jit

@@ -172,7 +172,8 @@ def _checkpointed(bodies, slots, operands):
         kept, stride = _thin(kept, stride)
         return lax.while_loop(in_epoch, segment, (carry, step, kept, stride))
 
-    start = (carry, jnp.int32(0), _empty(carry, slots), jnp.int32(1))
+    stride = jnp.int32(1 if slots > 1 else np.iinfo(np.int32).max)  # a single one cannot be thinned out
+    start = (carry, jnp.int32(0), _empty(carry, slots), stride)
     final, steps, kept, _ = lax.while_loop(lambda state: goes_on(state[0]), epoch, start)
     return final, (consts, kept, steps)
 

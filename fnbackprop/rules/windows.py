@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jax import lax
 
+from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
-from .layouts import wide
 from .scalars import scalar
 from .shapes import pad_vjp_x
 

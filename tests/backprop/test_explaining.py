@@ -31,7 +31,7 @@ def test_a_loop():
     kinds = {kind: [row for row in report.rows if row.kind == kind] for kind in ("stacked", "again", "hoisted")}
     assert [(row.what, row.nbytes) for row in kinds["stacked"]] == [("4 x f32[2,3]", 96)] * 2
     assert kinds["stacked"][0].why == "the carry" or kinds["stacked"][1].why == "the carry"
-    assert "tanh" in kinds["again"][0].what and kinds["hoisted"][0].why == "one product over 4 steps"
+    assert "tanh" in kinds["again"][0].what and kinds["hoisted"][0].why == "one dot_general over 4 steps"
     assert report.nbytes == 192 and "192 bytes saved" in str(report)
     assert not [row for row in fb.residuals(looped, W, X, hoist=False).rows if row.kind == "hoisted"]
     lean = fb.residuals(looped, W, X, budget=100)

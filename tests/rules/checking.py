@@ -36,14 +36,19 @@ def random_cotangent(tree: Any, seed: int = 0) -> Any:
     return structure.unflatten([random_like(leaf, seed + i) for i, leaf in enumerate(leaves)])
 
 
-def assert_close(got: Any, want: Any, tolerance: float, what: str = "") -> None:
-    """Leaf by leaf: same structure, shape and dtype, and |got - want| <= tolerance * |want| in the 2-norm."""
-    got_leaves, want_leaves = jax.tree.leaves_with_path(got), jax.tree.leaves(want)
+def assert_alike(got: Any, want: Any, what: str = "") -> None:
+    """The same structure, and leaf by leaf the same shape and dtype."""
     assert jax.tree.structure(got) == jax.tree.structure(want), f"{what}: {got} against {want}"
-    for (path, g), w in zip(got_leaves, want_leaves, strict=True):
+    for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
         where = f"{what}{jax.tree_util.keystr(path)}"
         assert np.shape(g) == np.shape(w), f"{where}: shape {np.shape(g)} against {np.shape(w)}"
         assert g.dtype == w.dtype, f"{where}: dtype {g.dtype} against {w.dtype}"
+
+
+def assert_close(got: Any, want: Any, tolerance: float, what: str = "") -> None:
+    """Leaf by leaf: alike, and |got - want| <= tolerance * |want| in the 2-norm."""
+    assert_alike(got, want, what)
+    for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
         if g.dtype == FLOAT0:
             continue
         g, w = (np.asarray(a).astype(np.complex128).ravel() for a in (g, w))
@@ -51,6 +56,7 @@ def assert_close(got: Any, want: Any, tolerance: float, what: str = "") -> None:
         with np.errstate(invalid="ignore"):
             error = np.linalg.norm(np.where(same, 0, g - w))
         scale = np.linalg.norm(np.where(np.isfinite(w), w, 0))
+        where = f"{what}{jax.tree_util.keystr(path)}"
         assert error <= tolerance * scale, f"{where}: relative error {error / max(scale, 1e-300):.3g}\n{g}\n{w}"
 
 
@@ -73,6 +79,33 @@ def _pull(transform: Callable, fun: Callable, args: Sequence[Any], seed: int) ->
     return pullback(random_cotangent(value, seed))
 
 
+Pair = tuple[str, float, Any, Any]  # what, tolerance, ours, JAX's
+
+
+def _assert_pairs(build: Callable[..., list[Pair]], args: Sequence[Any], jit: bool) -> None:
+    """Assert that the pairs which `build(*args)` makes are close.
+
+    All are compiled as one program: a test's time goes into compiling, and one program takes far less of it than the
+    same operations one by one. float0 leaves, which no program returns, are compared while it is traced.
+    """
+    labels: list[tuple[str, float]] = []
+
+    def arrays(*args):
+        pairs = build(*args)
+        labels[:] = [(what, tolerance) for what, tolerance, _, _ in pairs]
+        for what, _, got, want in pairs:
+            assert_alike(got, want, what)
+        return [tuple(_without_float0(tree) for tree in pair[2:]) for pair in pairs]
+
+    found = (jax.jit(arrays) if jit else arrays)(*args)
+    for (what, tolerance), (got, want) in zip(labels, found, strict=True):
+        assert_close(got, want, tolerance, what)
+
+
+def _without_float0(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: None if leaf.dtype == FLOAT0 else leaf, tree)
+
+
 def check_vjp(
     fun: Callable,
     *args: Any,
@@ -81,45 +114,39 @@ def check_vjp(
     batched: bool = True,
     tolerance: float = 1.0,
     seed: int = 0,
-    jit: bool = False,
+    jit: bool = True,
 ) -> None:
     """`fb.vjp(fun, *args)` equals `jax.vjp`'s, in each precision, to `order`, and under vmap. Needs 64-bit mode.
 
-    `tolerance` multiplies the table's; say why where it is not 1. `jit` compiles each side as a whole, which is
-    faster where there are hundreds of equations; the operands are then all floating.
+    `tolerance` multiplies the table's; say why where it is not 1.
     """
-    run = jax.jit if jit else _eagerly
-    ours, theirs = (run(partial(_pull, transform, fun, seed=seed)) for transform in (fb.vjp, jax.vjp))
-    for dtype in dtypes:
-        cast = _cast(args, dtype)
-        bound = tolerance * TOLERANCE[dtype]
-        assert_close(fb.vjp(fun, *cast)[0], jax.vjp(fun, *cast)[0], bound, f"{dtype} value")
-        assert_close(ours(cast), theirs(cast), bound, f"{dtype} vjp")
-    exact = _cast(args, "float64")
-    bound = tolerance * TOLERANCE["float64"]
-    if order >= 2:
-        second, their_second = (run(partial(_second, transform, fun, seed=seed)) for transform in (fb.vjp, jax.vjp))
-        assert_close(second(exact), their_second(exact), 10 * bound, "second order")
-    if batched:
-        check_batched(fun, exact, bound, seed, run)
+    exact = tolerance * TOLERANCE["float64"]
 
+    def build(*args):
+        pairs = []
+        for dtype in dtypes:
+            cast, bound = _cast(args, dtype), tolerance * TOLERANCE[dtype]
+            pairs.append((f"{dtype} value", bound, fb.vjp(fun, *cast)[0], jax.vjp(fun, *cast)[0]))
+            pairs.append((f"{dtype} vjp", bound, *(_pull(lib.vjp, fun, cast, seed) for lib in (fb, jax))))
+        if order >= 2:
+            pairs.append(("second order", 10 * exact, *(_second(lib.vjp, fun, args, seed) for lib in (fb, jax))))
+        return pairs + (_batched_pairs(fun, args, exact, seed) if batched else [])
 
-def _eagerly(fun: Callable) -> Callable:
-    return fun
+    _assert_pairs(build, _cast(args, "float64"), jit)
 
 
 def _second(transform: Callable, fun: Callable, args: Sequence[Any], seed: int) -> Any:
     """The VJP of the VJP, with respect to the operands (the float leaves of the first order)."""
-
-    def first(*xs):
-        return [leaf for leaf in _pull(transform, fun, xs, seed) if leaf.dtype != FLOAT0]
-
-    return _pull(transform, first, args, seed + 7)
+    return _pull(transform, lambda *xs: _float_leaves(_pull(transform, fun, xs, seed)), args, seed + 7)
 
 
-def check_batched(fun: Callable, args: Sequence[Any], bound: float, seed: int = 0, run: Callable = _eagerly) -> None:
+def _float_leaves(tree: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != FLOAT0]
+
+
+def _batched_pairs(fun: Callable, args: Sequence[Any], bound: float, seed: int) -> list[Pair]:
     """vmap of our gradient, each operand batched or not, against a loop over JAX's."""
-    size = 2
+    size, pairs = 2, []
     for axes in itertools.product((0, None), repeat=len(args)):
         if (
             all(axis is None for axis in axes)
@@ -129,17 +156,16 @@ def check_batched(fun: Callable, args: Sequence[Any], bound: float, seed: int = 
             continue
         stacked = [_stack(x, size) if axis == 0 else x for x, axis in zip(args, axes, strict=True)]
 
-        def ours(*xs):
-            return [leaf for leaf in _pull(fb.vjp, fun, xs, seed) if leaf.dtype != FLOAT0]
+        def leaves(transform, *xs):
+            return _float_leaves(_pull(transform, fun, xs, seed))
 
-        def theirs(*xs):
-            return [leaf for leaf in _pull(jax.vjp, fun, xs, seed) if leaf.dtype != FLOAT0]
-
-        got = run(jax.vmap(ours, in_axes=axes))(*stacked)
-        theirs = run(theirs)
-        rows = [theirs(*(x[i] if axis == 0 else x for x, axis in zip(stacked, axes, strict=True))) for i in range(size)]
-        want = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-        assert_close(got, want, bound, f"vmap {axes}")
+        got = jax.vmap(partial(leaves, fb.vjp), in_axes=axes)(*stacked)
+        rows = [
+            leaves(jax.vjp, *(x[i] if axis == 0 else x for x, axis in zip(stacked, axes, strict=True)))
+            for i in range(size)
+        ]
+        pairs.append((f"vmap {axes}", bound, got, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)))
+    return pairs
 
 
 def _stack(x: Any, size: int) -> Any:
@@ -152,46 +178,55 @@ def _stack(x: Any, size: int) -> Any:
 def check_equal(fun: Callable, plain: Callable, *args: Any, batched: bool = True) -> None:
     """`fb.vjp` of `fun` equals `jax.vjp` of `plain`, the same function in words that JAX differentiates. 64-bit mode.
 
-    Values and pullbacks, jitted and not, to second order, and with the first operand batched.
+    Values and pullbacks, to second order, and with the first operand batched.
     """
-    args = _cast(args, "float64")
-    pulls = (partial(_pull, fb.vjp, fun, seed=0), partial(_pull, jax.vjp, plain, seed=0))
     bound = TOLERANCE["float64"]
-    assert_close(fb.vjp(fun, *args)[0], plain(*args), bound, "value")
-    assert_close(pulls[0](args), pulls[1](args), bound, "vjp")
-    assert_close(jax.jit(pulls[0])(args), pulls[1](args), bound, "jitted vjp")
-    assert_close(_second(fb.vjp, fun, args, 0), _second(jax.vjp, plain, args, 0), 10 * bound, "second order")
-    if batched:
-        xs = _stack(args[0], 2)
-        ours, theirs = (jax.vmap(lambda x, pull=pull: pull([x, *args[1:]]))(xs) for pull in pulls)
-        assert_close(ours, theirs, bound, "vmap")
+    pulls = (partial(_pull, fb.vjp, fun, seed=0), partial(_pull, jax.vjp, plain, seed=0))
+
+    def build(*args):
+        pairs = [
+            ("value", bound, fb.vjp(fun, *args)[0], plain(*args)),
+            ("vjp", bound, *(pull(args) for pull in pulls)),
+            ("second order", 10 * bound, _second(fb.vjp, fun, args, 0), _second(jax.vjp, plain, args, 0)),
+        ]
+        if batched:
+            stacked = _stack(args[0], 2)
+            found = (jax.vmap(lambda x, pull=pull: _float_leaves(pull([x, *args[1:]])))(stacked) for pull in pulls)
+            pairs.append(("vmap", bound, *found))
+        return pairs
+
+    _assert_pairs(build, _cast(args, "float64"), jit=True)
 
 
 def check_numeric(
-    fun: Callable, *args: Any, tolerance: float = 1e-7, seed: int = 0, directions: int = 3, jit: bool = False
+    fun: Callable, *args: Any, tolerance: float = 1e-7, seed: int = 0, directions: int = 3, jit: bool = True
 ) -> None:
-    """`fb.vjp` against central differences in float64 along Gaussian directions. Real operands; 64-bit mode.
-
-    `jit`: compile the function and its pullback, for long ones; the operands are then all floating.
-    """
+    """`fb.vjp` against central differences in float64 along Gaussian directions. Real operands; 64-bit mode."""
     args = _cast(args, "float64")
-    run = jax.jit if jit else _eagerly
-    gradient = run(lambda *xs: _pull(fb.vjp, fun, xs, seed))(*args)
-    fun = run(fun)
-    ct = random_cotangent(fun(*args), seed)
 
-    def loss(xs):
-        pairs = zip(jax.tree.leaves(fun(*xs)), jax.tree.leaves(ct), strict=True)
-        return sum(float(jnp.sum(y * c)) for y, c in pairs if c.dtype != FLOAT0)
+    def weighted(*xs):
+        """The cotangent times the outputs, a scalar."""
+        leaves = jax.tree.leaves(fun(*xs))
+        pairs = zip(leaves, jax.tree.leaves(random_cotangent(leaves, seed)), strict=True)
+        return sum(jnp.sum(y * c) for y, c in pairs if c.dtype != FLOAT0)
 
+    floating = [random_like(x).dtype != FLOAT0 for x in args]
+
+    def pulled(*xs):
+        value, pullback = fb.vjp(fun, *xs)
+        leaves, structure = jax.tree.flatten(value)
+        found = pullback(structure.unflatten(jax.tree.leaves(random_cotangent(leaves, seed))))
+        return [ct for ct, on in zip(found, floating, strict=True) if on]
+
+    gradient = (jax.jit(pulled) if jit else pulled)(*args)
+    run = jax.jit(weighted) if jit else weighted
     for k in range(directions):
         direction = [random_like(x, seed + 100 + 10 * k + i) for i, x in enumerate(args)]
-        floating = [d.dtype != FLOAT0 for d in direction]
-        pairs = zip(gradient, direction, floating, strict=True)
-        want_terms = [float(jnp.sum(g * d)) for g, d, on in pairs if on]
-        got = sum(want_terms)
-        numeric = _richardson(loss, args, direction, floating)
-        scale = max(abs(numeric), sum(map(abs, want_terms)) * 1e-2, 1e-30)
+        along = [d for d, on in zip(direction, floating, strict=True) if on]
+        terms = [float(jnp.sum(g * d)) for g, d in zip(gradient, along, strict=True)]
+        got = sum(terms)
+        numeric = _richardson(lambda xs: float(run(*xs)), args, direction, floating)
+        scale = max(abs(numeric), sum(map(abs, terms)) * 1e-2, 1e-30)
         assert abs(got - numeric) <= tolerance * scale, f"direction {k}: vjp {got!r}, differences {numeric!r}"
 
 

@@ -55,12 +55,12 @@ def stack(make: Callable, *args: Any, **kwargs: Any) -> Any:
 def check_first(fun: Callable, *args: Any, tolerance: float = 10, **kwargs: Any) -> None:
     """`check_vjp` to first order, compiled; in float32 too for matrices of three rows and columns."""
     dtypes = ("float64", "float32") if args[0].shape[-2:] == (3, 3) else ("float64",)
-    check_vjp(fun, *args, dtypes=dtypes, order=1, batched=False, tolerance=tolerance, jit=True, **kwargs)
+    check_vjp(fun, *args, dtypes=dtypes, order=1, batched=False, tolerance=tolerance, **kwargs)
 
 
 def check_deep(fun: Callable, *args: Any, tolerance: float = 30, batched: bool = True) -> None:
     """The VJP of the VJP, and the VJP under vmap; a second derivative divides by differences of values once more."""
-    check_vjp(fun, *args, dtypes=(), batched=batched, tolerance=tolerance, jit=True)
+    check_vjp(fun, *args, dtypes=(), batched=batched, tolerance=tolerance)
 
 
 def check_numeric_parts(fun: Callable, *args: Any, **kwargs: Any) -> None:
@@ -75,4 +75,4 @@ def check_numeric_parts(fun: Callable, *args: Any, **kwargs: Any) -> None:
     def split(x):
         return [lax.real(x), lax.imag(x)] if jnp.iscomplexobj(x) else [x]
 
-    check_numeric(of_parts, *(part for x in args for part in split(x)), jit=True, **kwargs)
+    check_numeric(of_parts, *(part for x in args for part in split(x)), **kwargs)

@@ -121,7 +121,7 @@ def together(cases, across):
 
 def check(fun, *xs):
     """In float64 alone: what a collective does depends on no dtype."""
-    check_vjp(fun, *xs, dtypes=("float64",), batched=False, jit=True)
+    check_vjp(fun, *xs, dtypes=("float64",), batched=False)
 
 
 def on_devices(check):
@@ -158,11 +158,11 @@ def test_the_vmapped_gradient_of_collectives():
 @pytest.mark.parametrize("across", [on_devices(True), on_devices(False), vmapped], ids=["checked", "unchecked", "vmap"])
 def test_what_jax_refuses(across):
     shape = (DEVICES, 4, 3) if across is vmapped else (4 * DEVICES, 3)
-    check_numeric(together(REFUSED, across), *blocks(REFUSED, *shape), jit=True)
+    check_numeric(together(REFUSED, across), *blocks(REFUSED, *shape))
 
 
 def test_what_jax_refuses_unchecked():
-    check_numeric(together(REFUSED_UNCHECKED, on_devices(False)), *blocks(REFUSED_UNCHECKED, 4 * DEVICES, 3), jit=True)
+    check_numeric(together(REFUSED_UNCHECKED, on_devices(False)), *blocks(REFUSED_UNCHECKED, 4 * DEVICES, 3))
 
 
 # ---------------------------------------------------------------- closed forms
@@ -232,7 +232,7 @@ def test_an_axis_name_beside_an_axis_of_the_mesh():
         return jax.jit(shard(inner, False))
 
     check(both(lax.psum), block(4 * DEVICES, 3))
-    check_numeric(both(lax.pmax), block(4 * DEVICES, 3), jit=True)
+    check_numeric(both(lax.pmax), block(4 * DEVICES, 3))
 
 
 # ---------------------------------------------------------------- reduced and unreduced values
@@ -267,7 +267,7 @@ def test_reduced_and_unreduced_values():
             return out
 
         v, w = jax.device_put((block(2, 4), block(4, 4, seed=1)), jax.NamedSharding(mesh, P()))
-        check_vjp(jax.jit(fun), v, w, dtypes=("float64",), batched=False, jit=True)
+        check_vjp(jax.jit(fun), v, w, dtypes=("float64",), batched=False)
 
 
 # ---------------------------------------------------------------- primitives that the CPU does not run

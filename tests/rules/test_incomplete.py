@@ -32,8 +32,8 @@ def pulled(fun):
 def test_igamma_vjp(name):
     """In a and x against JAX; its own second order in a is refused, so against differences."""
     fun = getattr(lax, name)
-    check_vjp(fun, A, X, order=1, jit=True, tolerance=10)  # JAX's density is x^(a-1) by other steps
-    check_numeric(pulled(fun), A, X, jit=True)
+    check_vjp(fun, A, X, order=1, tolerance=10)  # JAX's density is x^(a-1) by other steps
+    check_numeric(pulled(fun), A, X)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -54,7 +54,7 @@ def test_igamma_grad_a_vjp():
 
 def test_igamma_grad_a_vjp_third_order():
     """The quadrature is differentiated like any other program: ∂³P/∂a³ and its mixed companions."""
-    check_numeric(pulled(lax.igamma_grad_a), A[1:4], X[1:4], jit=True)
+    check_numeric(pulled(lax.igamma_grad_a), A[1:4], X[1:4])
 
 
 def test_igamma_vjp_closed_form():
@@ -117,10 +117,10 @@ def test_random_gamma_vjp(name):
 def test_sample_slope_second_order():
     """g(a, y) = -(∂P/∂a)/p, whose derivatives JAX does not have, against differences in both."""
     y = np.array([0.02, 0.6, 1.0, 3.0, 6.5, 25.0])
-    check_numeric(incomplete.sample_slope, A, y, jit=True)
-    check_numeric(pulled(incomplete.sample_slope), A[1:4], y[1:4], jit=True)
-    check_numeric(incomplete.log_sample_slope, A, np.log(y), jit=True)
-    check_numeric(incomplete.log_sample_slope, A[:2], np.array([-50.0, -900.0]), jit=True)
+    check_numeric(incomplete.sample_slope, A, y)
+    check_numeric(pulled(incomplete.sample_slope), A[1:4], y[1:4])
+    check_numeric(incomplete.log_sample_slope, A, np.log(y))
+    check_numeric(incomplete.log_sample_slope, A[:2], np.array([-50.0, -900.0]))
 
 
 def test_log_sample_slope_does_not_underflow():
@@ -155,14 +155,14 @@ BETA_X = np.array([0.01, 0.4, 0.3, 0.99, 0.5, 0.6, 0.2])
 def test_regularized_incomplete_beta_vjp():
     """In a and b, which JAX refuses, and x, to second order."""
     check_numeric(lax.betainc, BETA_A, BETA_B, BETA_X)
-    check_numeric(pulled(lax.betainc), BETA_A, BETA_B, BETA_X, jit=True, tolerance=1e-6)
+    check_numeric(pulled(lax.betainc), BETA_A, BETA_B, BETA_X, tolerance=1e-6)
 
 
 def test_regularized_incomplete_beta_vjp_x():
     def fun(x):
         return lax.betainc(jnp.asarray(BETA_A, x.dtype), jnp.asarray(BETA_B, x.dtype), x)
 
-    check_vjp(fun, jnp.asarray(BETA_X), dtypes=("float64", "float32"), batched=False, jit=True, tolerance=10)
+    check_vjp(fun, jnp.asarray(BETA_X), dtypes=("float64", "float32"), batched=False, tolerance=10)
 
 
 def test_regularized_incomplete_beta_vjp_closed_forms():

@@ -49,8 +49,8 @@ def pulled(transform, fun, *args, seed=1):
     return jax.jit(pull)(*args)
 
 
-check_jitted = functools.partial(check_vjp, jit=True)
-check_differences = functools.partial(check_numeric, jit=True)
+check_jitted = functools.partial(check_vjp)
+check_differences = functools.partial(check_numeric)
 
 
 def check_second_differences(fun, *args):

@@ -107,7 +107,7 @@ def test_shard_map_vjp(checked):
         return [f(v, w) for f, v, w in zip(funs, xs[::2], xs[1::2], strict=True)]
 
     xs = [block(*shape, seed=i) for i in range(len(funs)) for shape in ((8, 4), (4, 4))]
-    check_vjp(jax.jit(fun), *xs, dtypes=("float64",), batched=False, jit=True)
+    check_vjp(jax.jit(fun), *xs, dtypes=("float64",), batched=False)
 
 
 # ---------------------------------------------------------------- what may stand around
@@ -140,7 +140,7 @@ AROUND = {
 @pytest.mark.parametrize("name", AROUND)
 def test_shard_map_within(name):
     for checked in (True, False):
-        check_vjp(AROUND[name](checked), block(8, 4), block(4, 4, seed=1), dtypes=("float64",), batched=False, jit=True)
+        check_vjp(AROUND[name](checked), block(8, 4), block(4, 4, seed=1), dtypes=("float64",), batched=False)
 
 
 def test_shard_map_by_the_mesh_of_the_context():
@@ -178,7 +178,7 @@ def test_nested_regions_with_some_axes_manual(checked):
     fun = jax.jit(
         jax.shard_map(outer, mesh=MESH, in_specs=(P("a"), P()), out_specs=P("a"), axis_names={"a"}, check_vma=checked)
     )
-    check_numeric(fun, block(8, 4), block(4, 4, seed=1), jit=True)
+    check_numeric(fun, block(8, 4), block(4, 4, seed=1))
 
 
 @pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
@@ -259,7 +259,7 @@ def test_explicit_axes():
     with jax.set_mesh(mesh):
         v = jax.device_put(block(8, 4), NamedSharding(mesh, P("a")))
         w = jax.device_put(block(4, 4, seed=1), NamedSharding(mesh, P()))
-        check_vjp(jax.jit(on_explicit_axes), v, w, dtypes=("float64",), batched=False, jit=True)
+        check_vjp(jax.jit(on_explicit_axes), v, w, dtypes=("float64",), batched=False)
 
 
 # ---------------------------------------------------------------- placement
@@ -304,7 +304,7 @@ def test_device_put_between_memories():
 
 def test_shard_alike_vjp():
     alike = pytest.importorskip("jax.experimental.shard_alike", reason="gone from JAX 0.12").shard_alike
-    check_vjp(jax.jit(lambda x, y: alike(jnp.sin(x), y * y)), block(8, 4), block(8, 4, seed=1), batched=False, jit=True)
+    check_vjp(jax.jit(lambda x, y: alike(jnp.sin(x), y * y)), block(8, 4), block(8, 4, seed=1), batched=False)
 
 
 # ---------------------------------------------------------------- parallel programs give the gradient of one device

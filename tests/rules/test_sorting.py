@@ -15,7 +15,7 @@ import fnbackprop as fb
 from .checking import assert_close, check_vjp, random_like
 
 pytestmark = pytest.mark.usefixtures("x64")
-check_jitted = functools.partial(check_vjp, jit=True, dtypes=("float64",))
+check_jitted = functools.partial(check_vjp, dtypes=("float64",))
 
 
 def normal(*shape, dtype="float64", seed=0):
