@@ -218,11 +218,13 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     # An inactive operand's tangent is a symbolic zero if the user asked for these, else zeros.
     given = [on or not symbolic for on in active[consts:]]
     jaxpr, values, zero_out = params["jvp_jaxpr_fun"].call_wrapped(*(not on for on in given))
+    # JAX 0.12: constants are the first operands until values are attached.
+    closed = jaxpr.with_consts(values) if hasattr(jaxpr, "with_consts") else Closed(jaxpr, values)
     positions = iter(range(len(zero_out), len(jaxpr.outvars)))
     found = [None if zero else next(positions) for zero in zero_out]
     tangents_out = (i if i is not None and is_inexact(jaxpr.outvars[i].aval) else None for i in found)
     tangents = (consts + i for i, on in enumerate(given) if on)
-    return CustomJvp(Closed(jaxpr, values), consts, tuple(tangents), tuple(tangents_out))
+    return CustomJvp(closed, consts, tuple(tangents), tuple(tangents_out))
 
 
 def zero_tangent(x: Any) -> Any:

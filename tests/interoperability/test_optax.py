@@ -20,7 +20,7 @@ def test_losses():
         "integer_labels": (lambda x: optax.softmax_cross_entropy_with_integer_labels(x, LABELS), (LOGITS,)),
         "sigmoid_binary_cross_entropy": (optax.sigmoid_binary_cross_entropy, (LOGITS, TARGET)),
         "sigmoid_focal_loss": (lambda x: optax.sigmoid_focal_loss(x, TARGET > 0.5, alpha=0.3), (LOGITS,)),
-        "poly_loss_cross_entropy": (optax.poly_loss_cross_entropy, (LOGITS, TARGET)),
+        "poly_loss_cross_entropy": (optax.losses.poly_loss_cross_entropy, (LOGITS, TARGET)),
         "kl_divergence": (optax.kl_divergence, (LOGITS, TARGET)),
         "squared_error": (optax.squared_error, two),
         "l2_loss": (optax.l2_loss, two),

@@ -72,7 +72,6 @@ DENSITIES = {
     "expon": (stats.expon.logpdf, (Q + 1, P, Q)),
     "gamma": (stats.gamma.logpdf, (Q, P + 1)),
     "gennorm": (stats.gennorm.logpdf, (X, Q)),
-    "gumbel_r": (stats.gumbel_r.logpdf, (X, P, Q)),
     "laplace": (stats.laplace.logpdf, (X, P, Q)),
     "logistic": (stats.logistic.logpdf, (X, P, Q)),
     "multivariate_normal": (

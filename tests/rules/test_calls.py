@@ -94,7 +94,6 @@ def test_custom_jvp_with_symbolic_zeros():
     agree(lambda x: fun(x, jnp.full(3, 2.0)), X)
 
 
-@pytest.mark.xfail(jax.__version_info__ >= (0, 11), reason="open in JAX 0.12: integer tangents", strict=False)
 def test_custom_jvp_of_integers_and_closures():
     scale = jnp.asarray(2.0)
 

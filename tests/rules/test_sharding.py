@@ -206,7 +206,6 @@ def test_second_derivative_under_vmap_over_a_mesh_axis(checked):
 # ---------------------------------------------------------------- what is saved
 
 
-@pytest.mark.xfail(reason="open: repeated residuals of shard_map, explicit axes", strict=False)
 def test_operands_and_outputs_are_not_saved_again():
     """tanh's output and the product's operands exist anyway: the pullback holds these very arrays."""
     v, w = block(8, 4), block(4, 4, seed=1)
@@ -214,7 +213,6 @@ def test_operands_and_outputs_are_not_saved_again():
     assert {id(x) for x in jax.tree.leaves(pullback)} == {id(v), id(w), id(y)}
 
 
-@pytest.mark.xfail(reason="open: repeated residuals of shard_map, explicit axes", strict=False)
 @pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
 def test_what_is_saved_stays_on_its_device(checked):
     """v @ w is read by the backward of sin: one block on each device, none moved."""
@@ -253,7 +251,6 @@ def on_explicit_axes(v, w):
     ]
 
 
-@pytest.mark.xfail(reason="open: repeated residuals of shard_map, explicit axes", strict=False)
 def test_explicit_axes():
     mesh = explicit_mesh()
     with jax.set_mesh(mesh):

@@ -50,12 +50,14 @@ def test_special_vjp_shapes(name, shape):
     check_vjp(getattr(lax, name), points(*DOMAINS[name], shape), dtypes=("float64",), order=1, batched=False)
 
 
-@pytest.mark.xfail(reason="bessel_i1e at NaN: ours is NaN, JAX's 0.5", strict=False)
 @pytest.mark.parametrize("name", EDGES)
 def test_special_vjp_edges(name):
     x = jnp.asarray(EDGES[name])
     ours, theirs = (transform(getattr(lax, name), x)[1](jnp.ones_like(x)) for transform in (fb.vjp, jax.vjp))
     for i, point in enumerate(EDGES[name]):
+        if name == "bessel_i1e" and math.isnan(point):
+            assert np.isnan(ours[0][i])  # JAX says 1/2
+            continue
         assert_close(ours[0][i], theirs[0][i], 1e-10, f"{name} at {point}: ")
 
 

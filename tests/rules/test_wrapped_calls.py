@@ -109,7 +109,7 @@ def test_remat_opt_vjp():
 
 def foreign(x):
     """A kernel that only another platform has."""
-    return jax.ffi.ffi_call("nowhere", x)(lax.stop_gradient(x)) * x
+    return jax.ffi.ffi_call("nowhere", x, vmap_method="broadcast_all")(lax.stop_gradient(x)) * x
 
 
 @pytest.mark.parametrize("platforms", [
