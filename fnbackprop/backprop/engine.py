@@ -82,6 +82,7 @@ class Engine:
         None: the fewest bytes from which the rest is cheap to compute again.
     checkpoints: how many carries a while loop keeps for its backward; with more steps, some are computed again.
     in_place: internal: walk an inner jit where it is called, for regions that choose their residuals.
+    at_zero: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
     """
 
     safe_select: bool = False
@@ -89,6 +90,7 @@ class Engine:
     budget: float | None = None
     checkpoints: int = 64
     in_place: bool = False
+    at_zero: bool = False
 
     def __post_init__(self):
         if self.checkpoints < 1:
@@ -98,6 +100,9 @@ class Engine:
 
     def walking_in_place(self) -> "Engine":
         return replace(self, in_place=True)
+
+    def walking_at_zero(self) -> "Engine":
+        return replace(self, at_zero=True)
 
     def plan(self, closed: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Plan:
         """The plan of an inner jaxpr, cached: equal layers share one. Raises MissingRule with all that are missing."""

@@ -268,13 +268,36 @@ def _vjp_functions(fwd: Any, bwd: Any, out_trees: Callable) -> CustomVjp:
         residuals = [next(fresh) if i is None else operands[i] for i in forwarded]
         return residuals, flat[computed:]
 
+    return CustomVjp(forward, _vjp_backward(bwd))
+
+
+def _vjp_backward(bwd: Any) -> Callable:
     def backward(residuals, cotangents):
         out = bwd.call_wrapped(*residuals, *cotangents)
         if isinstance(out, tuple):  # JAX 0.12: (cotangents, logs)
             out = out[0]
         return [None if _is_zero(ct) else ct for ct in out]
 
-    return CustomVjp(forward, backward)
+    return backward
+
+
+class CustomLinear(NamedTuple):
+    """A `custom_lin` equation, whose operands are the residuals of a user's forward, then tangents."""
+
+    residuals: int  # how many
+    backward: Callable  # (residuals, output cotangents) -> tangents' cotangents, None for zero
+    symbolic: bool  # whether the user asked for symbolic zeros
+
+
+def custom_linear_map(equation: Any) -> CustomLinear:
+    params = equation.params
+    pull = _vjp_backward(params["bwd"])
+
+    def backward(residuals, cotangents):
+        pairs = zip(pull(residuals, cotangents), params["in_zeros"], strict=True)
+        return [ct for ct, zero in pairs if not zero]
+
+    return CustomLinear(params["num_res"], backward, params["symbolic_zeros"])
 
 
 def _is_zero(ct: Any) -> bool:

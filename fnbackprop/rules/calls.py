@@ -64,12 +64,14 @@ def _jitted(engine, closed, active, wanted, name):
     return Structured(jax.jit(forward), jax.jit(backward), inner.linked)
 
 
-@structured_rule("custom_jvp_call", activity=inner_activity)
+@structured_rule("custom_jvp_call")
 def custom_jvp_vjp(engine, equation, active, wanted):
     """The user's JVP is linear in the tangents; its transpose is our walk over it with the tangents as inputs.
 
-    outputs, tangents_out = jvp(x, t) is walked at t = 0; the cotangent of t is then the cotangent of x.
+    outputs, tangents_out = jvp(x, t) is walked at t = 0; the cotangent of t is then the cotangent of x. The function
+    itself is not asked what depends on x: `round`, which does not, may have a derivative by the user's word.
     """
+    engine = engine.walking_at_zero()
     jvp = jaxprs.custom_jvp_jaxpr(equation, active)
     count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
     primals = len(active) - jvp.consts
@@ -99,9 +101,9 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     return Structured(forward, backward, tuple(by_operand(plan.linked[primals:], False)))
 
 
-@structured_rule("custom_vjp_call", activity=inner_activity)
+@structured_rule("custom_vjp_call")
 def custom_vjp_vjp(engine, equation, active, wanted):
-    """The user's own forward and backward take the place of the walk."""
+    """The user's own forward and backward take the place of the walk, whatever the function itself depends on."""
     custom = jaxprs.custom_vjp_functions(equation)
     symbolic, outputs = equation.params["symbolic_zeros"], jaxprs.output_avals(equation)
 
@@ -115,6 +117,26 @@ def custom_vjp_vjp(engine, equation, active, wanted):
         return custom.backward([r.value if isinstance(r, Static) else r for r in residuals], cts)
 
     return Structured(forward, backward, active)
+
+
+@structured_rule("custom_lin")
+def custom_lin_vjp(engine, equation, active, wanted):
+    """The tangents of a custom_vjp function, where a user's JVP calls `jax.jvp` on one: a linear map that is known by
+    its transpose alone. So its value is known at tangents of zero alone, where `custom_jvp_vjp` walks."""
+    if not engine.at_zero:
+        raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {jaxprs.source_line(equation)}")
+    custom = jaxprs.custom_linear_map(equation)
+
+    def forward(*operands):
+        return [jaxprs.zeros(aval) for aval in jaxprs.output_avals(equation)], operands[: custom.residuals]
+
+    def backward(residuals, cotangents):
+        pairs = zip(cotangents, jaxprs.output_avals(equation), strict=True)
+        cts = [jaxprs.absent(custom.symbolic, aval) if ct is None else ct for ct, aval in pairs]
+        return [*[None] * custom.residuals, *custom.backward(residuals, cts)]
+
+    linked = tuple(on and i >= custom.residuals for i, on in enumerate(active))
+    return Structured(forward, backward, linked)
 
 
 @jax.tree_util.register_static

@@ -37,7 +37,7 @@ outside(
     reason="internal: JAX's machinery for types and calls of its own",
 )  # fmt: skip
 outside(
-    "custom_lin", "custom_jvp_call_jaxpr", "accum_grad_in_ref",
+    "custom_jvp_call_jaxpr", "accum_grad_in_ref",
     reason="internal: JAX's automatic differentiation makes it within a backward pass of its own",
 )  # fmt: skip
 outside(

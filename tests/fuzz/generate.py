@@ -142,7 +142,7 @@ def _accepted(step: Instruction, guard: str | None, values: list[Any]) -> bool:
     key = (Instruction(step.template, (), step.bodies, step.definition), tuple(map(type_of, operands)))
     if _results.get(key, True) is None:
         return False
-    if guard and not GUARDS[guard](*(np.asarray(x) for x in operands if x.dtype == np.float64)):
+    if guard and not GUARDS[guard](*(np.asarray(x) for x in operands if jnp.issubdtype(x.dtype, np.inexact))):
         return False
     try:
         value = evaluate(step, values)

@@ -109,6 +109,39 @@ def test_custom_jvp_of_integers_and_closures():
     agree(lambda x: fun(x, 4)[0], X)
 
 
+@jax.custom_jvp
+def rounded_by_jvp(x):
+    """A straight-through estimator: a derivative by the user's word, of a function that has none."""
+    return jnp.round(x), jnp.ones_like(x)
+
+
+rounded_by_jvp.defjvp(lambda primals, tangents: (rounded_by_jvp(*primals), (3 * tangents[0], 2 * tangents[0])))
+
+
+@pytest.mark.parametrize("name", ["jvp", "vjp"])
+def test_straight_through_estimators(name):
+    rounded = {"jvp": rounded_by_jvp, "vjp": rounded_by_vjp}[name]
+    agree(rounded, X)
+    agree(lambda x: rounded(rounded(x)[0] * x)[1] * x, X)
+    agree(lambda x: jax.lax.scan(lambda c, x: (c + rounded(x * c)[0], None), 1.3, x)[0], X)
+
+
+def test_custom_lin_vjp():
+    """A user's JVP that calls `jax.jvp` on a custom_vjp function: the transpose of that JVP is the user's backward."""
+
+    def both(x, y):
+        once = clipped(x, jnp.sin(y))
+        return clipped(once[0], x)[0] * once[1]
+
+    fun = jax.custom_jvp(both)
+    fun.defjvp(lambda primals, tangents: jax.jvp(jax.jit(both), primals, tangents))
+    agree(fun, X, Y)
+    agree(lambda x: fun(x, Y), X)
+    agree(lambda x, y: fb.grad(lambda x: fun(x, y).sum())(x), X, Y)
+    with pytest.raises(TypeError, match="can't apply forward-mode"):
+        fb.vjp(lambda x: jax.jvp(lambda x: clipped(x, x)[0], (x,), (x,))[1], jnp.asarray(X))
+
+
 @pytest.mark.parametrize(
     "name",
     "relu relu6 gelu silu softplus sigmoid log_sigmoid elu celu selu mish leaky_relu hard_tanh logsumexp softmax "
@@ -130,6 +163,14 @@ clipped.defvjp(
     lambda x, y: (clipped(x, y), (x, y)),
     lambda saved, cts: (jnp.clip(cts[0] * saved[1], -0.1, 0.1), cts[1] * saved[0] * 13),
 )
+
+
+@jax.custom_vjp
+def rounded_by_vjp(x):
+    return jnp.round(x), jnp.ones_like(x)
+
+
+rounded_by_vjp.defvjp(lambda x: (rounded_by_vjp(x), None), lambda _, cts: (3 * cts[0] + 2 * cts[1],))
 
 
 def test_custom_vjp_vjp():
