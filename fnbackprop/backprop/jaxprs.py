@@ -153,6 +153,9 @@ def is_effect_free(closed: Any) -> bool:
 
 # ---------------------------------------------------------------- version differences
 
+# Which cotangent JAX gives `cholesky`: that of the lower triangle, which it reads; before, that of a hermitian matrix.
+CHOLESKY_READS_THE_LOWER_TRIANGLE = jax.__version_info__ >= (0, 11)
+
 
 class ScanGroups(NamedTuple):
     """How many operands of a scan are loop-invariant constants, and how many are the carry."""

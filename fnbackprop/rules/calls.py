@@ -124,7 +124,8 @@ def custom_lin_vjp(engine, equation, active, wanted):
     """The tangents of a custom_vjp function, where a user's JVP calls `jax.jvp` on one: a linear map that is known by
     its transpose alone. So its value is known at tangents of zero alone, where `custom_jvp_vjp` walks."""
     if not engine.at_zero:
-        raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {jaxprs.source_line(equation)}")
+        where = jaxprs.source_line(equation)
+        raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {where}")
     custom = jaxprs.custom_linear_map(equation)
 
     def forward(*operands):

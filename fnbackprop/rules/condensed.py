@@ -49,11 +49,7 @@ def tridiagonal_vjp(dpacked, dd, de, dtaus, packed, d, e, taus, *, lower):
         known = mx.like(mx.three_diagonals(de, dd, lax.full_like(e, 0)), packed)
         packed_bar = lax.add(mx.lower(packed_bar), known)
         a_bar = _hessenberg_adjoint(packed, taus, form, packed_bar, taus_bar)
-    # A = its lower triangle, the adjoint of that, and the real diagonal.
-    strict = lax.add(mx.lower(a_bar, 1), adjoint(mx.upper(a_bar, 1)))
-    diagonal = mx.diagonal(a_bar)
-    real = mx.like(lax.real(diagonal) if mx.is_complex(diagonal) else diagonal, a_bar)
-    a_bar = conj(lax.add(lax.add(strict, unread), mx.diagonal_matrix(real)))
+    a_bar = conj(lax.add(mx.lower_triangle_adjoint(a_bar), unread))
     return a_bar if lower else _reversed(a_bar, 2)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..backprop import jaxprs
 from ..backprop.registry import nondifferentiable, vjp_rule
 from . import matrices as mx
 from .matrices import adjoint, conj, matmul, solve_triangular
@@ -27,8 +28,10 @@ nondifferentiable("lu_pivots_to_permutation", reason="its values are positions")
 @vjp_rule("cholesky", "a -> l")
 def cholesky_vjp(dl, l):
     """A = LLᴴ: L⁻¹ δA L⁻ᴴ = L⁻¹δL + (L⁻¹δL)ᴴ, so δL = L Φ(L⁻¹ δA L⁻ᴴ), where Φ takes the lower triangle and half the
-    diagonal. Its adjoint is Ā = L⁻ᴴ Φ(Lᴴ L̄) L⁻¹ (Murray 2016). The hermitian part of Ā alone matters."""
-    return conj(_cholesky_adjoint(mx.lower(l), conj(dl)))
+    diagonal. Its adjoint is Ā = L⁻ᴴ Φ(Lᴴ L̄) L⁻¹ (Murray 2016). The hermitian part of Ā alone matters, unless JAX
+    promises that the lower triangle of A is all that is read."""
+    a_bar = _cholesky_adjoint(mx.lower(l), conj(dl))
+    return conj(mx.lower_triangle_adjoint(a_bar) if jaxprs.CHOLESKY_READS_THE_LOWER_TRIANGLE else a_bar)
 
 
 def _cholesky_adjoint(l, l_bar):

@@ -87,6 +87,14 @@ def unit_column(k: Any, a: Any) -> Any:
     return lax.convert_element_type(lax.eq(rows, lax.broadcast(k, rows.shape)), a.dtype)
 
 
+def lower_triangle_adjoint(a_bar: Any) -> Any:
+    """The adjoint of a lower triangle, from that of the hermitian matrix A that it stands for:
+    A = L + Lᴴ but for the diagonal, which is that of L, and real."""
+    strict = lax.add(lower(a_bar, 1), adjoint(upper(a_bar, 1)))
+    on = diagonal(a_bar)
+    return lax.add(strict, diagonal_matrix(like(lax.real(on) if is_complex(on) else on, a_bar)))
+
+
 def column(d: Any) -> Any:
     """(..., n) -> (..., n, 1)."""
     return lax.expand_dims(d, (d.ndim,))
