@@ -146,7 +146,7 @@ def _accepted(step: Instruction, guard: str | None, values: list[Any]) -> bool:
         return False
     try:
         value = evaluate(step, values)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, NotImplementedError):  # the last: JAX has no rule within `jax.grad`
         _results[key] = None
         return False
     found = type_of(value)
