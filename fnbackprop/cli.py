@@ -23,7 +23,7 @@ ENTRY = "experiment"  # the function that an experiment file must hold
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What `train` takes beside the experiment's own options."""
+    """What `train` takes beside the experiment's own options: keywords of `training.loop.train`."""
 
     backward: Literal["manual", "automatic"] = "manual"
     """Who does the backward pass: this package, or jax.grad."""
@@ -73,7 +73,7 @@ class CommandError(Exception):
 def train_command(experiment: Experiment, options: TrainOptions) -> int:
     from fnbackprop.training.loop import train
 
-    train(experiment, backward=options.backward, directory=options.directory)
+    train(experiment, **vars(options))
     return 0
 
 
@@ -170,6 +170,8 @@ def run_command(
     made = experiment(parsed.config)
     if not isinstance(made, Experiment):
         raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
+    if made.config is None:
+        made = dataclasses.replace(made, config=parsed.config)
     return command.run(made, parsed.options)
 
 

@@ -38,6 +38,8 @@ class Experiment:
         not keep `params`: their memory is used again by the next step.
       steps: how many steps a run takes.
       seed: the seed of the initial parameters and of the loss's keys.
+      config: the dataclass that the experiment was made from, for what is written about a run; the command line fills
+        it in.
 
     Raises:
       ExperimentError: a function takes other arguments, or a value makes no sense.
@@ -52,6 +54,7 @@ class Experiment:
     seed: int = 0
     evaluate: Callable[[Any], dict[str, Any]] | None = None
     evaluate_every: int | None = None
+    config: Any = None
 
     def __post_init__(self):
         _check_name(self.name)
@@ -68,6 +71,9 @@ class Experiment:
             raise ExperimentError(
                 f"optimizer must be an optax transformation such as optax.adam(1e-3), not {self.optimizer!r}."
             )
+
+        if self.config is not None and (isinstance(self.config, type) or not dataclasses.is_dataclass(self.config)):
+            raise ExperimentError(f"config must be an instance of a dataclass, not {self.config!r}.")
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
         """The key of `init`, and the key from which each step's is derived."""

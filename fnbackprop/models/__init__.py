@@ -9,6 +9,6 @@
 - Axes are batch first, features last: (batch, features), (batch, time, features), (batch, height, width, channels).
 """
 
-from fnbackprop.models import convnet, dropout, embedding, layer_norm, linear, lstm, mlp, transformer
+from fnbackprop.models import convnet, dropout, embedding, gru, layer_norm, linear, lstm, mlp, rnn, transformer
 
-__all__ = ["convnet", "dropout", "embedding", "layer_norm", "linear", "lstm", "mlp", "transformer"]
+__all__ = ["convnet", "dropout", "embedding", "gru", "layer_norm", "linear", "lstm", "mlp", "rnn", "transformer"]

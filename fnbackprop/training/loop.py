@@ -1,6 +1,8 @@
 """The loop around the step."""
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,10 @@ import numpy as np
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
-from .metrics import MetricBuffer
+from .hooks import Evaluation, Hook
 from .recorder import Recorder
 from .state import TrainState, initial_state, own_buffers
-from .step import make_update
+from .step import Update, make_update
 
 
 def train(
@@ -50,33 +52,41 @@ def train(
     folder = None if directory is None else Path(directory) / experiment.name
     state = initial_state(experiment) if state is None else own_buffers(state)
     update = jax.jit(make_update(experiment, backward), donate_argnums=0)
-    with Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress) as recorder:
+    with ExitStack() as cleanup:
+        recorder = cleanup.enter_context(
+            Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress)
+        )
+        cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
+        hooks = make_hooks(experiment, stop, recorder)
+        for hook in hooks:
+            cleanup.callback(hook.close)
         started = time.monotonic()
-        try:
-            state = run_steps(experiment, update, state, stop, recorder)
-            recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
-        finally:  # a run that was stopped shows its curves too
-            recorder.draw(f"{experiment.name}, {backward} backward")
+        state = run_steps(experiment.batch, update, state, stop, recorder, hooks)
+        recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
 
 
-def run_steps(experiment: Experiment, update: Any, state: TrainState, stop: int, recorder: Recorder) -> TrainState:
-    """Take the steps from `state.step` to `stop`, and evaluate."""
-    metrics, shapes = MetricBuffer(), None
+def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
+    """What happens beside the steps, in this order: a checkpoint comes after the evaluation of the same step."""
+    return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
+
+
+def run_steps(
+    batches: Callable[[int], Any], update: Update, state: TrainState, stop: int, recorder: Recorder, hooks: list[Hook]
+) -> TrainState:
+    """Take the steps from `state.step` to `stop`."""
+    shapes = None
     for step in range(int(state.step), stop):
-        batch = experiment.batch(step)
+        batch = batches(step)
         shapes = _same_shapes(shapes, batch, step)
+        for hook in hooks:
+            hook.before_step(step, state, batch)
         state, values = update(state, batch)
-        recorder.record(metrics.add(step, values))
-        if experiment.evaluate and (step + 1 == stop or _evaluation_is_due(experiment, step + 1)):
-            recorder.record(metrics.rest())
-            recorder.evaluated(step + 1, experiment.evaluate(state.params))
-    recorder.record(metrics.rest())
+        recorder.step(step, values)
+        for hook in hooks:
+            hook.after_step(step + 1, state)
+    recorder.flush()
     return state
-
-
-def _evaluation_is_due(experiment: Experiment, updates: int) -> bool:
-    return experiment.evaluate_every is not None and updates % experiment.evaluate_every == 0
 
 
 def _same_shapes(expected: Any, batch: Any, step: int) -> Any:

@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .metrics import METRICS_FILE, MetricsFile, Record, as_scalars, read_metrics
+import jax
+
+from .metrics import METRICS_FILE, MetricBuffer, MetricsFile, Record, as_scalars, read_metrics
 from .plots import plot_curves
 from .progress import make_progress
 
@@ -26,6 +28,7 @@ class Recorder:
         self._name, self._folder = name, folder
         self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
         self._progress = make_progress(name, start, stop, progress)
+        self._buffer = MetricBuffer()
         self._last: Record | None = None
 
     def __enter__(self) -> "Recorder":
@@ -38,6 +41,14 @@ class Recorder:
 
     def say(self, line: str) -> None:
         self._progress.say(line)
+
+    def step(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Take a step's metrics, which may still be on the device; they are recorded when that costs no waiting."""
+        self.record(self._buffer.add(step, metrics))
+
+    def flush(self) -> None:
+        """Record every step up to now, once the device has ended it."""
+        self.record(self._buffer.rest())
 
     def record(self, records: list[Record]) -> None:
         """Write and show the records of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""

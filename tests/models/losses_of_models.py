@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop import losses
-from fnbackprop.models import convnet, lstm, mlp, transformer
+from fnbackprop.models import convnet, gru, lstm, mlp, rnn, transformer
 
 KEY = jax.random.key(0)
 
@@ -34,12 +34,12 @@ def images(dtype):
     return loss, params, batch
 
 
-def recurrent(dtype):
-    params = lstm.init(KEY, inputs=3, hidden=5, layers=2, dtype=dtype)
+def recurrent(dtype, model=lstm):
+    params = model.init(KEY, inputs=3, hidden=5, layers=2, dtype=dtype)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 3)), dtype)
 
     def loss(params, x):
-        return losses.huber(lstm.apply(params, x)[0], jnp.ones((2, 6, 5), dtype) / 2)
+        return losses.huber(model.apply(params, x)[0], jnp.ones((2, 6, 5), dtype) / 2)
 
     return loss, params, x
 
@@ -59,5 +59,7 @@ LOSSES = {
     "scanned gpt": lambda dtype: gpt(dtype, scan_layers=True),
     "convnet": images,
     "lstm": recurrent,
+    "gru": lambda dtype: recurrent(dtype, gru),
+    "rnn": lambda dtype: recurrent(dtype, rnn),
     "mlp": perceptron,
 }

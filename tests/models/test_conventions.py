@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fnbackprop import trees
-from fnbackprop.models import convnet, linear, lstm, mlp, transformer
+from fnbackprop.models import convnet, gru, linear, lstm, mlp, rnn, transformer
 from tests.models.sampling import random_params
 
 KEY = jax.random.key(0)
@@ -28,8 +28,9 @@ class Model:
         self.gradient = jax.jit(jax.grad(lambda params, x: jnp.sum(jnp.sin(apply(params, x).astype(jnp.float32)))))
 
 
-def apply_lstm(params, x, **options):
-    return lstm.apply(params, x, **options)[0]
+def outputs_of(recurrent):
+    """The outputs alone, without the final state."""
+    return lambda params, x, **options: recurrent.apply(params, x, **options)[0]
 
 
 def apply_transformer(params, x, **options):
@@ -44,7 +45,9 @@ MODELS = {
     "linear": Model(functools.partial(linear.init, inputs=3, outputs=5), linear.apply, X[:, 0, 0]),
     "mlp": Model(functools.partial(mlp.init, inputs=3, hidden=(8, 8), outputs=5), mlp.apply, X[:, 0, 0], True),
     "convnet": Model(functools.partial(convnet.init, inputs=3, channels=(4, 6), outputs=5), convnet.apply, X, True),
-    "lstm": Model(functools.partial(lstm.init, inputs=3, hidden=5, layers=2), apply_lstm, X[:, :, 0]),
+    "lstm": Model(functools.partial(lstm.init, inputs=3, hidden=5, layers=2), outputs_of(lstm), X[:, :, 0]),
+    "gru": Model(functools.partial(gru.init, inputs=3, hidden=5, layers=2), outputs_of(gru), X[:, :, 0]),
+    "rnn": Model(functools.partial(rnn.init, inputs=3, hidden=5, layers=2), outputs_of(rnn), X[:, :, 0]),
     "transformer": Model(functools.partial(GPT, layers=1), apply_transformer, TOKENS),
     "scanned": Model(functools.partial(GPT, layers=2, tied=False, scan_layers=True), apply_transformer, TOKENS),
 }

@@ -1,0 +1,82 @@
+"""The gated recurrent unit: a stack of layers, each one scan over time.
+
+With z = x W + b and r = h R + b', each split in this order into the parts r, u and n:
+
+    reset  = sigmoid(z_r + r_r)
+    update = sigmoid(z_u + r_u)
+    h' = update * h + (1 - update) * tanh(z_n + reset * r_n)
+
+The reset gate acts after the product with R, as in cuDNN and PyTorch, so that one product serves all three parts.
+
+Source: K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, version 3 of the paper.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fnbackprop.models import recurrent
+from fnbackprop.models.recurrent import Params
+
+
+def init(
+    key: jax.Array,
+    *,
+    inputs: int,
+    hidden: int,
+    layers: int = 1,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Params:
+    """{"layers": [{"input": linear with bias, "recurrent": linear with bias}, ...]}.
+
+    For every gate on its own, the input's weight is Glorot uniform and the recurrent weight orthogonal; biases are 0.
+
+    Args:
+        key: the random key.
+        inputs: features in.
+        hidden: the width of h.
+        layers: how many are stacked.
+        dtype: of the parameters.
+    """
+    sizes = {"inputs": inputs, "hidden": hidden, "layers": layers, "gates": 3}
+    return recurrent.init_layers(key, **sizes, recurrent_bias=True, dtype=dtype)
+
+
+def initial_state(params: Params, batch_shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+    """h, zeros of (layers, *batch_shape, hidden)."""
+    return recurrent.zeros(params, batch_shape, 1, dtype)[0]
+
+
+def apply(
+    params: Params,
+    x: jax.Array,
+    state: jax.Array | None = None,
+    *,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Run over time, from `state` or from zeros.
+
+    Args:
+        params: from `init`.
+        x: (..., time, inputs), usually (batch, time, inputs).
+        state: h of (layers, ..., hidden), as an earlier call returned it.
+        dropout: the rate, on what goes from one layer to the next.
+        key: of the dropout; None for none.
+
+    Returns:
+        The outputs of the last layer, (..., time, hidden), and the final h, (layers, ..., hidden).
+
+    Raises:
+        ValueError: x or the state has the wrong shape.
+    """
+    start = recurrent.require_state("gru", params, x, None if state is None else {"h": state}, 1)
+    y, (h,) = recurrent.apply_layers(_cell, params, x, start, dropout=dropout, key=key)
+    return y, h
+
+
+def _cell(z: jax.Array, r: jax.Array, state: recurrent.State) -> recurrent.State:
+    (h,) = state
+    z_r, z_u, z_n = jnp.split(z, 3, axis=-1)  # (..., hidden) each
+    r_r, r_u, r_n = jnp.split(r, 3, axis=-1)
+    update = jax.nn.sigmoid(z_u + r_u)
+    return (update * h + (1 - update) * jnp.tanh(z_n + jax.nn.sigmoid(z_r + r_r) * r_n),)

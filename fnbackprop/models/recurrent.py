@@ -1,0 +1,130 @@
+"""What the recurrent networks share: a stack of layers, each a scan over time.
+
+A layer is {"input": linear with bias, "recurrent": linear}, for all its gates side by side. Its state is a tuple of
+arrays of (..., hidden) of which the first, h, is the output; a cell takes one step:
+
+    cell(z, r, state) -> state        z = x W + b and r = h R (+ b), both (..., gates * hidden)
+
+Dropout is between the layers and never along time (W. Zaremba et al., Recurrent Neural Network Regularization, 2014).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn import initializers
+
+from fnbackprop.models import dropout as dropouts
+from fnbackprop.models import linear
+
+Params = dict[str, Any]
+State = tuple[jax.Array, ...]
+Cell = Callable[[jax.Array, jax.Array, State], State]
+
+
+def init_layers(
+    key: jax.Array,
+    *,
+    inputs: int,
+    hidden: int,
+    layers: int,
+    gates: int,
+    recurrent_bias: bool = False,
+    dtype: jax.typing.DTypeLike,
+) -> Params:
+    """{"layers": [{"input", "recurrent"}, ...]}.
+
+    For every gate on its own, the input's weight is Glorot uniform and the recurrent weight orthogonal; biases are 0.
+
+    Source of the latter: A. M. Saxe et al., Exact solutions to the nonlinear dynamics of learning, 2014.
+    """
+    glorot, orthogonal = (_per_gate(draw, gates) for draw in (initializers.glorot_uniform(), initializers.orthogonal()))
+    sizes = {"outputs": gates * hidden, "dtype": dtype}
+
+    def init_layer(key: jax.Array, width: int) -> Params:
+        one, two = jax.random.split(key)
+        return {
+            "input": linear.init(one, inputs=width, initializer=glorot, **sizes),
+            "recurrent": linear.init(two, inputs=hidden, bias=recurrent_bias, initializer=orthogonal, **sizes),
+        }
+
+    widths = [inputs] + [hidden] * (layers - 1)
+    return {"layers": [init_layer(k, width) for k, width in zip(jax.random.split(key, layers), widths, strict=True)]}
+
+
+def zeros(params: Params, batch_shape: tuple[int, ...], parts: int, dtype: jax.typing.DTypeLike) -> State:
+    """The state to begin with: `parts` arrays of (layers, *batch_shape, hidden)."""
+    hidden = params["layers"][0]["recurrent"]["w"].shape[0]
+    return (jnp.zeros((len(params["layers"]), *batch_shape, hidden), dtype),) * parts
+
+
+def apply_layers(
+    cell: Cell,
+    params: Params,
+    x: jax.Array,
+    state: State,
+    *,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, State]:
+    """Run over time.
+
+    Args:
+        cell: one step, see the head of this module.
+        params: from `init_layers`.
+        x: (..., time, inputs), usually (batch, time, inputs).
+        state: arrays of (layers, ..., hidden), from `require_state`.
+        dropout: the rate, on what goes from one layer to the next.
+        key: of the dropout; None for none.
+
+    Returns:
+        The outputs of the last layer, (..., time, hidden), and the final state, arrays of (layers, ..., hidden).
+    """
+    layer_keys = dropouts.split_key(key, len(params["layers"]))
+    finals = []
+    for i, layer in enumerate(params["layers"]):
+        x = dropouts.apply(x, rate=dropout, key=layer_keys[i]) if i else x
+        x, final = _apply_layer(cell, layer, x, tuple(part[i] for part in state))
+        finals.append(final)
+    return x, tuple(jnp.stack(parts) for parts in zip(*finals, strict=True))
+
+
+def require_state(name: str, params: Params, x: jax.Array, state: dict[str, jax.Array] | None, parts: int) -> State:
+    """The state to start from, in the dtype of x: the one that is given, by the names of its parts, or zeros.
+
+    Raises:
+        ValueError: x is not (..., time, inputs), or a part of the state is not (layers, ..., hidden).
+    """
+    if x.ndim < 2:
+        raise ValueError(f"{name}: x of shape {x.shape} must be (..., time, inputs).")
+    expected = zeros(params, x.shape[:-2], parts, x.dtype)
+    if state is None:
+        return expected
+    for (label, part), zero in zip(state.items(), expected, strict=True):
+        if part.shape != zero.shape:
+            wanted = f"(layers, ..., hidden) = {zero.shape} for x of {x.shape}"
+            raise ValueError(f"{name}: {label} of shape {part.shape} must be {wanted}.")
+    return tuple(part.astype(x.dtype) for part in state.values())
+
+
+def _per_gate(initializer: initializers.Initializer, gates: int) -> initializers.Initializer:
+    """Draws (inputs, gates * hidden) as matrices of (inputs, hidden) side by side."""
+
+    def draw(key, shape, dtype):
+        inputs, hidden = shape[0], shape[1] // gates
+        return jnp.concatenate([initializer(k, (inputs, hidden), dtype) for k in jax.random.split(key, gates)], axis=1)
+
+    return draw
+
+
+def _apply_layer(cell: Cell, params: Params, x: jax.Array, state: State) -> tuple[jax.Array, State]:
+    z = linear.apply(params["input"], x)  # (..., time, gates * hidden): the input's product for all steps at once
+
+    def step(state: State, z: jax.Array) -> tuple[State, jax.Array]:
+        state = cell(z, linear.apply(params["recurrent"], state[0]), state)
+        return state, state[0]
+
+    state, h = lax.scan(step, state, jnp.moveaxis(z, -2, 0))
+    return jnp.moveaxis(h, 0, -2), state  # (..., time, hidden)

@@ -1,0 +1,101 @@
+"""The next batches, made by a thread while the device is busy with the present one."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Prefetch:
+    """`batch(step)` for the steps from `start` to `stop` in their order, a few of them made ahead, on the devices.
+
+    A context manager: leaving it ends the thread. What `batch` raises is raised again at the step that it was made for,
+    with its own traceback.
+
+    Args:
+      batch: the pure function, called in the thread with start, start + 1, ..., stop - 1.
+      start, stop: the steps that will be asked for.
+      place: puts a batch on the devices; it too is called in the thread.
+      ahead: how many batches wait at most.
+    """
+
+    def __init__(
+        self,
+        batch: Callable[[int], Any],
+        start: int,
+        stop: int,
+        *,
+        place: Callable[[Any], Any] | None = None,
+        ahead: int = 2,
+    ):
+        self._batch, self._place = batch, place or jax.device_put
+        self._steps, self._settings = range(start, stop), _settings()
+        self._ready: queue.Queue = queue.Queue(maxsize=ahead)
+        self._ended, self._error = threading.Event(), None
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def __call__(self, step: int) -> Any:
+        """The batch of this step, which must be the one after the last."""
+        if self._error is None:
+            made_for, batch, self._error = self._ready.get()
+        if self._error is not None:
+            raise self._error
+        if made_for != step:
+            raise RuntimeError(f"batch({step}) was asked for, but the next is batch({made_for})")
+        return batch
+
+    def close(self) -> None:
+        """End the thread; waits for the batch that it is making."""
+        self._ended.set()
+        while not self._ready.empty():  # it may wait for room
+            self._ready.get_nowait()
+        self._thread.join()
+
+    def _work(self) -> None:
+        with _set(self._settings):
+            for step in self._steps:
+                try:
+                    self._ready.put((step, self._place(own_copy(self._batch(step))), None))
+                except BaseException as error:
+                    self._ready.put((step, None, error))
+                    return
+                if self._ended.is_set():
+                    return
+            self._ready.put((None, None, RuntimeError(f"there is no batch after those of {self._steps}")))
+
+
+def own_copy(batch: Any) -> Any:
+    """The batch in memory of its own: the next may be made in the same arrays while this one is still on its way."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, batch)
+
+
+# JAX keeps these for each thread; a batch must come out as in the thread that asked for it.
+_OF_THREADS = {
+    "jax_enable_x64": jax.enable_x64,
+    "jax_default_device": jax.default_device,
+    "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
+    "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
+}
+
+
+def _settings() -> dict[str, Any]:
+    return {name: getattr(jax.config, name) for name in _OF_THREADS}
+
+
+@contextlib.contextmanager
+def _set(settings: dict[str, Any]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for name, value in settings.items():
+            stack.enter_context(_OF_THREADS[name](value))
+        yield

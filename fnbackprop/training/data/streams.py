@@ -1,0 +1,110 @@
+"""Someone's iterator as `batch(step)`.
+
+An iterator has a place and no step, so this is the rule: `batch(step)` is the batch number `step` of a fresh iterator.
+Asked for the next step, it draws one batch; for a later one, as when a run is resumed, it draws and drops those
+between, unless the iterator can give and take its state, as Grain's do (`get_state`, `set_state`); for an earlier one,
+it begins again. It is a pure function of the step as long as every fresh iterator gives the same sequence.
+"""
+
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fnbackprop.experiment import ExperimentError
+
+KEPT = 8  # batches, and states, that can be asked for again
+
+
+def from_iterator(make: Callable[[], Iterator[Any]]) -> "Stream":
+    """`batch(step)` from a function that makes the iterator, for example `lambda: iter(loader)`.
+
+    Raises:
+      ExperimentError: `make` is an iterator itself, which could not begin again.
+    """
+    if not callable(make):
+        raise ExperimentError(
+            f"from_iterator takes a function that makes the iterator, not {make!r}: a run that is resumed must begin "
+            "again. Write from_iterator(lambda: iter(loader))."
+        )
+    return Stream(make)
+
+
+def from_grain(dataset: Any) -> Callable[[int], Any]:
+    """`batch(step)` from Grain: a `MapDataset` of batches, an `IterDataset`, or a `DataLoader`.
+
+    A `MapDataset` is a function of the index already, and needs neither drawing nor state: it is the best choice for
+    exact resuming. `dataset.repeat()` makes it endless; if it was shuffled before, each epoch has another order.
+
+    Raises:
+      ExperimentError: it is none of them.
+    """
+    if hasattr(dataset, "__getitem__"):
+        return lambda step: _existing(dataset, step)
+    if hasattr(dataset, "__iter__"):
+        return Stream(lambda: iter(dataset))
+    raise ExperimentError(f"from_grain takes a MapDataset, an IterDataset or a DataLoader, not {dataset!r}.")
+
+
+def _existing(dataset: Any, step: int) -> Any:
+    if step >= len(dataset):
+        raise ExperimentError(_ended(len(dataset), step) + " dataset.repeat() makes it endless.")
+    return dataset[step]
+
+
+def _ended(length: int, step: int) -> str:
+    return f"the data end after {length} batches, but batch({step}) was asked for: take fewer steps, or repeat them."
+
+
+class Stream:
+    """`batch(step)` from an iterator; see the head of this module. It may be called from any thread."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]]):
+        self._make, self._lock = make, threading.Lock()
+        self._begin()
+
+    def __call__(self, step: int) -> Any:
+        with self._lock:
+            if step < self._next and step not in self._kept:
+                self._begin()
+            while self._next <= step:
+                self._draw(step)
+            return self._kept[step]
+
+    def state(self, step: int) -> Any:
+        """What `restore` needs so that `batch(step)` comes without drawing all before it, ready for JSON; or None."""
+        with self._lock:
+            if step == self._next:
+                return self._own_state()
+            return self._states.get(step)
+
+    def restore(self, step: int, state: Any) -> None:
+        """Go to the place before `batch(step)`, by a state that an equal stream gave."""
+        with self._lock:
+            self._begin()
+            if state is not None:
+                self._iterator.set_state(base64.b64decode(state["bytes"]) if "bytes" in state else state["value"])
+                self._next = step
+
+    def _begin(self) -> None:
+        self._iterator, self._next = self._make(), 0
+        self._kept: dict[int, Any] = {}
+        self._states: dict[int, Any] = {}
+
+    def _draw(self, wanted: int) -> None:
+        """Draw the next batch, and forget the oldest."""
+        self._states[self._next] = self._own_state()
+        try:
+            self._kept[self._next] = next(self._iterator)
+        except StopIteration:
+            raise ExperimentError(_ended(self._next, wanted)) from None
+        self._next += 1
+        for memory in (self._kept, self._states):
+            memory.pop(self._next - 1 - KEPT, None)
+
+    def _own_state(self) -> Any:
+        """The iterator's state as JSON has it: Grain's loaders give bytes, its datasets a dict."""
+        if not hasattr(self._iterator, "get_state"):
+            return None
+        state = self._iterator.get_state()
+        return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"value": state}

@@ -1,0 +1,81 @@
+"""Batches made ahead: in order, with their errors, as in the asking thread; and no thread is left behind."""
+
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnbackprop.training.data.prefetching import Prefetch
+
+
+def test_in_order_and_ahead():
+    made = []
+
+    def batch(step):
+        made.append(step)
+        return {"x": np.full((2,), step, np.float32)}
+
+    with Prefetch(batch, 3, 9, ahead=2) as batches:
+        found = [batches(step) for step in range(3, 6)]
+        while len(made) < 6:
+            time.sleep(0.001)
+        assert [int(found["x"][1]) for found in found] == [3, 4, 5]
+        assert isinstance(found[0]["x"], jax.Array)
+        time.sleep(0.02)
+        assert len(made) == 6  # two wait, and one is held until there is room
+    assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+
+
+def test_a_reused_array_does_no_harm():
+    buffer = np.zeros(1000, np.float32)
+
+    def batch(step):
+        buffer.fill(step)
+        return buffer
+
+    with Prefetch(batch, 0, 5) as batches:
+        time.sleep(0.02)
+        assert [float(batches(step).sum()) for step in range(5)] == [0, 1000, 2000, 3000, 4000]
+
+
+def test_an_error_comes_at_its_step_and_from_its_line():
+    def batch(step):
+        return 1 / (2 - step)
+
+    with Prefetch(batch, 0, 9) as batches:
+        assert [float(batches(step)) for step in (0, 1)] == [0.5, 1.0]
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) as raised:
+                batches(2)
+        assert raised.traceback[-1].name == "batch"
+
+
+def test_the_thread_has_the_settings_of_the_one_that_asks(x64):
+    def batch(step):
+        return np.float64(0.1), jnp.linspace(0.0, 1.0, 3), jax.config.jax_numpy_dtype_promotion
+
+    with Prefetch(lambda step: batch(step)[:2], 0, 1) as batches, jax.numpy_dtype_promotion("standard"):
+        assert all(part.dtype == jnp.float64 for part in batches(0))
+    with jax.numpy_dtype_promotion("standard"), Prefetch(batch, 0, 1, place=lambda batch: batch[2]) as batches:
+        assert batches(0) == "standard"
+
+
+def test_steps_come_one_after_another():
+    with Prefetch(lambda step: step, 0, 2) as batches:
+        batches(0)
+        with pytest.raises(RuntimeError, match=r"batch\(5\) was asked for, but the next is batch\(1\)"):
+            batches(5)
+        with pytest.raises(RuntimeError, match=r"no batch after those of range\(0, 2\)"):
+            batches(2)
+
+
+@pytest.mark.parametrize("ahead", [1, 4])
+def test_it_ends_whenever_it_is_left(ahead):
+    for taken in range(4):
+        with Prefetch(lambda step: np.zeros(3), 0, 1000, ahead=ahead) as batches:
+            for step in range(taken):
+                batches(step)
+    assert not any(thread.name == "prefetch" for thread in threading.enumerate())
