@@ -1,0 +1,263 @@
+"""The reference in float64: the recorded program run again with wider numbers, and with the same decisions.
+
+Tracing again in 64-bit mode would give another program: other constants, other random numbers, other winners of a
+`max`. So the recorded jaxpr is run on pairs: each value as it was (low), and in float64 (high). What is an integer or
+a boolean (masks, indices, random bits, trip counts) is taken from the low run; so are the winners of max, sort and
+their kin, and what rounds to integers. What no differentiated value needs of the low run, XLA leaves out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnbackprop.backprop import jaxprs
+
+from .pinned import PINNED
+
+Pair = tuple[Any, Any]  # (low, high); of what is no floating number, high is None
+INLINED = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
+# They draw or iterate otherwise in float64, or hold functions that cannot be widened.
+REFUSED = frozenset("random_gamma custom_linear_solve linear_call pallas_call pure_callback io_callback ffi_call".split())
+
+
+class ReplayError(NotImplementedError):
+    """The program holds an equation that cannot be run in float64; the message names it and its line."""
+
+
+def wide_dtype(dtype: Any) -> np.dtype:
+    """float64 or complex128."""
+    return np.dtype(np.complex128 if jax.dtypes.issubdtype(dtype, np.complexfloating) else np.float64)
+
+
+def widened(x: Any) -> Any:
+    """The high half of a low value: None if it is no floating number."""
+    aval = jaxprs.aval_of(x)
+    return lax.convert_element_type(x, wide_dtype(aval.dtype)) if jaxprs.is_inexact(aval) else None
+
+
+def paired(low: Any) -> Pair:
+    """A value that nothing differentiated reaches."""
+    return low, widened(low)
+
+
+class Replay:
+    """Runs jaxprs on pairs, in 64-bit mode. `users_mode`: whether the program was traced in 64-bit mode itself."""
+
+    def __init__(self, users_mode: bool):
+        self.users_mode = users_mode
+
+    def run(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
+        """The jaxpr's outputs as pairs."""
+        env = dict(zip(jaxpr.constvars, map(paired, consts), strict=True))
+        env.update(zip(jaxpr.invars, operands, strict=True))
+        for equation in jaxpr.eqns:
+            with jaxprs.source_of(equation):
+                outputs = self.equation(equation, [_read(env, atom) for atom in equation.invars])
+            env.update(zip(equation.outvars, outputs, strict=True))
+        return [_read(env, atom) for atom in jaxpr.outvars]
+
+    def closed(self, closed: Any, operands: Sequence[Pair]) -> list[Pair]:
+        closed = jaxprs.close(closed)
+        return self.run(closed.jaxpr, closed.consts, operands)
+
+    def equation(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
+        """One equation on pairs."""
+        name = equation.primitive.name
+        lows = [low for low, _ in operands]
+        if all(high is None for _, high in operands) and name not in STRUCTURED:
+            return [paired(low) for low in jaxprs.bind(equation, lows)]
+        if name in STRUCTURED:
+            return STRUCTURED[name](self, equation, list(operands))
+        if name in REFUSED:
+            raise ReplayError(f"{name} at {jaxprs.source_line(equation)} cannot be run in float64")
+        outputs = jaxprs.bind(equation, lows)
+        if not any(map(jaxprs.is_inexact, jaxprs.output_avals(equation))):
+            return [(low, None) for low in outputs]
+        if name in PINNED:
+            return PINNED[name](equation, operands, outputs)
+        highs = _bind_wide(equation, [low if high is None else high for low, high in operands])
+        return [(low, None if widened(low) is None else high) for low, high in zip(outputs, highs, strict=True)]
+
+    def users(self, function: Callable) -> Any:
+        """The result of tracing the user's code in the mode in which it was written."""
+        with jax.enable_x64(self.users_mode):
+            return function()
+
+    # ------------------------------------------------------------ equations that hold jaxprs
+
+    def call(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params = equation.params
+        return self.closed(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], operands)
+
+    def scan(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params, groups = equation.params, jaxprs.scan_groups(equation)
+        first = groups.consts + groups.carry
+        consts, carry, xs = operands[: groups.consts], operands[groups.consts : first], operands[first:]
+
+        def step(carry, x):
+            out = self.closed(params["jaxpr"], [*consts, *carry, *x])
+            return out[: groups.carry], out[groups.carry :]
+
+        carry, ys = lax.scan(step, carry, xs, length=params["length"], reverse=params["reverse"])
+        return [*carry, *ys]
+
+    def while_(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params = equation.params
+        first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        cond_consts, consts, carry = operands[:first], operands[first:second], operands[second:]
+
+        def test(carry):
+            return self.closed(params["cond_jaxpr"], [*cond_consts, *carry])[0][0]
+
+        return lax.while_loop(test, lambda carry: self.closed(params["body_jaxpr"], [*consts, *carry]), carry)
+
+    def cond(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        (index, _), *rest = operands
+        branches = [lambda *ops, b=branch: self.closed(b, ops) for branch in equation.params["branches"]]
+        return jaxprs.switch(index, branches, jaxprs.branch_platforms(equation), *rest)
+
+    def shard_map(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params = equation.params
+        ins = [(spec, None if high is None else spec) for spec, (_, high) in zip(params["in_specs"], operands, strict=True)]
+        avals = jaxprs.output_avals(equation)
+        outs = [(s, s if jaxprs.is_inexact(a) else None) for s, a in zip(params["out_specs"], avals, strict=True)]
+        return jax.shard_map(
+            lambda *ops: self.closed(params["jaxpr"], ops), mesh=params["mesh"], in_specs=tuple(ins), out_specs=outs,
+            axis_names=params["newly_manual_axes"], check_vma=params["check_vma"],
+        )(*operands)  # fmt: skip
+
+    # ------------------------------------------------------------ the users' own rules, run on pairs too
+
+    def custom_jvp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        lows, highs = zip(*operands, strict=True)
+        active = [high is not None for high in highs]
+        outputs = jaxprs.output_avals(equation)
+        jvp = self.users(lambda: jaxprs.custom_jvp_jaxpr(equation, active))
+
+        @jax.custom_jvp
+        def function(lows, highs):
+            return self.call(equation, list(zip(lows, highs, strict=True)))
+
+        @function.defjvp
+        def _(primals, tangents):
+            pairs = list(zip(*primals, strict=True))
+            moved = [(_zeros(lows[i]), tangents[1][i]) for i in jvp.tangents]
+            out = self.run(jvp.closed.jaxpr, jvp.closed.consts, [*pairs[jvp.consts :], *moved])
+            count = len(outputs)
+            slopes = [None if i is None else out[i][1] for i in jvp.tangents_out]
+            found = [
+                (zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
+                for (low, high), slope in zip(out[:count], slopes, strict=True)
+            ]
+            return out[:count], found
+
+        return function(lows, highs)
+
+    def custom_vjp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        lows, highs = zip(*operands, strict=True)
+        active = [high is not None for high in highs]
+        custom, avals = jaxprs.custom_vjp_functions(equation), jaxprs.operand_avals(equation)
+        traced = self.users(lambda: jaxprs.trace(lambda *xs: custom.forward(xs, active), avals))
+
+        @jax.custom_vjp
+        def function(lows, highs):
+            return self.call(equation, list(zip(lows, highs, strict=True)))
+
+        def forward(lows, highs):
+            out = self.closed(traced.closed, list(zip(lows, highs, strict=True)))
+            residuals, values = traced.out_tree.unflatten(range(len(out)))
+            return [out[i] for i in values], [out[i] for i in residuals]
+
+        def backward(residuals, cts):
+            found = self._pull(equation, custom.backward, residuals, [high for _, high in cts])
+            zeros = (lax.full(aval.shape, 0, wide_dtype(aval.dtype)) if on else None for aval, on in zip(avals, active, strict=True))
+            return None, tuple(z if ct is None else ct for z, ct in zip(zeros, found, strict=True))
+
+        function.defvjp(forward, backward)
+        return function(lows, highs)
+
+    def _pull(self, equation: Any, backward: Callable, residuals: list[Pair], cts: list[Any]) -> list[Any]:
+        """A user's backward on pairs: its jaxpr is traced at the low types. None stands for zero."""
+        outputs, symbolic = jaxprs.output_avals(equation), equation.params["symbolic_zeros"]
+        floating = [(lax.convert_element_type(ct, a.dtype), ct) for ct, a in zip(cts, outputs, strict=True) if jaxprs.is_inexact(a)]
+        present = []
+
+        def pull(*flat):
+            given = iter(flat[len(residuals) :])
+            full = [next(given) if jaxprs.is_inexact(a) else jaxprs.absent(symbolic, a) for a in outputs]
+            found = backward(list(flat[: len(residuals)]), full)
+            present[:] = [ct is not None for ct in found]
+            return [ct for ct in found if ct is not None]
+
+        flat = [*residuals, *floating]
+        pulled = self.users(lambda: jaxprs.trace(pull, [jaxprs.aval_of(low) for low, _ in flat]))
+        found = iter(self.closed(pulled.closed, flat))
+        return [next(found)[1] if on else None for on in present]
+
+
+STRUCTURED: dict[str, Callable] = {
+    **dict.fromkeys(INLINED, Replay.call),
+    "scan": Replay.scan,
+    "while": Replay.while_,
+    "cond": Replay.cond,
+    "shard_map": Replay.shard_map,
+    "custom_jvp_call": Replay.custom_jvp,
+    "custom_vjp_call": Replay.custom_vjp,
+}
+
+
+def zero_tangent(x: Any) -> Any:
+    return jaxprs.zero_tangent(x)
+
+
+def _zeros(x: Any) -> Any:
+    return jnp.zeros_like(x)
+
+
+def _read(env: dict, atom: Any) -> Pair:
+    return env[atom] if jaxprs.is_var(atom) else paired(jaxprs.read_array(env, atom))
+
+
+def _bind_wide(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """The equation with every floating dtype among its parameters widened."""
+    primitive = equation.primitive
+    params = {name: _wide_parameter(name, value) for name, value in equation.params.items()}
+    out = primitive.bind(*operands, **primitive.get_bind_params(params))
+    return out if primitive.multiple_results else (out,)
+
+
+def _wide_parameter(name: str, value: Any) -> Any:
+    if name in ("precision", "accuracy"):
+        return None
+    is_dtype = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
+    return wide_dtype(value) if is_dtype and jax.dtypes.issubdtype(value, np.inexact) else value
+
+
+def reference_gradients(closed: Any, operands: Sequence[Any], active: Sequence[int], users_mode: bool) -> list[Any]:
+    """The gradient of a recorded program of scalar value, in float64, as numpy arrays.
+
+    Args:
+      closed: its jaxpr. operands: the flat operands. active: the positions of those that are differentiated.
+      users_mode: whether it was traced in 64-bit mode.
+    Raises:
+      ReplayError: it holds something that cannot be run in float64.
+    """
+    replay = Replay(users_mode)
+
+    def gradients(lows, highs):
+        def value(moving):
+            pairs = list(map(paired, lows))
+            for position, high in zip(active, moving, strict=True):
+                pairs[position] = lows[position], high
+            return replay.closed(closed, pairs)[0][1]
+
+        return jax.grad(value)(highs)
+
+    with jax.enable_x64(True):
+        lows = list(operands)
+        highs = [np.asarray(lows[i]).astype(wide_dtype(jnp.result_type(lows[i]))) for i in active]
+        return [np.asarray(g) for g in jax.jit(gradients)(lows, highs)]
