@@ -1,23 +1,66 @@
 """Two arrays that should be equal up to rounding: how far apart they are, and the verdict on that."""
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from .arrays import array_norm, over as _over, wide
+from .hypotheses import explain
+from .program import unit_roundoff
 from .verdict import NOISE_LIMIT, LeafComparison, Verdict
 
 ROUNDING = 4.0  # c: roundings of a sum of n terms add up to about c u sqrt(n)
-NOISE = 4.0  # K: two samples of the noise see its size to within this factor
+NOISE = 4.0  # two shaken samples see the size of the noise to within this factor
+SAME_PRECISION = 3.0  # K: how much worse than the automatic gradient the manual one may be, against float64
 
 
-def allowed_error(floor: float, noise: float) -> float:
-    """The larger of the rounding floor and the noise times K; nothing absolute: a tiny gradient is held to it too."""
-    return max(floor, NOISE * noise)
+class Noise(NamedTuple):
+    """What rounding does to a gradient, relative to its norm.
+
+    Attributes:
+      shaken: how far the automatic gradient moves when the last bit of every input changes.
+      rounded: the automatic gradient's distance from the float64 reference; 0 where there is none.
+    """
+
+    shaken: float = 0.0
+    rounded: float = 0.0
+
+    @property
+    def size(self) -> float:
+        return max(self.shaken, self.rounded)
 
 
-def compare_leaf(path: str, manual: Any, automatic: Any, floor: float, noise: float) -> LeafComparison:
-    """The verdict on one leaf; `floor` and `noise` are relative to the automatic gradient's norm."""
+def allowed_error(floor: float, noise: Noise) -> float:
+    """The largest of the rounding floor and the noise times K; nothing absolute: a tiny gradient is held to it too."""
+    return max(floor, NOISE * noise.shaken, SAME_PRECISION * noise.rounded)
+
+
+def rounding_floor(dtype: Any, terms: int) -> float:
+    """c (u_acc sqrt(n) + u): sums of n terms are taken in float32 at least, results kept in the coarsest dtype."""
+    store = unit_roundoff(dtype)
+    return ROUNDING * (min(store, unit_roundoff("float32")) * math.sqrt(terms) + store)
+
+
+def compare_leaf(
+    path: str,
+    manual: Any,
+    automatic: Any,
+    floor: float,
+    shaken: float,
+    reference: Any = None,
+    sizes: Mapping[int, str] | None = None,
+) -> LeafComparison:
+    """The verdict on one leaf.
+
+    Args:
+      floor, shaken: relative to the gradient's norm, see `rounding_floor` and `Noise`.
+      reference: the gradient in float64; without it, the automatic gradient is the reference.
+      sizes: what a wrong factor may be of, see `hypotheses.explain`.
+    """
     shape, dtype = np.shape(automatic), _dtype(automatic)
     facts = {"path": path, "shape": shape, "dtype": str(dtype)}
     if dtype == jax.dtypes.float0 or not jax.dtypes.issubdtype(dtype, np.inexact):
@@ -30,8 +73,12 @@ def compare_leaf(path: str, manual: Any, automatic: Any, floor: float, noise: fl
     manual, automatic = wide(manual), wide(automatic)
     broken = _non_finite(manual, automatic)
     if broken:
-        return LeafComparison(**facts, verdict=Verdict.NON_FINITE, reason=broken)
-    return _judge(facts, manual, automatic, allowed_error(floor, noise), noise)
+        ours_alone = bool(np.any(~np.isfinite(manual) & np.isfinite(automatic)))
+        return LeafComparison(**facts, verdict=Verdict.FAIL if ours_alone else Verdict.NON_FINITE, reason=broken)
+    if reference is None or not np.isfinite(reference).all():
+        reference = automatic
+    noise = Noise(shaken, _over(array_norm(automatic - reference), array_norm(reference)))
+    return _judge(facts, manual, reference, allowed_error(floor, noise), noise.size, sizes)
 
 
 def relative_error(found: Any, reference: Any) -> float:
@@ -42,25 +89,43 @@ def relative_error(found: Any, reference: Any) -> float:
     return _over(array_norm(found - reference), array_norm(reference))
 
 
-def _judge(facts: dict, manual: np.ndarray, automatic: np.ndarray, allowed: float, noise: float) -> LeafComparison:
-    norm, manual_norm = array_norm(automatic), array_norm(manual)
+def _judge(
+    facts: dict, manual: np.ndarray, reference: np.ndarray, allowed: float, noise: float, sizes: Mapping | None
+) -> LeafComparison:
+    norm, manual_norm = array_norm(reference), array_norm(manual)
     if norm == 0 == manual_norm:
         return LeafComparison(**facts, verdict=Verdict.PASS, reason="both are exactly zero", norm=0.0, error=0.0)
-    error = _over(array_norm(manual - automatic), norm)
+    error = _over(array_norm(manual - reference), norm)
     numbers = {"norm": norm, "error": error, "allowed": allowed, "noise": noise}
-    numbers |= {"ratio": _over(manual_norm, norm), "cosine": _cosine(manual, automatic)}
+    numbers |= {"ratio": _over(manual_norm, norm), "cosine": _cosine(manual, reference)}
+    numbers |= {"ulps": _ulps(manual, reference, facts["dtype"]), "worst": _worst(manual, reference)}
     verdict, reason = Verdict.PASS, ""
     if not error <= allowed:
-        verdict, reason = Verdict.FAIL, _worst_element(manual, automatic)
+        verdict, reason = Verdict.FAIL, _in_words(numbers["worst"])
+        numbers["hypothesis"] = explain(manual, reference, max(noise, allowed / ROUNDING), sizes)
     elif allowed > NOISE_LIMIT:
         verdict, reason = Verdict.NOISE_LIMITED, f"rounding alone moves this gradient by {noise:.1e} of its norm"
     return LeafComparison(**facts, verdict=verdict, reason=reason, **numbers)
 
 
-def _worst_element(manual: np.ndarray, automatic: np.ndarray) -> str:
-    index = np.unravel_index(np.argmax(np.abs(manual - automatic)), manual.shape)
-    where = f" at [{', '.join(map(str, index))}]" if index else ""
-    return f"worst element{where}: manual {manual[index]:.6g}, automatic {automatic[index]:.6g}"
+def _worst(manual: np.ndarray, reference: np.ndarray) -> tuple[str, Any, Any]:
+    """The index of the element that is farthest off, and both values."""
+    index = np.unravel_index(np.argmax(np.abs(manual - reference)), manual.shape)
+    return f"[{', '.join(map(str, index))}]" if index else "", manual[index].item(), reference[index].item()
+
+
+def _in_words(worst: tuple[str, Any, Any]) -> str:
+    where = f" at {worst[0]}" if worst[0] else ""
+    return f"worst element{where}: manual {worst[1]:.6g}, automatic {worst[2]:.6g}"
+
+
+def _ulps(manual: np.ndarray, reference: np.ndarray, dtype: str) -> tuple[float, float]:
+    """The median and the largest distance of elements, in units in the last place of the reference."""
+    limits = jnp.finfo(dtype)
+    size = np.maximum(np.abs(reference), float(limits.tiny))
+    unit = np.ldexp(float(limits.eps), np.frexp(size)[1] - 1)
+    off = np.abs(manual - reference) / unit
+    return float(np.median(off)), float(np.max(off))
 
 
 def _non_finite(manual: np.ndarray, automatic: np.ndarray) -> str:
@@ -72,25 +137,6 @@ def _non_finite(manual: np.ndarray, automatic: np.ndarray) -> str:
 
 def _dtype(leaf: Any) -> np.dtype:
     return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-
-
-def wide(leaf: Any) -> np.ndarray:
-    """The array in float64 or complex128."""
-    array = np.asarray(leaf)
-    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
-
-
-def array_norm(array: Any) -> float:
-    """The Euclidean norm, scaled by the largest element, so neither 1e-200 nor 1e200 is lost in its square."""
-    array = wide(array)
-    largest = float(np.max(np.abs(array), initial=0.0))
-    return largest * float(np.linalg.norm((array / largest).ravel())) if 0 < largest < np.inf else largest
-
-
-def _over(numerator: float, denominator: float) -> float:
-    if denominator == 0:
-        return 0.0 if numerator == 0 else np.inf
-    return numerator / denominator
 
 
 def _cosine(one: np.ndarray, two: np.ndarray) -> float:

@@ -73,12 +73,48 @@ class Facts(NamedTuple):
     stop_gradients: tuple[str, ...]
 
 
-def facts_of(program: Program) -> Facts:
+class Record(NamedTuple):
+    """A program as JAX recorded it.
+
+    Attributes:
+      closed: its jaxpr.
+      operands: the flat inputs, then the flat others.
+      active: which operands are differentiated: the floating inputs.
+      users_mode: whether it was recorded in 64-bit mode.
+    """
+
+    closed: Any
+    operands: list[Any]
+    active: tuple[bool, ...]
+    users_mode: bool
+
+
+def record(program: Program) -> Record:
+    """Trace the program."""
+    operands, tree = jax.tree.flatten((program.inputs, program.others))
+    closed = jaxprs.trace(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
+    count = len(jax.tree.leaves(program.inputs))
+    active = tuple(i < count and jaxprs.is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
+    return Record(closed, operands, active, jax.config.jax_enable_x64)
+
+
+def facts_of(recorded: Record) -> Facts:
     """Read the equations that depend on the program's inputs, those in bodies of loops and calls included."""
-    leaves, tree = jax.tree.flatten((program.inputs, program.others))
-    closed = jaxprs.trace(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), leaves).closed
-    inputs = closed.jaxpr.invars[: len(jax.tree.leaves(program.inputs))]
-    equations = list(_equations(closed.jaxpr, set(inputs)))
+    jaxpr = recorded.closed.jaxpr
+    return _facts([v for v, on in zip(jaxpr.invars, recorded.active, strict=True) if on], jaxpr)
+
+
+def facts_of_equation(equation: Any) -> Facts:
+    """The facts of one equation, all that stands in it included."""
+    return _facts([v for v in equation.invars if jaxprs.is_var(v)], _Single((equation,)))
+
+
+class _Single(NamedTuple):
+    eqns: tuple[Any, ...]
+
+
+def _facts(inputs: list[Any], jaxpr: Any) -> Facts:
+    equations = list(_equations(jaxpr, set(inputs)))
     avals = [v.aval for v in inputs] + [aval for e, _ in equations for aval in jaxprs.output_avals(e)]
     dtypes = {aval.dtype for aval in avals if jaxprs.is_inexact(aval)}
     stops = (jaxprs.source_line(e) for e, _ in equations if e.primitive.name == "stop_gradient")

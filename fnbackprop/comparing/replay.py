@@ -79,7 +79,7 @@ class Replay:
             return [(low, None) for low in outputs]
         if name in PINNED:
             return PINNED[name](equation, operands, outputs)
-        highs = _bind_wide(equation, [low if high is None else high for low, high in operands])
+        highs = bind_wide(equation, [low if high is None else high for low, high in operands])
         return [(low, None if widened(low) is None else high) for low, high in zip(outputs, highs, strict=True)]
 
     def users(self, function: Callable) -> Any:
@@ -222,7 +222,7 @@ def _read(env: dict, atom: Any) -> Pair:
     return env[atom] if jaxprs.is_var(atom) else paired(jaxprs.read_array(env, atom))
 
 
-def _bind_wide(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
+def bind_wide(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     """The equation with every floating dtype among its parameters widened."""
     primitive = equation.primitive
     params = {name: _wide_parameter(name, value) for name, value in equation.params.items()}

@@ -1,0 +1,222 @@
+"""Every rule in place: a walk over the real program's values, holding each equation's rule against the automatic one.
+
+Each equation is asked with its actual operands and twice: with the cotangent that reaches it, and with a Gaussian one.
+The cotangents that travel on are the automatic ones, so no error propagates: what is found wrong is wrong itself, and
+the first found is the earliest in the order of the backward walk. Calls and branches are walked in place, and the
+bodies of loops for some of their iterations.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnbackprop.backprop import jaxprs
+from fnbackprop.backprop.engine import Engine, Plan
+
+from . import loops_in_place
+from .in_place import CHECKS, CUSTOM, Question
+from .judging import judge, judge_custom
+from .program import Record
+from .verdict import EquationComparison
+
+CALLS = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
+POOL = 1 << 20  # Gaussian numbers, used again and again
+
+
+class Visit:
+    """One equation of the forward walk: its operands, its outputs, and the walk inside it if there was one."""
+
+    def __init__(self, step: Any, operands: list[Any], within: str):
+        self.step, self.operands, self.within = step, operands, within
+        self.inner: tuple[Plan, list[Visit]] | None = None
+
+
+class Audit:
+    """Walks a program forward and backward.
+
+    Args:
+      record: the program.
+      seed: of the Gaussian cotangents.
+      intended: names of the user's functions whose rule differs from their primal's derivative on purpose.
+      thorough: hold the rules of loops and calls against JAX's as wholes too, and walk all iterations.
+      say: called with a line of progress.
+
+    Attributes:
+      found: the equations that did not pass, in the order of the backward walk, each rule once.
+      audited: how many equations were asked.
+      replaced: lines at which a user's rule replaces the derivative on purpose.
+      notes: what was left out.
+      value: the function's value, computed equation by equation.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        seed: int = 0,
+        intended: Sequence[str] = (),
+        thorough: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self.record, self.intended, self.thorough, self.say = record, tuple(intended), thorough, say
+        self.engine = Engine()
+        self.random = np.random.default_rng(seed)
+        self.pool = self.random.standard_normal(POOL, np.float32)
+        self.groups: dict[Any, list[EquationComparison]] = {}
+        self.audited, self.total = 0, 0
+        self.replaced: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+
+    def run(self) -> "Audit":
+        """Walk forward from the operands and back from a cotangent of one."""
+        record = self.record
+        wanted = tuple(jaxprs.is_inexact(v.aval) for v in record.closed.jaxpr.outvars)
+        plan = self.engine.new_plan(record.closed, record.active, wanted)
+        outputs, visits = self.forward(plan, [jnp.asarray(x) for x in record.operands], "")
+        self.value = outputs[0]
+        self.cotangents = self.backward(plan, visits, [jnp.ones_like(y) for y in outputs])
+        return self
+
+    @property
+    def found(self) -> tuple[EquationComparison, ...]:
+        from dataclasses import replace
+
+        return tuple(replace(group[0], count=len(group)) for group in self.groups.values())
+
+    # ------------------------------------------------------------ the two walks
+
+    def forward(self, plan: Plan, operands: Sequence[Any], within: str) -> tuple[list[Any], list[Visit]]:
+        """Evaluate a jaxpr equation by equation; the visits of those that a gradient flows through."""
+        jaxpr = plan.closed.jaxpr
+        env = dict(zip(jaxpr.constvars, plan.closed.consts, strict=True))
+        env.update(zip(jaxpr.invars, operands, strict=True))
+        visits = []
+        for index, equation in enumerate(jaxpr.eqns):
+            values = [jaxprs.read_array(env, atom) for atom in equation.invars]
+            step = plan.steps.get(index)
+            with jaxprs.source_of(equation):
+                if step is None:
+                    outputs = jaxprs.bind(equation, values)
+                else:
+                    visit = Visit(step, values, within)
+                    outputs = self._visit(visit)
+                    visits.append(visit)
+            env.update(zip(equation.outvars, outputs, strict=True))
+        self.total += len(visits)
+        return [jaxprs.read_array(env, atom) for atom in jaxpr.outvars], visits
+
+    def _visit(self, visit: Visit) -> Sequence[Any]:
+        equation, operands, step = visit.step.equation, visit.operands, visit.step
+        entered = _entered(equation, operands, visit.within)
+        if entered is None:
+            return jaxprs.bind(equation, operands)
+        closed, skipped, within = entered
+        plan = self.engine.plan(closed, step.active[skipped:], step.wanted)
+        outputs, visits = self.forward(plan, operands[skipped:], within)
+        visit.inner = plan, visits
+        return outputs
+
+    def backward(self, plan: Plan, visits: list[Visit], cotangents: Sequence[Any]) -> list[Any]:
+        """Cotangents of the jaxpr's operands; None for zero. Asks every equation on the way."""
+        known: dict[Any, Any] = {}
+        self.engine.add_cotangents(
+            known, [v if jaxprs.is_var(v) else None for v in plan.closed.jaxpr.outvars], list(cotangents)
+        )
+        while visits:
+            visit = visits.pop()  # its values are given free
+            equation = visit.step.equation
+            cts = [known.pop(v, None) for v in equation.outvars]
+            if all(ct is None for ct in cts):
+                continue
+            cts = [None if not jaxprs.is_inexact(v.aval) else self.engine.instantiate(ct, v.aval) for v, ct in zip(equation.outvars, cts, strict=True)]  # fmt: skip
+            found = self._back(visit, cts)
+            active = visit.step.active
+            keys = [v if on else None for v, on in zip(equation.invars, active, strict=True)]
+            self.engine.add_cotangents(known, keys, found)
+        return [known.get(v) for v in plan.closed.jaxpr.invars]
+
+    def _back(self, visit: Visit, cts: list[Any]) -> list[Any]:
+        name = visit.step.equation.primitive.name
+        if visit.inner is not None:
+            plan, visits = visit.inner
+            found = self.backward(plan, visits, cts)
+            found = [None] * (len(visit.operands) - len(found)) + found
+            if self.thorough:
+                self.ask(visit, [ct for ct in cts if ct is not None])
+            return found
+        if name in loops_in_place.LOOPS:
+            if self.thorough:
+                self.ask(visit, [ct for ct in cts if ct is not None])
+            return loops_in_place.LOOPS[name](self, visit, cts)
+        return self.ask(visit, [ct for ct in cts if ct is not None])
+
+    # ------------------------------------------------------------ one equation
+
+    def ask(self, visit: Visit, cts: list[Any]) -> list[Any]:
+        """Hold one equation's rule against the automatic one; returns the automatic cotangents, by operand."""
+        step = visit.step
+        self.audited += 1
+        if self.audited % 50 == 0:
+            self.say(f"rules in place: {self.audited} equations")
+        question = Question(step.equation, step.active, False, self.record.users_mode)
+        found = CHECKS.both(question, visit.operands, cts)
+        for kind, cotangents in (("actual", cts), ("Gaussian", None)):
+            if cotangents is None:
+                cotangents = self.gaussian(cts)
+            answer = found if kind == "actual" else CHECKS.both(question, visit.operands, cotangents)
+            wrong = judge(question, visit.operands, cotangents, answer, kind, visit.within)
+            self.note(wrong)
+            if wrong:
+                break
+        if step.equation.primitive.name in CUSTOM:
+            self.ask_custom(visit, cts)
+        result: list[Any] = [None] * len(visit.operands)
+        for position, one in zip(question.targets, found, strict=True):
+            result[position] = one.second
+        return result
+
+    def ask_custom(self, visit: Visit, cts: list[Any]) -> None:
+        """Hold a user's rule against the derivative of its primal definition."""
+        question = Question(visit.step.equation, visit.step.active, True, self.record.users_mode)
+        for kind, cotangents in (("actual", cts), ("Gaussian", self.gaussian(cts))):
+            wrong, replaced, note = judge_custom(question, visit.operands, cotangents, kind, visit.within, self.intended)
+            self.replaced.update(dict.fromkeys(replaced))
+            self.notes.update(dict.fromkeys(note))
+            self.note(wrong)
+            if wrong or replaced:
+                break
+
+    def note(self, wrong: Sequence[EquationComparison]) -> None:
+        """Keep what was found, each rule's first in front."""
+        for one in wrong:
+            group = self.groups.setdefault((one.primitive, one.name, one.operand), [])
+            if all((one.where, one.within) != (old.where, old.within) for old in group):
+                group.append(one)
+
+    def gaussian(self, cts: Sequence[Any]) -> list[Any]:
+        """A Gaussian cotangent like each of these."""
+        return [self._gaussian(ct) for ct in cts]
+
+    def _gaussian(self, ct: Any) -> Any:
+        start = int(self.random.integers(POOL))
+        numbers = np.resize(np.roll(self.pool[: max(ct.size, 1)] if ct.size < POOL else self.pool, start), ct.shape)
+        if jnp.iscomplexobj(ct):
+            numbers = numbers + 1j * numbers[..., ::-1] if numbers.ndim else numbers * (1 + 0.7j)
+        return jnp.asarray(numbers, ct.dtype)
+
+
+def _entered(equation: Any, operands: Sequence[Any], within: str) -> tuple[Any, int, str] | None:
+    """The jaxpr to walk instead of this equation, how many operands it does not take, and where that is."""
+    params, name = equation.params, equation.primitive.name
+    if name in CALLS:
+        return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, within
+    if name == "cond" and jaxprs.branch_platforms(equation) is None:
+        taken = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
+        return params["branches"][taken], 1, inside(within, f"cond[{taken}]")
+    return None
+
+
+def inside(within: str, what: str) -> str:
+    return f"{within}/{what}" if within else what

@@ -1,0 +1,221 @@
+"""One equation with its operands: the hand-written rule against the automatic one, and who is right.
+
+Equal equations (same primitive, parameters, types, active operands) share one compiled check. A difference beyond
+rounding is looked at again in float64, on the same operands, where a wrong rule cannot hide behind rounding and a
+right one cannot be accused because of it; and differences of the equation itself say which of the two is right.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnbackprop.backprop import jaxprs
+from fnbackprop.backprop.registry import lookup, registered
+from fnbackprop.backprop.transforms import vjp
+
+from .arrays import array_norm, wide
+from .leaves import rounding_floor
+from .program import facts_of_equation
+from .replay import Replay, bind_wide, wide_dtype
+
+MOST_CHECKS = 4096
+EXACT = 1e-9  # the largest relative error of a right rule in float64
+CUSTOM = ("custom_vjp_call", "custom_jvp_call")
+HOLDING = ("scan", "while", "cond", "shard_map", "jit", "closed_call", "core_call", "remat2", *CUSTOM)
+
+
+class Question(NamedTuple):
+    """What is asked of one equation.
+
+    Attributes:
+      equation: of the program.
+      active: which operands are differentiated.
+      primal: whether a user's rule is held against its primal definition, and not our walk against JAX's.
+      users_mode: whether the program was traced in 64-bit mode.
+    """
+
+    equation: Any
+    active: tuple[bool, ...]
+    primal: bool
+    users_mode: bool
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The positions of the active operands."""
+        return tuple(i for i, on in enumerate(self.active) if on)
+
+
+class Found(NamedTuple):
+    """One operand's cotangents from both sides; `stats`: (scale, |first - second|, |first|, |second|) over the scale."""
+
+    first: Any
+    second: Any
+    stats: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Relative to the second; NaN if anything is not finite."""
+        _, off, _, size = (float(x) for x in self.stats)
+        return off / size if size else (np.inf if off else off)
+
+
+class Checks:
+    """The compiled checks of the equations seen so far, shared by equal ones while the rules are the same."""
+
+    def __init__(self):
+        self.compiled: dict[Any, Callable] = {}
+
+    def both(self, question: Question, operands: Sequence[Any], cotangents: Sequence[Any]) -> list[Found]:
+        """Both sides' cotangents of the active operands; `cotangents` has one for each floating output."""
+        key = _key(question, operands)
+        if key not in self.compiled:
+            if len(self.compiled) >= MOST_CHECKS:
+                self.compiled.clear()
+            self.compiled[key] = jax.jit(partial(_both, question))
+        firsts, seconds, stats = self.compiled[key](list(operands), list(cotangents))
+        return [Found(*parts) for parts in zip(firsts, seconds, np.asarray(stats), strict=True)]
+
+
+CHECKS = Checks()
+
+
+def _key(question: Question, operands: Sequence[Any]) -> Any:
+    equation = question.equation
+    avals = tuple(map(str, map(jaxprs.aval_of, operands))), tuple(map(str, jaxprs.output_avals(equation)))
+    entry = lookup(equation.primitive)
+    if equation.primitive.name in HOLDING or entry is None:  # the rules of all that stands in it count
+        rules = tuple(f for e in registered().values() for f in (*(r.function for r in e.rules), e.structured))
+    else:
+        rules = (*(rule.function for rule in entry.rules), entry.structured)
+    params = tuple(sorted(equation.params.items(), key=lambda item: item[0]))
+    modes = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+    try:
+        hash(params)
+    except TypeError:
+        params = equation
+    return equation.primitive, params, avals, question.active, question.primal, rules, modes
+
+
+# ---------------------------------------------------------------- the two sides
+
+
+def equation_function(question: Question, operands: Sequence[Any], primal: bool = False) -> Callable:
+    """The equation as a function of its active operands, returning its floating outputs."""
+    equation = question.equation
+
+    def function(*moving):
+        given = _filled(question, operands, moving)
+        with jaxprs.source_of(equation):
+            out = _primal(equation)(*given) if primal else jaxprs.bind(equation, given)
+        return _floating(equation, out)
+
+    return function
+
+
+def _both(question: Question, operands: list[Any], cotangents: list[Any]) -> tuple[list, list, Any]:
+    moving = [operands[i] for i in question.targets]
+    function = equation_function(question, operands)
+    if question.primal:
+        firsts = _pull(jax.vjp, function, moving, cotangents)
+        seconds = _pull(jax.vjp, equation_function(question, operands, primal=True), moving, cotangents)
+    else:
+        firsts = _pull(vjp, function, moving, cotangents)
+        seconds = _pull(jax.vjp, function, moving, cotangents)
+    return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(firsts, seconds, strict=True)])
+
+
+def _pull(transform: Callable, function: Callable, moving: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    return list(transform(function, *moving)[1](list(cotangents)))
+
+
+def _filled(question: Question, operands: Sequence[Any], moving: Sequence[Any]) -> list[Any]:
+    full = list(operands)
+    for position, value in zip(question.targets, moving, strict=True):
+        full[position] = value
+    return full
+
+
+def _floating(equation: Any, outputs: Sequence[Any]) -> list[Any]:
+    return [y for y, aval in zip(outputs, jaxprs.output_avals(equation), strict=True) if jaxprs.is_inexact(aval)]
+
+
+def _primal(equation: Any) -> Callable:
+    """The definition that a user's rule stands for, as a function of flat operands."""
+    params = equation.params
+    return jaxprs.evaluate(jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]))
+
+
+def _stats(first: Any, second: Any) -> Any:
+    """The largest magnitude, and three norms over it: of the difference, of the first, of the second."""
+    if not first.size:
+        return jnp.zeros(4, np.float32)
+    first, second = (x if x.dtype.itemsize >= 4 else x.astype(np.float32) for x in (first, second))
+    top = jnp.maximum(jnp.max(jnp.abs(first)), jnp.max(jnp.abs(second)))
+    scale = jnp.where(top > 0, top, jnp.ones_like(top))
+    first, second = first / scale, second / scale
+    norms = [jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x)))) for x in (first - second, first, second)]
+    return jnp.stack([top, *norms])
+
+
+# ---------------------------------------------------------------- again in float64
+
+
+def in_float64(question: Question, operands: Sequence[Any], cotangents: Sequence[Any]) -> tuple[list, list]:
+    """Both sides' cotangents on the same operands in float64, as numpy arrays.
+
+    The first is None for an equation that holds jaxprs (unless it is a user's rule): its rules run in its own types.
+    """
+    with jax.enable_x64(True):
+        moving, cotangents = [wide(operands[i]) for i in question.targets], list(map(wide, cotangents))
+        function = wide_function(question, operands)
+        firsts = None
+        if question.primal:
+            firsts = _pulled_wide(jax.vjp, wide_function(question, operands, rule=True), moving, cotangents)
+        elif question.equation.primitive.name not in HOLDING:
+            firsts = _pulled_wide(vjp, function, moving, cotangents)
+        second_of = function if question.primal or firsts is not None else wide_function(question, operands, rule=True)
+        return firsts, _pulled_wide(jax.vjp, second_of, moving, cotangents)
+
+
+def _pulled_wide(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
+    found = jax.jit(lambda moving, cts: _pull(transform, function, moving, cts))(moving, cotangents)
+    return [np.asarray(x) for x in found]
+
+
+def wide_function(question: Question, operands: Sequence[Any], rule: bool = False) -> Callable:
+    """The equation in float64 as a function of its active operands; with `rule`, a user's rule is kept, not its primal.
+    """
+    equation = question.equation
+    name = equation.primitive.name
+    replay = Replay(question.users_mode)
+
+    def function(*moving):
+        if name not in HOLDING:
+            highs = [x if not jaxprs.is_inexact(jaxprs.aval_of(x)) else wide_array(x) for x in operands]
+            return _floating(equation, bind_wide(equation, _filled(question, highs, moving)))
+        pairs = [(x, wide_array(x) if jaxprs.is_inexact(jaxprs.aval_of(x)) else None) for x in operands]
+        for position, high in zip(question.targets, moving, strict=True):
+            pairs[position] = operands[position], high
+        outputs = replay.equation(equation, pairs) if rule else replay.call(equation, pairs)
+        return _floating(equation, [high for _, high in outputs])
+
+    return function
+
+
+def wide_array(x: Any) -> Any:
+    return jnp.asarray(x).astype(wide_dtype(jnp.result_type(x)))
+
+
+def floor_of(equation: Any) -> float:
+    """The relative error that rounding explains in this equation's backward."""
+    facts = facts_of_equation(equation)
+    return rounding_floor(facts.dtype, facts.terms)
+
+
+def noise_of(automatic: Any, reference: np.ndarray) -> float:
+    size = array_norm(reference)
+    return array_norm(wide(automatic) - reference) / size if size else 0.0
