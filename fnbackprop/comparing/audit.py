@@ -6,10 +6,11 @@ the first found is the earliest in the order of the backward walk. Calls and bra
 bodies of loops for some of their iterations.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -64,7 +65,7 @@ class Audit:
         self.engine = Engine()
         self.random = np.random.default_rng(seed)
         self.pool = self.random.standard_normal(POOL, np.float32)
-        self.groups: dict[Any, list[EquationComparison]] = {}
+        self.groups: dict[Any, tuple[EquationComparison, set]] = {}
         self.audited, self.total = 0, 0
         self.replaced: dict[str, None] = {}
         self.notes: dict[str, None] = {}
@@ -81,9 +82,7 @@ class Audit:
 
     @property
     def found(self) -> tuple[EquationComparison, ...]:
-        from dataclasses import replace
-
-        return tuple(replace(group[0], count=len(group)) for group in self.groups.values())
+        return tuple(replace(first, count=len(places)) for first, places in self.groups.values())
 
     # ------------------------------------------------------------ the two walks
 
@@ -167,7 +166,7 @@ class Audit:
                 cotangents = self.gaussian(cts)
             answer = found if kind == "actual" else CHECKS.both(question, visit.operands, cotangents)
             wrong = judge(question, visit.operands, cotangents, answer, kind, visit.within)
-            self.note(wrong)
+            self.note(visit, wrong)
             if wrong:
                 break
         if step.equation.primitive.name in CUSTOM:
@@ -181,19 +180,21 @@ class Audit:
         """Hold a user's rule against the derivative of its primal definition."""
         question = Question(visit.step.equation, visit.step.active, True, self.record.users_mode)
         for kind, cotangents in (("actual", cts), ("Gaussian", self.gaussian(cts))):
-            wrong, replaced, note = judge_custom(question, visit.operands, cotangents, kind, visit.within, self.intended)
+            wrong, replaced, note = judge_custom(
+                question, visit.operands, cotangents, kind, visit.within, self.intended
+            )
             self.replaced.update(dict.fromkeys(replaced))
             self.notes.update(dict.fromkeys(note))
-            self.note(wrong)
+            self.note(visit, wrong)
             if wrong or replaced:
                 break
 
-    def note(self, wrong: Sequence[EquationComparison]) -> None:
-        """Keep what was found, each rule's first in front."""
+    def note(self, visit: Visit, wrong: Sequence[EquationComparison]) -> None:
+        """Keep what was found: of each rule the first, and how many equations of the program it is wrong at."""
+        where = id(visit.step.equation), re.sub(r"\[\d+\]", "", visit.within)
         for one in wrong:
-            group = self.groups.setdefault((one.primitive, one.name, one.operand), [])
-            if all((one.where, one.within) != (old.where, old.within) for old in group):
-                group.append(one)
+            first, places = self.groups.setdefault((one.primitive, one.name, one.operand), (one, set()))
+            places.add(where)
 
     def gaussian(self, cts: Sequence[Any]) -> list[Any]:
         """A Gaussian cotangent like each of these."""

@@ -1,17 +1,23 @@
 """`compare`: the manual gradient beside the automatic one and beside differences of the function."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from fnbackprop import trees
 
-from .leaves import ROUNDING, compare_leaf, relative_error
+from .audit import Audit
+from .contract import check_contract
+from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
-from .program import Facts, Program, facts_of, is_array, make_program, unit_roundoff
-from .verdict import Comparison, LeafComparison
+from .program import Facts, Program, Record, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
+from .progress import Progress
+from .replay import reference_gradients
+from .verdict import Comparison, LeafComparison, Verdict
 from .witnesses import gradient_function, is_inexact, shaken
 
 NOISE_SAMPLES = 2
@@ -22,55 +28,197 @@ def compare(
     *args: Any,
     argnums: int | Sequence[int] = 0,
     has_aux: bool | None = None,
+    against: Callable | None = None,
     directions: int = 4,
+    leaf_directions: bool | None = None,
+    rules: bool = True,
+    reference: bool = True,
+    environment: bool = False,
     float64: bool = False,
+    intended: Sequence[str] = (),
     seed: int = 0,
+    progress: bool | None = None,
 ) -> Comparison:
     """Compare the manual gradient of `fun` at `args` with the automatic one and with differences of `fun`.
 
-    Each leaf's error, the norm of manual - automatic over that of automatic, is held against what rounding explains:
-    the larger of 4 (u sqrt(n) + u), where u is the unit roundoff of the coarsest dtype in the program and n the number
-    of terms in its longest sum, and of 4 times the leaf's noise, which is how far the automatic gradient moves when
-    the last bit of every input changes. There is no absolute tolerance. All is compiled, with matrix products in their
-    highest precision, so that the mathematics is compared and not the shortcuts of a device.
+    Each leaf's error, the norm of manual - reference over that of the reference, is held against what rounding
+    explains. The reference is the automatic gradient of the recorded program run again in float64, with its masks,
+    indices and random numbers as they were. Allowed is the largest of 4 (u sqrt(n) + u), where u is the unit roundoff
+    of the coarsest dtype in the program and n the number of terms in its longest sum; of 3 times the automatic
+    gradient's own distance from the reference; and of 4 times how far it moves when the last bit of every input
+    changes. There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that
+    the mathematics is compared and not the shortcuts of a device.
+
+    Beside that, every equation's rule, and every rule of a `custom_vjp` or `custom_jvp`, is held against the automatic
+    derivative in place, with the operands that it has in this program (see `audit.py`).
 
     Args:
       fun: a function of real scalar value, or of `(value, aux)`.
       *args: its arguments, as for `jax.grad`. Arrays are traced; anything else is passed as it is.
       argnums: which arguments are differentiated.
       has_aux: whether `fun` returns a pair; by default, seen from what it returns.
+      against: another function that should have the same value and gradient at the same arguments: then the manual
+        gradient of `fun` is compared with the automatic one of `against`.
       directions: how many Gaussian directions the numeric witness takes; 0 leaves it out.
-      float64: compare the same function on float64 copies of the arguments: rounding hides nothing then, and the
-        numeric witness sees errors of 1e-8. A function that fixes its dtypes itself gains nothing by it.
-      seed: of the directions.
+      leaf_directions: whether it takes one more for each leaf alone; None: as far as that takes some seconds.
+      rules: whether each equation's rule is asked in place.
+      reference: whether the reference is float64; otherwise it is the automatic gradient as it is.
+      environment: also compare under vmap, remat, without jit, with loops unrolled, and sharded (L4).
+      float64: compare the same function on float64 copies of the arguments: rounding hides nothing then. A function
+        that fixes its dtypes itself gains nothing by it.
+      intended: names of the user's functions whose rule differs from the derivative of their primal on purpose.
+      seed: of the directions and of the Gaussian cotangents.
+      progress: whether a line on the terminal says what is being done; None: if it is a terminal.
 
     Returns:
       a Comparison: print it, ask it `.ok`, or `.require()` it in a test.
     """
+    options = {
+        "argnums": argnums, "has_aux": has_aux, "directions": directions, "leaf_directions": leaf_directions,
+        "rules": rules, "reference": reference, "environment": environment, "intended": intended, "seed": seed,
+        "progress": progress, "against": against,
+    }  # fmt: skip
     if float64:
         with jax.enable_x64(True):
-            args = jax.tree.map(_in_float64, args)
-            return compare(fun, *args, argnums=argnums, has_aux=has_aux, directions=directions, seed=seed)
+            return compare(fun, *jax.tree.map(_in_float64, args), **options)
+    if isinstance(intended, str):
+        raise TypeError(f"intended must be a sequence of names, like ({intended!r},).")
+    if against is not None:
+        from .two_functions import compare_two
+
+        return compare_two(fun, against, args, argnums, has_aux, directions, seed)
     program = make_program(fun, args, argnums, has_aux)
-    with jax.default_matmul_precision("highest"):
-        facts = facts_of(program)
-        value, manual = gradient_function(program, "manual")(program.inputs, program.others)
-        automatic_function = gradient_function(program, "automatic")
-        reference = automatic_function(program.inputs, program.others)
-        noise = measured_noise(program, facts, automatic_function, reference)
-        problems = structure_problems(manual, reference[1])
-        numeric = None
-        if directions and not problems:
-            numeric = compare_numeric(program, facts, manual, reference[1], directions, seed)
-    return Comparison(
-        name=program.name,
-        value=compare_leaf("(value)", value, reference[0], rounding_floor(facts), noise[0]),
-        leaves=() if problems else _compare_leaves(program, facts, manual, reference[1], noise[1:]),
-        numeric=numeric,
-        problems=problems,
-        tolerance=_in_words(facts),
-        seed=seed,
-    )
+    with jax.default_matmul_precision("highest"), Progress(progress) as say:
+        return _Comparing(program, say, **{k: v for k, v in options.items() if k in _Comparing.OPTIONS}).run()
+
+
+class _Comparing:
+    """One comparison, step by step."""
+
+    OPTIONS = ("directions", "leaf_directions", "rules", "reference", "environment", "intended", "seed")
+
+    def __init__(self, program: Program, say: Callable[[str], None], **options: Any):
+        self.program, self.say, self.options = program, say, options
+        self.record = record(program)
+        self.facts = facts_of(self.record)
+        self.notes: list[str] = []
+
+    def run(self) -> Comparison:
+        program, options = self.program, self.options
+        self.say("the manual gradient")
+        manual_function = gradient_function(program, "manual")
+        value, manual = manual_function(program.inputs, program.others, np.float32(1))
+        self.say("the automatic gradient")
+        automatic_value, automatic, noise = self._automatic(value, manual)
+        problems = structure_problems(manual, automatic)
+        floor = rounding_floor(self.facts.dtype, self.facts.terms)
+        found = compare_leaf("(value)", value, automatic_value, floor, noise[0])
+        if problems:
+            return self._comparison(found, (), None, problems)
+        leaves = self._leaves(manual, automatic, noise[1:], floor)
+        audit = self._audit(leaves)
+        plain = audit.value if audit else jax.jit(program.function)(program.inputs, program.others)
+        allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
+        self.say("the contract")
+        contract = check_contract(
+            program, manual_function, (value, manual), plain, (max(floor, 4 * noise[0]), [max(floor, a) for a in allowed])
+        )
+        numeric, leaves, intended = self._numeric(manual, automatic, leaves, allowed, audit)
+        environment = ()
+        if options["environment"]:
+            from .environment import check_environment
+
+            environment = check_environment(program, self.record, manual, [max(floor, a) for a in allowed], self.say)
+        if self.refused:
+            leaves = tuple(_by_differences_alone(leaf, numeric) for leaf in leaves)
+        parts = {"contract": contract, "environment": environment, "intended": tuple(intended)}
+        if audit:
+            self.notes += audit.notes
+            parts |= {"equations": audit.found, "audited": audit.audited}
+        return self._comparison(found, leaves, numeric, (), **parts)
+
+    def _comparison(self, value, leaves, numeric, problems, **parts) -> Comparison:
+        return Comparison(
+            name=self.program.name, value=value, leaves=leaves, numeric=numeric, problems=problems,
+            tolerance=_in_words(self.facts), seed=self.options["seed"], notes=tuple(self.notes), **parts,
+        )  # fmt: skip
+
+    def _automatic(self, value: Any, manual: Any) -> tuple[Any, Any, list[float]]:
+        """The automatic value, gradient and noise; the manual ones where JAX refuses to differentiate."""
+        program, self.refused = self.program, False
+        function = gradient_function(program, "automatic")
+        try:
+            result = function(program.inputs, program.others, np.float32(1))
+        except Exception as error:
+            self.refused = True
+            self.notes.append(f"jax.grad refuses: {str(error).splitlines()[0]}")
+            return value, manual, [0.0] * (1 + len(jax.tree.leaves(manual)))
+        return *result, measured_noise(program, self.facts, function, result)
+
+    def _leaves(self, manual: Any, automatic: Any, noise: list[float], floor: float) -> tuple[LeafComparison, ...]:
+        program = self.program
+        paths = [path for i, tree in zip(program.argnums, automatic, strict=True) for path in _paths(program, i, tree)]
+        references = self._references(jax.tree.leaves(automatic))
+        sizes = _sizes(program)
+        parts = zip(paths, jax.tree.leaves(manual), jax.tree.leaves(automatic), noise, references, strict=True)
+        leaves = (compare_leaf(path, ours, theirs, floor, moved, ref, sizes) for path, ours, theirs, moved, ref in parts)
+        unused = unused_inputs(self.record)
+        said = "unused: its gradient is exactly zero"
+        return tuple(
+            dataclasses.replace(leaf, reason=said) if i in unused and leaf.error == 0 and leaf.norm == 0 else leaf
+            for i, leaf in enumerate(leaves)
+        )
+
+    def _references(self, automatic: list[Any]) -> list[Any]:
+        """The gradient in float64, leaf by leaf; None where there is none."""
+        active = [i for i, on in enumerate(self.record.active) if on]
+        references: list[Any] = [None] * len(automatic)
+        if not self.options["reference"] or self.refused or unit_roundoff(self.facts.dtype) < 1e-15:
+            return references
+        self.say("the reference in float64")
+        try:
+            found = reference_gradients(self.record.closed, self.record.operands, active, self.record.users_mode)
+        except Exception as error:  # what is the user's may refuse float64 in any way
+            self.notes.append(f"no float64 reference: {str(error).splitlines()[0]}")
+            return references
+        for i, reference in zip(active, found, strict=True):
+            references[i] = reference
+        return references
+
+    def _audit(self, leaves: Sequence[LeafComparison]) -> Audit | None:
+        """Every rule in place; once more and thoroughly if a leaf is wrong and no equation was found."""
+        if not self.options["rules"]:
+            return None
+        settings = {"seed": self.options["seed"], "intended": self.options["intended"], "say": self.say}
+        audit = Audit(self.record, **settings).run()
+        if not audit.found and any(leaf.verdict is Verdict.FAIL for leaf in leaves):
+            audit = Audit(self.record, thorough=True, **settings).run()
+        return audit
+
+    def _numeric(self, manual, automatic, leaves, allowed, audit):
+        options = self.options
+        if not options["directions"]:
+            return None, leaves, list(audit.replaced) if audit else []
+        self.say("differences of the function")
+        numeric, each, intended, notes = compare_numeric(
+            self.program, self.record, self.facts, manual, automatic, directions=options["directions"],
+            seed=options["seed"], allowed=allowed, replaced=list(audit.replaced) if audit else [],
+            leaves=options["leaf_directions"],
+        )  # fmt: skip
+        self.notes += notes
+        if each:
+            bounds = [math.nan if one is None else one.bound for one in each]
+            leaves = tuple(dataclasses.replace(leaf, bound=b) for leaf, b in zip(leaves, bounds, strict=True))
+        return numeric, leaves, intended
+
+
+def _by_differences_alone(leaf: LeafComparison, numeric: Any) -> LeafComparison:
+    """A leaf of a function that JAX does not differentiate."""
+    if leaf.verdict is not Verdict.PASS:
+        return leaf
+    if numeric is None or numeric.verdict is not Verdict.PASS:
+        return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason="there is nothing to compare it with")
+    return dataclasses.replace(leaf, reason="compared with differences alone", error=math.nan, ratio=math.nan)
 
 
 def _in_float64(leaf: Any) -> Any:
@@ -79,19 +227,14 @@ def _in_float64(leaf: Any) -> Any:
     return leaf.astype("complex128" if jax.numpy.iscomplexobj(leaf) else "float64")
 
 
-def rounding_floor(facts: Facts) -> float:
-    """c (u_acc sqrt(n) + u): sums of n terms are taken in float32 at least, results kept in the coarsest dtype."""
-    store = unit_roundoff(facts.dtype)
-    return ROUNDING * (min(store, unit_roundoff("float32")) * math.sqrt(facts.terms) + store)
-
-
 def measured_noise(program: Program, facts: Facts, function: Callable, reference: Any) -> list[float]:
     """How far the value and each leaf of the gradient move, relatively, when every input's last bit changes."""
     noise = [0.0] * len(jax.tree.leaves(reference))
     for sample in range(NOISE_SAMPLES):
         arguments = shaken((program.inputs, program.others), sample, unit_roundoff(facts.dtype))
-        moved = zip(jax.tree.leaves(function(*arguments)), jax.tree.leaves(reference), strict=True)
-        noise = [max(old, _error_or_zero(*pair)) for old, pair in zip(noise, moved, strict=True)]
+        moved = function(*arguments, np.float32(1))
+        pairs = zip(jax.tree.leaves(moved), jax.tree.leaves(reference), strict=True)
+        noise = [max(old, _error_or_zero(*pair)) for old, pair in zip(noise, pairs, strict=True)]
     return noise
 
 
@@ -109,13 +252,14 @@ def _error_or_zero(found: Any, reference: Any) -> float:
     return 0.0 if math.isnan(error) else error
 
 
-def _compare_leaves(
-    program: Program, facts: Facts, manual: Any, automatic: Any, noise: list[float]
-) -> tuple[LeafComparison, ...]:
-    paths = [path for i, tree in zip(program.argnums, automatic, strict=True) for path in _paths(program, i, tree)]
-    leaves = zip(paths, jax.tree.leaves(manual), jax.tree.leaves(automatic), noise, strict=True)
-    floor = rounding_floor(facts)
-    return tuple(compare_leaf(path, ours, theirs, floor, moved) for path, ours, theirs, moved in leaves)
+def _sizes(program: Program) -> dict[int, str]:
+    """What a wrong factor of a whole leaf may come from: the data's axes, the number of devices."""
+    sizes = {jax.device_count(): "the number of devices"} if jax.device_count() > 1 else {}
+    for other in program.others:
+        for axis, count in enumerate(np.shape(other)[:2]):
+            if count > 1:
+                sizes.setdefault(count, f"axis {axis} of the data")
+    return sizes
 
 
 def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
@@ -128,7 +272,8 @@ def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
 
 def _in_words(facts: Facts) -> str:
     bits = round(-math.log2(unit_roundoff(facts.dtype)))
+    floor = rounding_floor(facts.dtype, facts.terms)
     return (
-        f"allowed: 4 (u sqrt(n) + u) = {rounding_floor(facts):.1e} with u = 2^-{bits} ({facts.dtype}) and n = "
-        f"{facts.terms} terms in the longest sum; or 4 times the noise, where a leaf has more"
+        f"allowed: 4 (u sqrt(n) + u) = {floor:.1e} with u = 2^-{bits} ({facts.dtype}) and n = {facts.terms} terms in "
+        f"the longest sum; or 3 to 4 times the automatic gradient's own noise, where a leaf has more"
     )

@@ -14,7 +14,16 @@ from .arrays import array_norm, wide
 from .verdict import Hypothesis
 
 MOST_ELEMENTS = 1 << 22  # beyond, the changes that move elements are tried on the first so many rows
-SIMPLE = {2.0: "2", 0.5: "1/2", 3.0: "3", 1 / 3: "1/3", 4.0: "4", 0.25: "1/4", math.log(2): "log 2", 1 / math.log(2): "1/log 2"}
+SIMPLE = {
+    2.0: "2",
+    0.5: "1/2",
+    3.0: "3",
+    1 / 3: "1/3",
+    4.0: "4",
+    0.25: "1/4",
+    math.log(2): "log 2",
+    1 / math.log(2): "1/log 2",
+}
 SIMPLE |= {math.pi: "pi", 2 * math.pi: "2 pi", math.sqrt(2): "sqrt 2", math.sqrt(0.5): "1/sqrt 2"}
 
 

@@ -187,8 +187,7 @@ def _pulled_wide(transform: Callable, function: Callable, moving: list[Any], cot
 
 
 def wide_function(question: Question, operands: Sequence[Any], rule: bool = False) -> Callable:
-    """The equation in float64 as a function of its active operands; with `rule`, a user's rule is kept, not its primal.
-    """
+    """The equation in float64 as a function of its active operands; with `rule`, a user's rule is kept, not its primal."""
     equation = question.equation
     name = equation.primitive.name
     replay = Replay(question.users_mode)

@@ -12,7 +12,7 @@ from fnbackprop.backprop.registry import lookup
 
 from .arrays import array_norm, over, wide
 from .hypotheses import explain
-from .in_place import CHECKS, CUSTOM, EXACT, Found, Question, floor_of, in_float64, wide_function
+from .in_place import CHECKS, EXACT, Found, Question, floor_of, in_float64, wide_function
 from .leaves import SAME_PRECISION
 from .slopes import Slopes, shape_of
 from .verdict import EquationComparison, Hypothesis, Verdict
@@ -37,7 +37,11 @@ def judge(
         reason, ours, theirs, noise = _difference(question, found[i], exact, i, floor)
         if not reason:
             continue
-        agrees = differences(question, operands, cts, i, ours, theirs) if np.isfinite(ours).all() else Opinion("", Verdict.SKIPPED, "")
+        agrees = (
+            differences(question, operands, cts, i, ours, theirs)
+            if np.isfinite(ours).all()
+            else Opinion("", Verdict.SKIPPED, "")
+        )
         if agrees.who in ("manual", "both") and reason == WRONG:
             continue
         said = _cotangent_hypothesis(question, operands, cts, found, i, 10 * floor)
@@ -125,7 +129,9 @@ def judge_custom(
     try:
         found = CHECKS.both(question, operands, cts)
     except Exception as error:
-        note = f"{name} at {where} was not held against its primal: {type(error).__name__}: {str(error).splitlines()[0]}"
+        note = (
+            f"{name} at {where} was not held against its primal: {type(error).__name__}: {str(error).splitlines()[0]}"
+        )
         return [], [], [note]
     floor = floor_of(question.equation)
     suspects = [i for i, one in enumerate(found) if not one.error <= floor]

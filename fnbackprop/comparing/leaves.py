@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arrays import array_norm, over as _over, wide
+from .arrays import array_norm, wide
+from .arrays import over as _over
 from .hypotheses import explain
 from .program import unit_roundoff
 from .verdict import NOISE_LIMIT, LeafComparison, Verdict

@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnbackprop.backprop import jaxprs
-
 Pair = tuple[Any, Any]
 
 
@@ -47,7 +45,7 @@ def _clamp(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> l
 
 
 def _whole(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
-    """sign, floor, ceil, round: constant between their jumps."""
+    """sign, floor, ceil, round, and what a gradient is stopped at: constant."""
     return [(outputs[0], lax.convert_element_type(outputs[0], operands[0][1].dtype))]
 
 
@@ -94,6 +92,7 @@ PINNED: dict[str, Callable[[Any, Sequence[Pair], Sequence[Any]], list[Pair]]] = 
     "reduce_min": _reduce_extremum,
     "abs": _abs,
     "clamp": _clamp,
+    "stop_gradient": _whole,
     "sign": _whole,
     "floor": _whole,
     "ceil": _whole,

@@ -98,6 +98,13 @@ def record(program: Program) -> Record:
     return Record(closed, operands, active, jax.config.jax_enable_x64)
 
 
+def unused_inputs(recorded: Record) -> set[int]:
+    """The positions of the operands that no equation reads and that are no output."""
+    jaxpr = recorded.closed.jaxpr
+    read = {v for e in jaxpr.eqns for v in e.invars if jaxprs.is_var(v)} | {v for v in jaxpr.outvars if jaxprs.is_var(v)}
+    return {i for i, v in enumerate(jaxpr.invars) if v not in read}
+
+
 def facts_of(recorded: Record) -> Facts:
     """Read the equations that depend on the program's inputs, those in bodies of loops and calls included."""
     jaxpr = recorded.closed.jaxpr

@@ -21,7 +21,9 @@ from .pinned import PINNED
 Pair = tuple[Any, Any]  # (low, high); of what is no floating number, high is None
 INLINED = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
 # They draw or iterate otherwise in float64, or hold functions that cannot be widened.
-REFUSED = frozenset("random_gamma custom_linear_solve linear_call pallas_call pure_callback io_callback ffi_call".split())
+REFUSED = frozenset(
+    "random_gamma custom_linear_solve linear_call pallas_call pure_callback io_callback ffi_call".split()
+)
 
 
 class ReplayError(NotImplementedError):
@@ -39,26 +41,35 @@ def widened(x: Any) -> Any:
     return lax.convert_element_type(x, wide_dtype(aval.dtype)) if jaxprs.is_inexact(aval) else None
 
 
-def paired(low: Any) -> Pair:
-    """A value that nothing differentiated reaches."""
-    return low, widened(low)
-
-
 class Replay:
-    """Runs jaxprs on pairs, in 64-bit mode. `users_mode`: whether the program was traced in 64-bit mode itself."""
+    """Runs jaxprs on pairs, in 64-bit mode.
 
-    def __init__(self, users_mode: bool):
-        self.users_mode = users_mode
+    Args:
+      users_mode: whether the program was traced in 64-bit mode itself.
+      pinned: whether decisions are those of the low run. Otherwise a floating value has no low half, the high numbers
+        decide, and no derivative can be asked for: this is the function itself, for differences of it.
+    """
+
+    def __init__(self, users_mode: bool, pinned: bool = True):
+        self.users_mode, self.pinned = users_mode, pinned
+
+    def pair(self, low: Any) -> Pair:
+        """A value that nothing differentiated reaches."""
+        high = widened(low)
+        return (low if self.pinned or high is None else None), high
+
+    def _read(self, env: dict, atom: Any) -> Pair:
+        return env[atom] if jaxprs.is_var(atom) else self.pair(jaxprs.read_array(env, atom))
 
     def run(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
         """The jaxpr's outputs as pairs."""
-        env = dict(zip(jaxpr.constvars, map(paired, consts), strict=True))
+        env = dict(zip(jaxpr.constvars, map(self.pair, consts), strict=True))
         env.update(zip(jaxpr.invars, operands, strict=True))
         for equation in jaxpr.eqns:
             with jaxprs.source_of(equation):
-                outputs = self.equation(equation, [_read(env, atom) for atom in equation.invars])
+                outputs = self.equation(equation, [self._read(env, atom) for atom in equation.invars])
             env.update(zip(equation.outvars, outputs, strict=True))
-        return [_read(env, atom) for atom in jaxpr.outvars]
+        return [self._read(env, atom) for atom in jaxpr.outvars]
 
     def closed(self, closed: Any, operands: Sequence[Pair]) -> list[Pair]:
         closed = jaxprs.close(closed)
@@ -68,12 +79,14 @@ class Replay:
         """One equation on pairs."""
         name = equation.primitive.name
         lows = [low for low, _ in operands]
-        if all(high is None for _, high in operands) and name not in STRUCTURED:
-            return [paired(low) for low in jaxprs.bind(equation, lows)]
         if name in STRUCTURED:
             return STRUCTURED[name](self, equation, list(operands))
+        if all(high is None for _, high in operands):
+            return [self.pair(low) for low in jaxprs.bind(equation, lows)]
         if name in REFUSED:
             raise ReplayError(f"{name} at {jaxprs.source_line(equation)} cannot be run in float64")
+        if not self.pinned:
+            return self._moved(equation, operands)
         outputs = jaxprs.bind(equation, lows)
         if not any(map(jaxprs.is_inexact, jaxprs.output_avals(equation))):
             return [(low, None) for low in outputs]
@@ -81,6 +94,16 @@ class Replay:
             return PINNED[name](equation, operands, outputs)
         highs = bind_wide(equation, [low if high is None else high for low, high in operands])
         return [(low, None if widened(low) is None else high) for low, high in zip(outputs, highs, strict=True)]
+
+    def _moved(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
+        """One equation on the high halves alone."""
+        if equation.primitive.name == "reduce_precision":
+            return [operands[0]]
+        if equation.primitive.name == "bitcast_convert_type":
+            raise ReplayError(f"the bits of a number at {jaxprs.source_line(equation)} have no float64 counterpart")
+        outputs = bind_wide(equation, [low if high is None else high for low, high in operands])
+        avals = jaxprs.output_avals(equation)
+        return [(None, y) if jaxprs.is_inexact(a) else (y, None) for y, a in zip(outputs, avals, strict=True)]
 
     def users(self, function: Callable) -> Any:
         """The result of tracing the user's code in the mode in which it was written."""
@@ -122,9 +145,15 @@ class Replay:
 
     def shard_map(self, equation: Any, operands: list[Pair]) -> list[Pair]:
         params = equation.params
-        ins = [(spec, None if high is None else spec) for spec, (_, high) in zip(params["in_specs"], operands, strict=True)]
-        avals = jaxprs.output_avals(equation)
-        outs = [(s, s if jaxprs.is_inexact(a) else None) for s, a in zip(params["out_specs"], avals, strict=True)]
+        ins = [
+            (None if low is None else spec, None if high is None else spec)
+            for spec, (low, high) in zip(params["in_specs"], operands, strict=True)
+        ]
+        kinds = map(jaxprs.is_inexact, jaxprs.output_avals(equation))
+        outs = [
+            (spec if self.pinned or not floating else None, spec if floating else None)
+            for spec, floating in zip(params["out_specs"], kinds, strict=True)
+        ]
         return jax.shard_map(
             lambda *ops: self.closed(params["jaxpr"], ops), mesh=params["mesh"], in_specs=tuple(ins), out_specs=outs,
             axis_names=params["newly_manual_axes"], check_vma=params["check_vma"],
@@ -133,6 +162,8 @@ class Replay:
     # ------------------------------------------------------------ the users' own rules, run on pairs too
 
     def custom_jvp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        if not self.pinned:
+            return self.call(equation, operands)
         lows, highs = zip(*operands, strict=True)
         active = [high is not None for high in highs]
         outputs = jaxprs.output_avals(equation)
@@ -145,12 +176,12 @@ class Replay:
         @function.defjvp
         def _(primals, tangents):
             pairs = list(zip(*primals, strict=True))
-            moved = [(_zeros(lows[i]), tangents[1][i]) for i in jvp.tangents]
+            moved = [(jnp.zeros_like(lows[i]), tangents[1][i]) for i in jvp.tangents]
             out = self.run(jvp.closed.jaxpr, jvp.closed.consts, [*pairs[jvp.consts :], *moved])
             count = len(outputs)
             slopes = [None if i is None else out[i][1] for i in jvp.tangents_out]
             found = [
-                (zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
+                (jaxprs.zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
                 for (low, high), slope in zip(out[:count], slopes, strict=True)
             ]
             return out[:count], found
@@ -158,6 +189,8 @@ class Replay:
         return function(lows, highs)
 
     def custom_vjp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        if not self.pinned:
+            return self.call(equation, operands)
         lows, highs = zip(*operands, strict=True)
         active = [high is not None for high in highs]
         custom, avals = jaxprs.custom_vjp_functions(equation), jaxprs.operand_avals(equation)
@@ -174,7 +207,10 @@ class Replay:
 
         def backward(residuals, cts):
             found = self._pull(equation, custom.backward, residuals, [high for _, high in cts])
-            zeros = (lax.full(aval.shape, 0, wide_dtype(aval.dtype)) if on else None for aval, on in zip(avals, active, strict=True))
+            zeros = (
+                lax.full(aval.shape, 0, wide_dtype(aval.dtype)) if on else None
+                for aval, on in zip(avals, active, strict=True)
+            )
             return None, tuple(z if ct is None else ct for z, ct in zip(zeros, found, strict=True))
 
         function.defvjp(forward, backward)
@@ -183,7 +219,11 @@ class Replay:
     def _pull(self, equation: Any, backward: Callable, residuals: list[Pair], cts: list[Any]) -> list[Any]:
         """A user's backward on pairs: its jaxpr is traced at the low types. None stands for zero."""
         outputs, symbolic = jaxprs.output_avals(equation), equation.params["symbolic_zeros"]
-        floating = [(lax.convert_element_type(ct, a.dtype), ct) for ct, a in zip(cts, outputs, strict=True) if jaxprs.is_inexact(a)]
+        floating = [
+            (lax.convert_element_type(ct, a.dtype), ct)
+            for ct, a in zip(cts, outputs, strict=True)
+            if jaxprs.is_inexact(a)
+        ]
         present = []
 
         def pull(*flat):
@@ -210,18 +250,6 @@ STRUCTURED: dict[str, Callable] = {
 }
 
 
-def zero_tangent(x: Any) -> Any:
-    return jaxprs.zero_tangent(x)
-
-
-def _zeros(x: Any) -> Any:
-    return jnp.zeros_like(x)
-
-
-def _read(env: dict, atom: Any) -> Pair:
-    return env[atom] if jaxprs.is_var(atom) else paired(jaxprs.read_array(env, atom))
-
-
 def bind_wide(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     """The equation with every floating dtype among its parameters widened."""
     primitive = equation.primitive
@@ -246,18 +274,38 @@ def reference_gradients(closed: Any, operands: Sequence[Any], active: Sequence[i
     Raises:
       ReplayError: it holds something that cannot be run in float64.
     """
-    replay = Replay(users_mode)
-
-    def gradients(lows, highs):
-        def value(moving):
-            pairs = list(map(paired, lows))
-            for position, high in zip(active, moving, strict=True):
-                pairs[position] = lows[position], high
-            return replay.closed(closed, pairs)[0][1]
-
-        return jax.grad(value)(highs)
+    gradients = jax.grad(held_value(closed, active, users_mode), argnums=1)
 
     with jax.enable_x64(True):
         lows = list(operands)
         highs = [np.asarray(lows[i]).astype(wide_dtype(jnp.result_type(lows[i]))) for i in active]
         return [np.asarray(g) for g in jax.jit(gradients)(lows, highs)]
+
+
+def wide_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
+    """`(operands, highs) -> value`: a recorded program as a function of its floating operands in float64.
+
+    Its decisions are its own: this is the function whose differences the numeric witness takes. Call it in 64-bit mode.
+    """
+    replay = Replay(users_mode, pinned=False)
+
+    def value(operands, highs):
+        pairs = list(map(replay.pair, operands))
+        for position, high in zip(active, highs, strict=True):
+            pairs[position] = None, high
+        return replay.closed(closed, pairs)[0][1]
+
+    return value
+
+
+def held_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
+    """As `wide_value`, but decisions, and all that a gradient is stopped at, stay what they are at the operands."""
+    replay = Replay(users_mode)
+
+    def value(operands, highs):
+        pairs = list(map(replay.pair, operands))
+        for position, high in zip(active, highs, strict=True):
+            pairs[position] = operands[position], high
+        return replay.closed(closed, pairs)[0][1]
+
+    return value

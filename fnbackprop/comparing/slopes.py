@@ -62,7 +62,10 @@ def shape_of(slopes: Slopes, threshold: float) -> tuple[Verdict, str]:
         power = _power(gap) if matters else math.nan
         grown = _power(slopes.right) if np.abs(slopes.right[-1]) > noise[-1] else math.nan
     if matters and abs(power) <= 0.2:
-        return Verdict.KINK, f"the slope is {slopes.left[-1]:.6g} from one side and {slopes.right[-1]:.6g} from the other"
+        return (
+            Verdict.KINK,
+            f"the slope is {slopes.left[-1]:.6g} from one side and {slopes.right[-1]:.6g} from the other",
+        )
     if matters and power <= -0.8:
         return Verdict.JUMP, f"the function jumps by {abs(gap[-1]) * slopes.lengths[-1]:.3g} here"
     if (matters and power < -0.2) or grown < -0.2:

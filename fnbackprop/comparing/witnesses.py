@@ -25,8 +25,16 @@ def value_and_grad_by(backward: str) -> Callable:
 
 
 def gradient_function(program: Program, backward: str) -> Callable:
-    """The compiled `(inputs, others) -> (value, gradients)`, a gradient for each of the program's inputs."""
-    return jax.jit(value_and_grad_by(backward)(program.function, allow_int=True))
+    """The compiled `(inputs, others, cotangent) -> (value, gradients)`, a gradient for each of the program's inputs.
+
+    The value, and so the gradients, are multiplied by the cotangent; at 1 they are what they are.
+    """
+
+    def scaled(inputs, others, cotangent):
+        value = program.function(inputs, others)
+        return value * jnp.asarray(cotangent).astype(value.dtype)
+
+    return jax.jit(value_and_grad_by(backward)(scaled, allow_int=True))
 
 
 def shaken(tree: Any, seed: int, size: float) -> Any:

@@ -1,0 +1,34 @@
+"""One line on the terminal that says what a long comparison is doing."""
+
+import sys
+import time
+from typing import Any
+
+
+class Progress:
+    """A context manager that gives a function `say(text)`; without a terminal, or if not wanted, it says nothing.
+
+    Args:
+      wanted: None: if standard error is a terminal.
+    """
+
+    def __init__(self, wanted: bool | None):
+        self.wanted = sys.stderr.isatty() if wanted is None else wanted
+        self.started = time.perf_counter()
+        self.status: Any = None
+
+    def __enter__(self):
+        if self.wanted:
+            from rich.console import Console
+
+            self.status = Console(stderr=True).status("comparing")
+            self.status.__enter__()
+        return self.say
+
+    def say(self, text: str) -> None:
+        if self.status is not None:
+            self.status.update(f"comparing, {time.perf_counter() - self.started:.0f} s: {text}")
+
+    def __exit__(self, *error: Any) -> None:
+        if self.status is not None:
+            self.status.__exit__(*error)
