@@ -18,8 +18,8 @@ from fnbackprop.backprop import jaxprs
 from fnbackprop.backprop.engine import Engine, Plan
 
 from . import loops_in_place
-from .in_place import CHECKS, CUSTOM, Question
-from .judging import judge, judge_custom
+from .in_place import CHECKS, CUSTOM, Question, manual_cotangents
+from .judging import Place, judge, judge_custom
 from .program import Record
 from .verdict import EquationComparison
 
@@ -30,9 +30,14 @@ POOL = 1 << 20  # Gaussian numbers, used again and again
 class Visit:
     """One equation of the forward walk: its operands, its outputs, and the walk inside it if there was one."""
 
-    def __init__(self, step: Any, operands: list[Any], within: str):
-        self.step, self.operands, self.within = step, operands, within
+    def __init__(self, step: Any, operands: list[Any], around: Place):
+        self.step, self.operands = step, operands
+        self.place = around.at(step.equation)
         self.inner: tuple[Plan, list[Visit]] | None = None
+
+    def identity(self) -> Any:
+        """The same for all iterations of a loop."""
+        return id(self.step.equation), self.place.line, re.sub(r"\[\d+\]", "", self.place.within)
 
 
 class Audit:
@@ -47,7 +52,7 @@ class Audit:
 
     Attributes:
       found: the equations that did not pass, in the order of the backward walk, each rule once.
-      audited: how many equations were asked.
+      audited: how many equations were asked, those of a loop's body once.
       replaced: lines at which a user's rule replaces the derivative on purpose.
       notes: what was left out.
       value: the function's value, computed equation by equation.
@@ -66,7 +71,7 @@ class Audit:
         self.random = np.random.default_rng(seed)
         self.pool = self.random.standard_normal(POOL, np.float32)
         self.groups: dict[Any, tuple[EquationComparison, set]] = {}
-        self.audited, self.total = 0, 0
+        self.asked: set[Any] = set()
         self.replaced: dict[str, None] = {}
         self.notes: dict[str, None] = {}
 
@@ -75,7 +80,7 @@ class Audit:
         record = self.record
         wanted = tuple(jaxprs.is_inexact(v.aval) for v in record.closed.jaxpr.outvars)
         plan = self.engine.new_plan(record.closed, record.active, wanted)
-        outputs, visits = self.forward(plan, [jnp.asarray(x) for x in record.operands], "")
+        outputs, visits = self.forward(plan, [jnp.asarray(x) for x in record.operands], Place())
         self.value = outputs[0]
         self.cotangents = self.backward(plan, visits, [jnp.ones_like(y) for y in outputs])
         return self
@@ -84,9 +89,13 @@ class Audit:
     def found(self) -> tuple[EquationComparison, ...]:
         return tuple(replace(first, count=len(places)) for first, places in self.groups.values())
 
+    @property
+    def audited(self) -> int:
+        return len(self.asked)
+
     # ------------------------------------------------------------ the two walks
 
-    def forward(self, plan: Plan, operands: Sequence[Any], within: str) -> tuple[list[Any], list[Visit]]:
+    def forward(self, plan: Plan, operands: Sequence[Any], around: Place) -> tuple[list[Any], list[Visit]]:
         """Evaluate a jaxpr equation by equation; the visits of those that a gradient flows through."""
         jaxpr = plan.closed.jaxpr
         env = dict(zip(jaxpr.constvars, plan.closed.consts, strict=True))
@@ -99,21 +108,20 @@ class Audit:
                 if step is None:
                     outputs = jaxprs.bind(equation, values)
                 else:
-                    visit = Visit(step, values, within)
+                    visit = Visit(step, values, around)
                     outputs = self._visit(visit)
                     visits.append(visit)
             env.update(zip(equation.outvars, outputs, strict=True))
-        self.total += len(visits)
         return [jaxprs.read_array(env, atom) for atom in jaxpr.outvars], visits
 
     def _visit(self, visit: Visit) -> Sequence[Any]:
         equation, operands, step = visit.step.equation, visit.operands, visit.step
-        entered = _entered(equation, operands, visit.within)
+        entered = _entered(equation, operands, visit.place)
         if entered is None:
             return jaxprs.bind(equation, operands)
-        closed, skipped, within = entered
+        closed, skipped, place = entered
         plan = self.engine.plan(closed, step.active[skipped:], step.wanted)
-        outputs, visits = self.forward(plan, operands[skipped:], within)
+        outputs, visits = self.forward(plan, operands[skipped:], place)
         visit.inner = plan, visits
         return outputs
 
@@ -129,7 +137,8 @@ class Audit:
             cts = [known.pop(v, None) for v in equation.outvars]
             if all(ct is None for ct in cts):
                 continue
-            cts = [None if not jaxprs.is_inexact(v.aval) else self.engine.instantiate(ct, v.aval) for v, ct in zip(equation.outvars, cts, strict=True)]  # fmt: skip
+            pairs = zip(cts, jaxprs.output_avals(equation), strict=True)
+            cts = [self.engine.instantiate(ct, aval) if jaxprs.is_inexact(aval) else None for ct, aval in pairs]
             found = self._back(visit, cts)
             active = visit.step.active
             keys = [v if on else None for v, on in zip(equation.invars, active, strict=True)]
@@ -156,16 +165,22 @@ class Audit:
     def ask(self, visit: Visit, cts: list[Any]) -> list[Any]:
         """Hold one equation's rule against the automatic one; returns the automatic cotangents, by operand."""
         step = visit.step
-        self.audited += 1
-        if self.audited % 50 == 0:
+        self.asked.add(visit.identity())
+        if self.audited % 20 == 0:
             self.say(f"rules in place: {self.audited} equations")
         question = Question(step.equation, step.active, False, self.record.users_mode)
-        found = CHECKS.both(question, visit.operands, cts)
+        try:
+            found = CHECKS.both(question, visit.operands, cts)
+        except Exception as error:  # JAX refuses to differentiate it, or the user's code to be traced again
+            self.notes[f"{step.equation.primitive.name} at {visit.place.line} was not asked: {_first_line(error)}"] = (
+                None
+            )
+            return manual_cotangents(question, visit.operands, cts)
         for kind, cotangents in (("actual", cts), ("Gaussian", None)):
             if cotangents is None:
                 cotangents = self.gaussian(cts)
             answer = found if kind == "actual" else CHECKS.both(question, visit.operands, cotangents)
-            wrong = judge(question, visit.operands, cotangents, answer, kind, visit.within)
+            wrong = judge(question, visit.operands, cotangents, answer, kind, visit.place)
             self.note(visit, wrong)
             if wrong:
                 break
@@ -180,9 +195,7 @@ class Audit:
         """Hold a user's rule against the derivative of its primal definition."""
         question = Question(visit.step.equation, visit.step.active, True, self.record.users_mode)
         for kind, cotangents in (("actual", cts), ("Gaussian", self.gaussian(cts))):
-            wrong, replaced, note = judge_custom(
-                question, visit.operands, cotangents, kind, visit.within, self.intended
-            )
+            wrong, replaced, note = judge_custom(question, visit.operands, cotangents, kind, visit.place, self.intended)
             self.replaced.update(dict.fromkeys(replaced))
             self.notes.update(dict.fromkeys(note))
             self.note(visit, wrong)
@@ -191,10 +204,9 @@ class Audit:
 
     def note(self, visit: Visit, wrong: Sequence[EquationComparison]) -> None:
         """Keep what was found: of each rule the first, and how many equations of the program it is wrong at."""
-        where = id(visit.step.equation), re.sub(r"\[\d+\]", "", visit.within)
         for one in wrong:
             first, places = self.groups.setdefault((one.primitive, one.name, one.operand), (one, set()))
-            places.add(where)
+            places.add(visit.identity())
 
     def gaussian(self, cts: Sequence[Any]) -> list[Any]:
         """A Gaussian cotangent like each of these."""
@@ -208,16 +220,16 @@ class Audit:
         return jnp.asarray(numbers, ct.dtype)
 
 
-def _entered(equation: Any, operands: Sequence[Any], within: str) -> tuple[Any, int, str] | None:
+def _entered(equation: Any, operands: Sequence[Any], place: Place) -> tuple[Any, int, Place] | None:
     """The jaxpr to walk instead of this equation, how many operands it does not take, and where that is."""
     params, name = equation.params, equation.primitive.name
     if name in CALLS:
-        return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, within
+        return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, place
     if name == "cond" and jaxprs.branch_platforms(equation) is None:
         taken = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
-        return params["branches"][taken], 1, inside(within, f"cond[{taken}]")
+        return params["branches"][taken], 1, place.inside(f"cond[{taken}]")
     return None
 
 
-def inside(within: str, what: str) -> str:
-    return f"{within}/{what}" if within else what
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -59,7 +59,9 @@ def _zero(gradients: Any, usual: Any) -> Check:
     name = "a zero cotangent gives zeros"
     for path, leaf, own in _leaves(gradients, usual):
         if np.isfinite(own).all() and np.any(leaf):
-            reason = f"the gradient{path} of zero times the function has {np.count_nonzero(leaf)} elements that are not 0"
+            reason = (
+                f"the gradient{path} of zero times the function has {np.count_nonzero(leaf)} elements that are not 0"
+            )
             return Check(name, Verdict.FAIL, reason)
     return Check(name, Verdict.PASS)
 

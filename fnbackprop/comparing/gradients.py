@@ -12,15 +12,17 @@ from fnbackprop import trees
 
 from .audit import Audit
 from .contract import check_contract
+from .kinks import find_kinks
 from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
-from .program import Facts, Program, Record, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
+from .program import Facts, Program, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
 from .progress import Progress
 from .replay import reference_gradients
 from .verdict import Comparison, LeafComparison, Verdict
 from .witnesses import gradient_function, is_inexact, shaken
 
 NOISE_SAMPLES = 2
+ODD = (Verdict.KINK, Verdict.JUMP, Verdict.DOMAIN_EDGE, Verdict.UNBOUNDED, Verdict.NON_FINITE)
 
 
 def compare(
@@ -121,7 +123,11 @@ class _Comparing:
         allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
         self.say("the contract")
         contract = check_contract(
-            program, manual_function, (value, manual), plain, (max(floor, 4 * noise[0]), [max(floor, a) for a in allowed])
+            program,
+            manual_function,
+            (value, manual),
+            plain,
+            (max(floor, 4 * noise[0]), [max(floor, a) for a in allowed]),
         )
         numeric, leaves, intended = self._numeric(manual, automatic, leaves, allowed, audit)
         environment = ()
@@ -161,7 +167,9 @@ class _Comparing:
         references = self._references(jax.tree.leaves(automatic))
         sizes = _sizes(program)
         parts = zip(paths, jax.tree.leaves(manual), jax.tree.leaves(automatic), noise, references, strict=True)
-        leaves = (compare_leaf(path, ours, theirs, floor, moved, ref, sizes) for path, ours, theirs, moved, ref in parts)
+        leaves = (
+            compare_leaf(path, ours, theirs, floor, moved, ref, sizes) for path, ours, theirs, moved, ref in parts
+        )
         unused = unused_inputs(self.record)
         said = "unused: its gradient is exactly zero"
         return tuple(
@@ -206,6 +214,8 @@ class _Comparing:
             leaves=options["leaf_directions"],
         )  # fmt: skip
         self.notes += notes
+        if numeric.verdict in ODD or any(leaf.verdict is Verdict.NON_FINITE for leaf in leaves):
+            self.notes += find_kinks(self.record)
         if each:
             bounds = [math.nan if one is None else one.bound for one in each]
             leaves = tuple(dataclasses.replace(leaf, bound=b) for leaf, b in zip(leaves, bounds, strict=True))

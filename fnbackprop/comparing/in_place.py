@@ -50,7 +50,7 @@ class Question(NamedTuple):
 
 
 class Found(NamedTuple):
-    """One operand's cotangents from both sides; `stats`: (scale, |first - second|, |first|, |second|) over the scale."""
+    """One operand's cotangents from both sides; `stats`: scale, |first - second|, |first|, |second|."""
 
     first: Any
     second: Any
@@ -128,6 +128,13 @@ def _both(question: Question, operands: list[Any], cotangents: list[Any]) -> tup
     return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(firsts, seconds, strict=True)])
 
 
+def manual_cotangents(question: Question, operands: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """The operands' cotangents by our rule alone; None for those that are not active."""
+    moving = [operands[i] for i in question.targets]
+    found = iter(_pull(vjp, equation_function(question, operands), moving, cotangents))
+    return [next(found) if on else None for on in question.active]
+
+
 def _pull(transform: Callable, function: Callable, moving: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
     return list(transform(function, *moving)[1](list(cotangents)))
 
@@ -177,8 +184,7 @@ def in_float64(question: Question, operands: Sequence[Any], cotangents: Sequence
             firsts = _pulled_wide(jax.vjp, wide_function(question, operands, rule=True), moving, cotangents)
         elif question.equation.primitive.name not in HOLDING:
             firsts = _pulled_wide(vjp, function, moving, cotangents)
-        second_of = function if question.primal or firsts is not None else wide_function(question, operands, rule=True)
-        return firsts, _pulled_wide(jax.vjp, second_of, moving, cotangents)
+        return firsts, _pulled_wide(jax.vjp, function, moving, cotangents)
 
 
 def _pulled_wide(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
@@ -186,20 +192,24 @@ def _pulled_wide(transform: Callable, function: Callable, moving: list[Any], cot
     return [np.asarray(x) for x in found]
 
 
-def wide_function(question: Question, operands: Sequence[Any], rule: bool = False) -> Callable:
-    """The equation in float64 as a function of its active operands; with `rule`, a user's rule is kept, not its primal."""
+def wide_function(question: Question, operands: Sequence[Any], rule: bool = False, pinned: bool = True) -> Callable:
+    """The equation in float64 as a function of its active operands.
+
+    `rule`: a user's rule is kept, instead of its primal; `pinned`: decisions stay what they are at the operands.
+    """
     equation = question.equation
     name = equation.primitive.name
-    replay = Replay(question.users_mode)
+    replay = Replay(question.users_mode, pinned)
 
     def function(*moving):
         if name not in HOLDING:
             highs = [x if not jaxprs.is_inexact(jaxprs.aval_of(x)) else wide_array(x) for x in operands]
             return _floating(equation, bind_wide(equation, _filled(question, highs, moving)))
-        pairs = [(x, wide_array(x) if jaxprs.is_inexact(jaxprs.aval_of(x)) else None) for x in operands]
+        pairs = list(map(replay.pair, operands))
         for position, high in zip(question.targets, moving, strict=True):
-            pairs[position] = operands[position], high
-        outputs = replay.equation(equation, pairs) if rule else replay.call(equation, pairs)
+            pairs[position] = pairs[position][0], high
+        primal = question.primal and not rule
+        outputs = replay.call(equation, pairs) if primal else replay.equation(equation, pairs)
         return _floating(equation, [high for _, high in outputs])
 
     return function

@@ -21,8 +21,26 @@ LENGTHS = 4e-6 * 2.0 ** -np.arange(5)  # of steps in float64, relative to the op
 LUCK = 1e-6  # how often a right rule may be accused because the automatic one was lucky in its rounding
 
 
+class Place(NamedTuple):
+    """Where an equation stands.
+
+    Attributes:
+      line: its own in the user's code; of what a library's function holds, that of the call.
+      within: the loops and branches around it, like "scan[12]/cond[1]".
+    """
+
+    line: str = ""
+    within: str = ""
+
+    def at(self, equation: Any) -> "Place":
+        return Place(jaxprs.source_line(equation) or self.line, self.within)
+
+    def inside(self, what: str) -> "Place":
+        return Place(self.line, f"{self.within}/{what}" if self.within else what)
+
+
 def judge(
-    question: Question, operands: Sequence[Any], cts: Sequence[Any], found: Sequence[Found], kind: str, within: str
+    question: Question, operands: Sequence[Any], cts: Sequence[Any], found: Sequence[Found], kind: str, place: Place
 ) -> list[EquationComparison]:
     """The operands whose manual cotangent is wrong; empty if the rule is right."""
     floor, wrong = None, []
@@ -47,7 +65,7 @@ def judge(
         said = _cotangent_hypothesis(question, operands, cts, found, i, 10 * floor)
         if said is None and np.isfinite(ours).all() and np.isfinite(theirs).all():
             said = explain(ours, theirs, noise, sizes_of(question.equation, question.targets[i]))
-        wrong.append(_comparison(question, i, kind, within, reason, ours, theirs, floor, said, agrees))
+        wrong.append(_comparison(question, i, kind, place, reason, ours, theirs, floor, said, agrees))
     return wrong
 
 
@@ -122,10 +140,10 @@ class Opinion(NamedTuple):
 
 
 def judge_custom(
-    question: Question, operands: Sequence[Any], cts: Sequence[Any], kind: str, within: str, intended: Sequence[str]
+    question: Question, operands: Sequence[Any], cts: Sequence[Any], kind: str, place: Place, intended: Sequence[str]
 ) -> tuple[list[EquationComparison], list[str], list[str]]:
     """A user's rule against the derivative of its primal: (what is wrong, what is replaced on purpose, notes)."""
-    name, where = users_name(question.equation), jaxprs.source_line(question.equation)
+    name, where = users_name(question.equation), place.line
     try:
         found = CHECKS.both(question, operands, cts)
     except Exception as error:
@@ -154,7 +172,7 @@ def judge_custom(
         said = explain(ours, theirs, noise, sizes_of(question.equation, question.targets[i]))
         said = said or _cotangent_hypothesis(question, operands, cts, found, i, 10 * floor)
         text = "the rule is not the derivative of its primal"
-        wrong.append(_comparison(question, i, kind, within, text, ours, theirs, floor, said, agrees))
+        wrong.append(_comparison(question, i, kind, place, text, ours, theirs, floor, said, agrees))
     return wrong, [], []
 
 
@@ -183,7 +201,7 @@ def differences(
 
 
 def _differences(question, operands, cts, i, centre, ours, theirs) -> Opinion:
-    function, cts = wide_function(question, operands), list(map(wide, cts))
+    function, cts = wide_function(question, operands, pinned=False), list(map(wide, cts))
     moving = [wide(operands[j]) for j in question.targets]
     numbers = np.random.default_rng(0).standard_normal((2, *centre.shape))
     direction = numbers[0] + 1j * numbers[1] if np.iscomplexobj(centre) else numbers[0]
@@ -211,7 +229,7 @@ def _differences(question, operands, cts, i, centre, ours, theirs) -> Opinion:
 # ---------------------------------------------------------------- in words
 
 
-def _comparison(question, i, kind, within, reason, ours, theirs, floor, said, agrees) -> EquationComparison:
+def _comparison(question, i, kind, place, reason, ours, theirs, floor, said, agrees) -> EquationComparison:
     equation, position = question.equation, question.targets[i]
     with np.errstate(invalid="ignore", over="ignore"):
         error, ratio = over(array_norm(ours - theirs), array_norm(theirs)), over(array_norm(ours), array_norm(theirs))
@@ -219,7 +237,7 @@ def _comparison(question, i, kind, within, reason, ours, theirs, floor, said, ag
     if agrees.reason:
         reason = f"{reason}; {agrees.reason}"
     return EquationComparison(
-        primitive=equation.primitive.name, name=name, where=jaxprs.source_line(equation), within=within,
+        primitive=equation.primitive.name, name=name, where=place.line, within=place.within,
         operand=position, cotangent=kind, verdict=Verdict.FAIL, reason=reason, error=error, allowed=floor,
         ratio=ratio, hypothesis=said, numeric=agrees.who,
     )  # fmt: skip

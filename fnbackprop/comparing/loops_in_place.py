@@ -33,12 +33,12 @@ def scan(audit: Any, visit: Any, cts: list[Any]) -> list[Any]:
     for step in steps:
         at = [None if ct is None else ct[step] for ct in (*carry_cts, *cts[groups.carry :])]
         body = [*consts, *(c[step] for c in carries), *(x[step] for x in xs)]
-        _walk_body(audit, plan, body, at, visit.within, f"scan[{step}]")
+        _walk_body(audit, plan, body, at, visit.place.inside(f"scan[{step}]"))
     return [ct if on else None for ct, on in zip(found, visit.step.active, strict=True)]
 
 
-def _walk_body(audit: Any, plan: Any, operands: list[Any], cts: list[Any], within: str, what: str) -> None:
-    _, visits = audit.forward(plan, operands, f"{within}/{what}" if within else what)
+def _walk_body(audit: Any, plan: Any, operands: list[Any], cts: list[Any], place: Any) -> None:
+    _, visits = audit.forward(plan, operands, place)
     audit.backward(plan, visits, cts)
 
 
@@ -119,11 +119,12 @@ def while_(audit: Any, visit: Any, cts: list[Any]) -> list[Any]:
     for step in reversed(range(len(states))):
         at = [*consts, *states[step]]
         if step in steps:
-            _walk_body(audit, plan, at, dcarry, visit.within, f"while[{step}]")
+            _walk_body(audit, plan, at, dcarry, visit.place.inside(f"while[{step}]"))
         found = pull(at, dcarry)
         dconsts = [new if old is None else old + new for old, new in zip(dconsts, found, strict=False)]
         dcarry = found[len(consts) :]
-    return [None] * first + [ct if on else None for ct, on in zip([*dconsts, *dcarry], visit.step.active[first:], strict=True)]  # fmt: skip
+    pairs = zip([*dconsts, *dcarry], visit.step.active[first:], strict=True)
+    return [None] * first + [ct if on else None for ct, on in pairs]
 
 
 LOOPS = {"scan": scan, "while": while_}

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .arrays import array_norm, wide
@@ -101,7 +100,7 @@ class Witness:
         with jax.enable_x64(self.wide or self.record.users_mode):
             highs = [wide(self.record.operands[i]) for i in self.active] if self.wide else []
             values = np.asarray(self.compiled(self.record.operands, highs, moving, every), np.float64)
-        largest = float(np.max(np.abs(values[: 2 * count + 1])))
+        largest = float(np.nanmax(np.abs(values[: 2 * count + 1]), initial=0.0))
         here, ahead, behind = values[0], values[1 : count + 1], values[count + 1 : 2 * count + 1]
         slopes = Slopes(lengths, here, ahead, behind, 4 * self.roundoff * largest)
         return Along(slopes, values[2 * count + 1 :], *(product(g, direction) for g in (manual, automatic)))
@@ -171,11 +170,12 @@ class Judged(NamedTuple):
 
 def _judge(found: list[Along], size: float, own: float, matters: float) -> Judged:
     """The verdict of all directions; `own` is the rounding of the gradient along a direction."""
-    rounding = max(a.slopes.rounding for a in found)
+    rounding = np.nanmax([a.slopes.rounding for a in found] + [0.0])
     central = np.stack([a.slopes.central for a in found])
     lengths = found[0].slopes.lengths
     chosen, spread = best_step(central, lengths, rounding)
-    size = max(size, rounding / lengths[0])
+    steep = np.abs(central[:, chosen])
+    size = max(size, np.max(steep, where=np.isfinite(steep), initial=0.0), rounding / lengths[0]) or 1.0
     allowed = (spread + 4 * own) / size
     sides = ([a.manual for a in found], [a.automatic for a in found])
     worst = [max(abs(c - by) for c, by in zip(central[:, chosen], side, strict=True)) / size for side in sides]

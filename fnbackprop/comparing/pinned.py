@@ -33,7 +33,7 @@ def _abs(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> lis
     ((x, xh),) = operands
     if jnp.iscomplexobj(x):
         return [(outputs[0], lax.abs(xh))]
-    return [(outputs[0], xh * lax.convert_element_type(lax.sign(x), xh.dtype))]
+    return [(outputs[0], jnp.where(x >= 0, xh, -xh))]
 
 
 def _clamp(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:

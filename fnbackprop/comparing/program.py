@@ -101,7 +101,9 @@ def record(program: Program) -> Record:
 def unused_inputs(recorded: Record) -> set[int]:
     """The positions of the operands that no equation reads and that are no output."""
     jaxpr = recorded.closed.jaxpr
-    read = {v for e in jaxpr.eqns for v in e.invars if jaxprs.is_var(v)} | {v for v in jaxpr.outvars if jaxprs.is_var(v)}
+    read = {v for e in jaxpr.eqns for v in e.invars if jaxprs.is_var(v)} | {
+        v for v in jaxpr.outvars if jaxprs.is_var(v)
+    }
     return {i for i, v in enumerate(jaxpr.invars) if v not in read}
 
 

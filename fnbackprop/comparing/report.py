@@ -1,13 +1,15 @@
-"""A comparison as text: a headline, a table of at most 80 columns, and what there is to say below it."""
+"""A comparison as text: what is wrong and where, a table of at most 80 columns, and what there is to say below it."""
 
 import io
+import math
 import textwrap
 from typing import Any
 
-from .verdict import SEVERITY, Comparison, LeafComparison, Verdict
+from .verdict import SEVERITY, Comparison, EquationComparison, Hypothesis, LeafComparison, Verdict
 
 WIDTH = 80
 MOST_ROWS = 40
+MOST_TOLD = 4  # leaves and equations told of in full
 COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.NON_FINITE: "bold red"}
 
 
@@ -28,10 +30,70 @@ def renderable(comparison: Comparison) -> Any:
 
     counted = f"{len(comparison.leaves)} {'leaf' if len(comparison.leaves) == 1 else 'leaves'}"
     kinds = ", ".join(dict.fromkeys(leaf.dtype for leaf in comparison.leaves)) or "none"
-    said = f"  {comparison.name}: {counted} ({kinds}), manual against automatic"
+    said = f"  {comparison.name}: {counted} ({kinds}), {comparison.sides[0]} against {comparison.sides[1]}"
     headline = Text.assemble(_coloured(comparison.verdict), said)
-    lines = [*comparison.problems, *notes(comparison), comparison.tolerance]
-    return Group(headline, table(comparison), Text("\n".join(map(_wrapped, lines)), no_wrap=True, overflow="ignore"))
+    parts = [headline, *map(_lines, findings(comparison)), table(comparison)]
+    return Group(*parts, _lines([*comparison.problems, *notes(comparison), comparison.tolerance]))
+
+
+# ---------------------------------------------------------------- what is wrong
+
+
+def findings(comparison: Comparison) -> list[list[str]]:
+    """A paragraph for each wrong leaf, and for each wrong rule; empty if nothing is wrong."""
+    wrong = [leaf for leaf in comparison.leaves if leaf.verdict is Verdict.FAIL and math.isfinite(leaf.error)]
+    paragraphs = [_of_leaf(leaf, comparison) for leaf in wrong[:MOST_TOLD]]
+    if len(wrong) > MOST_TOLD:
+        paragraphs.append([f"... and {len(wrong) - MOST_TOLD} more leaves are wrong"])
+    for i, equation in enumerate(comparison.equations[:MOST_TOLD]):
+        paragraphs.append(_of_equation(equation, comparison, "first" if i == 0 else "then"))
+    if len(comparison.equations) > MOST_TOLD:
+        paragraphs.append([f"... and {len(comparison.equations) - MOST_TOLD} more rules are wrong"])
+    return paragraphs
+
+
+def _of_leaf(leaf: LeafComparison, comparison: Comparison) -> list[str]:
+    times = leaf.error / leaf.noise if leaf.noise > 0 else math.inf
+    noise = f" = {times:.1e} x noise" if math.isfinite(times) else ""
+    numbers = f"rel {leaf.error:.1e}  ratio {leaf.ratio:.4g}  cos {leaf.cosine:.4f}"
+    first = f"FAIL  {leaf.path}  ({_shape(leaf, True)})  {numbers}{noise}"
+    lines = [first, f"  ulps: median {leaf.ulps[0]:.3g}, largest {leaf.ulps[1]:.3g}; {leaf.reason}"]
+    if leaf.hypothesis is not None:
+        lines.append(f"  likely cause: {_cause(leaf.hypothesis, comparison)}")
+    return lines
+
+
+def _of_equation(equation: EquationComparison, comparison: Comparison, which: str) -> list[str]:
+    inside = f" in {equation.within}" if equation.within else ""
+    ours, theirs = comparison.sides
+    lines = [f"{which} wrong equation: {equation.primitive}  {equation.where}{inside}"]
+    if math.isfinite(equation.error):
+        lines.append(
+            f"  {equation.name}, operand {equation.operand}: {ours} is {equation.error:.1e} off {theirs}, allowed "
+            f"{equation.allowed:.1e}, with the {equation.cotangent} cotangent"
+        )
+    else:
+        lines.append(f"  {equation.name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
+    lines.append(f"  {equation.reason}")
+    if equation.hypothesis is not None:
+        lines.append(f"  likely cause: {_cause(equation.hypothesis, comparison)}")
+    if equation.numeric:
+        lines.append(f"  differences of this equation agree with {equation.numeric}")
+    if comparison.audited:
+        lines.append(f"  {equation.count} of {comparison.audited} equations are wrong by this rule")
+    return lines
+
+
+def _cause(hypothesis: Hypothesis, comparison: Comparison) -> str:
+    """In words, with the names of the two sides."""
+    said = hypothesis.text
+    for name, side in zip(("manual", "automatic"), comparison.sides, strict=True):
+        said = said.replace(name, side)
+    residual = f" (residual {hypothesis.residual:.0e})" if math.isfinite(hypothesis.residual) else ""
+    return f"{said}{residual}"
+
+
+# ---------------------------------------------------------------- the table
 
 
 def table(comparison: Comparison) -> Any:
@@ -56,26 +118,66 @@ def shown_leaves(comparison: Comparison) -> list[LeafComparison]:
     return [leaf for leaf in comparison.leaves if id(leaf) in kept]
 
 
+# ---------------------------------------------------------------- below the table
+
+
 def notes(comparison: Comparison) -> list[str]:
-    """What the table cannot hold: reasons, the rows left out, the numeric witness."""
+    """What the table cannot hold: reasons, the rows left out, the other witnesses and levels."""
     shown = shown_leaves(comparison)
-    lines = [f"{leaf.path}: {leaf.reason}" for leaf in (comparison.value, *shown) if leaf.reason]
+    told = [leaf for leaf in (comparison.value, *shown) if leaf.reason and not _told(leaf)]
+    lines = [f"{leaf.path}: {leaf.reason}" for leaf in told]
     hidden = len(comparison.leaves) - len(shown)
     if hidden:
         lines.append(f"... and {hidden} more leaves, none of them worse than these; to_json() has all")
+    if comparison.audited and not comparison.equations:
+        lines.append(f"rules PASS: {comparison.audited} equations in place, with actual and Gaussian cotangents")
+    lines += _numeric(comparison)
+    for level, checks in (("contract", comparison.contract), ("environment", comparison.environment)):
+        bad = [check for check in checks if check.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
+        lines += [f"{level} {check.verdict}: {check.name}: {check.reason}" for check in bad]
+        if checks and not bad:
+            lines.append(f"{level} PASS: {', '.join(c.name for c in checks if c.verdict is Verdict.PASS)}")
+        lines += [f"{level} SKIPPED: {c.name}: {c.reason}" for c in checks if c.verdict is Verdict.SKIPPED]
+    return [*lines, *(f"intended: {line}" for line in comparison.intended), *comparison.notes]
+
+
+def _numeric(comparison: Comparison) -> list[str]:
     numeric = comparison.numeric
-    if numeric is not None:
+    if numeric is None:
+        return []
+    ours, theirs = comparison.sides
+    rate = f"; the Taylor remainder falls as h^{numeric.rate:.2f}" if math.isfinite(numeric.rate) else ""
+    lines = [
+        f"numeric {numeric.verdict}: in {numeric.directions} directions (seed {comparison.seed}) {ours} is off by "
+        f"{numeric.manual:.1e}, {theirs} by {numeric.automatic:.1e}, allowed {numeric.allowed:.1e}{rate}"
+    ]
+    lines += [numeric.reason] if numeric.reason else []
+    bounds = [leaf.bound for leaf in comparison.leaves if math.isfinite(leaf.bound)]
+    if bounds and numeric.verdict is Verdict.PASS:
         lines.append(
-            f"numeric {numeric.verdict}: in {numeric.directions} directions (seed {comparison.seed}) manual is off by "
-            f"{numeric.manual:.1e}, automatic by {numeric.automatic:.1e}, allowed {numeric.allowed:.1e}"
+            f"relative error of {'the leaf' if len(bounds) == 1 else f'each of {len(bounds)} leaves'} <= "
+            f"{max(bounds):.1e} (95 %, by one direction of its own)"
         )
-        lines += [numeric.reason] if numeric.reason else []
     return lines
+
+
+def _told(leaf: LeafComparison) -> bool:
+    """Whether the leaf has a paragraph of its own."""
+    return leaf.verdict is Verdict.FAIL and math.isfinite(leaf.error)
+
+
+def _lines(lines: list[str]) -> Any:
+    from rich.text import Text
+
+    return Text("\n".join(map(_wrapped, lines)), no_wrap=True, overflow="ignore")
 
 
 def _wrapped(line: str) -> str:
     """Broken at spaces alone, so that a file's path stays whole."""
-    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line, WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent, drop_whitespace=True
+    )
 
 
 def _share(leaf: LeafComparison) -> float:

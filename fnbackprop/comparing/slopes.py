@@ -55,7 +55,7 @@ def shape_of(slopes: Slopes, threshold: float) -> tuple[Verdict, str]:
         if ahead.all() != behind.all() and not (behind if ahead.all() else ahead).any():
             return Verdict.DOMAIN_EDGE, "the function is finite on one side of this point alone"
         if not (ahead.all() and behind.all()):
-            return Verdict.NON_FINITE, "the function is not finite near this point"
+            return Verdict.DOMAIN_EDGE, "the function is finite at this point, but not on both sides of it"
         noise = SIGNIFICANT * slopes.rounding / slopes.lengths
         gap = slopes.right - slopes.left
         matters = np.abs(gap[-1]) > max(noise[-1], threshold)
