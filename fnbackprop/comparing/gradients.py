@@ -122,19 +122,16 @@ class _Comparing:
         plain = audit.value if audit else jax.jit(program.function)(program.inputs, program.others)
         allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
         self.say("the contract")
-        contract = check_contract(
-            program,
-            manual_function,
-            (value, manual),
-            plain,
-            (max(floor, 4 * noise[0]), [max(floor, a) for a in allowed]),
-        )
+        pairs = zip(leaves, allowed, strict=True)
+        bounds = [max(floor, bound) for leaf, bound in pairs if leaf.verdict is not Verdict.SKIPPED]
+        floors = max(floor, 4 * noise[0]), bounds
+        contract = check_contract(program, manual_function, (value, manual), plain, floors)
         numeric, leaves, intended = self._numeric(manual, automatic, leaves, allowed, audit)
         environment = ()
         if options["environment"]:
             from .environment import check_environment
 
-            environment = check_environment(program, self.record, manual, [max(floor, a) for a in allowed], self.say)
+            environment = check_environment(program, self.record, manual, bounds, self.say)
         if self.refused:
             leaves = tuple(_by_differences_alone(leaf, numeric) for leaf in leaves)
         parts = {"contract": contract, "environment": environment, "intended": tuple(intended)}

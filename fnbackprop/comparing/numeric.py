@@ -71,7 +71,7 @@ class Witness:
 
         def values(operands, highs, directions, lengths):
             def at(length):
-                return value(operands, [x + d * length for x, d in zip(highs, directions, strict=True)])
+                return value(operands, [x + d * length.astype(d.dtype) for x, d in zip(highs, directions, strict=True)])
 
             return jax.lax.map(at, lengths)
 
@@ -84,7 +84,7 @@ class Witness:
         def at(length):
             moved = list(operands)
             for i, d in zip(self.active, directions, strict=True):
-                moved[i] = moved[i] + (d * length).astype(moved[i].dtype)
+                moved[i] = moved[i] + (d * length.astype(d.dtype)).astype(moved[i].dtype)
             return self.program.function(jax.tree.unflatten(tree, moved[:count]), moved[count:])
 
         return jax.lax.map(at, lengths.astype(np.float32))

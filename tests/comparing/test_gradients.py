@@ -10,7 +10,7 @@ import pytest
 
 from fnbackprop.comparing import witnesses
 from fnbackprop.comparing.gradients import compare, measured_noise
-from fnbackprop.comparing.program import facts_of, make_program
+from fnbackprop.comparing.program import facts_of, make_program, record
 from fnbackprop.comparing.verdict import GradientMismatch, Verdict
 
 
@@ -74,28 +74,31 @@ def test_numeric_witness_stands_kinks(seed):
 
 
 @pytest.mark.parametrize(
-    "leaf, change",
+    "leaf, change, cause",
     [
-        ("w", lambda g: 2 * g),
-        ("w", lambda g: -g),
-        ("w", lambda g: g.T),
-        ("w", lambda g: g * (1 + 1e-4)),
-        ("w", lambda g: g[::-1]),
-        ("v", lambda g: g / 16),
-        ("v", lambda g: jnp.roll(g, 1)),
-        ("v", lambda g: jnp.zeros_like(g)),
-        ("b", lambda g: g.at[3].add(1e-3 * g[3])),
-        ("b", lambda g: jnp.mean(g) * jnp.ones_like(g)),
+        ("w", lambda g: 2 * g, "a factor 1/2 is missing: manual = 2 x automatic"),
+        ("w", lambda g: -g, "the sign is turned"),
+        ("w", lambda g: g.T, "transposed"),
+        ("w", lambda g: g * (1 + 1e-4), "a factor is wrong: manual = 1 x automatic"),
+        ("w", lambda g: g[::-1], "reversed along axis 0"),
+        ("v", lambda g: g / 16, "mean for sum, axis 0 of the data: manual = 0.0625 x automatic"),
+        ("v", lambda g: jnp.roll(g, 1), "roll +1 along axis 0"),
+        ("v", lambda g: jnp.zeros_like(g), "manual is zero: this path is detached, or its cotangent is dropped"),
+        ("b", lambda g: g.at[3].add(1e-3 * g[3]), "wrong only at 3 of axis 0"),
+        ("b", lambda g: jnp.mean(g) * jnp.ones_like(g), "the mean over axis 0 everywhere"),
     ],
     ids="scale sign transpose slight flip mean roll zero one-element flat".split(),
 )
 @pytest.mark.parametrize("size", [1.0, 1e-12, 1e12])
-def test_a_planted_error_fails_at_its_leaf(monkeypatch, leaf, change, size):
+def test_a_planted_error_fails_at_its_leaf(monkeypatch, leaf, change, cause, size):
     plant(monkeypatch, changed(leaf, change))
-    result = compare(lambda *args: size * network(*args), *arguments(), directions=0)
+    result = compare(lambda *args: size * network(*args), *arguments(), directions=0, rules=False)
     assert not result.ok and result.verdict is Verdict.FAIL
-    assert {found.path for found in result.leaves if found.verdict is Verdict.FAIL} == {leaf}
-    with pytest.raises(AssertionError, match=rf"(?s)^FAIL  <lambda>.*FAIL +{leaf} .*\n{leaf}: worst element at \["):
+    (found,) = (found for found in result.leaves if found.verdict is Verdict.FAIL)
+    assert found.path == leaf and found.hypothesis.text == cause
+    with pytest.raises(
+        AssertionError, match=rf"(?s)^FAIL  <lambda>.*\nFAIL  {leaf}  \(f32\[.*worst\s+element\s+at\s+\["
+    ):
         result.require()
 
 
@@ -125,13 +128,17 @@ def test_a_wrong_custom_rule_fails_though_both_backwards_use_it(float64):
     result = compare(lambda x: jnp.sum(wrong_square(jnp.sin(x))), jnp.arange(1.0, 9.0), float64=float64)
     assert [leaf.verdict for leaf in result.leaves] == [Verdict.PASS]
     assert result.verdict is Verdict.FAIL and result.numeric.verdict is Verdict.FAIL
-    assert "agree with neither: a custom rule is wrong" in str(result)
+    assert "agree with neither: a rule is wrong" in str(result)
+    (wrong,) = result.equations
+    assert (wrong.name, wrong.primitive, wrong.numeric) == ("wrong_square", "custom_vjp_call", "automatic")
+    assert wrong.hypothesis.text == "a factor 2 is missing: manual = 0.5 x automatic"
+    assert result.first_difference is wrong and "test_gradients.py" in wrong.where
 
 
 def test_a_stopped_gradient_is_named():
     result = compare(lambda x: jnp.sum(jax.lax.stop_gradient(x) * x), jnp.arange(1.0, 9.0))
-    assert not result.ok
-    assert re.search(r"gradients are\s+stopped\s+at\s+\S*test_gradients.py:\d+", str(result))
+    assert result.ok and result.numeric.automatic < result.numeric.allowed
+    assert re.search(r"intended: the gradient is stopped at\s+\S*test_gradients.py:\d+", str(result))
 
 
 def test_nan_never_equals_nan():
@@ -179,8 +186,8 @@ def test_nothing_compared_is_not_ok():
 def test_unused_and_empty_leaves_pass_with_a_note():
     params = {"empty": jnp.zeros((0, 3)), "unused": jnp.ones((2,)), "used": jnp.ones((2,))}
     result = compare(lambda params: jnp.sum(jnp.sin(params["used"])), params)
-    assert [leaf.reason for leaf in result.leaves] == ["no elements", "both are exactly zero", ""]
-    assert result.ok and "unused: both are exactly zero" in str(result)
+    assert [leaf.reason for leaf in result.leaves] == ["no elements", "unused: its gradient is exactly zero", ""]
+    assert result.ok and "unused: unused: its gradient is exactly zero" in str(result)
 
 
 def test_a_gradient_that_is_all_rounding_is_noise_limited():
@@ -224,16 +231,16 @@ def test_noise_sees_conditioning():
 
     program = make_program(cancelling, (jnp.linspace(1.0, 2.0, 30),), 0, None)
     function = witnesses.gradient_function(program, "automatic")
-    reference = function(program.inputs, program.others)
-    noise = measured_noise(program, facts_of(program), function, reference)
+    reference = function(program.inputs, program.others, np.float32(1))
+    noise = measured_noise(program, facts_of(record(program)), function, reference)
     assert 1e-5 < noise[1] < 1e-2
 
 
 def test_json_holds_everything(monkeypatch):
     plant(monkeypatch, changed("w", lambda g: g * jnp.nan))
     read = json.loads(compare(network, *arguments(), seed=5).to_json())
-    assert (read["verdict"], read["ok"], read["seed"]) == ("NON-FINITE", False, 5)
-    assert [leaf["verdict"] for leaf in read["leaves"]] == ["PASS", "PASS", "NON-FINITE"]
+    assert (read["verdict"], read["ok"], read["seed"]) == ("FAIL", False, 5)
+    assert [leaf["verdict"] for leaf in read["leaves"]] == ["PASS", "PASS", "FAIL"]
     assert read["leaves"][2]["error"] is None and read["leaves"][0]["shape"] == [6]
 
 

@@ -6,26 +6,42 @@ import pytest
 
 from fnbackprop.comparing.numeric import (
     STEPS,
+    Witness,
     best_step,
-    differences,
     direction_scales,
     gaussian_direction,
     gradient_size,
     numeric_step,
 )
-from fnbackprop.comparing.program import make_program
+from fnbackprop.comparing.program import make_program, record
 
 
-def test_differences_of_a_cubic_are_exact_but_for_the_cube(x64):
+def witness(fun, *args, **options):
+    program = make_program(fun, args, 0, None)
+    return program, Witness(program, record(program), **options)
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_differences_of_a_cubic(low):
     x = jnp.array([1.0, 2.0])
-    program = make_program(lambda x: jnp.sum(x**3), (x,), 0, None)
+    program, differences = witness(lambda x: jnp.sum(x**3), x, low=low)
     gradient = (3 * x**2,)
-    (found,) = differences(program, gradient, gradient, 1e-3, [0])
+    found = differences.along(gradient, gradient, 0)
     (direction,) = gaussian_direction(program.inputs, direction_scales(program.inputs), 0)
-    np.testing.assert_allclose(found.manual, np.sum(3 * x**2 * direction), rtol=1e-12)
-    remainder = np.sum(direction**3) * (1e-3 * np.array(STEPS)) ** 2
-    np.testing.assert_allclose(found.slopes - found.manual, remainder, rtol=1e-3)
-    np.testing.assert_allclose(found.value, 9, rtol=0.1)
+    slope = np.sum(3 * np.asarray(x) ** 2 * direction)
+    np.testing.assert_allclose([found.manual, found.automatic], slope, rtol=1e-6)
+    np.testing.assert_allclose(found.slopes.central, slope, rtol=1e-3 if low else 1e-9)
+    np.testing.assert_allclose(found.slopes.here, 9, rtol=1e-6)
+    np.testing.assert_allclose(found.slopes.lengths, numeric_step("float32" if low else "float64") * np.array(STEPS))
+
+
+def test_one_leaf_alone_moves_alone():
+    _, differences = witness(lambda p: jnp.sum(p["a"]) + 10.0 * jnp.sum(p["b"]), {"a": jnp.ones(3), "b": jnp.ones(3)})
+    gradient = ({"a": jnp.ones(3), "b": jnp.full((3,), 10.0)},)
+    both, first = (differences.along(gradient, gradient, 0, leaf) for leaf in (None, 0))
+    second = differences.along(gradient, gradient, 0, 1)
+    np.testing.assert_allclose(first.manual + second.manual, both.manual, rtol=1e-12)
+    np.testing.assert_allclose(first.slopes.central, first.manual, rtol=1e-8)
 
 
 def test_each_leaf_moves_by_its_own_size():
@@ -39,24 +55,25 @@ def test_each_leaf_moves_by_its_own_size():
     np.testing.assert_allclose([scales[0], scales[2]], [1e6, 1e-6], rtol=1e-6)
     assert 1e5 < scales[3] < 1e6
     huge, none, tiny, _ = gaussian_direction(inputs, scales, 1)
-    assert none is None and huge.dtype == np.float32
+    assert none is None and huge.dtype == np.float64
     np.testing.assert_allclose([np.std(huge) / 1e6, np.std(tiny) / 1e-6], [1, 1], rtol=0.1)
     assert direction_scales([jnp.zeros((2,))]) == [1.0]
 
 
 def test_gradient_size_is_the_spread_of_the_derivative():
-    x = jnp.linspace(1.0, 2.0, 50)
+    x = np.linspace(1.0, 2.0, 50)
     program = make_program(lambda x: jnp.sum(x**2), (x,), 0, None)
-    found = differences(program, (2 * x,), (2 * x,), 1e-3, range(200))
-    np.testing.assert_allclose(np.std([d.manual for d in found]), gradient_size(program, (2 * x,)), rtol=0.15)
+    scales = direction_scales(program.inputs)
+    slopes = [np.sum(2 * x * gaussian_direction(program.inputs, scales, seed)[0]) for seed in range(200)]
+    np.testing.assert_allclose(np.std(slopes), gradient_size(program, (2 * x,)), rtol=0.15)
 
 
 def test_best_step_takes_the_flat_part():
-    truth = np.array([[1.0], [2.0]])
-    smooth = truth + np.array(STEPS) ** 2  # error 4 at the widest step
-    chosen, allowed = best_step(smooth, noise=1e-9)
+    truth, lengths = np.array([[1.0], [2.0]]), np.array(STEPS)
+    smooth = truth + lengths**2  # error 4 at the widest step
+    chosen, allowed = best_step(smooth, lengths, 1e-9)
     assert chosen == len(STEPS) - 2 and np.max(np.abs(smooth[:, chosen] - truth[:, 0])) < allowed < 1
-    chosen, _ = best_step(smooth, noise=10.0)
+    chosen, _ = best_step(smooth, lengths, 10.0)
     assert chosen <= 2
 
 

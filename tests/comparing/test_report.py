@@ -29,13 +29,15 @@ def test_text_fits_eighty_columns(path):
 def test_text_has_headline_rows_and_witnesses():
     lines = str(comparison([leaf("w"), leaf("b", 2.0, Verdict.FAIL)])).splitlines()
     assert lines[0] == "FAIL  loss: 2 leaves (float32), manual against automatic"
-    assert [line.split()[:2] for line in lines[1:5]] == [
+    assert lines[1] == "FAIL  b  (f32[512,2048])  rel 2.0e+00  ratio 1  cos 1.0000 = 1.0e+07 x noise"
+    assert lines[2].startswith("  ulps: median")
+    assert [line.split()[:2] for line in lines[3:7]] == [
         ["leaf", "shape"],
         ["PASS", "(value)"],
         ["PASS", "w"],
         ["FAIL", "b"],
     ]
-    assert lines[5].startswith("numeric PASS: in 4 directions (seed 3) manual is off by 1.0e-04")
+    assert lines[7].startswith("numeric PASS: in 4 directions (seed 3) manual is off by 1.0e-04")
     assert lines[-1] == "allowed: what rounding explains"
 
 

@@ -19,7 +19,7 @@ def test_both_backwards_differentiate(backward):
 @pytest.mark.parametrize("backward", ["manual", "automatic"])
 def test_gradient_function_gives_one_gradient_for_each_input(backward):
     program = make_program(lambda a, n, b: jnp.sum(a * b**n), (jnp.arange(3.0), 2, jnp.ones((3,))), (2, 0), None)
-    _, (db, da) = gradient_function(program, backward)(program.inputs, program.others)
+    _, (db, da) = gradient_function(program, backward)(program.inputs, program.others, np.float32(1))
     np.testing.assert_allclose(da, [1, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(db, [0, 2, 4], rtol=1e-6)
 
