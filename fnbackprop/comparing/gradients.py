@@ -48,7 +48,7 @@ def compare(
     indices and random numbers as they were. Allowed is the largest of 4 (u sqrt(n) + u), where u is the unit roundoff
     of the coarsest dtype in the program and n the number of terms in its longest sum; of 3 times the automatic
     gradient's own distance from the reference; and of 4 times how far it moves when the last bit of every input
-    changes. There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that
+    changes (2 times beside a reference). There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that
     the mathematics is compared and not the shortcuts of a device.
 
     Beside that, every equation's rule, and every rule of a `custom_vjp` or `custom_jvp`, is held against the automatic
@@ -282,5 +282,5 @@ def _in_words(facts: Facts) -> str:
     floor = rounding_floor(facts.dtype, facts.terms)
     return (
         f"allowed: 4 (u sqrt(n) + u) = {floor:.1e} with u = 2^-{bits} ({facts.dtype}) and n = {facts.terms} terms in "
-        f"the longest sum; or 3 to 4 times the automatic gradient's own noise, where a leaf has more"
+        f"the longest sum; or 2 to 4 times the automatic gradient's own noise, where a leaf has more"
     )
