@@ -143,7 +143,7 @@ class _Comparing:
     def _comparison(self, value, leaves, numeric, problems, **parts) -> Comparison:
         return Comparison(
             name=self.program.name, value=value, leaves=leaves, numeric=numeric, problems=problems,
-            tolerance=_in_words(self.facts), seed=self.options["seed"], notes=tuple(self.notes), **parts,
+            tolerance=tolerance_in_words(self.facts), seed=self.options["seed"], notes=tuple(self.notes), **parts,
         )  # fmt: skip
 
     def _automatic(self, value: Any, manual: Any) -> tuple[Any, Any, list[float]]:
@@ -160,7 +160,7 @@ class _Comparing:
 
     def _leaves(self, manual: Any, automatic: Any, noise: list[float], floor: float) -> tuple[LeafComparison, ...]:
         program = self.program
-        paths = [path for i, tree in zip(program.argnums, automatic, strict=True) for path in _paths(program, i, tree)]
+        paths = leaf_paths(program, automatic)
         references = self._references(jax.tree.leaves(automatic))
         sizes = _sizes(program)
         parts = zip(paths, jax.tree.leaves(manual), jax.tree.leaves(automatic), noise, references, strict=True)
@@ -269,6 +269,11 @@ def _sizes(program: Program) -> dict[int, str]:
     return sizes
 
 
+def leaf_paths(program: Program, gradients: Any) -> list[str]:
+    """The path of every leaf of the gradients, a tree for each of the program's inputs."""
+    return [path for i, tree in zip(program.argnums, gradients, strict=True) for path in _paths(program, i, tree)]
+
+
 def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
     """The leaves' paths, with the argument's position in front where it is needed to know which is meant."""
     paths = [path for path, _ in trees.leaves_with_paths(tree)]
@@ -277,7 +282,7 @@ def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
     return ["/".join(filter(None, (f"args[{argnum}]", path))) for path in paths]
 
 
-def _in_words(facts: Facts) -> str:
+def tolerance_in_words(facts: Facts) -> str:
     bits = round(-math.log2(unit_roundoff(facts.dtype)))
     floor = rounding_floor(facts.dtype, facts.terms)
     return (
