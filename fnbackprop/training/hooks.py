@@ -35,4 +35,4 @@ class Evaluation(Hook):
         every = self._experiment.evaluate_every
         if updates == self._stop or (every is not None and updates % every == 0):
             self._recorder.flush()
-            self._recorder.evaluated(updates, self._experiment.evaluate(state.params))
+            self._recorder.evaluated(updates, self._experiment.evaluate(state.averaged))

@@ -1,20 +1,24 @@
 """The loop around the step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .gradient_check import GradientCheck
 from .hooks import Evaluation, Hook
+from .mesh import leads, make_mesh
 from .recorder import Recorder
-from .state import TrainState, initial_state, own_buffers
-from .step import Update, make_update
+from .sharding import Layout, make_layout
+from .state import TrainState, adopted_state, initial_state
+from .step import Update, compiled, make_update
 
 
 def train(
@@ -25,6 +29,8 @@ def train(
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
     progress: bool = True,
+    compare_every: int = 100,
+    mesh: str | Mapping[str, int] | Mesh | None = None,
 ) -> TrainState:
     """Train, and return the state after the last step.
 
@@ -33,35 +39,43 @@ def train(
 
     Args:
       experiment: what to train.
-      backward: "manual" (this package's backward pass) or "automatic" (`jax.value_and_grad`).
+      backward: "manual" (this package's backward pass), "automatic" (`jax.value_and_grad`), or "both": the manual one,
+        compared with the automatic one every `compare_every` steps.
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state; by default, from the initial one of the experiment's seed.
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl` and `curves.png`.
         A new run replaces an earlier one of the same name. None writes nothing.
       progress: whether to print how it goes.
+      compare_every: steps between two comparisons of `backward="both"`.
+      mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
+        one device. Under several processes the mesh spans all their devices, and process 0 alone prints and writes.
 
     Raises:
       ExperimentError: the experiment's functions do not fit together.
       NonFiniteLoss: the loss became NaN or infinite.
+      GradientMismatch: the manual and the automatic gradient are not the same.
     """
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
             f"train takes an Experiment, not {experiment!r}; for a file: train(experiment(Config()))."
         )
     stop = experiment.steps if steps is None else steps
-    folder = None if directory is None else Path(directory) / experiment.name
-    state = initial_state(experiment) if state is None else own_buffers(state)
-    update = jax.jit(make_update(experiment, backward), donate_argnums=0)
+    folder = None if directory is None or not leads() else Path(directory) / experiment.name
+    layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
+    state = initial_state(experiment, layout) if state is None else adopted_state(state, layout)
+    update = compiled(make_update(experiment, "manual" if backward == "both" else backward, layout), layout)
     with ExitStack() as cleanup:
         recorder = cleanup.enter_context(
-            Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress)
+            Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress and leads())
         )
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
         hooks = make_hooks(experiment, stop, recorder)
+        if backward == "both":
+            hooks.append(GradientCheck(experiment, compare_every, layout))
         for hook in hooks:
             cleanup.callback(hook.close)
         started = time.monotonic()
-        state = run_steps(experiment.batch, update, state, stop, recorder, hooks)
+        state = run_steps(placed_batches(experiment, layout), update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
 
@@ -69,6 +83,11 @@ def train(
 def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
     """What happens beside the steps, in this order: a checkpoint comes after the evaluation of the same step."""
     return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
+
+
+def placed_batches(experiment: Experiment, layout: Layout | None) -> Callable[[int], Any]:
+    """`batch(step)` on the devices of the layout; without one, as it comes."""
+    return experiment.batch if layout is None else lambda step: layout.place(experiment.batch(step))
 
 
 def run_steps(
