@@ -25,8 +25,14 @@ ENTRY = "experiment"  # the function that an experiment file must hold
 class TrainOptions:
     """What `train` takes beside the experiment's own options: keywords of `training.loop.train`."""
 
-    backward: Literal["manual", "automatic"] = "manual"
-    """Who does the backward pass: this package, or jax.grad."""
+    backward: Literal["manual", "automatic", "both"] = "manual"
+    """Who does the backward pass: this package, or jax.grad; both: this package, compared with jax.grad now and then."""
+    compare_every: int = 100
+    """Steps between two comparisons of --backward both."""
+    mesh: str | None = None
+    """The devices to train on, data=4,model=2 for instance; what lies where is the experiment's sharding."""
+    distributed: bool = False
+    """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
     directory: Path = Path("runs")
     """Where the run's folder is made."""
 
@@ -73,7 +79,8 @@ class CommandError(Exception):
 def train_command(experiment: Experiment, options: TrainOptions) -> int:
     from fnbackprop.training.loop import train
 
-    train(experiment, **vars(options))
+    keywords = {name: value for name, value in vars(options).items() if name != "distributed"}
+    train(experiment, **keywords)
     return 0
 
 
@@ -167,6 +174,10 @@ def run_command(
     parsed = _parse(config_type(experiment), command.options if command else None, list(argv[named:]), title, about)
     if command is None:
         return default(parsed.config) or 0
+    if isinstance(parsed.options, TrainOptions):
+        from fnbackprop.training.mesh import join_processes
+
+        join_processes(parsed.options.distributed)  # before the experiment makes its first array
     made = experiment(parsed.config)
     if not isinstance(made, Experiment):
         raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
@@ -178,13 +189,14 @@ def run_command(
 def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
     from fnbackprop.backprop.registry import MissingRule
+    from fnbackprop.comparing.verdict import GradientMismatch
 
     try:
         return action()
     except CommandError as error:
         print(f"fnbackprop: {error}", file=sys.stderr)
         return error.status
-    except (ExperimentError, FloatingPointError, MissingRule) as error:
+    except (ExperimentError, FloatingPointError, GradientMismatch, MissingRule) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -48,7 +48,7 @@ def train(
       progress: whether to print how it goes.
       compare_every: steps between two comparisons of `backward="both"`.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
-        one device. Under several processes the mesh spans all their devices, and process 0 alone prints and writes.
+        one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
 
     Raises:
       ExperimentError: the experiment's functions do not fit together.
@@ -61,6 +61,8 @@ def train(
         )
     stop = experiment.steps if steps is None else steps
     folder = None if directory is None or not leads() else Path(directory) / experiment.name
+    if mesh is None and jax.process_count() > 1:
+        mesh = {"data": -1}
     layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
     state = initial_state(experiment, layout) if state is None else adopted_state(state, layout)
     update = compiled(make_update(experiment, "manual" if backward == "both" else backward, layout), layout)
