@@ -26,7 +26,7 @@ class TrainOptions:
     """What `train` takes beside the experiment's own options: keywords of `training.loop.train`."""
 
     backward: Literal["manual", "automatic", "both"] = "manual"
-    """Who does the backward pass: this package, or jax.grad; both: this package, compared with jax.grad now and then."""
+    """Who does the backward pass: this package, or jax.grad; both: this package, and jax.grad compares now and then."""
     compare_every: int = 100
     """Steps between two comparisons of --backward both."""
     mesh: str | None = None

@@ -128,7 +128,7 @@ def test_help_names_commands_options_and_their_meaning(file, capsys):
     printed = capsys.readouterr().out
     for text in (
         "A line through points.",
-        "--backward {manual,automatic}",
+        "--backward {manual,automatic,both}",
         "Who does the backward pass",
         "--steps INT",
     ):

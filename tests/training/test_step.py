@@ -94,11 +94,17 @@ def test_a_step_that_overflows_changes_nothing_but_the_loss_scale():
 
 
 def test_everything_at_once_is_compiled_once():
-    options = Optimizer(learning_rate=0.05, warmup=2, weight_decay=0.01)
+    def loss(params, batch, key):
+        return noisy_regression().loss({"w": jnp.stack(params["w"])}, batch, key)
+
     experiment = noisy_regression(
-        optimizer=options.build(20), accumulate=2, precision="float16", ema=0.9, init=lambda key: {"w": [0.1, 0.2, 0.3]},
-        loss=lambda p, batch, key: noisy_regression().loss({"w": jnp.stack(p["w"])}, batch, key),
-    )  # fmt: skip
+        init=lambda key: {"w": [0.1, 0.2, 0.3]},  # weakly typed leaves
+        loss=loss,
+        optimizer=Optimizer(learning_rate=0.05, warmup=2, weight_decay=0.01).build(20),
+        accumulate=2,
+        precision="float16",
+        ema=0.9,
+    )
     update, state = compiled(make_update(experiment)), initial_state(experiment)
     for step in range(4):
         state, metrics = update(state, experiment.batch(step))
