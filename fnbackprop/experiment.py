@@ -46,8 +46,8 @@ class Experiment:
         given; None keeps none.
       sharding: what lies where when a run is given a mesh. "data": parameters on every device, batches split over the
         mesh axis "data"; "fsdp": parameters split over it too; "tensor": `models.transformer` split over "model";
-        "replicate": everything on every device. Or a dict from path patterns ("qkv/w", "blocks/*/up/b") to
-        `PartitionSpec`s, or a function `(path, shape, mesh) -> PartitionSpec`.
+        "fsdp+tensor": over both; "replicate": everything on every device. Or a dict from path patterns ("qkv/w",
+        "blocks/*/up/b") to `PartitionSpec`s, or a function `(path, shape, mesh) -> PartitionSpec`.
       config: the dataclass that the experiment was made from, for what is written about a run; the command line fills
         it in.
 

@@ -36,15 +36,25 @@ def replicate(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 def fsdp(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """Split over "data" along the longest axis that divides; what has none (a small bias) is on every device."""
-    size = mesh.shape["data"]
-    longest = max((axis for axis in range(len(shape)) if shape[axis] % size == 0), key=shape.__getitem__, default=None)
-    return P() if longest is None or not shape[longest] else P(*[None] * longest, "data")
+    return _along_the_longest_axis(P(*[None] * len(shape)), shape, mesh)
 
 
 def tensor(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """`models.transformer` split over "model": heads and MLP features, and the vocabulary."""
     found = next((axes for pattern, axes in TENSOR.items() if trees.matches(path, pattern)), ())
     return P(*[None] * (len(shape) - len(found)), *found)
+
+
+def fsdp_tensor(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """As tensor, and what that leaves whole also split over "data"."""
+    return _along_the_longest_axis(tensor(path, shape, mesh), shape, mesh)
+
+
+def _along_the_longest_axis(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The spec with "data" at the longest of the axes that are still whole and that divide, if there is one."""
+    whole = [i for i, entry in enumerate(spec) if entry is None and shape[i] and shape[i] % mesh.shape["data"] == 0]
+    longest = max(whole, key=shape.__getitem__, default=None)
+    return P(*("data" if i == longest else entry for i, entry in enumerate(spec)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ PRESETS = {
     "data": Preset(replicate),
     "fsdp": Preset(fsdp, needs=("data",)),
     "tensor": Preset(tensor, needs=("model",)),
+    "fsdp+tensor": Preset(fsdp_tensor, needs=("data", "model")),
 }
 
 
@@ -109,11 +120,13 @@ class Layout:
       mesh: the devices.
       state: a TrainState with a NamedSharding for every leaf.
       batch_axis: the mesh axis over which the examples of a batch are split; None for none.
+      accumulate: into how many microbatches they are split first.
     """
 
     mesh: Mesh
     state: Any
     batch_axis: str | None
+    accumulate: int = 1
 
     @property
     def replicated(self) -> NamedSharding:
@@ -130,10 +143,11 @@ class Layout:
     def _place(self, path: str, leaf: Any) -> jax.Array:
         shape = np.shape(leaf)
         count = self.mesh.shape[self.batch_axis] if self.batch_axis and shape else 1
-        if shape and shape[0] % count:
+        if shape and shape[0] % (count * self.accumulate):
+            micro = f" in {self.accumulate} microbatches" if self.accumulate > 1 else ""
             raise ExperimentError(
-                f"the batch's {path or 'array'} has {shape[0]} examples, which the mesh {axes_of(self.mesh)} cannot "
-                f"split evenly over {self.batch_axis}={count}."
+                f"the batch's {path or 'array'} has {shape[0]} examples, which cannot be split evenly{micro} over "
+                f"{self.batch_axis}={count} of the mesh {axes_of(self.mesh)}."
             )
         sharding = NamedSharding(self.mesh, P(self.batch_axis)) if count > 1 else self.replicated
         if jax.process_count() == 1:
@@ -146,17 +160,38 @@ def make_layout(experiment: Experiment, mesh: Mesh) -> Layout:
     """The layout of a run on this mesh.
 
     Raises:
-      ExperimentError: the rule names an axis that the mesh has not, or splits an axis that is not divisible.
+      ExperimentError: the rule names an axis that the mesh has not, or splits an axis that is not divisible; or nothing
+        is split over an axis of the mesh, or a pattern is that of no parameter.
     """
     preset = preset_of(experiment.sharding, mesh)
     state = jax.eval_shape(lambda: initial_state(experiment))
-    specs = {
-        path: checked_spec(path, np.shape(leaf), preset.rule(path, np.shape(leaf), mesh), mesh)
-        for path, leaf in trees.leaves_with_paths(state.params)
-    }
     shapes = {path: np.shape(leaf) for path, leaf in trees.leaves_with_paths(state.params)}
-    layout = trees.map_with_paths(lambda path, leaf: NamedSharding(mesh, _spec(path, leaf, specs, shapes)), state)
-    return Layout(mesh, layout, "data" if preset.splits_batches and "data" in mesh.shape else None)
+    specs = {path: checked_spec(path, shape, preset.rule(path, shape, mesh), mesh) for path, shape in shapes.items()}
+    batch_axis = "data" if preset.splits_batches and "data" in mesh.shape else None
+    _require_use(experiment.sharding, mesh, specs, batch_axis)
+    where = trees.map_with_paths(lambda path, leaf: NamedSharding(mesh, _spec(path, leaf, specs, shapes)), state)
+    return Layout(mesh, where, batch_axis, experiment.accumulate)
+
+
+def _require_use(sharding: Any, mesh: Mesh, specs: dict[str, P], batch_axis: str | None) -> None:
+    """Raise ExperimentError for what was surely meant to do something and does not."""
+    if sharding == "replicate":
+        return
+    for pattern in sharding if isinstance(sharding, Mapping) else ():
+        if not any(trees.matches(path, pattern) for path in specs):
+            raise ExperimentError(f"sharding: no parameter matches {pattern!r}; they are {', '.join(specs)}.")
+    used = {name for spec in specs.values() for group in _names(spec) for name in group} | {batch_axis}
+    for axis, size in mesh.shape.items():
+        if axis not in used and size > 1:
+            raise ExperimentError(
+                f"nothing is split over {axis}={size} of the mesh {axes_of(mesh)} by sharding {sharding!r}, so its "
+                "devices would all do the same."
+            )
+
+
+def _names(spec: P) -> list[tuple[str, ...]]:
+    """The mesh axes over which each axis of an array is split."""
+    return [entry if isinstance(entry, tuple) else (entry,) * (entry is not None) for entry in spec]
 
 
 def _spec(path: str, leaf: Any, specs: dict[str, P], shapes: dict[str, tuple[int, ...]]) -> P:
@@ -177,11 +212,10 @@ def checked_spec(path: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> P:
         raise ExperimentError(f"{where} must be a jax.sharding.PartitionSpec.")
     if len(spec) > len(shape):
         raise ExperimentError(f"{where} is for {len(spec)} axes, but it has {len(shape)}.")
-    names = [entry if isinstance(entry, tuple) else (entry,) * (entry is not None) for entry in spec]
-    for name in (name for group in names for name in group):
+    for name in (name for group in _names(spec) for name in group):
         if name not in mesh.shape:
             raise ExperimentError(f"{where} names an axis {name!r}, but the mesh has {axes_of(mesh)}.")
-    for axis, group in enumerate(names):
+    for axis, group in enumerate(_names(spec)):
         count = math.prod(mesh.shape[name] for name in group)
         if shape[axis] % count:
             raise ExperimentError(f"{where}: axis {axis} of {shape[axis]} cannot be split evenly over {count} devices.")

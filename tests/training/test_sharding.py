@@ -48,10 +48,14 @@ def test_presets_of_the_transformer():
         assert set(tensor[f"{where}blocks/down/b"]) <= {None} and set(tensor[f"{where}norm/scale"]) <= {None}
     assert tensor["step"] == tensor["key"] == tensor["opt_state/1/count"] == P()
 
-    fsdp = specs_of(gpt(sharding="fsdp"), "data=4,model=2")
+    fsdp = specs_of(gpt(sharding="fsdp"), "data=4")
     assert fsdp["params/blocks/qkv/w"] == P(None, None, "data") == fsdp["opt_state/1/nu/blocks/qkv/w"]
-    assert fsdp["params/token/w"] == P("data") and fsdp["params/position/w"] == P(None, "data")
+    assert fsdp["params/token/w"] == P("data", None) and fsdp["params/position/w"] == P(None, "data")
     assert set(specs_of(gpt(sharding="data"), "data=8").values()) == {P()}
+
+    both = specs_of(gpt(sharding="fsdp+tensor"), "data=4,model=2")
+    assert both["params/blocks/qkv/w"] == P(None, "data", "model") and both["params/token/w"] == P("model", "data")
+    assert both["params/norm/scale"] == P("data") and both["params/blocks/up/b"] == P(None, "model")
 
 
 def test_a_mapping_and_a_function_are_rules_too():
@@ -59,6 +63,7 @@ def test_a_mapping_and_a_function_are_rules_too():
     found = specs_of(gpt(sharding=patterns), "data=2,model=2")
     assert found["params/blocks/up/w"] == P(None, "model") and found["params/token/w"] == P("data")
     assert found["params/norm/bias"] == P()
+    assert specs_of(gpt(sharding="replicate"), "whatever=8")["params/token/w"] == P()
 
     def rule(path, shape, mesh):
         return P(("data", "model")) if path == "token/w" and mesh.size == 4 else P()
@@ -69,12 +74,14 @@ def test_a_mapping_and_a_function_are_rules_too():
 @pytest.mark.parametrize(
     "sharding, mesh, message",
     [
-        ("zero3", "data=8", "one of replicate, data, fsdp, tensor, a dict .* not 'zero3'"),
+        ("zero3", "data=8", "one of replicate, data, fsdp, tensor, fsdp.tensor, a dict .* not 'zero3'"),
         ("fsdp", "model=8", "'fsdp' needs a mesh axis 'data', but the mesh has model=8"),
         ("tensor", "data=8", "'tensor' needs a mesh axis 'model'"),
         ("tensor", "model=3", r"blocks/down/w \[2, 32, 8\]: .* axis 1 of 32 cannot be split evenly over 3 devices"),
         ({"qkv/w": P("rows")}, "data=8", r"blocks/qkv/w .* names an axis 'rows', but the mesh has data=8"),
         ({"norm/scale": P(None, "data")}, "data=8", r"norm/scale \[8\]: .* is for 2 axes, but it has 1"),
+        ("data", "date=8", "nothing is split over date=8 of the mesh date=8 by sharding 'data'"),
+        ({"qvk/w": P()}, "data=8", "no parameter matches 'qvk/w'; they are blocks/down/b, .*, token/w"),
         ({"norm/scale": "data"}, "data=8", "must be a jax.sharding.PartitionSpec"),
     ],
 )
@@ -85,10 +92,10 @@ def test_errors(sharding, mesh, message):
 
 def test_a_batch_that_cannot_be_split():
     layout = make_layout(gpt(), make_mesh("data=8"))
-    with pytest.raises(
-        ExperimentError, match="batch's x/0 has 6 examples, which the mesh data=8 cannot split .* data=8"
-    ):
+    with pytest.raises(ExperimentError, match="batch's x/0 has 6 examples, .* evenly over data=8 of the mesh data=8"):
         layout.place({"x": [np.zeros((6, 2))]})
+    with pytest.raises(ExperimentError, match="array has 24 examples, .* evenly in 2 microbatches over data=8"):
+        make_layout(gpt(accumulate=2), make_mesh("data=8")).place(np.zeros(24))
     placed = layout.place({"x": np.arange(16), "scale": 0.5})
     assert placed["x"].sharding.spec == P("data") and placed["scale"].sharding.spec == P()
     np.testing.assert_array_equal(placed["x"], np.arange(16))
@@ -132,7 +139,7 @@ LOW = {"precision": "bfloat16", "optimizer": optax.sgd(0.5)}
     [
         ("data", "data=8", SEVERAL, 1e-4),
         ("fsdp", "data=4", SEVERAL, 1e-4),
-        ("tensor", "data=4,model=2", SEVERAL, 1e-4),
+        ("fsdp+tensor", "data=4,model=2", SEVERAL, 1e-4),
         ("tensor", "data=2,model=2", LOW, 3e-2),
     ],
 )
