@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -12,8 +12,11 @@ import numpy as np
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .hooks import Evaluation, Hook
+from .kept_batch import BatchKeeper
 from .recorder import Recorder
-from .state import TrainState, initial_state, own_buffers
+from .resuming import Start, begin, settings_of
+from .saving import Policy, Saving
+from .state import TrainState
 from .step import Update, make_update
 
 
@@ -25,24 +28,45 @@ def train(
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
     progress: bool = True,
+    checkpoint_every: int | None = None,
+    keep: int | None = 3,
+    best: str | None = None,
+    best_mode: Literal["max", "min"] = "max",
+    resume: bool = False,
+    overwrite: bool = False,
+    new_config: bool = False,
 ) -> TrainState:
     """Train, and return the state after the last step.
 
     Everything is a function of `(seed, step)`: training to step 20 gives the same state whether it is done at once or
-    by going on from the state of step 10.
+    by going on from the state of step 10, in memory or from a checkpoint.
+
+    Ctrl-C and SIGTERM end the run after the step, with a checkpoint; so does an error between two steps. A second
+    Ctrl-C ends at once.
 
     Args:
       experiment: what to train.
       backward: "manual" (this package's backward pass) or "automatic" (`jax.value_and_grad`).
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state; by default, from the initial one of the experiment's seed.
-      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl` and `curves.png`.
-        A new run replaces an earlier one of the same name. None writes nothing.
+      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
+        `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
       progress: whether to print how it goes.
+      checkpoint_every: steps between two checkpoints; the last step has one too. None: every ten minutes.
+      keep: how many of the last checkpoints are kept; None keeps all.
+      best: also keep the checkpoint that is best by this metric of `evaluate`; every evaluation that is the best so
+        far writes one.
+      best_mode: whether the highest ("max") or the lowest ("min") is best.
+      resume: go on from the last checkpoint that is whole; begin anew if there is none.
+      overwrite: begin anew, even if that throws away the checkpoints of an earlier run.
+      new_config: resume even if the experiment's config, its seed or the options have changed.
 
     Raises:
       ExperimentError: the experiment's functions do not fit together.
       NonFiniteLoss: the loss became NaN or infinite.
+      CheckpointError: the run's folder has checkpoints and neither `resume` nor `overwrite` is given; or none of them
+        is whole; or they are of another experiment. Nothing has been changed then. Or the last one cannot be written.
+      RunError: the metrics cannot be written.
     """
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
@@ -50,16 +74,21 @@ def train(
         )
     stop = experiment.steps if steps is None else steps
     folder = None if directory is None else Path(directory) / experiment.name
-    state = initial_state(experiment) if state is None else own_buffers(state)
+    settings = settings_of(experiment, backward=backward)
+    policy = Policy(checkpoint_every, keep, best, best_mode)
+    state, notes = begin(experiment, folder, settings, Start(state, resume, overwrite, new_config))
     update = jax.jit(make_update(experiment, backward), donate_argnums=0)
     with ExitStack() as cleanup:
-        recorder = cleanup.enter_context(
-            Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress)
-        )
+        first = int(state.step)
+        recorder = cleanup.enter_context(Recorder(experiment.name, folder, start=first, stop=stop, progress=progress))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
         hooks = make_hooks(experiment, stop, recorder)
+        if folder is not None:
+            hooks += [BatchKeeper(experiment, folder), Saving(folder, settings, recorder, policy, first, stop)]
         for hook in hooks:
-            cleanup.callback(hook.close)
+            cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
+        for note in notes:
+            recorder.say(note)
         started = time.monotonic()
         state = run_steps(experiment.batch, update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
@@ -67,7 +96,7 @@ def train(
 
 
 def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
-    """What happens beside the steps, in this order: a checkpoint comes after the evaluation of the same step."""
+    """What happens beside the steps, in this order; what follows is the checkpoint."""
     return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
 
 
