@@ -35,6 +35,32 @@ class TrainOptions:
     """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
     directory: Path = Path("runs")
     """Where the run's folder is made."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; None: ten minutes."""
+    keep: int | None = 3
+    """How many of the last checkpoints are kept."""
+    best: str | None = None
+    """Keep the best checkpoint too, by this metric of the evaluation."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether the highest or the lowest is best."""
+    resume: bool = False
+    """Go on from the last checkpoint that is whole, if there is one."""
+    overwrite: bool = False
+    """Begin anew, and throw away the checkpoints of an earlier run."""
+    new_config: bool = False
+    """Resume with other options than the run began with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayOptions:
+    """What `replay` takes beside the experiment's own options: keywords of `training.replaying.replay`."""
+
+    step: int | None = None
+    """Which step; by default the last whose loss was not finite."""
+    directory: Path = Path("runs")
+    """Where the run's folder is."""
+    backward: Literal["manual", "automatic"] = "manual"
+    """Who does the backward pass: this package, or jax.grad."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +110,13 @@ def train_command(experiment: Experiment, options: TrainOptions) -> int:
     return 0
 
 
+def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
+    from fnbackprop.training.replaying import replay
+
+    print(replay(experiment, **vars(options)))
+    return 0
+
+
 def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     import rich
 
@@ -109,6 +142,7 @@ def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]
 
 COMMANDS = {
     "train": Command(train_command, TrainOptions, "train, and write metrics and curves to runs/<name>/"),
+    "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
     "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
 }
 
@@ -190,13 +224,14 @@ def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
     from fnbackprop.backprop.registry import MissingRule
     from fnbackprop.comparing.verdict import GradientMismatch
+    from fnbackprop.training.recorder import RunError
 
     try:
         return action()
     except CommandError as error:
         print(f"fnbackprop: {error}", file=sys.stderr)
         return error.status
-    except (ExperimentError, FloatingPointError, GradientMismatch, MissingRule) as error:
+    except (ExperimentError, FloatingPointError, GradientMismatch, MissingRule, RunError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

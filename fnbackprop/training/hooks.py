@@ -21,8 +21,8 @@ class Hook:
     def after_step(self, updates: int, state: TrainState) -> None:
         """Called when so many updates have been made (the device may still be busy with the last)."""
 
-    def close(self) -> None:
-        """Called once at the end of the run, however it ended; the hooks are closed in reverse order."""
+    def close(self, error: BaseException | None) -> None:
+        """Called once at the end of the run, with what ended it too early, if anything did; the last hook first."""
 
 
 class Evaluation(Hook):
