@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,3 +46,60 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("localhost", 0))
         return found.getsockname()[1]
+
+
+# ---------------------------------------------------------------- four processes, one of them killed
+
+STEPS = 120
+
+
+def main(folder: Path) -> None:
+    """A run of 4 processes loses one; 2 go on, lose one too, and 1 ends it: the run is as one that lost none."""
+    from tests.training.test_processes import FILE
+
+    (folder / "regression.py").write_text(FILE)
+    train = ["train", "regression.py", "--mesh", "data=4", "--steps", str(STEPS), "--checkpoint-every", "10"]
+    whole = finish(start(1, [*train, "--directory", "whole"], devices_each=4, folder=folder), 300)
+    print(f"undisturbed, 1 process: {describe(whole)}")
+    for count, until in ((4, 30), (2, 70)):
+        processes = start(count, [*train, "--resume"], devices_each=4 // count, folder=folder)
+        step = wait_for_checkpoint(folder / "runs/regression", until)
+        processes[-1].kill()
+        print(f"{count} processes, one killed after the checkpoint of step {step}: {describe(finish(processes, 300))}")
+    print(f"1 process goes on: {describe(finish(start(1, [*train, '--resume'], 4, folder), 300))}")
+    distance, rows = largest_distance(folder / "whole/regression", folder / "runs/regression")
+    print(f"{rows} records in both runs; the largest relative distance of a number is {distance:.1e}")
+    sys.exit(0 if distance < 1e-4 and rows >= STEPS else 1)
+
+
+def wait_for_checkpoint(run: Path, step: int) -> int:
+    """Wait until there is a finished checkpoint of this step or a later one; returns its step."""
+    from fnbackprop.training.checkpoint import list_checkpoints
+
+    for _ in range(3000):
+        found = [checkpoint.step for checkpoint in list_checkpoints(run) if checkpoint.finished]
+        if found and found[-1] >= step:
+            return found[-1]
+        time.sleep(0.1)
+    raise TimeoutError(f"{run} has no checkpoint of step {step} after 300 s")
+
+
+def describe(found: list[tuple[int, str, str]]) -> str:
+    """The statuses, and the last line that was printed."""
+    lines = [line for _, out, err in found for line in (out or err).splitlines()]
+    return f"statuses {[status for status, _, _ in found]}, {lines[-1] if lines else 'silent'}"
+
+
+def largest_distance(one: Path, other: Path) -> tuple[float, int]:
+    """Of two runs' metrics: the largest relative distance, and how many records they have. Both must be complete."""
+    from fnbackprop.training.metrics import read_metrics
+
+    records = read_metrics(one), read_metrics(other)
+    assert [record.keys() for record in records[0]] == [record.keys() for record in records[1]]
+    pairs = ((a[name], b[name]) for a, b in zip(*records, strict=True) for name in a)
+    return max(abs(a - b) / max(abs(a), 1e-30) for a, b in pairs), len(records[0])
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        main(Path(folder))
