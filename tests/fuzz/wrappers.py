@@ -70,7 +70,7 @@ WRAPPERS = [
     ),
     Wrapper(
         "jax.vmap({N}, axis_name='i')({0}, {1})",
-        "def {N}(a, b):\n    return {F}(a - lax.pmean(a, 'i'), b) + lax.ppermute(a, 'i', [(0, 1), (1, 0)])",
+        "def {N}(a, b):\n    return {F}(a - lax.pmean(a, 'i'), b) + lax.psum(jnp.sin(a), 'i')",
         (True, True),
     ),
     Wrapper(
@@ -81,11 +81,6 @@ WRAPPERS = [
     Wrapper(
         "{N}({0}, {1})",
         "def {N}(a, b):\n    r = jax.new_ref(a)\n    r[...] = {F}(r[...], b)\n    r[...] += a\n    return r[...]",
-    ),
-    Wrapper(
-        "jax.vmap({N})({0}, {1})",
-        "{N} = jax.custom_batching.sequential_vmap(lambda a, b: {F}(a, b))",
-        (True, True),
     ),
     Wrapper(
         "lax.scan(jax.checkpoint({N}), ({0}, {0}), {1})[0][1]",
