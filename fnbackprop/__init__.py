@@ -21,6 +21,11 @@ _LATER = {
     "train": "training.loop",
     "TrainState": "training.state",
     "NonFiniteLoss": "training.recorder",
+    "RunError": "training.recorder",
+    "CheckpointError": "training.checkpoint",
+    "load_checkpoint": "training.resuming",
+    "replay": "training.replaying",
+    "Replay": "training.replaying",
     "read_metrics": "training.metrics",
     "run": "cli",
 }
