@@ -130,12 +130,12 @@ def where_they_part(ours: list[Entry], theirs: list[Entry], allowed: float) -> t
             return (found,)
     agreed = "the end"
     for one, two in reversed(pairs):
-        for what in ("cotangents", "given"):
-            found = _apart(one, two, what, allowed, f"; from {agreed} on they agree")
-            if found:
-                return (found,)
+        found = _apart(one, two, "cotangents", allowed, f"; from {agreed} on they agree")
+        if found:
+            return (found,)
         agreed = one.line
-    return ()
+    found = (_apart(one, two, "given", allowed, "") for one, two in pairs)  # the nearest to the inputs tells most
+    return tuple(filter(None, found))[:1]
 
 
 def _apart(one: Entry, two: Entry, what: str, allowed: float, context: str) -> EquationComparison | None:
