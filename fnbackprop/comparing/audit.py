@@ -106,7 +106,7 @@ class Audit:
             step = plan.steps.get(index)
             with jaxprs.source_of(equation):
                 if step is None:
-                    outputs = CHECKS.values(equation, values)
+                    outputs = self.evaluate(equation, values)
                 else:
                     visit = Visit(step, values, around)
                     outputs = self._visit(visit)
@@ -114,11 +114,19 @@ class Audit:
             env.update(zip(equation.outvars, outputs, strict=True))
         return [jaxprs.read_array(env, atom) for atom in jaxpr.outvars], visits
 
+    def evaluate(self, equation: Any, values: list[Any]) -> Sequence[Any]:
+        """One equation's outputs."""
+        return CHECKS.values(equation, values)
+
+    def walks_loop(self, name: str) -> bool:
+        """Whether a primitive is a loop whose body is walked."""
+        return name in loops_in_place.LOOPS
+
     def _visit(self, visit: Visit) -> Sequence[Any]:
         equation, operands, step = visit.step.equation, visit.operands, visit.step
         entered = _entered(equation, operands, visit.place)
         if entered is None:
-            return CHECKS.values(equation, operands)
+            return self.evaluate(equation, operands)
         closed, skipped, place = entered
         plan = self.engine.plan(closed, step.active[skipped:], step.wanted)
         outputs, visits = self.forward(plan, operands[skipped:], place)
@@ -154,11 +162,32 @@ class Audit:
             if self.thorough:
                 self.ask(visit, [ct for ct in cts if ct is not None])
             return found
-        if name in loops_in_place.LOOPS:
+        if self.walks_loop(name):
             if self.thorough:
                 self.ask(visit, [ct for ct in cts if ct is not None])
             return loops_in_place.LOOPS[name](self, visit, cts)
+        if name == "shard_map":
+            return self._shards(visit, cts)
         return self.ask(visit, [ct for ct in cts if ct is not None])
+
+    def _shards(self, visit: Visit, cts: list[Any]) -> list[Any]:
+        """A `shard_map` as a whole; if it is wrong, or has rules of the user's, its body as well."""
+        from .shards_in_place import look_inside
+
+        before = dict(self.groups)
+        found = self.ask(visit, [ct for ct in cts if ct is not None])
+        body = jaxprs.close(visit.step.equation.params["jaxpr"]).jaxpr
+        if before.keys() == self.groups.keys() and not holds(body, CUSTOM):
+            return found
+        try:
+            inner = look_inside(self, visit, cts)
+        except Exception as error:  # what stands in a region may refuse to be traced in parts
+            self.notes[f"the shard_map at {visit.place.line} was asked as a whole only: {_first_line(error)}"] = None
+            return found
+        if inner:  # the whole is wrong because of these
+            self.groups = before
+            self.note(visit, inner)
+        return found
 
     # ------------------------------------------------------------ one equation
 
@@ -225,10 +254,20 @@ def _entered(equation: Any, operands: Sequence[Any], place: Place) -> tuple[Any,
     params, name = equation.params, equation.primitive.name
     if name in CALLS:
         return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, place
-    if name == "cond" and jaxprs.branch_platforms(equation) is None:
+    known = not any(isinstance(x, jaxprs.Tracer) for x in operands[:1])
+    if name == "cond" and known and jaxprs.branch_platforms(equation) is None:
         taken = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
         return params["branches"][taken], 1, place.inside(f"cond[{taken}]")
     return None
+
+
+def holds(jaxpr: Any, names: Sequence[str]) -> bool:
+    """Whether one of these primitives stands anywhere in a jaxpr."""
+    return any(
+        e.primitive.name in names
+        or any(holds(getattr(inner, "jaxpr", inner), names) for inner in jaxprs.inner_jaxprs(e))
+        for e in jaxpr.eqns
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -70,6 +70,13 @@ def _candidates(manual: np.ndarray, reference: np.ndarray, sizes: Mapping[int, s
             yield text, kind, factor * changed, factor
 
 
+def scale_hypothesis(factor: float, sizes: Mapping[int, str], residual: float) -> Hypothesis:
+    """That manual is the reference times a factor."""
+    if math.isclose(factor, -1, rel_tol=1e-3):
+        return Hypothesis("the sign is turned", "sign", residual, -1.0)
+    return Hypothesis(_scale_text(factor, (), sizes), "scale", residual, factor)
+
+
 def _factor(manual: np.ndarray, reference: np.ndarray) -> float:
     """The factor of least squares."""
     top = np.max(np.abs(reference))

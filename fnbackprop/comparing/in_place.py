@@ -71,7 +71,7 @@ class Checks:
 
     def both(self, question: Question, operands: Sequence[Any], cotangents: Sequence[Any]) -> list[Found]:
         """Both sides' cotangents of the active operands; `cotangents` has one for each floating output."""
-        run = self._compiled(_key(question, operands), partial(_both, question))
+        run = self._compiled(_key(question, operands), partial(both_sides, question))
         firsts, seconds, stats = run(list(operands), list(cotangents))
         return [Found(*parts) for parts in zip(firsts, seconds, np.asarray(stats), strict=True)]
 
@@ -133,7 +133,8 @@ def equation_function(question: Question, operands: Sequence[Any], primal: bool 
     return function
 
 
-def _both(question: Question, operands: list[Any], cotangents: list[Any]) -> tuple[list, list, Any]:
+def both_sides(question: Question, operands: list[Any], cotangents: list[Any]) -> tuple[list, list, Any]:
+    """Both sides' cotangents of the active operands, and for each the stats of `Found`."""
     moving = [operands[i] for i in question.targets]
     function = equation_function(question, operands)
     if question.primal:

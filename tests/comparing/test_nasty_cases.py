@@ -131,8 +131,26 @@ def test_psum_times_the_device_count(monkeypatch):
 
     plant(monkeypatch, name, (psum_vjp, "x -> y", None))
     result = compare(loss, normal(8, seed=1), directions=1)
-    assert result.verdict is Verdict.FAIL and [found.primitive for found in result.equations] == ["shard_map"]
-    assert "manual = 4 x automatic" in result.equations[0].hypothesis.text
+    (found,) = result.equations
+    assert (found.primitive, found.within) == (name, "shard_map") and "(part)" in found.where or ".part)" in found.where
+    assert "manual = 4 x automatic" in found.hypothesis.text and result.verdict is Verdict.FAIL
+
+
+def test_a_custom_rule_inside_a_shard_map():
+    def squared(x):
+        return x * x
+
+    function = custom(squared, lambda x: (x * x, x), lambda x, dy: (x * dy,))
+    mesh = jax.make_mesh((4,), ("d",), devices=jax.devices()[:4], axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("d")
+
+    def loss(x):
+        return weighted(jax.shard_map(lambda x: function(x), mesh=mesh, in_specs=spec, out_specs=spec)(x))
+
+    result = compare(loss, normal(8), directions=1)
+    (found,) = result.equations
+    assert (found.primitive, found.name, found.within) == ("custom_vjp_call", "squared", "shard_map")
+    assert found.hypothesis.text == "a factor 2 is missing: manual = 0.5 x automatic"
 
 
 # ---------------------------------------------------------------- intended, kinks, edges, noise
