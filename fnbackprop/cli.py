@@ -222,7 +222,8 @@ def run_command(
         return command.run(made, parsed.options)
     except FloatingPointError as error:
         if name == "train":  # the loss is not finite, and its batch is kept
-            again = ReplayOptions(directory=parsed.options.directory, backward=parsed.options.backward)
+            by = "automatic" if parsed.options.backward == "automatic" else "manual"
+            again = ReplayOptions(directory=parsed.options.directory, backward=by)
             words = [*program.split(), "replay", *filter(None, [file]), *_arguments(parsed.config), *_arguments(again)]
             error.args = (f"{error}; or type\n  {shlex.join(words)}",)
         raise

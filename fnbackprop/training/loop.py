@@ -88,7 +88,8 @@ def train(
     if mesh is None and jax.process_count() > 1:
         mesh = {"data": -1}
     layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
-    settings = settings_of(experiment, backward=backward)
+    by = "manual" if backward == "both" else backward
+    settings = settings_of(experiment, backward=by)
     policy = Policy(checkpoint_every, keep, best, best_mode)
     if resume and state is not None:
         raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
@@ -96,7 +97,7 @@ def train(
     state, notes = initial_state(experiment, layout) if state is None else adopted_state(state, layout), []
     if folder is not None:
         state, notes = begin(state, folder, settings, start)
-    update = compiled(make_update(experiment, "manual" if backward == "both" else backward, layout), layout)
+    update = compiled(make_update(experiment, by, layout), layout)
     with ExitStack() as cleanup:
         first, shown = int(state.step), progress and leads()
         written = folder if leads() else None

@@ -21,15 +21,18 @@ from .checkpoint import (
     read_state,
 )
 from .metrics import METRICS_FILE, cut_metrics
+from .precision import precision_of
 from .state import TrainState, initial_state
 
 LINES_SHOWN = 8
 
 
 def settings_of(experiment: Experiment, **options: Any) -> dict[str, Any]:
-    """What a run's numbers depend on, as JSON: the seed, the options of training and the experiment's config."""
+    """What a run's numbers depend on, as JSON: how the experiment trains, the options of training, and its config."""
     config = {} if experiment.config is None else dataclasses.asdict(experiment.config)
-    return _as_json({"seed": experiment.seed, **options, "config": config})
+    own = {name: getattr(experiment, name) for name in ("seed", "accumulate", "ema")}
+    precision = dataclasses.asdict(precision_of(experiment.precision))
+    return _as_json({**own, "precision": precision, **options, "config": config})
 
 
 @dataclasses.dataclass(frozen=True)

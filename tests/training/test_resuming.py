@@ -123,6 +123,7 @@ def test_when_all_are_damaged_nothing_is_changed(run):
     [
         (experiment(Config(learning_rate=0.02)), "config.learning_rate: 0.01 there, 0.02 now"),
         (experiment(Config(seed=3)), "seed: 0 there, 3 now"),
+        (dataclasses.replace(MADE, accumulate=2), "accumulate: 1 there, 2 now"),
         (dataclasses.replace(MADE, config=None), "config.hidden: 4 there, absent now"),
         (dataclasses.replace(MADE, optimizer=optax.sgd(0.1)), r"opt_state/0/mu/w: float32\[3,4\] there, absent now"),
         (
