@@ -25,7 +25,7 @@ def _closed(equation):
     return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
 
 
-@structured_rule("jit", "closed_call", "core_call", "eval_jaxpr", activity=inner_activity)
+@structured_rule("jit", "closed_call", "call", "eval_jaxpr", activity=inner_activity)
 def jit_vjp(engine, equation, active, wanted):
     """Walk the inner jaxpr; forward and backward are jitted under its name, traced once for all equal calls."""
     closed = _closed(equation)
