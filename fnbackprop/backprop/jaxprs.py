@@ -147,6 +147,13 @@ def inner_jaxprs(equation: Any) -> list[Any]:
     return list(core.jaxprs_in_params(equation.params))
 
 
+def jit_shardings(equation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Where the operands and the outputs of a jit must lie; None where that was left open."""
+    given = (equation.params.get(name, ()) for name in ("in_shardings", "out_shardings"))
+    ins, outs = (tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in group) for group in given)
+    return ins, outs
+
+
 def is_effect_free(closed: Any) -> bool:
     return not closed.jaxpr.effects
 
