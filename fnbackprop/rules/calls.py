@@ -93,8 +93,12 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     outputs, tangents_out = jvp(x, t) is walked at t = 0; the cotangent of t is then the cotangent of x. The function
     itself is not asked what depends on x: `round`, which does not, may have a derivative by the user's word.
     """
+    return walk_jvp(engine, equation, jaxprs.custom_jvp_jaxpr(equation, active), active, wanted)
+
+
+def walk_jvp(engine, equation, jvp, active, wanted):
+    """An equation's forward and backward by a walk over its JVP (a `CustomJvp`), at tangents of zero."""
     engine = engine.walking_at_zero()
-    jvp = jaxprs.custom_jvp_jaxpr(equation, active)
     count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
     primals = len(active) - jvp.consts
     flags = (*(False,) * primals, *(active[i] for i in jvp.tangents))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -395,6 +396,21 @@ def test_jit_with_shardings(depth):
         assert_close(ours(*args), theirs(*args), 1e-12)
         counts = [f.lower(*args).as_text().count("sharding_constraint") for f in (ours, theirs)]
         assert counts[0] == counts[1] > 2
+
+
+def test_host_local_and_global_arrays():
+    """Of one process both are the identity; of several, each other's transpose."""
+
+    def fun(x):
+        whole = multihost_utils.host_local_array_to_global_array(jnp.sin(x), MESH, P("a"))
+        return multihost_utils.global_array_to_host_local_array(whole * whole, MESH, P("a"))
+
+    x = block(8, 4)
+    (dx,) = fb.vjp(fun, x)[1](x)
+    assert_close(dx, 2 * x * jnp.sin(x) * jnp.cos(x), 1e-12)
+    closed = jax.make_jaxpr(fb.grad(lambda x: fun(x).sum()))(x)
+    names = [e.primitive.name for e in closed.jaxpr.eqns if "array_to" in e.primitive.name]
+    assert names == [f"{a}_array_to_{b}_array" for a, b in (("host_local", "global"), ("global", "host_local")) * 2]
 
 
 def test_equal_regions_are_planned_once():
