@@ -16,6 +16,7 @@ from .checkpoint import (
     INFO_FILE,
     Checkpoint,
     CheckpointError,
+    best_checkpoint,
     describe_leaves,
     list_checkpoints,
     read_state,
@@ -96,24 +97,35 @@ def last_good(checkpoints: list[Checkpoint]) -> tuple[Checkpoint | None, dict[Ch
 
 
 def load_checkpoint(
-    experiment: Experiment, *, directory: str | Path = "runs", step: int | Literal["last"] = "last"
+    experiment: Experiment,
+    *,
+    directory: str | Path = "runs",
+    step: int | None = None,
+    best: str | None = None,
+    best_mode: Literal["max", "min"] = "max",
 ) -> TrainState:
     """The state of a run's checkpoint, to evaluate it or to go on from it in another run (`train(state=...)`).
 
     Args:
       experiment: what was trained; its parameters and its optimizer give the structure.
       directory: the run is `<directory>/<experiment.name>`.
-      step: "last", the newest that is whole, or the number of updates.
+      step: the number of updates; None is the newest that is whole.
+      best: instead, the one that is best by this metric of `evaluate`.
+      best_mode: whether the highest ("max") or the lowest ("min") is best.
 
     Raises:
       CheckpointError: there is no such checkpoint, it is damaged, or it is of another model or optimizer.
     """
     run = Path(directory) / experiment.name
     found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.finished]
-    wanted = [checkpoint for checkpoint in found if step in ("last", checkpoint.step)]
+    wanted = [checkpoint for checkpoint in found if step in (None, checkpoint.step)]
+    if best is not None:
+        holder = best_checkpoint(wanted, best, best_mode)
+        wanted = [] if holder is None else [holder]
     if not wanted:
         steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none"
-        raise CheckpointError(f"{run} has no checkpoint of step {step}. The steps that it has: {steps}.")
+        which = "".join([f" of step {step}" * (step is not None), f" with the metric {best!r}" * (best is not None)])
+        raise CheckpointError(f"{run} has no checkpoint{which}. The steps that it has: {steps}.")
     good, damaged = last_good(wanted)
     if good is None:
         raise CheckpointError(" ".join(damaged.values()))

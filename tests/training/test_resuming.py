@@ -169,6 +169,10 @@ def test_load_checkpoint(whole):
     assert load_checkpoint(MADE, directory=directory, step=30).step == 30
     with pytest.raises(CheckpointError, match="no checkpoint of step 31. The steps that it has: 20, 30, 40"):
         load_checkpoint(MADE, directory=directory, step=31)
+    assert load_checkpoint(MADE, directory=directory, best="size", best_mode="max").step == 20
+    assert load_checkpoint(MADE, directory=directory, best="size", best_mode="min").step == 40
+    with pytest.raises(CheckpointError, match="no checkpoint with the metric 'accuracy'"):
+        load_checkpoint(MADE, directory=directory, best="accuracy")
     with pytest.raises(CheckpointError, match="params/w"):
         load_checkpoint(experiment(Config(hidden=5)), directory=directory)
 
