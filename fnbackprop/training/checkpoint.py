@@ -69,8 +69,9 @@ class Checkpoint:
             return math.nan
 
     def remove(self) -> None:
-        """The manifest goes first: what is left by a kill in the midst of it counts as unfinished."""
-        (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
+        """What makes it count goes first: what a kill in the midst of this leaves is an unfinished one."""
+        for name in (MANIFEST_FILE, INFO_FILE):
+            (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -16,7 +16,7 @@ from .kept_batch import BatchKeeper
 from .recorder import Recorder
 from .resuming import Start, begin, settings_of
 from .saving import Policy, Saving
-from .state import TrainState
+from .state import TrainState, initial_state, own_buffers
 from .step import Update, make_update
 
 
@@ -76,7 +76,12 @@ def train(
     folder = None if directory is None else Path(directory) / experiment.name
     settings = settings_of(experiment, backward=backward)
     policy = Policy(checkpoint_every, keep, best, best_mode)
-    state, notes = begin(experiment, folder, settings, Start(state, resume, overwrite, new_config))
+    if resume and state is not None:
+        raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
+    start = Start(resume, overwrite, new_config)
+    state, notes = initial_state(experiment) if state is None else own_buffers(state), []
+    if folder is not None:
+        state, notes = begin(state, folder, settings, start)
     update = jax.jit(make_update(experiment, backward), donate_argnums=0)
     with ExitStack() as cleanup:
         first = int(state.step)
