@@ -14,8 +14,10 @@ from fnbackprop.comparing.witnesses import value_and_grad_by
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import list_checkpoints, read_state
+from .gradients import loss_in_precision
 from .kept_batch import FOLDER, read_batch
 from .loop import run_steps
+from .precision import precision_of
 from .recorder import Recorder
 from .resuming import last_good, require_same_leaves
 from .state import TrainState, initial_state
@@ -79,10 +81,11 @@ def replay(
     )
     batch = read_batch(path, experiment.batch(step))
     arguments = state.params, batch, jax.random.fold_in(state.key, state.step)
-    (loss, _), gradient = jax.jit(value_and_grad_by(backward)(experiment.loss_and_metrics, has_aux=True))(*arguments)
+    in_precision = loss_in_precision(experiment, precision_of(experiment.precision))
+    (loss, _), gradient = jax.jit(value_and_grad_by(backward)(in_precision, has_aux=True))(*arguments)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: _broken_leaves(tree) for name, tree in trees_of_step.items()}
-    return Replay(step, start, float(loss), broken, _first_break(experiment.loss, arguments), state, batch)
+    return Replay(step, start, float(loss), broken, _first_break(in_precision, arguments), state, batch)
 
 
 def _kept(run: Path, step: int | None) -> Path:

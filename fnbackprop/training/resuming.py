@@ -13,6 +13,7 @@ from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import (
     CHECKPOINTS_FOLDER,
+    INFO_FILE,
     Checkpoint,
     CheckpointError,
     describe_leaves,
@@ -20,8 +21,7 @@ from .checkpoint import (
     read_state,
 )
 from .metrics import METRICS_FILE, cut_metrics
-from .sharding import Layout
-from .state import TrainState, adopted_state, initial_state
+from .state import TrainState, initial_state
 
 LINES_SHOWN = 8
 
@@ -36,7 +36,6 @@ def settings_of(experiment: Experiment, **options: Any) -> dict[str, Any]:
 class Start:
     """How a run is to begin: the options of `train` of these names."""
 
-    state: TrainState | None = None
     resume: bool = False
     overwrite: bool = False
     new_config: bool = False
@@ -44,28 +43,20 @@ class Start:
     def __post_init__(self):
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        if self.resume and self.state is not None:
-            raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
 
 
-def begin(
-    experiment: Experiment, run: Path | None, settings: dict[str, Any], start: Start, layout: Layout | None = None
-) -> tuple[TrainState, list[str]]:
+def begin(state: TrainState, run: Path, settings: dict[str, Any], start: Start) -> tuple[TrainState, list[str]]:
     """The state that a run begins with, and what there is to say about it.
 
     Args:
-      experiment: what is trained.
+      state: what a run begins with that resumes nothing; a checkpoint must have its structure, and is laid out like it.
       run: the run's folder.
       settings: of `settings_of`.
       start: whether to resume or overwrite.
-      layout: where the state shall lie; the run may have lain elsewhere before.
 
     Raises:
       CheckpointError: there are checkpoints and neither `resume` nor `overwrite`, or none of them fits or is whole.
     """
-    state = initial_state(experiment, layout) if start.state is None else adopted_state(start.state, layout)
-    if run is None:
-        return state, []
     found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.finished]
     if start.overwrite:
         return state, _discard(run, found)
@@ -193,15 +184,27 @@ def _tidy(run: Path, damaged: list[Checkpoint], resumed: Checkpoint | None = Non
 
 
 def _tidy_files(run: Path, damaged: list[Checkpoint], resumed: Checkpoint | None) -> list[str]:
+    notes = []
     for checkpoint in damaged:
-        aside = checkpoint.folder.with_name(f"damaged_{checkpoint.folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        checkpoint.folder.rename(aside)
+        _set_aside(checkpoint)
     for checkpoint in list_checkpoints(run):
-        if not checkpoint.finished:
+        if checkpoint.finished:
+            continue
+        if (checkpoint.folder / INFO_FILE).exists():  # only its manifest is missing, which may have been lost
+            notes.append(f"the checkpoint {checkpoint.folder} has no manifest: set aside as {_set_aside(checkpoint)}")
+        else:
+            notes.append(f"the checkpoint {checkpoint.folder} was not finished: removed")
             checkpoint.remove()
-    note = None if resumed is None else cut_metrics(run / METRICS_FILE, resumed.info()["metrics_bytes"])
-    return [] if note is None else [note]
+    cut = None if resumed is None else cut_metrics(run / METRICS_FILE, resumed.info()["metrics_bytes"])
+    return notes if cut is None else [*notes, cut]
+
+
+def _set_aside(checkpoint: Checkpoint) -> str:
+    """Rename a checkpoint's folder so that it does not count and is not overwritten; returns the name."""
+    aside = checkpoint.folder.with_name(f"damaged_{checkpoint.folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.folder.rename(aside)
+    return aside.name
 
 
 def _together(name: str) -> None:
