@@ -109,8 +109,8 @@ class Recorder:
 def overflow_message(name: str, record: Record) -> str:
     """What is known about a gradient that overflows in float16 whatever the loss scale."""
     return (
-        f"the gradient of {name} is {record['gradient_norm']} at step {record['step']}, though the loss scale is down to "
-        '1: no step would change the parameters. Try precision="bfloat16", which has the range of float32.'
+        f"the gradient of {name} is {record['gradient_norm']} at step {record['step']}, though the loss scale is down "
+        'to 1: no step would change the parameters. Try precision="bfloat16", which has the range of float32.'
     )
 
 
