@@ -1,11 +1,11 @@
 """What the framework costs: a GPT trained by `fb.train`, by bare loops, and in Flax.
 
-    python experiments/benchmarks/training.py    # 5 minutes on 2 cores
+    python experiments/benchmarks/training.py    # 3 minutes on 2 cores
 
-Every contestant trains the same network on the same batches from the same parameters with the same optimizer, a run
-each in turn, and their losses must agree. A run's time is that of its steps between two points at which the device has
-nothing left to do, without compiling. The bare loops compute the loss alone; the framework also records loss and
-gradient norm, looks at the shapes of the batches, and may evaluate and save.
+Every contestant trains the same network on the same batches from the same parameters with the same optimizer, and their
+losses must agree. They take turns, ten steps each, and a turn ends when the device has nothing left to do; a ratio is
+one of two turns that follow each other. The bare loops compute the loss alone; the framework also records loss and
+gradient norm, looks at the shapes of the batches, evaluates (nothing, here) and may save.
 
 - framework: `fb.train`, writing its folder.
 - bare: the same backward in a loop of one line.
@@ -16,10 +16,11 @@ gradient norm, looks at the shapes of the batches, and may evaluate and save.
 import argparse
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -33,7 +34,7 @@ from fnbackprop import losses
 from fnbackprop.models import transformer
 
 VOCABULARY, LENGTH, WIDTH, LAYERS, HEADS, BATCH = 256, 64, 128, 3, 2, 16
-WARM, TIMED = 10, 60
+TURN = 10  # steps
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
 
@@ -50,30 +51,58 @@ def batch(step: int) -> np.ndarray:
     return np.random.default_rng(step).integers(0, VOCABULARY, (BATCH, LENGTH + 1)).astype(np.int32)
 
 
-class Run(NamedTuple):
-    """Seconds of a step, and the loss of the last."""
+class Contestant:
+    """Trains in a thread of its own, a turn when it is told to.
 
-    seconds: float
-    loss: float
+    `train(steps, pause) -> last loss` calls `pause()` after every ten steps, once the device has nothing left to do.
+    """
+
+    def __init__(self, train: Callable[[int, Callable[[], None]], float], turns: int):
+        self.loss: float | None = None
+        self._go, self._paused = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, args=(train, turns), daemon=True)
+        self._thread.start()
+
+    def _run(self, train: Callable, turns: int) -> None:
+        self._go.acquire()
+        try:
+            self.loss = train(TURN * turns, self._pause)
+        finally:
+            self._paused.release()
+
+    def _pause(self) -> None:
+        self._paused.release()
+        self._go.acquire()
+
+    def turn(self) -> tuple[float, float]:
+        """Seconds a step, by the clock and of all processors together."""
+        clock, processor = time.perf_counter(), time.process_time()
+        self._go.release()
+        self._paused.acquire()
+        return (time.perf_counter() - clock) / TURN, (time.process_time() - processor) / TURN
+
+    def finish(self) -> float:
+        """Let it end; returns the last loss."""
+        self._go.release()
+        self._thread.join()
+        return self.loss
 
 
 # ---------------------------------------------------------------- the contestants
 
 
-def framework() -> Run:
-    """`fb.train`; its evaluations are the points at which the device has nothing left to do."""
-    marks = []
+def framework(steps: int, pause: Callable[[], None]) -> float:
+    """`fb.train`; it evaluates when the device has nothing left to do."""
     experiment = fb.Experiment(
-        name="gpt", init=init, loss=loss, batch=batch, optimizer=OPTIMIZER, steps=WARM + TIMED, seed=0,
-        evaluate=lambda params: marks.append(time.perf_counter()) or {}, evaluate_every=WARM,
+        name="gpt", init=init, loss=loss, batch=batch, optimizer=OPTIMIZER, steps=steps, seed=0,
+        evaluate=lambda params: pause() or {}, evaluate_every=TURN,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         fb.train(experiment, directory=directory, progress=False)
-        last = [record for record in fb.read_metrics(f"{directory}/gpt") if "loss" in record][-1]["loss"]
-    return Run((marks[-1] - marks[0]) / TIMED, last)
+        return [record for record in fb.read_metrics(f"{directory}/gpt") if "loss" in record][-1]["loss"]
 
 
-def bare(value_and_grad: Callable) -> Run:
+def bare_loop(value_and_grad: Callable) -> Callable[[int, Callable[[], None]], float]:
     """A loop that does nothing but the steps."""
 
     def update(params, opt_state, tokens):
@@ -81,15 +110,17 @@ def bare(value_and_grad: Callable) -> Run:
         updates, opt_state = OPTIMIZER.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, value
 
-    update, params = jax.jit(update, donate_argnums=(0, 1)), initial_params()
-    opt_state = OPTIMIZER.init(params)
-    for step in range(WARM + TIMED):
-        if step == WARM:
-            jax.block_until_ready(params)
-            start = time.perf_counter()
-        params, opt_state, value = update(params, opt_state, batch(step))
-    jax.block_until_ready(params)
-    return Run((time.perf_counter() - start) / TIMED, float(value))
+    def train(steps, pause):
+        compiled, params = jax.jit(update, donate_argnums=(0, 1)), initial_params()
+        opt_state = OPTIMIZER.init(params)
+        for step in range(steps):
+            params, opt_state, value = compiled(params, opt_state, batch(step))
+            if (step + 1) % TURN == 0:
+                jax.block_until_ready(params)
+                pause()
+        return float(value)
+
+    return train
 
 
 class Block(nn.Module):
@@ -117,7 +148,7 @@ class GPT(nn.Module):
         return token.attend(nn.LayerNorm(epsilon=1e-5, name="norm")(x))  # (batch, time, vocabulary)
 
 
-def flax() -> Run:
+def flax(steps: int, pause: Callable[[], None]) -> float:
     """Flax with optax, as its own examples have it."""
 
     def update(state, tokens):
@@ -130,13 +161,12 @@ def flax() -> Run:
 
     update = jax.jit(update, donate_argnums=0)
     state = TrainState.create(apply_fn=GPT().apply, params=as_flax(initial_params()), tx=OPTIMIZER)
-    for step in range(WARM + TIMED):
-        if step == WARM:
-            jax.block_until_ready(state.params)
-            start = time.perf_counter()
+    for step in range(steps):
         state, value = update(state, batch(step))
-    jax.block_until_ready(state.params)
-    return Run((time.perf_counter() - start) / TIMED, float(value))
+        if (step + 1) % TURN == 0:
+            jax.block_until_ready(state.params)
+            pause()
+    return float(value)
 
 
 def initial_params() -> Any:
@@ -157,8 +187,8 @@ def as_flax(params: Any) -> dict[str, Any]:
 
 CONTESTANTS = {
     "framework": framework,
-    "bare": lambda: bare(fb.value_and_grad),
-    "jax": lambda: bare(jax.value_and_grad),
+    "bare": bare_loop(fb.value_and_grad),
+    "jax": bare_loop(jax.value_and_grad),
     "flax": flax,
 }
 
@@ -166,27 +196,31 @@ CONTESTANTS = {
 # ---------------------------------------------------------------- measuring
 
 
+def measure(rounds: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Seconds a step of each contestant, (rounds, 2), by the clock and of the processors; and its last loss."""
+    contestants = {name: Contestant(train, rounds + 2) for name, train in CONTESTANTS.items()}
+    turns: dict[str, list] = {name: [] for name in contestants}
+    for number in range(rounds + 2):
+        for name in list(contestants)[:: (-1) ** number]:  # there and back: nobody is always the first
+            turns[name].append(contestants[name].turn())
+    last = {name: contestant.finish() for name, contestant in contestants.items()}
+    return {name: np.array(found)[2:] for name, found in turns.items()}, last  # the first compiles
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory() as cache:  # each run traces again, but the programs are compiled once
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        runs = [{name: contestant() for name, contestant in CONTESTANTS.items()} for _ in range(rounds + 1)][1:]
+    parser.add_argument("--rounds", type=int, default=40)
+    times, last = measure(parser.parse_args().rounds)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
     print(f"GPT of {parameters} parameters, {BATCH} x {LENGTH} tokens a step, on {jax.devices()[0]}")
-    print(f"{'':10} {'a step':>10}   framework / this (quartiles)   last loss")
+    print(f"{'':10}{'a step':>11}   framework / this (quartiles)   of processor time      last loss")
     rows = []
-    for name in CONTESTANTS:
-        seconds = np.array([run[name].seconds for run in runs])
-        ratios = np.array([run["framework"].seconds for run in runs]) / seconds
-        low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
-        rows.append({"name": name, "seconds": float(np.median(seconds)), "ratio": middle, "quartiles": [low, high]})
-        rows[-1]["loss"] = runs[0][name].loss
-        print(f"{name:10} {np.median(seconds) * 1e3:7.2f} ms   {middle:5.3f} ({low:.3f} to {high:.3f})"
-              f"         {runs[0][name].loss:.6f}")  # fmt: skip
-    apart = max(abs(row["loss"] - rows[1]["loss"]) for row in rows)
+    for name, seconds in times.items():
+        clock, processor = (np.quantile(r, (0.25, 0.5, 0.75)).tolist() for r in (times["framework"] / seconds).T)
+        rows.append({"name": name, "seconds": float(np.median(seconds[:, 0])), "clock": clock, "processor": processor})
+        shown = (f"{middle:5.3f} ({low:.3f} to {high:.3f})" for low, middle, high in (clock, processor))
+        print(f"{name:10}{rows[-1]['seconds'] * 1e3:8.2f} ms   {'        '.join(shown)}   {last[name]:.6f}")
+    apart = max(abs(value - last["bare"]) for value in last.values())
     assert apart < 1e-3, f"the contestants do not train the same network: losses differ by {apart}"
     path = Path("runs/benchmarks/training.json")
     path.parent.mkdir(parents=True, exist_ok=True)
