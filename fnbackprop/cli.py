@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import shlex
 import sys
 import traceback
 import typing
@@ -217,7 +218,30 @@ def run_command(
         raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
     if made.config is None:
         made = dataclasses.replace(made, config=parsed.config)
-    return command.run(made, parsed.options)
+    try:
+        return command.run(made, parsed.options)
+    except FloatingPointError as error:
+        if name == "train":  # the loss is not finite, and its batch is kept
+            by = "automatic" if parsed.options.backward == "automatic" else "manual"
+            again = ReplayOptions(directory=parsed.options.directory, backward=by)
+            words = [*program.split(), "replay", *filter(None, [file]), *_arguments(parsed.config), *_arguments(again)]
+            error.args = (f"{error}; or type\n  {shlex.join(words)}",)
+        raise
+
+
+def _arguments(options: Any) -> list[str]:
+    """The command line that gives these options: those that are not the default."""
+    words: list[str] = []
+    for field in dataclasses.fields(options):
+        value, name = getattr(options, field.name), field.name.replace("_", "-")
+        made = field.default_factory is not dataclasses.MISSING
+        if value == (field.default_factory() if made else field.default):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, (tuple, list)) else [value])]
+    return words
 
 
 def _guarded(action: Callable[[], int]) -> int:

@@ -101,6 +101,19 @@ def test_compare(file, capsys):
     assert json.loads(pathlib.Path("result.json").read_text())["ok"] is True
 
 
+def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):
+    pathlib.Path("line.py").write_text(FILE.replace("jnp.tanh(batch)", "jnp.log(batch)"))
+    assert status("train", file, "--steps", "9", "--learning-rate", "0.5", "--checkpoint-every", "1") == 1
+    told = capsys.readouterr().err
+    assert "To run that step again: fb.replay(experiment); or type" in told
+    words = told.splitlines()[-1].split()
+    assert words == ["fnbackprop", "replay", "line.py", "--steps", "9", "--learning-rate", "0.5"]
+    assert status(*words[1:]) == 0
+    printed = capsys.readouterr().out
+    assert "step 0, run again from step 0: the loss is nan" in printed
+    assert "in log, at " in printed and "line.py:29: x = jnp.log(batch)" in printed
+
+
 def test_compare_in_float64(file, capsys):
     assert status("compare", file, "--float64", "--directions", "0") == 0
     assert "2 leaves (float64)" in capsys.readouterr().out

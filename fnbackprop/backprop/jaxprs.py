@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.experimental import hijax
 from jax.extend import core, source_info_util
 
 Literal = core.Literal
@@ -145,6 +146,13 @@ def all_primitives() -> set[Any]:
 def inner_jaxprs(equation: Any) -> list[Any]:
     """The jaxprs among an equation's parameters (bodies, branches), as closed or open jaxprs."""
     return list(core.jaxprs_in_params(equation.params))
+
+
+def jit_shardings(equation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Where the operands and the outputs of a jit must lie; None where that was left open."""
+    given = (equation.params.get(name, ()) for name in ("in_shardings", "out_shardings"))
+    ins, outs = (tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in group) for group in given)
+    return ins, outs
 
 
 def is_effect_free(closed: Any) -> bool:
@@ -366,6 +374,14 @@ def new_custom_vjp(
     fun = jax.custom_vjp(lambda *xs: forward(*xs)[0])
     fun.defvjp(forward, lambda residuals, cts: tuple(custom.backward(residuals, cts)))
     return fun
+
+
+def hijax_gives(primitive: Any, method: str) -> bool:
+    """Whether the class of a `jax.experimental.hijax` primitive has a method of its own: not its base's, nor one that
+    JAX derives from another."""
+    base = getattr(hijax, "HiPrim", None) or hijax.VJPHiPrimitive  # JAX 0.12, JAX 0.10.2
+    derived = (*getattr(hijax, "vjp_from_jvp", ()), *getattr(hijax, "vjp_from_lin", ()))
+    return getattr(type(primitive), method) not in (getattr(base, method), *derived)
 
 
 class LinearCall(NamedTuple):

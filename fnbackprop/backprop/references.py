@@ -316,7 +316,7 @@ _REWRITTEN = {
     "addupdate": _addupdate,
     "jit": _call,
     "closed_call": _call,
-    "core_call": _call,
+    "call": _call,
     "eval_jaxpr": _call,
     "run_state": _run_state,
     "scan": _scan,

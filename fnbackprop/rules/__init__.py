@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     elementwise,
     factorizations,
     fourier,
+    hi_primitives,
     identities,
     incomplete,
     indexing,

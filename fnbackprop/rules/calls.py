@@ -25,14 +25,16 @@ def _closed(equation):
     return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
 
 
-@structured_rule("jit", "closed_call", "core_call", "eval_jaxpr", activity=inner_activity)
+@structured_rule("jit", "closed_call", "call", "eval_jaxpr", activity=inner_activity)
 def jit_vjp(engine, equation, active, wanted):
-    """Walk the inner jaxpr; forward and backward are jitted under its name, traced once for all equal calls."""
-    closed = _closed(equation)
+    """Walk the inner jaxpr; forward and backward are jitted under its name, traced once for all equal calls.
+
+    What the user's jit says of where operands and outputs lie holds for their cotangents too."""
+    closed, shardings = _closed(equation), jaxprs.jit_shardings(equation)
     name = equation.params.get("name", "call")
     if engine.in_place or equation.primitive.name != "jit" or len(closed.jaxpr.eqns) <= INLINED_EQUATIONS:
-        return walk_in_place(engine, closed, active, wanted)
-    return _jitted(engine, closed, active, wanted, name)
+        return _placed(walk_in_place(engine, closed, active, wanted), *shardings)
+    return _jitted(engine, closed, active, wanted, name, shardings)
 
 
 @lru_cache(maxsize=4096)
@@ -50,8 +52,8 @@ def walk_in_place(engine, closed, active, wanted):
 
 
 @lru_cache(maxsize=4096)
-def _jitted(engine, closed, active, wanted, name):
-    inner = walk_in_place(engine, closed, active, wanted)
+def _jitted(engine, closed, active, wanted, name, shardings):
+    inner = _placed(walk_in_place(engine, closed, active, wanted), *shardings)
 
     def forward(*operands):
         return inner.forward(*operands)
@@ -64,6 +66,26 @@ def _jitted(engine, closed, active, wanted, name):
     return Structured(jax.jit(forward), jax.jit(backward), inner.linked)
 
 
+def _placed(inner, ins, outs):
+    """With operands and outputs, and their cotangents, laid out by these shardings (None: the compiler's choice)."""
+    if not any((*ins, *outs)):
+        return inner
+
+    def forward(*operands):
+        outputs, saved = inner.forward(*_constrained(operands, ins))
+        return _constrained(outputs, outs), saved
+
+    def backward(saved, cotangents):
+        return _constrained(inner.backward(saved, _constrained(cotangents, outs)), ins)
+
+    return Structured(forward, backward, inner.linked)
+
+
+def _constrained(xs, shardings):
+    pairs = zip(xs, shardings, strict=True)
+    return [x if x is None or s is None else jax.lax.with_sharding_constraint(x, s) for x, s in pairs]
+
+
 @structured_rule("custom_jvp_call")
 def custom_jvp_vjp(engine, equation, active, wanted):
     """The user's JVP is linear in the tangents; its transpose is our walk over it with the tangents as inputs.
@@ -71,8 +93,12 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     outputs, tangents_out = jvp(x, t) is walked at t = 0; the cotangent of t is then the cotangent of x. The function
     itself is not asked what depends on x: `round`, which does not, may have a derivative by the user's word.
     """
+    return walk_jvp(engine, equation, jaxprs.custom_jvp_jaxpr(equation, active), active, wanted)
+
+
+def walk_jvp(engine, equation, jvp, active, wanted):
+    """An equation's forward and backward by a walk over its JVP (a `CustomJvp`), at tangents of zero."""
     engine = engine.walking_at_zero()
-    jvp = jaxprs.custom_jvp_jaxpr(equation, active)
     count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
     primals = len(active) - jvp.consts
     flags = (*(False,) * primals, *(active[i] for i in jvp.tangents))

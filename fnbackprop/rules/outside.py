@@ -31,9 +31,8 @@ outside(
     reason="internal: one half of a collective, or a form of one that has no derivative in JAX",
 )  # fmt: skip
 outside(
-    "call_hi_primitive", "call_hi_primitive_linearized", "new_box", "box_get", "box_set", "new_log", "log_read",
-    "log_extend", "to_edtype", "from_edtype", "unreachable", "call", "global_array_to_host_local_array",
-    "host_local_array_to_global_array",
+    "call_hi_primitive_linearized", "new_box", "box_get", "box_set", "new_log", "log_read",
+    "log_extend", "to_edtype", "from_edtype", "unreachable",
     reason="internal: JAX's machinery for types and calls of its own",
 )  # fmt: skip
 outside(

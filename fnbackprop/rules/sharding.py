@@ -227,3 +227,19 @@ def _put_back(ct, place, source, aval):
 def shard_alike_vjp(du, dv):
     """The identity on both."""
     return du, dv
+
+
+@vjp_rule("host_local_array_to_global_array")
+def host_local_array_to_global_array_vjp(dy, *, global_mesh, pspec):
+    """y puts together what the processes hold: each takes its piece of dy."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.global_array_to_host_local_array(dy, global_mesh, pspec)
+
+
+@vjp_rule("global_array_to_host_local_array")
+def global_array_to_host_local_array_vjp(dy, *, global_mesh, pspec):
+    """y is the piece of each process: dx puts their cotangents together."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.host_local_array_to_global_array(dy, global_mesh, pspec)

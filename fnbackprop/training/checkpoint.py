@@ -7,12 +7,17 @@
 Nothing is pickled: to read a checkpoint cannot run code.
 """
 
+import contextlib
 import dataclasses
+import functools
+import logging
 import math
+import os
 import platform
+import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -69,8 +74,9 @@ class Checkpoint:
             return math.nan
 
     def remove(self) -> None:
-        """The manifest goes first: what is left by a kill in the midst of it counts as unfinished."""
-        (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
+        """What makes it count goes first: what a kill in the midst of this leaves is an unfinished one."""
+        for name in (MANIFEST_FILE, INFO_FILE):
+            (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -127,12 +133,14 @@ def read_state(checkpoint: Checkpoint, like: Any) -> Any:
     return jax.tree.map(rebuilt, like)
 
 
+@functools.cache
 def _orbax() -> Any:
-    """orbax.checkpoint, which takes a second to import; its dependencies' deprecations are not the user's affair."""
+    """orbax.checkpoint, which takes a second to import, and is quiet here: what it raises, we tell."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import orbax.checkpoint
 
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     return orbax.checkpoint
 
 
@@ -171,34 +179,36 @@ class CheckpointWriter:
         self.finish()
         folder = self._run / CHECKPOINTS_FOLDER / f"{PREFIX}{info['step']:08}"
         info = {**info, "versions": versions(), "leaves": describe_leaves(state)}
-        try:
+        with self._telling_failure(folder):
             if self._leads:
                 Checkpoint(folder).remove()
                 folder.mkdir(parents=True)
             self._checkpointer = self._checkpointer or _orbax().StandardCheckpointer()
             self._checkpointer.save((folder / STATE_FOLDER).absolute(), stored_leaves(state))
-        except Exception as error:
-            self._failed(folder, error)
         self._pending = self._thread.submit(self._complete, folder, info)
 
     def _complete(self, folder: Path, info: dict[str, Any]) -> Path:
         """In the background: wait for orbax, then add what makes it count."""
-        try:
+        with self._telling_failure(folder):
             self._checkpointer.wait_until_finished()
             if self._leads:
                 write_json(folder / INFO_FILE, info)
                 write_manifest(folder)
-        except Exception as error:
-            self._failed(folder, error)
         if self._leads:
             self._remove_old()
         return folder
 
-    def _failed(self, folder: Path, error: Exception) -> None:
-        if self._leads:
-            Checkpoint(folder).remove()  # makes room on a disk that is full
-        before = f"The last one written is {last.folder}." if (last := self.last()) else "There is none before it."
-        raise CheckpointError(f"the checkpoint {folder} could not be written: {_reason(error)}. {before}") from error
+    @contextlib.contextmanager
+    def _telling_failure(self, folder: Path) -> Iterator[None]:
+        """Whatever orbax and the file system raise becomes a CheckpointError that names the last good checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            if self._leads:
+                Checkpoint(folder).remove()  # makes room on a disk that is full
+            before = f"The last one written is {last.folder}." if (last := self.last()) else "There is none before it."
+            message = f"the checkpoint {folder} could not be written: {_reason(error)}. {before}"
+            raise CheckpointError(message) from None
 
     def _remove_old(self) -> None:
         finished = self._finished()
@@ -232,8 +242,9 @@ class CheckpointWriter:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error; that of the file system, if it is one."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    """The operating system's reason, if the error names one; its first line otherwise."""
+    code = getattr(error, "errno", None) or next(iter(re.findall(r"os_error_code='(\d+)'", str(error))), None)
+    return os.strerror(int(code)) if code else (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def versions() -> dict[str, str]:

@@ -73,7 +73,7 @@ def cast(tree: Any, dtype: str | None) -> Any:
 # ---------------------------------------------------------------- the loss scale
 
 FIRST_SCALE = 2.0**15
-LARGEST_SCALE = 2.0**24
+SMALLEST_SCALE, LARGEST_SCALE = 1.0, 2.0**24
 STEPS_TO_DOUBLE = 2000
 
 
@@ -93,7 +93,7 @@ class LossScale:
         """Half the scale (at least 1) if the gradient was not finite; twice after 2000 steps on end that were."""
         doubles = finite & (self.steps + 1 >= STEPS_TO_DOUBLE)
         raised = jnp.where(doubles, jnp.minimum(2 * self.value, LARGEST_SCALE), self.value)
-        value = jnp.where(finite, raised, jnp.maximum(self.value / 2, 1.0))
+        value = jnp.where(finite, raised, jnp.maximum(self.value / 2, SMALLEST_SCALE))
         return LossScale(value, jnp.where(finite & ~doubles, self.steps + 1, 0))
 
 

@@ -9,6 +9,7 @@ import jax
 
 from .metrics import METRICS_FILE, MetricBuffer, MetricsFile, Record, as_scalars, read_metrics
 from .plots import plot_curves
+from .precision import SMALLEST_SCALE
 from .progress import make_progress
 
 CURVES_FILE = "curves.png"
@@ -19,7 +20,7 @@ class RunError(OSError):
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss became NaN or infinite; `step` is the first step at which it was."""
+    """The loss became NaN or infinite, or the gradient did at every loss scale; `step` is the first such step."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
@@ -66,6 +67,8 @@ class Recorder:
         for record in records:
             if not math.isfinite(record["loss"]):
                 raise NonFiniteLoss(non_finite_message(self._name, record, self._last), record["step"])
+            if record.get("loss_scale") == SMALLEST_SCALE and not math.isfinite(record["gradient_norm"]):
+                raise NonFiniteLoss(overflow_message(self._name, record), record["step"])
             self._last = record
 
     def evaluated(self, updates: int, values: dict[str, Any]) -> None:
@@ -101,6 +104,14 @@ class Recorder:
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
         else:
             self.say(f"{self._name}: {self._folder / METRICS_FILE}, {picture}")
+
+
+def overflow_message(name: str, record: Record) -> str:
+    """What is known about a gradient that overflows in float16 whatever the loss scale."""
+    return (
+        f"the gradient of {name} is {record['gradient_norm']} at step {record['step']}, though the loss scale is down "
+        'to 1: no step would change the parameters. Try precision="bfloat16", which has the range of float32.'
+    )
 
 
 def non_finite_message(name: str, record: Record, before: Record | None) -> str:

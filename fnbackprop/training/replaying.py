@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from fnbackprop import trees
-from fnbackprop.comparing.witnesses import value_and_grad_by
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import list_checkpoints, read_state
+from .gradients import make_gradient
 from .kept_batch import FOLDER, read_batch
 from .loop import run_steps
+from .precision import cast, precision_of
 from .recorder import Recorder
 from .resuming import last_good, require_same_leaves
 from .state import TrainState, initial_state
-from .step import make_update
+from .step import compiled, make_update
 
 LIBRARIES = ("site-packages", "fnbackprop")
 
@@ -63,7 +64,7 @@ def replay(
       experiment: the one that was trained, made from the same config.
       step: which; by default that of the newest batch that was kept.
       directory: as for `train`.
-      backward: as for `train`.
+      backward: "manual" or "automatic", as the run had it.
 
     Raises:
       ExperimentError: no batch was kept, or none of this step.
@@ -73,16 +74,15 @@ def replay(
     step = int(path.stem.removeprefix("step_"))
     state = _state_before(experiment, Path(directory) / experiment.name, step)
     start = int(state.step)
-    update = jax.jit(make_update(experiment, backward), donate_argnums=0)
-    state = run_steps(
-        experiment.batch, update, state, step, Recorder("", None, start=start, stop=step, progress=False), []
-    )
-    batch = read_batch(path, experiment.batch(step))
-    arguments = state.params, batch, jax.random.fold_in(state.key, state.step)
-    (loss, _), gradient = jax.jit(value_and_grad_by(backward)(experiment.loss_and_metrics, has_aux=True))(*arguments)
+    silent = Recorder("", None, start=start, stop=step, progress=False)
+    state = run_steps(experiment.batch, compiled(make_update(experiment, backward)), state, step, silent, [])
+    batch, key = read_batch(path, experiment.batch(step)), jax.random.fold_in(state.key, state.step)
+    precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
+    (loss, _), gradient = jax.jit(make_gradient(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: _broken_leaves(tree) for name, tree in trees_of_step.items()}
-    return Replay(step, start, float(loss), broken, _first_break(experiment.loss, arguments), state, batch)
+    where = _first_break(experiment.loss, *(cast(tree, precision.compute) for tree in (state.params, batch)), key)
+    return Replay(step, start, float(loss), broken, where, state, batch)
 
 
 def _kept(run: Path, step: int | None) -> Path:
@@ -111,7 +111,7 @@ def _broken_leaves(tree: Any) -> list[str]:
     return [path for path, leaf in floating if not jnp.all(jnp.isfinite(leaf))]
 
 
-def _first_break(loss: Callable, arguments: tuple) -> str | None:
+def _first_break(loss: Callable, *arguments: Any) -> str | None:
     """Run the loss operation by operation until JAX's own checks find a NaN; then, until they find an infinity."""
     for checks in (jax.debug_nans, jax.debug_infs):
         try:

@@ -13,30 +13,33 @@ from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import (
     CHECKPOINTS_FOLDER,
+    INFO_FILE,
     Checkpoint,
     CheckpointError,
+    best_checkpoint,
     describe_leaves,
     list_checkpoints,
     read_state,
 )
 from .metrics import METRICS_FILE, cut_metrics
-from .sharding import Layout
-from .state import TrainState, adopted_state, initial_state
+from .precision import precision_of
+from .state import TrainState, initial_state
 
 LINES_SHOWN = 8
 
 
 def settings_of(experiment: Experiment, **options: Any) -> dict[str, Any]:
-    """What a run's numbers depend on, as JSON: the seed, the options of training and the experiment's config."""
+    """What a run's numbers depend on, as JSON: how the experiment trains, the options of training, and its config."""
     config = {} if experiment.config is None else dataclasses.asdict(experiment.config)
-    return _as_json({"seed": experiment.seed, **options, "config": config})
+    own = {name: getattr(experiment, name) for name in ("seed", "accumulate", "ema")}
+    precision = dataclasses.asdict(precision_of(experiment.precision))
+    return _as_json({**own, "precision": precision, **options, "config": config})
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
     """How a run is to begin: the options of `train` of these names."""
 
-    state: TrainState | None = None
     resume: bool = False
     overwrite: bool = False
     new_config: bool = False
@@ -44,28 +47,20 @@ class Start:
     def __post_init__(self):
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        if self.resume and self.state is not None:
-            raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
 
 
-def begin(
-    experiment: Experiment, run: Path | None, settings: dict[str, Any], start: Start, layout: Layout | None = None
-) -> tuple[TrainState, list[str]]:
+def begin(state: TrainState, run: Path, settings: dict[str, Any], start: Start) -> tuple[TrainState, list[str]]:
     """The state that a run begins with, and what there is to say about it.
 
     Args:
-      experiment: what is trained.
+      state: what a run begins with that resumes nothing; a checkpoint must have its structure, and is laid out like it.
       run: the run's folder.
       settings: of `settings_of`.
       start: whether to resume or overwrite.
-      layout: where the state shall lie; the run may have lain elsewhere before.
 
     Raises:
       CheckpointError: there are checkpoints and neither `resume` nor `overwrite`, or none of them fits or is whole.
     """
-    state = initial_state(experiment, layout) if start.state is None else adopted_state(start.state, layout)
-    if run is None:
-        return state, []
     found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.finished]
     if start.overwrite:
         return state, _discard(run, found)
@@ -102,24 +97,35 @@ def last_good(checkpoints: list[Checkpoint]) -> tuple[Checkpoint | None, dict[Ch
 
 
 def load_checkpoint(
-    experiment: Experiment, *, directory: str | Path = "runs", step: int | Literal["last"] = "last"
+    experiment: Experiment,
+    *,
+    directory: str | Path = "runs",
+    step: int | None = None,
+    best: str | None = None,
+    best_mode: Literal["max", "min"] = "max",
 ) -> TrainState:
     """The state of a run's checkpoint, to evaluate it or to go on from it in another run (`train(state=...)`).
 
     Args:
       experiment: what was trained; its parameters and its optimizer give the structure.
       directory: the run is `<directory>/<experiment.name>`.
-      step: "last", the newest that is whole, or the number of updates.
+      step: the number of updates; None is the newest that is whole.
+      best: instead, the one that is best by this metric of `evaluate`.
+      best_mode: whether the highest ("max") or the lowest ("min") is best.
 
     Raises:
       CheckpointError: there is no such checkpoint, it is damaged, or it is of another model or optimizer.
     """
     run = Path(directory) / experiment.name
     found = [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.finished]
-    wanted = [checkpoint for checkpoint in found if step in ("last", checkpoint.step)]
+    wanted = [checkpoint for checkpoint in found if step in (None, checkpoint.step)]
+    if best is not None:
+        holder = best_checkpoint(wanted, best, best_mode)
+        wanted = [] if holder is None else [holder]
     if not wanted:
         steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none"
-        raise CheckpointError(f"{run} has no checkpoint of step {step}. The steps that it has: {steps}.")
+        which = "".join([f" of step {step}" * (step is not None), f" with the metric {best!r}" * (best is not None)])
+        raise CheckpointError(f"{run} has no checkpoint{which}. The steps that it has: {steps}.")
     good, damaged = last_good(wanted)
     if good is None:
         raise CheckpointError(" ".join(damaged.values()))
@@ -193,15 +199,27 @@ def _tidy(run: Path, damaged: list[Checkpoint], resumed: Checkpoint | None = Non
 
 
 def _tidy_files(run: Path, damaged: list[Checkpoint], resumed: Checkpoint | None) -> list[str]:
+    notes = []
     for checkpoint in damaged:
-        aside = checkpoint.folder.with_name(f"damaged_{checkpoint.folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        checkpoint.folder.rename(aside)
+        _set_aside(checkpoint)
     for checkpoint in list_checkpoints(run):
-        if not checkpoint.finished:
+        if checkpoint.finished:
+            continue
+        if (checkpoint.folder / INFO_FILE).exists():  # only its manifest is missing, which may have been lost
+            notes.append(f"the checkpoint {checkpoint.folder} has no manifest: set aside as {_set_aside(checkpoint)}")
+        else:
+            notes.append(f"the checkpoint {checkpoint.folder} was not finished: removed")
             checkpoint.remove()
-    note = None if resumed is None else cut_metrics(run / METRICS_FILE, resumed.info()["metrics_bytes"])
-    return [] if note is None else [note]
+    cut = None if resumed is None else cut_metrics(run / METRICS_FILE, resumed.info()["metrics_bytes"])
+    return notes if cut is None else [*notes, cut]
+
+
+def _set_aside(checkpoint: Checkpoint) -> str:
+    """Rename a checkpoint's folder so that it does not count and is not overwritten; returns the name."""
+    aside = checkpoint.folder.with_name(f"damaged_{checkpoint.folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.folder.rename(aside)
+    return aside.name
 
 
 def _together(name: str) -> None:

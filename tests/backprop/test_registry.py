@@ -102,7 +102,7 @@ def test_nothing_is_computed_for_an_inactive_operand():
 
 # Primitives of one of the two supported JAX versions alone.
 ONE_VERSION = set(
-    """core_call call closed_call eval_jaxpr log2 one_minus_square polynomial nextafter pbroadcast_dynamic
+    """call closed_call eval_jaxpr log2 one_minus_square polynomial nextafter pbroadcast_dynamic
     reduced_vary_cast reduced_vary_cast_p vary_unreduced_cast vary_unreduced_cast_p relayout
     shard_alike xla_metadata_call""".split()
 )

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend import linear_util
+from jax.extend.core import primitives
 
 import fnbackprop as fb
 
@@ -55,6 +57,27 @@ def test_jit_keeps_its_name():
     equations = jax.make_jaxpr(fb.grad(lambda x: layer(x).sum()))(X).jaxpr.eqns
     names = [e.params["name"] for e in equations if "name" in e.params]
     assert "layer" in names and "layer_vjp" in names
+
+
+@pytest.mark.parametrize("name", ["call", "closed_call", "eval_jaxpr"])
+def test_calls_of_a_jaxpr(name):
+    """Under whatever name: JAX 0.10.2 has two such primitives, JAX 0.12 the third for both."""
+
+    def fun(x, y):
+        return [jnp.sin(x) * y + x]
+
+    closed = jax.make_jaxpr(fun)(X, Y)
+    wrapped = linear_util.wrap_init(fun, debug_info=jax.api_util.debug_info("fun", fun, (X, Y), {}))
+    params = {
+        "call": {"subfuns": (wrapped,)},
+        "closed_call": {"subfuns": (wrapped,), "call_jaxpr": closed},
+        "eval_jaxpr": {"call_jaxpr": closed},
+    }[name]
+    primitive = primitives.closed_call_p if name != "call" else primitives.call_p
+    if primitive.name != name:
+        pytest.skip(f"this JAX version has {primitive.name}")
+    agree(lambda x, y: primitive.bind(x, y, **params)[0], X, Y)
+    agree(lambda x, y: fb.grad(lambda x: primitive.bind(x, y, **params)[0].sum())(x), X, Y)
 
 
 # ---------------------------------------------------------------- custom_jvp

@@ -1,10 +1,13 @@
 """`shard_map` with all that may stand in it and around it, placement, and gradients of parallel programs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -362,6 +365,52 @@ def test_a_partitioned_jit_has_the_gradient_of_one_device():
     got = gradient(*args)
     assert_close(got, jax.grad(mlp_loss)(*args), 1e-12)
     assert all(got[name].sharding.is_equivalent_to(shardings[name], got[name].ndim) for name in got)
+
+
+@pytest.mark.parametrize("depth", [1, 4], ids=["walked in place", "jitted"])
+def test_jit_with_shardings(depth):
+    """Value and cotangents lie where the user's jit says that value and operands lie, in a checkpointed loop too."""
+    rows, both = NamedSharding(MESH, P("a")), NamedSharding(MESH, P("a", "b"))
+
+    def fun(x, y):
+        for _ in range(depth):
+            x = jnp.sin(x) * y
+        return x, y * 2
+
+    def looped(x, y):
+        step = jax.checkpoint(lambda c, _: ((placed(*c)), None))
+        return jax.lax.scan(step, (x, y), None, length=2)[0]
+
+    placed = jax.jit(fun, in_shardings=(rows, None), out_shardings=(both, None))
+    args = block(8, 4), block(8, 4, seed=1)
+    value, pullback = fb.vjp(placed, *args)
+    dx, _ = pullback(random_cotangent(value))
+    assert value[0].sharding.is_equivalent_to(both, 2) and dx.sharding.is_equivalent_to(rows, 2)
+    for run in (placed, looped):
+
+        def pulled(lib, *args, run=run):
+            value, pullback = lib.vjp(run, *args)
+            return pullback(random_cotangent(value))
+
+        ours, theirs = (jax.jit(functools.partial(pulled, lib)) for lib in (fb, jax))
+        assert_close(ours(*args), theirs(*args), 1e-12)
+        counts = [f.lower(*args).as_text().count("sharding_constraint") for f in (ours, theirs)]
+        assert counts[0] == counts[1] > 2
+
+
+def test_host_local_and_global_arrays():
+    """Of one process both are the identity; of several, each other's transpose."""
+
+    def fun(x):
+        whole = multihost_utils.host_local_array_to_global_array(jnp.sin(x), MESH, P("a"))
+        return multihost_utils.global_array_to_host_local_array(whole * whole, MESH, P("a"))
+
+    x = block(8, 4)
+    (dx,) = fb.vjp(fun, x)[1](x)
+    assert_close(dx, 2 * x * jnp.sin(x) * jnp.cos(x), 1e-12)
+    closed = jax.make_jaxpr(fb.grad(lambda x: fun(x).sum()))(x)
+    names = [e.primitive.name for e in closed.jaxpr.eqns if "array_to" in e.primitive.name]
+    assert names == [f"{a}_array_to_{b}_array" for a, b in (("host_local", "global"), ("global", "host_local")) * 2]
 
 
 def test_equal_regions_are_planned_once():

@@ -3,12 +3,13 @@
     python -m tests.training.survivor train --checkpoint-every 5
 
 SEND="17 SIGKILL" in the environment sends it that signal when the batch of step 17 is asked for; "17 SIGINT SIGINT"
-sends two.
+sends two. PAUSE=0.02 makes each step last so many seconds longer.
 """
 
 import dataclasses
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,8 @@ class Config:
 def experiment(config: Config) -> fb.Experiment:
     when, *signals = os.environ.get("SEND", "-1").split()
 
+    pause = float(os.environ.get("PAUSE", 0))
+
     def init(key):
         one, two = jax.random.split(key)
         shape = (3, config.hidden)
@@ -49,6 +52,7 @@ def experiment(config: Config) -> fb.Experiment:
         if step == int(when):
             for name in signals:
                 os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(pause)
         random = np.random.default_rng((config.seed, step))
         return {"x": random.normal(size=(8, 3)).astype(np.float32), "y": random.normal(size=(8,)).astype(np.float32)}
 

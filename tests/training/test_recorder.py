@@ -18,6 +18,11 @@ def record(step, loss, norm=1.0):
         ([record(0, math.nan)], 0, r"the loss of run is nan at step 0, the first: .* data of batch\(0\)"),
         ([record(3, 2.0, 9e9), record(4, math.inf)], 4, "is inf at step 4; at step 3 it was 2 .*norm 9e.09.*lower"),
         ([record(3, 2.0, math.nan), record(4, math.nan)], 4, "The gradient broke first, at step 3"),
+        (
+            [record(1, 2.0, math.inf) | {"loss_scale": 2.0}, record(2, 2.0, math.inf) | {"loss_scale": 1.0}],
+            2,
+            'the gradient of run is inf at step 2, though .* precision="bfloat16"',
+        ),
     ],
 )
 def test_non_finite_loss_names_the_step(tmp_path, records, step, message):

@@ -17,6 +17,7 @@ from fnbackprop.training.checkpoint import CheckpointError, list_checkpoints
 from fnbackprop.training.loop import train
 from fnbackprop.training.metrics import read_metrics
 from fnbackprop.training.resuming import Start, begin, load_checkpoint, settings_of
+from fnbackprop.training.state import initial_state
 from tests.training.survivor import Config, experiment
 from tests.training.test_checkpoint import assert_same_bits
 
@@ -45,7 +46,7 @@ def run(whole, tmp_path):
 
 
 def start(run, made=MADE, **options):
-    return begin(made, run, settings_of(made, backward="manual"), Start(**options))
+    return begin(initial_state(made), run, settings_of(made, backward="manual"), Start(**options))
 
 
 def tree(folder):
@@ -86,8 +87,11 @@ def test_resuming_where_there_is_nothing_begins_anew(run, tmp_path):
     assert start(tmp_path / "nothing", resume=True)[0].step == 0
     for found in list_checkpoints(run):
         (found.folder / "manifest.json").unlink()
+    (run / "checkpoints" / "step_00000020" / "info.json").unlink()
     state, notes = start(run, resume=True)
-    assert state.step == 0 and notes == [] and list_checkpoints(run) == []
+    assert state.step == 0 and list_checkpoints(run) == []
+    assert "step_00000020 was not finished: removed" in notes[0]
+    assert "step_00000030 has no manifest: set aside as damaged_step_00000030" in notes[1] and len(notes) == 3
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(run):
@@ -119,6 +123,7 @@ def test_when_all_are_damaged_nothing_is_changed(run):
     [
         (experiment(Config(learning_rate=0.02)), "config.learning_rate: 0.01 there, 0.02 now"),
         (experiment(Config(seed=3)), "seed: 0 there, 3 now"),
+        (dataclasses.replace(MADE, accumulate=2), "accumulate: 1 there, 2 now"),
         (dataclasses.replace(MADE, config=None), "config.hidden: 4 there, absent now"),
         (dataclasses.replace(MADE, optimizer=optax.sgd(0.1)), r"opt_state/0/mu/w: float32\[3,4\] there, absent now"),
         (
@@ -164,6 +169,10 @@ def test_load_checkpoint(whole):
     assert load_checkpoint(MADE, directory=directory, step=30).step == 30
     with pytest.raises(CheckpointError, match="no checkpoint of step 31. The steps that it has: 20, 30, 40"):
         load_checkpoint(MADE, directory=directory, step=31)
+    assert load_checkpoint(MADE, directory=directory, best="size", best_mode="max").step == 20
+    assert load_checkpoint(MADE, directory=directory, best="size", best_mode="min").step == 40
+    with pytest.raises(CheckpointError, match="no checkpoint with the metric 'accuracy'"):
+        load_checkpoint(MADE, directory=directory, best="accuracy")
     with pytest.raises(CheckpointError, match="params/w"):
         load_checkpoint(experiment(Config(hidden=5)), directory=directory)
 

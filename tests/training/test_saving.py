@@ -1,12 +1,10 @@
 """When a checkpoint is written, and that a run which is stopped or fails keeps its last whole state."""
 
 import dataclasses
-import signal
 
 import jax.numpy as jnp
 import pytest
 
-from fnbackprop.cli import main
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.training.checkpoint import CheckpointError, CheckpointWriter, list_checkpoints
 from fnbackprop.training.loop import train
@@ -15,9 +13,7 @@ from fnbackprop.training.recorder import Recorder, RunError
 from fnbackprop.training.resuming import load_checkpoint
 from fnbackprop.training.saving import Policy, Saving
 from fnbackprop.training.state import initial_state
-from fnbackprop.training.stopping import Interrupted
 from tests.training.survivor import Config, experiment
-from tests.training.test_resuming import ROOT, survivor
 
 STATE = initial_state(experiment(Config()))
 
@@ -90,27 +86,6 @@ def test_the_run_goes_on_when_a_checkpoint_fails_and_ends_with_the_error(tmp_pat
     assert list_checkpoints(tmp_path / "survivor") == [], "what was half written is removed"
 
 
-@pytest.mark.parametrize("name, raised", [("SIGINT", Interrupted), ("SIGTERM", SystemExit)])
-def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, monkeypatch, capfd, name, raised):
-    monkeypatch.setenv("SEND", f"5 {name}")
-    made = experiment(Config(steps=9))
-    with pytest.raises(raised) as ended:
-        train(made, directory=tmp_path)
-    assert raised is Interrupted or ended.value.code == 143
-    printed = capfd.readouterr()
-    assert f"{name}: stopping after this step" in printed.err
-    assert "6 steps are saved. To go on from there: resume=True, or --resume" in printed.out
-    assert load_checkpoint(made, directory=tmp_path).step == 6
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handlers are put back"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_a_second_interrupt_ends_at_once(tmp_path):
-    done = survivor(tmp_path, send="3 SIGINT SIGINT")
-    assert done.returncode == -signal.SIGINT and "Traceback" not in done.stderr
-    assert list_checkpoints(tmp_path / "survivor") == []
-
-
 def test_an_error_between_two_steps_saves_too(tmp_path):
     made = experiment(Config(steps=9))
 
@@ -130,14 +105,3 @@ def test_metrics_that_cannot_be_written_are_named(tmp_path):
         recorder._file._file = open("/dev/full", "w")
         with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
             recorder.record([{"step": 0, "loss": 1.0, "gradient_norm": 1.0}])
-
-
-def test_exit_statuses(tmp_path, monkeypatch, capsys):
-    file = str(ROOT / "tests" / "training" / "survivor.py")
-    monkeypatch.setenv("SEND", "2 SIGINT")
-    assert main(["train", file, "--steps", "4", "--directory", str(tmp_path)]) == 130
-    monkeypatch.setenv("SEND", "-1")
-    assert main(["train", file, "--steps", "4", "--directory", str(tmp_path)]) == 1
-    printed = capsys.readouterr().err
-    assert "CheckpointError: " in printed and "--resume" in printed
-    assert main(["train", file, "--steps", "4", "--directory", str(tmp_path), "--resume"]) == 0

@@ -1,0 +1,72 @@
+"""Ctrl-C and SIGTERM end a run between two steps, with its state saved; a second Ctrl-C ends it at once."""
+
+import signal
+import threading
+
+import pytest
+
+from fnbackprop.cli import main
+from fnbackprop.training.checkpoint import list_checkpoints
+from fnbackprop.training.loop import train
+from fnbackprop.training.resuming import load_checkpoint
+from fnbackprop.training.stopping import Interrupted, Signals
+from tests.training.survivor import Config, experiment
+from tests.training.test_resuming import ROOT, survivor
+
+
+@pytest.mark.parametrize("name, raised", [("SIGINT", Interrupted), ("SIGTERM", SystemExit)])
+def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, monkeypatch, capfd, name, raised):
+    monkeypatch.setenv("SEND", f"5 {name}")
+    made = experiment(Config(steps=9))
+    with pytest.raises(raised) as ended:
+        train(made, directory=tmp_path)
+    assert raised is Interrupted or ended.value.code == 143
+    printed = capfd.readouterr()
+    assert f"{name}: stopping after this step" in printed.err
+    assert "6 steps are saved. To go on from there: resume=True, or --resume" in printed.out
+    assert load_checkpoint(made, directory=tmp_path).step == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handlers are put back"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    done = survivor(tmp_path, send="3 SIGINT SIGINT")
+    assert done.returncode == -signal.SIGINT and "Traceback" not in done.stderr
+    assert list_checkpoints(tmp_path / "survivor") == []
+
+
+def test_exit_statuses(tmp_path, monkeypatch, capsys):
+    file = str(ROOT / "tests" / "training" / "survivor.py")
+    monkeypatch.setenv("SEND", "2 SIGINT")
+    assert main(["train", file, "--steps", "4", "--directory", str(tmp_path)]) == 130
+    monkeypatch.setenv("SEND", "-1")
+    assert main(["train", file, "--steps", "4", "--directory", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert "CheckpointError: " in printed and "--resume" in printed
+    assert main(["train", file, "--steps", "4", "--directory", str(tmp_path), "--resume"]) == 0
+
+
+def test_handlers_of_the_program_are_left_alone():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        signals = Signals()
+        signal.raise_signal(signal.SIGTERM)
+        signals.raise_received(1)
+        signals.close()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM, signal.SIGTERM]
+
+
+def test_outside_the_main_thread_no_signal_is_received():
+    def use():
+        Signals().close()
+        done.append(signal.getsignal(signal.SIGINT))
+
+    done = []
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert done == [signal.default_int_handler]
