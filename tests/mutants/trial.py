@@ -1,0 +1,164 @@
+"""What becomes of one mutant: on which program it shows, and who catches it there."""
+
+import enum
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+from jax.test_util import check_grads
+
+import fnbackprop as fb
+from fnbackprop.comparing.verdict import SEVERITY, Verdict
+
+from . import rules
+from .programs import PROGRAMS, Program
+
+
+class Outcome(enum.StrEnum):
+    """STILLBORN: every program that it changes stops with an error, so any use would show it.
+
+    UNSEEN: it changes the gradient of no program."""
+
+    CAUGHT = "caught"
+    SURVIVED = "survived"
+    UNSEEN = "unseen"
+    STILLBORN = "stillborn"
+
+
+@dataclass
+class Trial:
+    """One mutant's fate. `programs` are those whose gradient it changes, as far as they were looked at; `by` says which
+    checker catches it there."""
+
+    mutant: rules.Mutant
+    outcome: Outcome
+    programs: list[Program] = field(default_factory=list)
+    by: dict[str, bool] = field(default_factory=dict)
+
+
+Checker = Callable[[Program, rules.Mutant], bool]
+MOST_PROGRAMS = 8  # of those that a mutant changes
+
+
+def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
+    """Install a mutant and hand the programs that it changes to each checker, until it catches it."""
+    programs = programs_of(mutant)
+    for program in programs:
+        original(program)  # of the right rules, before the mutant is there
+    changed, errors, by = [], 0, dict.fromkeys(checkers, False)
+    for program in programs:
+        with rules.installed(mutant):
+            try:
+                different = fingerprint(program) != original(program)
+            except Exception:  # whatever a broken rule may raise
+                errors, different = errors + 1, False
+        if not different:
+            continue
+        changed.append(program)
+        for name, check in checkers.items():
+            by[name] = by[name] or check(program, mutant)
+        if all(by.values()) or len(changed) == MOST_PROGRAMS:
+            break
+    if not changed:
+        return Trial(mutant, Outcome.STILLBORN if errors else Outcome.UNSEEN)
+    return Trial(mutant, Outcome.CAUGHT if by.get("compare", True) else Outcome.SURVIVED, changed, by)
+
+
+def programs_of(mutant: rules.Mutant) -> list[Program]:
+    """The programs of the primitives whose rules reach the mutated function."""
+    names = rules.reached()[mutant.module, mutant.function]
+    return [program for name in names for program in PROGRAMS.get(name, ())]
+
+
+# ---------------------------------------------------------------- whether a program's gradient is another
+
+
+def fingerprint(program: Program) -> str:
+    """Equal for two gradients that are the same operations on the same constants."""
+    closed = jax.make_jaxpr(fb.grad(program.loss, program.argnums))(*program.operands)
+    plain = (c for c in closed.consts if not jax.dtypes.issubdtype(c.dtype, jax.dtypes.extended))  # no keys
+    constants = b"".join(np.asarray(c).tobytes() for c in plain)
+    return hashlib.sha256(str(closed).encode() + constants).hexdigest()
+
+
+@cache
+def original(program: Program) -> str:
+    """The fingerprint under the right rules, which must be in place when it is asked for first."""
+    return fingerprint(program)
+
+
+# ---------------------------------------------------------------- the checkers
+
+
+@cache
+def baseline(program: Program) -> Verdict:
+    """What `fb.compare` says of the program under the right rules, which must be in place."""
+    return verdict(program)
+
+
+def verdict(program: Program) -> Verdict:
+    return fb.compare(program.loss, *program.operands, argnums=program.argnums).verdict
+
+
+def by_compare(program: Program, mutant: rules.Mutant) -> bool:
+    """A verdict worse than that of the right rules: at a kink, say, not even they PASS."""
+    right = baseline(program)
+    with rules.installed(mutant):
+        return SEVERITY.index(verdict(program)) < SEVERITY.index(right)
+
+
+def by_check_grads(program: Program, mutant: rules.Mutant) -> bool:
+    """`jax.test_util.check_grads` with its defaults, in reverse mode, which is all that a custom_vjp has."""
+    return _raises(partial(check_grads, order=1, modes=("rev",)), program, mutant)
+
+
+def by_chex(program: Program, mutant: rules.Mutant) -> bool:
+    """`chex.assert_numerical_grads` with its defaults, in reverse mode."""
+    return _raises(partial(chex.assert_numerical_grads, order=1, modes=("rev",)), program, mutant)
+
+
+def _raises(check: Callable, program: Program, mutant: rules.Mutant) -> bool:
+    with rules.installed(mutant):
+        try:
+            check(*as_custom_vjp(program))
+        except AssertionError:
+            return True
+    return False
+
+
+def as_custom_vjp(program: Program) -> tuple[Callable, tuple[Any, ...]]:
+    """The program's function of its floating operands, whose gradient by JAX is ours."""
+    places = program.argnums
+    given = tuple(program.operands[i] for i in places)
+
+    def plain(*floating):
+        operands = list(program.operands)
+        for place, x in zip(places, floating, strict=True):
+            operands[place] = x
+        return program.function(*operands)
+
+    def outputs(*floating):
+        return [y for y in jax.tree.leaves(plain(*floating)) if _is_inexact(y)]
+
+    function = jax.custom_vjp(outputs)
+    function.defvjp(lambda *xs: fb.vjp(outputs, *xs), lambda pullback, cts: tuple(pullback(cts)))
+    return function, given
+
+
+def _is_inexact(x: Any) -> bool:
+    return jax.numpy.issubdtype(x.dtype, np.inexact)
+
+
+CHECKERS: dict[str, Checker] = {"compare": by_compare, "check_grads": by_check_grads, "chex": by_chex}
+
+
+def keep_compiled(directory: str) -> None:
+    """Keep what is compiled: the automatic gradient of a program is the same beside every mutant."""
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
