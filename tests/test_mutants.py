@@ -1,7 +1,10 @@
 """The mutation tool: what it proposes, that it leaves no trace, and that `fb.compare` catches a fixed sample."""
 
 import ast
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from fnbackprop.backprop import registry
 
 from . import false_alarms
 from .mutants import operators, rules, trial
-from .mutants.__main__ import main, report, sample
+from .mutants.__main__ import GAVE_UP, main, report, sample
 from .mutants.equivalent import EQUIVALENT, reason
 from .mutants.programs import EXISTING, PROGRAMS, WITHOUT_PROGRAM
 
@@ -146,12 +149,30 @@ def test_the_table_of_equivalent_mutants_is_not_stale():
     assert set(EQUIVALENT.values()) <= used and all(len(why) > 10 for why in used)
 
 
-def test_the_command_reports_survivors(capsys, monkeypatch):
+def test_the_command_reports_survivors_and_goes_on_where_it_stopped(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(trial.CHECKERS, "compare", lambda program, mutant: mutant.edit.operator != "sign turned")
-    assert main(["--rules", "neg", "sub", "--per-function", "9", "--checkers", "compare"]) == 1
+    monkeypatch.setattr(trial, "keep_compiled", lambda directory: None)
+    command = ["--worker", "--rules", "neg", "sub", "--per-function", "9", "--checkers", "compare", "--record"]
+    record = tmp_path / "record.jsonl"
+    assert main([*command, str(record), "--limit", "3"]) in (0, 1)
+    first = record.read_text()
+    assert main([*command, str(record)]) == 1
+    assert record.read_text().startswith(first) and len(record.read_text().splitlines()) > len(first.splitlines()) == 3
     printed = capsys.readouterr().out
     assert "SURVIVED    arithmetic.py" in printed and "sub_vjp_y: lax.neg(dz) -> dz  [sign turned]" in printed
     assert "compare      catches" in printed
+
+
+def test_an_endless_mutant_is_given_up(tmp_path):
+    """In a process of its own, which ends with a status of its own and has left a row."""
+    record = tmp_path / "record.jsonl"
+    code = (
+        "import time; from tests.mutants import __main__ as command, trial; command.PATIENCE = 0.2\n"
+        "trial.run = lambda *_: time.sleep(60)\n"
+        f"command.main(['--worker', '--rules', 'neg', '--record', {str(record)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, timeout=50)
+    assert done.returncode == GAVE_UP and json.loads(record.read_text())["outcome"] == "endless"
 
 
 def test_a_sample_depends_on_its_seed_and_has_every_kind_first():
@@ -177,7 +198,10 @@ def test_shares_are_of_the_wrong_mutants_alone():
         )
     ]
     printed = report(rows)
-    assert "2 change a gradient and are wrong; 1 are equivalent; 1 do not run; 0 change no program" in printed
+    assert (
+        "2 change a gradient and are wrong; 1 are equivalent; 1 do not run; 0 do not end; 0 change no program"
+        in printed
+    )
     assert "compare      catches 1 of 2: 50.0 %" in printed and "EQUIVALENT  2: it is the same" in printed
 
 

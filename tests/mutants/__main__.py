@@ -10,7 +10,8 @@ hundreds: by default each function gives its first few, a different choice for e
     python -m tests.mutants --checkers compare        # without the two others
 
 With --record, one line of JSON for each mutant is appended to a file as it is done, and a run that is started again
-goes on where it stopped.
+goes on where it stopped. A mutant may never end: the work is done in a process of its own, which gives one up after
+some minutes, and is started again.
 """
 
 import argparse
@@ -18,27 +19,43 @@ import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 180.0  # seconds for one mutant
+GAVE_UP = 75  # the exit status of a process that met an endless one
 QUICK = "--xla_backend_optimization_level=0"  # nearly all of the time goes into compiling tiny programs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK}")
+    if options.record is None:
+        with tempfile.TemporaryDirectory() as directory:
+            return main([*(sys.argv[1:] if argv is None else argv), "--record", f"{directory}/record.jsonl"])
+    if options.worker:
+        return work(options)
+    worker = [sys.executable, "-W", "ignore", "-m", __spec__.name, *(sys.argv[1:] if argv is None else argv)]
+    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}", **os.environ}
+    while (status := subprocess.run([*worker, "--worker"], env=environment).returncode) == GAVE_UP:
+        pass
+    return status
+
+
+def work(options: argparse.Namespace) -> int:
+    """Try the chosen mutants that have no row in the record, and print the report."""
     from . import trial
 
     chosen = sample(options.rules, options.seed, options.per_function)[: options.limit]
     checkers = {name: trial.CHECKERS[name] for name in options.checkers}
-    known = recorded(options.record)
-    with tempfile.TemporaryDirectory() as directory:
-        trial.keep_compiled(options.cache or directory)
-        rows = list(tried(chosen, checkers, known, options.record))
+    trial.keep_compiled(options.cache or str(options.record.with_suffix(".cache")))
+    rows = list(tried(chosen, checkers, recorded(options.record), options.record))
     print(report(rows))
     return 1 if any(row["outcome"] == "survived" and not row["equivalent"] for row in rows) else 0
 
@@ -52,6 +69,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkers", nargs="*", default=["compare", "check_grads", "chex"])
     parser.add_argument("--record", type=Path, help="append the results to this file, and go on where it ends")
     parser.add_argument("--cache", help="keep compiled programs in this folder between runs")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -79,35 +97,35 @@ def sample(names: Iterable[str] | None, seed: int, per_function: int) -> list[An
     return chosen
 
 
-def recorded(path: Path | None) -> dict[str, dict]:
-    if path is None or not path.exists():
-        return {}
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+def recorded(path: Path) -> dict[str, dict]:
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
     return {row["mutant"]: row for row in rows}
 
 
-def tried(mutants: Sequence[Any], checkers: dict[str, Any], known: dict[str, dict], record: Path | None):
+def tried(mutants: Sequence[Any], checkers: dict[str, Any], known: dict[str, dict], record: Path) -> Iterator[dict]:
     """A row for each mutant."""
     from . import trial
     from .equivalent import reason
 
+    def write(row: dict) -> None:
+        with record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def give_up(row: dict) -> None:
+        write(row | {"outcome": "endless"})
+        os._exit(GAVE_UP)
+
     start = time.monotonic()
     for number, mutant in enumerate(mutants, 1):
         if (row := known.get(str(mutant))) is None:
+            row = {"mutant": str(mutant), "operator": mutant.edit.operator, "by": {}, "programs": []}
+            watchdog = threading.Timer(PATIENCE, give_up, [row])
+            watchdog.daemon = True
+            watchdog.start()
             found = trial.run(mutant, checkers)
-            row = {
-                "mutant": str(mutant),
-                "operator": mutant.edit.operator,
-                "outcome": str(found.outcome),
-                "equivalent": reason(mutant),
-                "by": found.by,
-                "programs": list(map(str, found.programs)),
-            }
-            if record is not None:
-                with record.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-            if row["outcome"] == "survived":
-                print(f"SURVIVED  {row['mutant']}  on {', '.join(row['programs'])}", flush=True)
+            watchdog.cancel()
+            row |= {"outcome": str(found.outcome), "by": found.by, "programs": list(map(str, found.programs))}
+            write(row)
             if number % 50 == 0:
                 print(f"{number} of {len(mutants)} after {time.monotonic() - start:.0f} s", flush=True)
         yield row | {"equivalent": reason(mutant)}
@@ -120,7 +138,7 @@ def report(rows: Sequence[dict]) -> str:
     equivalent = [row for row in rows if row["outcome"] != "stillborn" and row["equivalent"]]
     lines = [
         f"{len(rows)} mutants: {len(live)} change a gradient and are wrong; {len(equivalent)} are equivalent; "
-        f"{counts['stillborn']} do not run; {counts['unseen']} change no program"
+        f"{counts['stillborn']} do not run; {counts['endless']} do not end; {counts['unseen']} change no program"
     ]
     names = list(dict.fromkeys(name for row in live for name in row["by"]))
     for name in names:

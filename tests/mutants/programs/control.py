@@ -34,6 +34,10 @@ own_vjp.defvjp(
 )
 
 
+through = jax.custom_jvp(lambda x, y: own_vjp(x, y))
+through.defjvp(lambda primals, tangents: jax.jvp(own_vjp, primals, tangents))
+
+
 def wave(x, y):
     return jnp.sin(x) * y, jnp.tanh(x * y) + x, jnp.cos(y)
 
@@ -44,6 +48,7 @@ add("jit", jax.jit(lambda x, y: (lax.sin(x), y)), *PAIR)
 add("custom_jvp_call", own_jvp, *PAIR)
 add("custom_jvp_call", lambda x: own_jvp(x, x), PAIR[0])
 add("custom_vjp_call", own_vjp, *PAIR)
+add("custom_lin", through, *PAIR)
 add("remat2", jax.checkpoint(wave), *PAIR)
 add("remat2", jax.checkpoint(lambda x, y: jnp.sin(x @ y) @ y, policy=jax.checkpoint_policies.dots_saveable),
     normal(3, 3), normal(3, 3, seed=1))
