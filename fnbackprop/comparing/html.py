@@ -97,7 +97,7 @@ def _first_difference(comparison: Comparison) -> str:
 def _equations(comparison: Comparison) -> str:
     rows = [
         [
-            _verdict(e.verdict), _code(e.primitive), _code(e.name), _code(e.where), _code(e.within) if e.within else "-",
+            _verdict(e.verdict), _code(e.primitive), _code(e.name), _code(e.where), _code(e.within or "-"),
             _number(e.error), _number(e.allowed), _number(e.ratio, ".4g"), escape(e.cotangent), str(e.count),
             _remark(e.reason, e.hypothesis),
         ]
@@ -189,7 +189,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
+    return text if text == "-" else f"<code>{escape(text)}</code>"
 
 
 def _remark(reason: str, hypothesis: Hypothesis | None) -> str:

@@ -163,7 +163,7 @@ def _stats(first: Any, second: Any) -> Any:
     first, second = (x if x.dtype.itemsize >= 4 else x.astype(np.float32) for x in (first, second))
     top = jnp.maximum(jnp.max(jnp.abs(first)), jnp.max(jnp.abs(second)))
     scale = jnp.where(top > 0, top, jnp.ones_like(top))
-    first, second = first / scale, second / scale
+    first, second = (x / scale.astype(x.dtype) for x in (first, second))
     norms = [jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x)))) for x in (first - second, first, second)]
     return jnp.stack([top, *norms])
 

@@ -209,7 +209,7 @@ def _differences(question, operands, cts, i, centre, ours, theirs) -> Opinion:
 
     def along(length):
         moved = list(moving)
-        moved[i] = centre + length * direction
+        moved[i] = centre + length.astype(centre.dtype) * direction
         return sum(jax.numpy.sum(jax.numpy.real(ct * y)) for ct, y in zip(cts, function(*moved), strict=True))
 
     values = np.asarray(jax.jit(lambda lengths: jax.lax.map(along, lengths))(np.array([0.0, *LENGTHS, *-LENGTHS])))

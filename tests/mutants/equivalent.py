@@ -6,7 +6,11 @@ A key is `function: before -> after`, as the report prints it; a `*` at its end 
 from fnmatch import fnmatchcase
 from typing import Any
 
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT = {
+    "cumlogsumexp_vjp: 0 -> *": "what is shifted in at the end decays a sum of nothing, s = 0",
+    "Region.stacked: manual.varying if self.check else self.axes -> manual.varying": "each device's own value stays "
+    "where it is, under a spec that says it is one value; nothing moves it in between",
+}
 
 
 def reason(mutant: Any) -> str:

@@ -20,8 +20,8 @@ from fnbackprop.backprop import registry
 
 from .operators import Edit, Source, edits
 
-# They hold no mathematics: what has no gradient, what is refused, where a value lies.
-LEFT_OUT = {"nondifferentiable", "outside", "callbacks", "references", "scalars", "__init__"}
+# They hold no rule (what has no gradient, what is refused), or one that works with a budget alone (segments).
+LEFT_OUT = {"nondifferentiable", "outside", "callbacks", "references", "scalars", "segments", "__init__"}
 Function = tuple[str, str]  # module, name
 
 

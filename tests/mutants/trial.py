@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -20,7 +21,7 @@ from .programs import PROGRAMS, Program
 
 
 class Outcome(enum.StrEnum):
-    """STILLBORN: every program that it changes stops with an error, so any use would show it.
+    """STILLBORN: not caught where it runs, if anywhere, and elsewhere it stops with an error, so that use shows it.
 
     UNSEEN: it changes the gradient of no program."""
 
@@ -42,7 +43,7 @@ class Trial:
 
 
 Checker = Callable[[Program, rules.Mutant], bool]
-MOST_PROGRAMS = 8  # of those that a mutant changes
+MOST_PROGRAMS = 24  # of those that a mutant changes
 
 
 def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
@@ -59,15 +60,17 @@ def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
             by[name] = by[name] or check(program, mutant)
         if all(by.values()) or len(changed) == MOST_PROGRAMS:
             break
-    if not changed:
-        return Trial(mutant, Outcome.STILLBORN if errors else Outcome.UNSEEN)
-    return Trial(mutant, Outcome.CAUGHT if by.get("compare", True) else Outcome.SURVIVED, changed, by)
+    if changed and by.get("compare", True):
+        return Trial(mutant, Outcome.CAUGHT, changed, by)
+    outcome = Outcome.STILLBORN if errors else Outcome.SURVIVED if changed else Outcome.UNSEEN
+    return Trial(mutant, outcome, changed, by)
 
 
 def programs_of(mutant: rules.Mutant) -> list[Program]:
-    """The programs of the primitives whose rules reach the mutated function."""
+    """The programs of the primitives whose rules reach the mutated function: one of each, then a second of each ..."""
     names = rules.reached()[mutant.module, mutant.function]
-    return [program for name in names for program in PROGRAMS.get(name, ())]
+    rows = itertools.zip_longest(*(PROGRAMS.get(name, ()) for name in names))
+    return [program for row in rows for program in row if program is not None]
 
 
 # ---------------------------------------------------------------- whether a program's gradient is another
@@ -111,20 +114,23 @@ def original(program: Program) -> str:
 
 
 @cache
-def baseline(program: Program) -> Verdict:
+def baseline(program: Program) -> list[int]:
     """What `fb.compare` says of the program under the right rules, which must be in place."""
-    return verdict(program)
+    return verdicts(program)
 
 
-def verdict(program: Program) -> Verdict:
-    return fb.compare(program.loss, *program.operands, argnums=program.argnums).verdict
+def verdicts(program: Program) -> list[int]:
+    """How severe the verdicts are that a user is shown: of the whole, of the leaves, and how many equations FAIL."""
+    found = fb.compare(program.loss, *program.operands, argnums=program.argnums)
+    severe = [-SEVERITY.index(verdict) for verdict in (found.verdict, *(leaf.verdict for leaf in found.leaves))]
+    return [*severe, sum(equation.verdict is Verdict.FAIL for equation in found.equations)]
 
 
 def by_compare(program: Program, mutant: rules.Mutant) -> bool:
     """A verdict worse than that of the right rules: at a kink, say, not even they PASS."""
     right = baseline(program)
     with rules.installed(mutant):
-        return SEVERITY.index(verdict(program)) < SEVERITY.index(right)
+        return any(found > before for found, before in zip(verdicts(program), right, strict=True))
 
 
 def by_check_grads(program: Program, mutant: rules.Mutant) -> bool:
