@@ -116,11 +116,11 @@ def demonstrate(config: Config) -> None:
     print(fb.compare(digits_experiment.loss, params, batch, key, float64=True).require())
 
     print("\n2. Training by the manual backward\n")
-    by_hand = fb.train(digits_experiment)
+    by_hand = fb.train(digits_experiment, overwrite=True)
 
     print("\n3. The same run by jax.grad\n")
     automatic = dataclasses.replace(digits_experiment, name=f"{digits_experiment.name}-automatic")
-    by_jax = fb.train(automatic, backward="automatic")
+    by_jax = fb.train(automatic, backward="automatic", overwrite=True)
 
     one, other = (float(digits_experiment.evaluate(state.params)["test_accuracy"]) for state in (by_hand, by_jax))
     apart = np.mean(np.abs(loss_curve(digits_experiment.name) - loss_curve(automatic.name)))

@@ -26,12 +26,44 @@ ENTRY = "experiment"  # the function that an experiment file must hold
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What `train` takes beside the experiment's own options."""
+    """What `train` takes beside the experiment's own options: keywords of `training.loop.train`."""
 
-    backward: Literal["manual", "automatic"] = "manual"
-    """Who does the backward pass: this package, or jax.grad."""
+    backward: Literal["manual", "automatic", "both"] = "manual"
+    """Who does the backward pass: this package, or jax.grad; both: this package, and jax.grad compares now and then."""
+    compare_every: int = 100
+    """Steps between two comparisons of --backward both."""
+    mesh: str | None = None
+    """The devices to train on, data=4,model=2 for instance; what lies where is the experiment's sharding."""
+    distributed: bool = False
+    """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
     directory: Path = Path("runs")
     """Where the run's folder is made."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; None: ten minutes."""
+    keep: int | None = 3
+    """How many of the last checkpoints are kept."""
+    best: str | None = None
+    """Keep the best checkpoint too, by this metric of the evaluation."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether the highest or the lowest is best."""
+    resume: bool = False
+    """Go on from the last checkpoint that is whole, if there is one."""
+    overwrite: bool = False
+    """Begin anew, and throw away the checkpoints of an earlier run."""
+    new_config: bool = False
+    """Resume with other options than the run began with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayOptions:
+    """What `replay` takes beside the experiment's own options: keywords of `training.replaying.replay`."""
+
+    step: int | None = None
+    """Which step; by default the last whose loss was not finite."""
+    directory: Path = Path("runs")
+    """Where the run's folder is."""
+    backward: Literal["manual", "automatic"] = "manual"
+    """Who does the backward pass: this package, or jax.grad."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +100,15 @@ class CommandError(Exception):
 def train_command(experiment: Experiment, options: TrainOptions) -> int:
     from fnbackprop.training.loop import train
 
-    train(experiment, backward=options.backward, directory=options.directory)
+    keywords = {name: value for name, value in vars(options).items() if name != "distributed"}
+    train(experiment, **keywords)
+    return 0
+
+
+def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
+    from fnbackprop.training.replaying import replay
+
+    print(replay(experiment, **vars(options)))
     return 0
 
 
@@ -92,6 +132,7 @@ def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]
 
 COMMANDS = {
     "train": Command(train_command, TrainOptions, "train, and write metrics and curves to runs/<name>/"),
+    "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
     "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
 }
 
@@ -181,6 +222,10 @@ def run_command(
     parsed = _parse(config_type(experiment), command.options if command else None, list(argv[named:]), title, about)
     if command is None:
         return default(parsed.config) or 0
+    if isinstance(parsed.options, TrainOptions):
+        from fnbackprop.training.mesh import join_processes
+
+        join_processes(parsed.options.distributed)  # before the experiment makes its first array
     made = experiment(parsed.config)
     if not isinstance(made, Experiment):
         raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
@@ -190,13 +235,15 @@ def run_command(
 def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
     from fnbackprop.backprop.registry import MissingRule
+    from fnbackprop.comparing.verdict import GradientMismatch
+    from fnbackprop.training.recorder import RunError
 
     try:
         return action()
     except CommandError as error:
         print(f"fnbackprop: {error}", file=sys.stderr)
         return error.status
-    except (ExperimentError, FloatingPointError, MissingRule) as error:
+    except (ExperimentError, FloatingPointError, GradientMismatch, MissingRule, RunError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 if TYPE_CHECKING:
     import optax
 
-RESERVED_METRICS = ("step", "loss", "gradient_norm")
+RESERVED_METRICS = ("step", "loss", "gradient_norm", "loss_scale")
 
 
 class ExperimentError(ValueError):
@@ -38,6 +38,16 @@ class Experiment:
         not keep `params`: their memory is used again by the next step.
       steps: how many steps a run takes.
       seed: the seed of the initial parameters and of the loss's keys.
+      accumulate: into how many microbatches a batch is split, of which one at a time is in memory. The gradient is
+        their mean: that of the batch, if the loss is a mean over examples.
+      precision: "float32"; "bfloat16" or "float16" to compute in (parameters are kept in float32, and float16 has a
+        loss scale); or a `training.precision.Precision`. None leaves every dtype as it is.
+      ema: the decay of an exponential moving average of the parameters, 0.999 for instance, which `evaluate` is then
+        given; None keeps none.
+      sharding: what lies where when a run is given a mesh. "data": parameters on every device, batches split over the
+        mesh axis "data"; "fsdp": parameters split over it too; "tensor": `models.transformer` split over "model";
+        "fsdp+tensor": over both; "replicate": everything on every device. Or a dict from path patterns ("qkv/w",
+        "blocks/*/up/b") to `PartitionSpec`s, or a function `(path, shape, mesh) -> PartitionSpec`.
       config: the dataclass that the experiment was made from, for what is written about a run; the command line fills
         it in.
 
@@ -54,6 +64,10 @@ class Experiment:
     seed: int = 0
     evaluate: Callable[[Any], dict[str, Any]] | None = None
     evaluate_every: int | None = None
+    accumulate: int = 1
+    precision: Any = None
+    ema: float | None = None
+    sharding: Any = "data"
     config: Any = None
 
     def __post_init__(self):
@@ -67,6 +81,9 @@ class Experiment:
         _check_integer("seed", self.seed, at_least=0)
         if self.evaluate_every is not None:
             _check_integer("evaluate_every", self.evaluate_every, at_least=1)
+        _check_integer("accumulate", self.accumulate, at_least=1)
+        if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
+            raise ExperimentError(f"ema must be a decay between 0 and 1, 0.999 for instance, not {self.ema!r}.")
         if not (callable(getattr(self.optimizer, "init", None)) and callable(getattr(self.optimizer, "update", None))):
             raise ExperimentError(
                 f"optimizer must be an optax transformation such as optax.adam(1e-3), not {self.optimizer!r}."

@@ -4,6 +4,7 @@ What optax.tree already gives (add, scale, cast, vdot, ...) is not repeated here
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import jax
@@ -35,6 +36,15 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     {'b': False, 'w': True}
     """
     return jax.tree_util.tree_map_with_path(lambda keys, *leaves: function(leaf_path(keys), *leaves), tree, *rest)
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether the end of a path has the pattern: one or more components, in which * and ? are wildcards.
+
+    >>> matches("blocks/0/norm1/scale", "norm*/scale"), matches("blocks/0/up/b", "b"), matches("blob", "b")
+    (True, True, False)
+    """
+    return PurePosixPath(path).match(pattern)
 
 
 def stack(trees: Sequence[Any]) -> Any:

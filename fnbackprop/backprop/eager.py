@@ -45,7 +45,7 @@ class EagerTracer(jaxprs.Tracer):
         return super().__complex__() if value is None else complex(value)
 
     def __repr__(self) -> str:
-        return f"EagerTracer({self.value!r})"
+        return f"EagerTracer({self.value})"
 
 
 class Record(NamedTuple):

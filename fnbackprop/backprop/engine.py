@@ -81,6 +81,8 @@ class Engine:
     budget: what each scan may stack for its backward: bytes, or, up to 1, a fraction of all that its backward reads.
         None: the fewest bytes from which the rest is cheap to compute again.
     checkpoints: how many carries a while loop keeps for its backward; with more steps, some are computed again.
+    eager: run the function on its numbers, on a tape: a print or a debugger in it shows them, as under `jax.grad`. By
+        default it is traced first, and run so only where it needs them (`if x > 0`, `float(x)`).
     in_place: internal: walk an inner jit where it is called, for regions that choose their residuals.
     at_zero: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
     """
@@ -89,6 +91,7 @@ class Engine:
     hoist: bool | None = None
     budget: float | None = None
     checkpoints: int = 64
+    eager: bool = False
     in_place: bool = False
     at_zero: bool = False
 

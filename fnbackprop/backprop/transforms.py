@@ -18,7 +18,7 @@ from .engine import Engine
 
 def _engine(options: dict[str, Any]) -> Engine:
     """The engine with the options given by keyword."""
-    known = [f.name for f in dataclasses.fields(Engine) if f.name != "in_place"]
+    known = [f.name for f in dataclasses.fields(Engine) if f.name not in ("in_place", "at_zero")]
     for name in options:
         if name not in known:
             raise TypeError(f"unexpected option {name!r}; the options are {', '.join(known)}")
@@ -79,7 +79,7 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     Args:
         fun: a function of arrays and pytrees of them, returning a pytree; with `has_aux`, a pair (output, aux).
         primals: where to evaluate it. Integer leaves take part and get float0 cotangents.
-        options: keywords beyond JAX's: `safe_select`, `hoist`, `budget`, `checkpoints` (see `Engine`).
+        options: keywords beyond JAX's: `safe_select`, `hoist`, `budget`, `checkpoints`, `eager` (see `Engine`).
     Returns:
         (output, pullback) or (output, pullback, aux). `pullback(cotangent)` takes a pytree like the output and
         returns a tuple with a cotangent like each primal; it is itself a pytree.
@@ -91,16 +91,23 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     leaves, in_tree = jax.tree.flatten(primals)
     leaves = [_as_array(leaf) for leaf in leaves]
     call = _Call(fun, in_tree, has_aux)
-    try:
-        outputs, residuals, backward = _run_traced(engine, call, leaves)
-    except eager.NEEDS_VALUES:
-        outputs, residuals, backward = eager.run(engine, call, leaves)
+    outputs, residuals, backward = _run(engine, call, leaves)
     in_avals = tuple(map(jaxprs.aval_of, leaves))
     out_avals = tuple(map(jaxprs.aval_of, outputs[: call.count]))
     name = getattr(fun, "__name__", repr(fun))
     pullback = Pullback(residuals, _Static(backward, in_avals, out_avals, in_tree, call.out_tree, name))
     value = call.out_tree.unflatten(outputs[: call.count])
     return (value, pullback, call.aux(outputs)) if has_aux else (value, pullback)
+
+
+def _run(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
+    """The function's flat outputs, the residuals, and `backward(residuals, cotangents)`."""
+    if not engine.eager:
+        try:
+            return _run_traced(engine, call, leaves)
+        except eager.NEEDS_VALUES:
+            pass
+    return eager.run(engine, call, leaves)
 
 
 def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
@@ -169,7 +176,7 @@ def value_and_grad(
         has_aux: return ((value, aux), gradient).
         holomorphic: promise that `fun` is holomorphic; inputs and output are then complex.
         allow_int: let integer arguments pass, with a float0 gradient.
-        options: keywords beyond JAX's: `safe_select`, `hoist`, `budget`, `checkpoints` (see `Engine`).
+        options: keywords beyond JAX's: `safe_select`, `hoist`, `budget`, `checkpoints`, `eager` (see `Engine`).
     Raises:
         TypeError: the output is not a real scalar, or an argument cannot be differentiated, in JAX's words.
     """

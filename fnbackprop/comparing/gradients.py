@@ -49,7 +49,7 @@ def compare(
     indices and random numbers as they were. Allowed is the largest of 4 (u sqrt(n) + u), where u is the unit roundoff
     of the coarsest dtype in the program and n the number of terms in its longest sum; of 3 times the automatic
     gradient's own distance from the reference; and of 4 times how far it moves when the last bit of every input
-    changes. There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that
+    changes (2 times beside a reference). There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that
     the mathematics is compared and not the shortcuts of a device.
 
     Beside that, every equation's rule, and every rule of a `custom_vjp` or `custom_jvp`, is held against the automatic
@@ -144,7 +144,7 @@ class _Comparing:
     def _comparison(self, value, leaves, numeric, problems, **parts) -> Comparison:
         return Comparison(
             name=self.program.name, value=value, leaves=leaves, numeric=numeric, problems=problems,
-            tolerance=_in_words(self.facts), seed=self.options["seed"], notes=tuple(self.notes), **parts,
+            tolerance=tolerance_in_words(self.facts), seed=self.options["seed"], notes=tuple(self.notes), **parts,
         )  # fmt: skip
 
     def _automatic(self, value: Any, manual: Any) -> tuple[Any, Any, list[float]]:
@@ -161,7 +161,7 @@ class _Comparing:
 
     def _leaves(self, manual: Any, automatic: Any, noise: list[float], floor: float) -> tuple[LeafComparison, ...]:
         program = self.program
-        paths = [path for i, tree in zip(program.argnums, automatic, strict=True) for path in _paths(program, i, tree)]
+        paths = leaf_paths(program, automatic)
         references = self._references(jax.tree.leaves(automatic))
         sizes = _sizes(program)
         parts = zip(paths, jax.tree.leaves(manual), jax.tree.leaves(automatic), noise, references, strict=True)
@@ -272,6 +272,11 @@ def _sizes(program: Program) -> dict[int, str]:
     return sizes
 
 
+def leaf_paths(program: Program, gradients: Any) -> list[str]:
+    """The path of every leaf of the gradients, a tree for each of the program's inputs."""
+    return [path for i, tree in zip(program.argnums, gradients, strict=True) for path in _paths(program, i, tree)]
+
+
 def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
     """The leaves' paths, with the argument's position in front where it is needed to know which is meant."""
     paths = [path for path, _ in trees.leaves_with_paths(tree)]
@@ -280,10 +285,10 @@ def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
     return ["/".join(filter(None, (f"args[{argnum}]", path))) for path in paths]
 
 
-def _in_words(facts: Facts) -> str:
+def tolerance_in_words(facts: Facts) -> str:
     bits = round(-math.log2(unit_roundoff(facts.dtype)))
     floor = rounding_floor(facts.dtype, facts.terms)
     return (
         f"allowed: 4 (u sqrt(n) + u) = {floor:.1e} with u = 2^-{bits} ({facts.dtype}) and n = {facts.terms} terms in "
-        f"the longest sum; or 3 to 4 times the automatic gradient's own noise, where a leaf has more"
+        f"the longest sum; or 2 to 4 times the automatic gradient's own noise, where a leaf has more"
     )

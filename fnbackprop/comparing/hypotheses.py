@@ -73,6 +73,8 @@ def _candidates(manual: np.ndarray, reference: np.ndarray, sizes: Mapping[int, s
 def _factor(manual: np.ndarray, reference: np.ndarray) -> float:
     """The factor of least squares."""
     top = np.max(np.abs(reference))
+    if not top:
+        return 0.0
     one, other = reference / top, manual / top
     below = np.vdot(one, one).real
     return float(np.vdot(one, other).real / below) if below > 0 else 0.0
@@ -171,4 +173,7 @@ def _one_slice(manual: np.ndarray, reference: np.ndarray, tolerance: float) -> H
             right = np.setdiff1d(np.arange(length), wrong)
             rest = array_norm(np.take(manual - reference, right, axis)) / max(array_norm(manual), 1e-300)
             return Hypothesis(f"wrong only at {where} of axis {axis}", "slice", rest)
+        if 0 < length - len(wrong) <= length // 2:
+            where = ", ".join(map(str, np.setdiff1d(np.arange(length), wrong)[:6]))
+            return Hypothesis(f"right only at {where} of axis {axis}", "slice", math.nan)
     return None

@@ -171,7 +171,7 @@ def judge_custom(
             return [], [f"{name} at {where}: its primal has no derivative, its rule gives one (straight through)"], []
         said = explain(ours, theirs, noise, sizes_of(question.equation, question.targets[i]))
         said = said or _cotangent_hypothesis(question, operands, cts, found, i, 10 * floor)
-        text = "the rule is not the derivative of its primal"
+        text = "the rule is not the derivative of its primal" if reason in (WRONG, "") else reason
         wrong.append(_comparison(question, i, kind, place, text, ours, theirs, floor, said, agrees))
     return wrong, [], []
 
@@ -209,7 +209,7 @@ def _differences(question, operands, cts, i, centre, ours, theirs) -> Opinion:
 
     def along(length):
         moved = list(moving)
-        moved[i] = centre + length.astype(centre.dtype) * direction
+        moved[i] = centre + length.astype(direction.dtype) * direction
         return sum(jax.numpy.sum(jax.numpy.real(ct * y)) for ct, y in zip(cts, function(*moved), strict=True))
 
     values = np.asarray(jax.jit(lambda lengths: jax.lax.map(along, lengths))(np.array([0.0, *LENGTHS, *-LENGTHS])))
@@ -282,7 +282,7 @@ def _cotangent_hypothesis(
     if array_norm(first - doubled) <= tolerance * size:
         return Hypothesis("the cotangent is ignored", "ignored", 0.0)
     for j in range(len(cts)) if len(cts) > 1 else ():
-        without = [ct * (k != j) for k, ct in enumerate(cts)]
+        without = [jax.numpy.zeros_like(ct) if k == j else ct for k, ct in enumerate(cts)]
         left = wide(CHECKS.both(question, operands, without)[i].second)
         residual = over(array_norm(first - left), size)
         if residual <= tolerance:

@@ -16,6 +16,7 @@ from .verdict import NOISE_LIMIT, LeafComparison, Verdict
 
 ROUNDING = 4.0  # c: roundings of a sum of n terms add up to about c u sqrt(n)
 NOISE = 4.0  # two shaken samples see the size of the noise to within this factor
+NOISE_TOO = 2.0  # where the float64 reference tells of the noise as well; it may be small by luck
 SAME_PRECISION = 3.0  # K: how much worse than the automatic gradient the manual one may be, against float64
 
 
@@ -37,7 +38,7 @@ class Noise(NamedTuple):
 
 def allowed_error(floor: float, noise: Noise) -> float:
     """The largest of the rounding floor and the noise times K; nothing absolute: a tiny gradient is held to it too."""
-    return max(floor, NOISE * noise.shaken, SAME_PRECISION * noise.rounded)
+    return max(floor, (NOISE_TOO if noise.rounded else NOISE) * noise.shaken, SAME_PRECISION * noise.rounded)
 
 
 def rounding_floor(dtype: Any, terms: int) -> float:

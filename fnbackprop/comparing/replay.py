@@ -261,8 +261,23 @@ def bind_wide(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
 def _wide_parameter(name: str, value: Any) -> Any:
     if name in ("precision", "accuracy"):
         return None
+    if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+        return _wide_jaxpr(value)
     is_dtype = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
     return wide_dtype(value) if is_dtype and jax.dtypes.issubdtype(value, np.inexact) else value
+
+
+def _wide_jaxpr(jaxpr: Any) -> Any:
+    """The combining function of a scatter or a reduction."""
+    closed = jaxprs.close(jaxpr)
+    replay = Replay(jax.config.jax_enable_x64, pinned=False)
+
+    def combined(*highs):
+        return [low if high is None else high for low, high in replay.closed(closed, [(None, x) for x in highs])]
+
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, wide_dtype(v.aval.dtype)) for v in closed.jaxpr.invars]
+    wide = jaxprs.trace_avals(combined, avals)
+    return wide if hasattr(jaxpr, "jaxpr") else wide.jaxpr
 
 
 def reference_gradients(closed: Any, operands: Sequence[Any], active: Sequence[int], users_mode: bool) -> list[Any]:

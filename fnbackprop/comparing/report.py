@@ -46,7 +46,7 @@ def findings(comparison: Comparison) -> list[list[str]]:
     if len(wrong) > MOST_TOLD:
         paragraphs.append([f"... and {len(wrong) - MOST_TOLD} more leaves are wrong"])
     for i, equation in enumerate(comparison.equations[:MOST_TOLD]):
-        paragraphs.append(_of_equation(equation, comparison, "first" if i == 0 else "then"))
+        paragraphs.append(_of_equation(equation, comparison, ("first", "then")[i > 0]))
     if len(comparison.equations) > MOST_TOLD:
         paragraphs.append([f"... and {len(comparison.equations) - MOST_TOLD} more rules are wrong"])
     return paragraphs
@@ -57,7 +57,8 @@ def _of_leaf(leaf: LeafComparison, comparison: Comparison) -> list[str]:
     noise = f" = {times:.1e} x noise" if math.isfinite(times) else ""
     numbers = f"rel {leaf.error:.1e}  ratio {leaf.ratio:.4g}  cos {leaf.cosine:.4f}"
     first = f"FAIL  {leaf.path}  ({_shape(leaf, True)})  {numbers}{noise}"
-    lines = [first, f"  ulps: median {leaf.ulps[0]:.3g}, largest {leaf.ulps[1]:.3g}; {leaf.reason}"]
+    reason = _by_sides(leaf.reason, comparison)
+    lines = [first, f"  ulps: median {leaf.ulps[0]:.3g}, largest {leaf.ulps[1]:.3g}; {reason}"]
     if leaf.hypothesis is not None:
         lines.append(f"  likely cause: {_cause(leaf.hypothesis, comparison)}")
     return lines
@@ -66,13 +67,15 @@ def _of_leaf(leaf: LeafComparison, comparison: Comparison) -> list[str]:
 def _of_equation(equation: EquationComparison, comparison: Comparison, which: str) -> list[str]:
     inside = f" in {equation.within}" if equation.within else ""
     ours, theirs = comparison.sides
-    lines = [f"{which} wrong equation: {equation.primitive}  {equation.where}{inside}"]
+    kind = "wrong" if comparison.audited else "different"
+    lines = [f"{which} {kind} equation: {equation.primitive}  {equation.where}{inside}"]
     if math.isfinite(equation.error):
+        rule = f"{equation.name}, operand {equation.operand}" if equation.name else f"output {equation.operand}"
         lines.append(
-            f"  {equation.name}, operand {equation.operand}: {ours} is {equation.error:.1e} off {theirs}, allowed "
+            f"  {rule}: {ours} is {equation.error:.1e} off {theirs}, allowed "
             f"{equation.allowed:.1e}, with the {equation.cotangent} cotangent"
         )
-    else:
+    elif equation.name:
         lines.append(f"  {equation.name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
     lines.append(f"  {equation.reason}")
     if equation.hypothesis is not None:
@@ -85,12 +88,16 @@ def _of_equation(equation: EquationComparison, comparison: Comparison, which: st
 
 
 def _cause(hypothesis: Hypothesis, comparison: Comparison) -> str:
-    """In words, with the names of the two sides."""
-    said = hypothesis.text
-    for name, side in zip(("manual", "automatic"), comparison.sides, strict=True):
-        said = said.replace(name, side)
+    said = _by_sides(hypothesis.text, comparison)
     residual = f" (residual {hypothesis.residual:.0e})" if math.isfinite(hypothesis.residual) else ""
     return f"{said}{residual}"
+
+
+def _by_sides(text: str, comparison: Comparison) -> str:
+    """With the names of the two sides."""
+    for name, side in zip(("manual", "automatic"), comparison.sides, strict=True):
+        text = text.replace(name, side)
+    return text
 
 
 # ---------------------------------------------------------------- the table
@@ -125,7 +132,7 @@ def notes(comparison: Comparison) -> list[str]:
     """What the table cannot hold: reasons, the rows left out, the other witnesses and levels."""
     shown = shown_leaves(comparison)
     told = [leaf for leaf in (comparison.value, *shown) if leaf.reason and not _told(leaf)]
-    lines = [f"{leaf.path}: {leaf.reason}" for leaf in told]
+    lines = [f"{leaf.path}: {_by_sides(leaf.reason, comparison)}" for leaf in told]
     hidden = len(comparison.leaves) - len(shown)
     if hidden:
         lines.append(f"... and {hidden} more leaves, none of them worse than these; to_json() has all")

@@ -20,6 +20,7 @@ from . import (  # noqa: F401
     monoids,
     nondifferentiable,
     outside,
+    randomness,
     reductions,
     references,
     reflectors,

@@ -98,7 +98,9 @@ def custom_jvp_vjp(engine, equation, active, wanted):
         values = dict(zip(jvp.tangents, values, strict=True))
         return [values.get(i, otherwise) for i in range(len(active))]
 
-    return Structured(forward, backward, tuple(by_operand(plan.linked[primals:], False)))
+    linked = tuple(by_operand(plan.linked[primals:], False))
+    # If no operand is, the outputs are still the JVP's own, as in JAX: a further derivative goes through these.
+    return Structured(forward, backward, linked if any(linked) else active)
 
 
 @structured_rule("custom_vjp_call")

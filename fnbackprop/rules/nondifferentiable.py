@@ -15,7 +15,7 @@ nondifferentiable("floor", "ceil", "round", reason="piecewise constant")
 nondifferentiable("argmax", "argmin", reason="its values are positions")
 nondifferentiable(
     "random_bits", "random_seed", "random_split", "random_fold_in", "random_wrap", "random_unwrap", "random_clone",
-    "threefry2x32", "threefry4x32", "philox2x32", "philox4x32", "iota_2x32_shape", "rng_bit_generator", "rng_uniform",
+    "threefry2x32", "threefry4x32", "philox2x32", "philox4x32", "iota_2x32_shape", "rng_bit_generator",
     reason="random bits and keys",
 )  # fmt: skip
 nondifferentiable(

@@ -21,8 +21,8 @@ class Hook:
     def after_step(self, updates: int, state: TrainState) -> None:
         """Called when so many updates have been made (the device may still be busy with the last)."""
 
-    def close(self) -> None:
-        """Called once at the end of the run, however it ended; the hooks are closed in reverse order."""
+    def close(self, error: BaseException | None) -> None:
+        """Called once at the end of the run, with what ended it too early, if anything did; the last hook first."""
 
 
 class Evaluation(Hook):
@@ -35,4 +35,4 @@ class Evaluation(Hook):
         every = self._experiment.evaluate_every
         if updates == self._stop or (every is not None and updates % every == 0):
             self._recorder.flush()
-            self._recorder.evaluated(updates, self._experiment.evaluate(state.params))
+            self._recorder.evaluated(updates, self._experiment.evaluate(state.averaged))

@@ -1,20 +1,27 @@
 """The loop around the step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .gradient_check import GradientCheck
 from .hooks import Evaluation, Hook
+from .kept_batch import BatchKeeper
+from .mesh import leads, make_mesh
 from .recorder import Recorder
-from .state import TrainState, initial_state, own_buffers
-from .step import Update, make_update
+from .resuming import Start, begin, settings_of
+from .saving import Policy, Saving
+from .sharding import Layout, make_layout
+from .state import TrainState
+from .step import Update, compiled, make_update
 
 
 def train(
@@ -25,24 +32,52 @@ def train(
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
     progress: bool = True,
+    compare_every: int = 100,
+    mesh: str | Mapping[str, int] | Mesh | None = None,
+    checkpoint_every: int | None = None,
+    keep: int | None = 3,
+    best: str | None = None,
+    best_mode: Literal["max", "min"] = "max",
+    resume: bool = False,
+    overwrite: bool = False,
+    new_config: bool = False,
 ) -> TrainState:
     """Train, and return the state after the last step.
 
     Everything is a function of `(seed, step)`: training to step 20 gives the same state whether it is done at once or
-    by going on from the state of step 10.
+    by going on from the state of step 10, in memory or from a checkpoint.
+
+    Ctrl-C and SIGTERM end the run after the step, with a checkpoint; so does an error between two steps. A second
+    Ctrl-C ends at once.
 
     Args:
       experiment: what to train.
-      backward: "manual" (this package's backward pass) or "automatic" (`jax.value_and_grad`).
+      backward: "manual" (this package's backward pass), "automatic" (`jax.value_and_grad`), or "both": the manual one,
+        compared with the automatic one every `compare_every` steps.
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state; by default, from the initial one of the experiment's seed.
-      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl` and `curves.png`.
-        A new run replaces an earlier one of the same name. None writes nothing.
+      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
+        `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
       progress: whether to print how it goes.
+      compare_every: steps between two comparisons of `backward="both"`.
+      mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
+        one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
+      checkpoint_every: steps between two checkpoints; the last step has one too. None: every ten minutes.
+      keep: how many of the last checkpoints are kept; None keeps all.
+      best: also keep the checkpoint that is best by this metric of `evaluate`; every evaluation that is the best so
+        far writes one.
+      best_mode: whether the highest ("max") or the lowest ("min") is best.
+      resume: go on from the last checkpoint that is whole; begin anew if there is none.
+      overwrite: begin anew, even if that throws away the checkpoints of an earlier run.
+      new_config: resume even if the experiment's config, its seed or the options have changed.
 
     Raises:
       ExperimentError: the experiment's functions do not fit together.
       NonFiniteLoss: the loss became NaN or infinite.
+      GradientMismatch: the manual and the automatic gradient are not the same.
+      CheckpointError: the run's folder has checkpoints and neither `resume` nor `overwrite` is given; or none of them
+        is whole; or they are of another experiment. Nothing has been changed then. Or the last one cannot be written.
+      RunError: the metrics cannot be written.
     """
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
@@ -50,25 +85,41 @@ def train(
         )
     stop = experiment.steps if steps is None else steps
     folder = None if directory is None else Path(directory) / experiment.name
-    state = initial_state(experiment) if state is None else own_buffers(state)
-    update = jax.jit(make_update(experiment, backward), donate_argnums=0)
+    if mesh is None and jax.process_count() > 1:
+        mesh = {"data": -1}
+    layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
+    settings = settings_of(experiment, backward=backward)
+    policy = Policy(checkpoint_every, keep, best, best_mode)
+    state, notes = begin(experiment, folder, settings, Start(state, resume, overwrite, new_config), layout)
+    update = compiled(make_update(experiment, "manual" if backward == "both" else backward, layout), layout)
     with ExitStack() as cleanup:
-        recorder = cleanup.enter_context(
-            Recorder(experiment.name, folder, start=int(state.step), stop=stop, progress=progress)
-        )
+        first, shown = int(state.step), progress and leads()
+        written = folder if leads() else None
+        recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
         hooks = make_hooks(experiment, stop, recorder)
+        if backward == "both":
+            hooks.append(GradientCheck(experiment, compare_every, layout))
+        if folder is not None:
+            hooks += [BatchKeeper(experiment, folder), Saving(folder, settings, recorder, policy, first, stop)]
         for hook in hooks:
-            cleanup.callback(hook.close)
+            cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
+        for note in notes:
+            recorder.say(note)
         started = time.monotonic()
-        state = run_steps(experiment.batch, update, state, stop, recorder, hooks)
+        state = run_steps(placed_batches(experiment, layout), update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
 
 
 def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
-    """What happens beside the steps, in this order: a checkpoint comes after the evaluation of the same step."""
+    """What happens beside the steps, in this order; what follows is the checkpoint."""
     return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
+
+
+def placed_batches(experiment: Experiment, layout: Layout | None) -> Callable[[int], Any]:
+    """`batch(step)` on the devices of the layout; without one, as it comes."""
+    return experiment.batch if layout is None else lambda step: layout.place(experiment.batch(step))
 
 
 def run_steps(

@@ -6,6 +6,7 @@ A record is a dict: "step", "loss", "gradient_norm" and the experiment's own met
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -74,6 +75,12 @@ class MetricsFile:
         self._file.writelines(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n" for record in records)
         self._file.flush()
 
+    def sync(self) -> int:
+        """The file's size in bytes, once all of them are on the disk itself: a power cut loses none."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
     def close(self) -> None:
         self._file.close()
 
@@ -83,12 +90,43 @@ def _finite(value: Any) -> Any:
 
 
 def read_metrics(run: str | Path) -> list[Record]:
-    """The records of a run, from its folder `runs/<name>` or from the file itself; null is read as NaN."""
+    """The records of a run, from its folder `runs/<name>` or from the file itself; null is read as NaN.
+
+    A last line that was only half written when the run was killed is left out.
+    """
     path = Path(run)
     path = path / METRICS_FILE if path.is_dir() else path
     with open(path, encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
     return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
+
+
+def cut_metrics(path: Path, size: int) -> str | None:
+    """Cut the file to the size it had at a checkpoint, so that the run can go on from there.
+
+    Returns what is wrong with what is left, or None: it was lost, cut off or changed since.
+    """
+    if not path.exists():
+        return f"{path} is missing: its records begin anew" if size else None
+    whole = path.stat().st_size
+    if whole > size:
+        os.truncate(path, size)
+    problem = f"it had {size} bytes at the checkpoint and has {whole}" if whole < size else _bad_line(path)
+    if problem is None:
+        return None
+    kept = path.with_name(f"{path.stem}.damaged{path.suffix}")
+    os.replace(path, kept)
+    return f"{path} is damaged ({problem}): it is kept as {kept.name}, and its records begin anew"
+
+
+def _bad_line(path: Path) -> str | None:
+    try:
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+            if not (line.endswith(b"\n") and isinstance(json.loads(line), dict)):
+                return f"line {number} is no record"
+    except ValueError:
+        return f"line {number} is no record"
+    return None
 
 
 def curve(records: Iterable[Record], name: str) -> tuple[list[int], list[float]]:

@@ -1,6 +1,7 @@
 """Where the records of a run go: to the progress line, to the metrics file, and past the check for NaN."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from .plots import plot_curves
 from .progress import make_progress
 
 CURVES_FILE = "curves.png"
+
+
+class RunError(OSError):
+    """What a run writes could not be written or read; the message says what is left and what to do."""
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -30,6 +35,7 @@ class Recorder:
         self._progress = make_progress(name, start, stop, progress)
         self._buffer = MetricBuffer()
         self._last: Record | None = None
+        self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last one: updates made, and its metrics
 
     def __enter__(self) -> "Recorder":
         return self
@@ -37,7 +43,8 @@ class Recorder:
     def __exit__(self, *exception: Any) -> None:
         self._progress.close()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # each write has been flushed already, or has raised
+                self._file.close()
 
     def say(self, line: str) -> None:
         self._progress.say(line)
@@ -54,8 +61,7 @@ class Recorder:
         """Write and show the records of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
         if not records:
             return
-        if self._file is not None:
-            self._file.write(records)
+        self._write(records)
         self._progress.show(records)
         for record in records:
             if not math.isfinite(record["loss"]):
@@ -67,16 +73,33 @@ class Recorder:
         if not values:
             return
         values = as_scalars(values)
-        if self._file is not None:
-            self._file.write([{"step": updates, **{f"evaluate/{name}": value for name, value in values.items()}}])
+        self.evaluation = (updates, values)
+        self._write([{"step": updates, **{f"evaluate/{name}": value for name, value in values.items()}}])
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.say(f"{self._name}  step {updates}  {shown}")
+
+    def written(self) -> int:
+        """How many bytes the metrics file has, all of them on the disk when this returns."""
+        return 0 if self._file is None else self._file.sync()
+
+    def _write(self, records: list[Record]) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(records)
+        except OSError as error:
+            raise RunError(f"{self._folder / METRICS_FILE} cannot be written: {error.strerror or error}.") from error
 
     def draw(self, title: str) -> None:
         """Draw the curves of the metrics file beside it, if there is anything in it."""
         records = [] if self._folder is None else read_metrics(self._folder)
-        if records:
+        if not records:
+            return
+        try:
             picture = plot_curves(records, self._folder / CURVES_FILE, title)
+        except OSError as error:  # a full disk, say: no reason to lose the run
+            self.say(f"{self._name}: the curves cannot be drawn: {error}")
+        else:
             self.say(f"{self._name}: {self._folder / METRICS_FILE}, {picture}")
 
 

@@ -1,12 +1,18 @@
 """What a run carries from one step to the next."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from fnbackprop.experiment import Experiment
+
+from .averages import first_average
+from .precision import LossScale, cast, precision_of
+
+if TYPE_CHECKING:
+    from .sharding import Layout
 
 
 @jax.tree_util.register_dataclass
@@ -17,21 +23,54 @@ class TrainState:
     Attributes:
       params: the parameters.
       opt_state: the optimizer's state.
-      step: how many updates have been made, an int32 scalar.
+      step: how many steps have been taken, an int32 scalar.
       key: the run's key, the same at every step; the step's own is `fold_in(key, step)`.
+      ema: the parameters' exponential moving average, in float32 at least; None if the experiment keeps none.
+      loss_scale: of float16; None if the precision has none.
     """
 
     params: Any
     opt_state: Any
     step: jax.Array
     key: jax.Array
+    ema: Any = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def averaged(self) -> Any:
+        """The parameters' moving average in their own dtypes, or the parameters if none is kept."""
+        if self.ema is None:
+            return self.params
+        return jax.tree.map(lambda average, leaf: average.astype(leaf.dtype), self.ema, self.params)
 
 
-def initial_state(experiment: Experiment) -> TrainState:
-    """The state before the first step, a function of the experiment's seed."""
+def initial_state(experiment: Experiment, layout: "Layout | None" = None) -> TrainState:
+    """The state before the first step, a function of the experiment's seed.
+
+    With a layout, `experiment.init` is compiled, and every device computes its own part: no device need hold the whole.
+    """
+    if layout is None:
+        return _initial_state(experiment)
+    return jax.jit(lambda: _initial_state(experiment), out_shardings=layout.state)()
+
+
+def _initial_state(experiment: Experiment) -> TrainState:
     init_key, loss_key = experiment.keys()
-    params = own_buffers(experiment.init(init_key))
-    return TrainState(params, own_buffers(experiment.optimizer.init(params)), jnp.zeros((), jnp.int32), loss_key)
+    precision = precision_of(experiment.precision)
+    params = own_buffers(cast(experiment.init(init_key), precision.params))
+    return TrainState(
+        params=params,
+        opt_state=own_buffers(experiment.optimizer.init(params)),
+        step=jnp.zeros((), jnp.int32),
+        key=loss_key,
+        ema=None if experiment.ema is None else first_average(params),
+        loss_scale=LossScale.first() if precision.loss_scaling else None,
+    )
+
+
+def adopted_state(state: TrainState, layout: "Layout | None" = None) -> TrainState:
+    """A state that was handed in, in memory of its own, and where the layout wants it."""
+    return own_buffers(state if layout is None else jax.device_put(state, layout.state))
 
 
 def own_buffers(tree: Any) -> Any:

@@ -359,6 +359,20 @@ def test_float_of_a_value():
         jax.grad(lambda x: x * x if float(x) > 1 else x)(3.0)
 
 
+def test_printing_shows_numbers(capsys):
+    """With `eager=True`, and once: what a print or a debugger in the function sees are the values."""
+
+    def fun(x, params):
+        print(x, params["w"])
+        return jnp.sum(jnp.sin(x) * params["w"])
+
+    w = {"w": jnp.asarray([2.0, 3.0])}
+    got = fb.grad(fun, argnums=(0, 1), eager=True)(0.5, w)
+    printed = capsys.readouterr().out.strip().split("\n")
+    assert len(printed) == 1 and "0.5" in printed[0] and "[2. 3.]" in printed[0]
+    assert_close(got, jax.grad(fun, argnums=(0, 1))(0.5, w), 1e-6)
+
+
 def test_a_boolean_mask_by_value():
     def fun(x):
         return jnp.sum(x[x > 0.5] ** 2)

@@ -379,6 +379,23 @@ WINDOWS = [
     *rows("(4,)", "lax.reduce_window({0}, 0.0, lax.add, (2,), (1,), [(1, 1)], (1,), (2,))"),
 ]
 
+GENERIC = [
+    *rows(
+        "array",
+        """
+        lax.reduce({0}, jnp.float64(0.3), jnp.logaddexp, ({axis},))
+        lax.reduce({0}, jnp.float64(1.0), lax.mul, ({axis},))
+        jax.random.gamma(jax.random.key(3), 0.5 + jnp.abs({0}))
+        jax.random.truncated_normal(jax.random.key(4), -1.0 - jnp.abs({0}), 1.0)
+        """,
+    ),
+    *rows("matrix", "jax.image.resize({0}, (3, 4), '{how}')", how=("linear", "cubic", "nearest")),
+    *rows("float", "jnp.interp({0}, jnp.linspace(-2.0, 2.0, 4), jnp.array([0.3, -0.2, 0.9, 0.4]))", "small"),
+    *rows("float", "jax.scipy.special.betainc({c}, 2.5, 0.5 + 0.4 * jnp.tanh({0}))", c=(0.6, 2.0)),
+    *rows("array", "lax.approx_max_k({0}, 3)[0]", "distinct"),
+    *rows("(3, 4) (2, 3, 4)", "lax.ragged_dot({0}, jnp.swapaxes({1}, 1, 2), jnp.array([2, 1]))"),
+]
+
 COMPLEX = [
     *rows("float like", "lax.complex({0}, {1})\n{0} + 1j * {1}\n{0} * jnp.exp(1j * {1})"),
     *rows(
@@ -407,6 +424,9 @@ COMPLEX = [
         "away from 0",
     ),
     *rows("complex complex like", "{0} * {1}\n{0} - {1}"),
+    *rows("complex", "jnp.prod({0}, axis={axis})\nlax.cumprod({0}, axis={axis})"),
+    *rows("complex", "{0} ** {n}", "away from 0", n=(2, 1.5, -1)),
+    *rows("complex complex", "jnp.vdot({0}, {1})\n{0} @ {1}\njnp.outer({0}, {1})[:3, :3]"),
     *rows("complex float like", "{0} * {1}\njnp.where({1} > 0.1, {0}, {1})"),
     *rows(
         "array",
@@ -430,6 +450,11 @@ LINEAR_ALGEBRA = [
         jnp.linalg.eigh({0} + jnp.diag(jnp.array([0.0, 3.0, 7.0])))[{k}]
         jnp.linalg.eigvalsh({0})
         jnp.linalg.slogdet({0} + 4.0 * jnp.eye(3))[1]
+        jax.scipy.linalg.lu({0} + 4.0 * jnp.eye(3))[1 + {k}]
+        jax.scipy.linalg.expm({0})
+        jnp.linalg.pinv({0} + 4.0 * jnp.eye(3))
+        jnp.linalg.eigvals({0} + jnp.diag(jnp.array([0.0, 5.0, 11.0])))
+        jnp.linalg.eigh({0} + 1j * jnp.triu({0}, 1) + jnp.diag(jnp.array([0.0, 3.0, 7.0])))[{k}]
         jnp.linalg.det({0})
         jnp.linalg.svd({0} + jnp.diag(jnp.array([0.0, 3.0, 7.0])), compute_uv=False)
         jnp.linalg.svd({0} + jnp.diag(jnp.array([0.0, 3.0, 7.0])))[0]
@@ -451,6 +476,7 @@ LINEAR_ALGEBRA = [
         """
         jnp.linalg.solve({0} + 4.0 * jnp.eye(3), {1})
         {1} @ jnp.linalg.inv({0} - 4.0 * jnp.eye(3))
+        lax.linalg.tridiagonal_solve({0}[0] * jnp.array([0.0, 1.0, 1.0]), 4.0 + {0}[1], {0}[2], {1}[:, None])[:, 0]
         """,
         "small",
     ),
@@ -473,6 +499,7 @@ FAMILIES = [
     (5, INDEXING),
     (5, CONTRACTIONS),
     (2, WINDOWS),
-    (2, COMPLEX),
+    (2, GENERIC),
+    (3, COMPLEX),
     (1, LINEAR_ALGEBRA),
 ]

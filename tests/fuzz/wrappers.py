@@ -58,6 +58,37 @@ WRAPPERS = [
         "{N} = jax.custom_vjp(lambda a, b: {F}(a, b))\n"
         "{N}.defvjp(lambda a, b: ({F}(a, b), (a, b)), lambda ab, ct: (ct * jnp.cos(ab[0]), ab[1] * jnp.sum(ct)))",
     ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "{N} = jax.custom_vjp(lambda a, b: jnp.round({F}(a, b)))\n"
+        "{N}.defvjp(lambda a, b: (jnp.round({F}(a, b)), b), lambda b, ct: (ct, 0.5 * b))",
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "{N} = jax.custom_jvp(lambda a, b: jnp.round({F}(a, b)))\n"
+        "{N}.defjvps(lambda t, y, a, b: 2.0 * t, lambda t, y, a, b: jnp.sum(t) * y)",
+    ),
+    Wrapper(
+        "jax.vmap({N}, axis_name='i')({0}, {1})",
+        "def {N}(a, b):\n    return {F}(a - lax.pmean(a, 'i'), b) + lax.psum(jnp.sin(a), 'i')",
+        (True, True),
+    ),
+    Wrapper(
+        "jax.vmap({N}, axis_name='i')({0}, {1})",
+        "def {N}(a, b):\n    return {F}(jnp.mean(lax.all_gather(a, 'i'), 0), b) * lax.axis_index('i')",
+        (True, True),
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "def {N}(a, b):\n    r = jax.new_ref(a)\n    r[...] = {F}(r[...], b)\n    r[...] += a\n    return r[...]",
+    ),
+    Wrapper(
+        "lax.scan(jax.checkpoint({N}), ({0}, {0}), {1})[0][1]",
+        "def {N}(carry, x):\n    c, d = carry\n    return (d, {F}(c, x)), None",
+        (False, True),
+    ),
+    Wrapper("{N}({0}, {1})", "def {N}(a, b):\n    return a + jnp.sum(jax.jacfwd({F})(a, b))"),
+    Wrapper("{N}({0}, {1})", "def {N}(a, b):\n    return jax.linearize({F}, a, b)[1](jnp.sin(a), b)"),
     Wrapper("{N}({0}, {1})", "{N} = jax.grad(lambda a, b: jnp.sum({F}(a, b)))"),
     Wrapper("{N}({0}, {1})", "{N} = fb.grad(lambda a, b: jnp.sum({F}(a, b)))"),
     Wrapper("{N}({0}, {1})", "{N} = jax.jit(fb.grad(lambda a, b: jnp.sum({F}(a, b))))"),

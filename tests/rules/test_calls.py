@@ -126,6 +126,14 @@ def test_straight_through_estimators(name):
     agree(lambda x: jax.lax.scan(lambda c, x: (c + rounded(x * c)[0], None), 1.3, x)[0], X)
 
 
+def test_custom_jvp_of_zero():
+    """Its outputs are those that the JVP computes, and have the second derivative of these, as in JAX."""
+    fun = jax.custom_jvp(lambda x: x * x)
+    fun.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), jnp.zeros_like(tangents[0])))
+    got, want = (lib.grad(lib.grad(lambda x: fun(x) * x))(0.4) for lib in (fb, jax))
+    assert got == want == pytest.approx(np.cos(0.4))
+
+
 def test_custom_lin_vjp():
     """A user's JVP that calls `jax.jvp` on a custom_vjp function: the transpose of that JVP is the user's backward."""
 

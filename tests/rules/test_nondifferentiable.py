@@ -60,7 +60,6 @@ PROGRAMS = {
     "argmin": lambda x: to_float(lax.argmin(x, 0, jnp.int32)),
     "stop_gradient": lax.stop_gradient,
     "iota": lambda x: lax.iota(jnp.float64, 3) + lax.stop_gradient(x),
-    "rng_uniform": lambda x: lax.rng_uniform(x[1], x[0], (3,)),
 }
 # Their operands are integers and keys, or there are none: no differentiated value reaches them.
 INACTIVE = {

@@ -14,6 +14,7 @@ from fnbackprop.training import loop
 from fnbackprop.training.loop import train
 from fnbackprop.training.metrics import curve, read_metrics
 from fnbackprop.training.recorder import NonFiniteLoss
+from fnbackprop.training.state import initial_state
 
 
 def regression(**changes) -> Experiment:
@@ -82,7 +83,7 @@ def test_the_step_is_traced_once(monkeypatch, backward):
 def test_the_state_is_donated():
     experiment = regression()
     update = jax.jit(loop.make_update(experiment, "manual"), donate_argnums=0)
-    state = loop.initial_state(experiment)
+    state = initial_state(experiment)
     update(state, experiment.batch(0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 

@@ -1,0 +1,158 @@
+"""Two functions that should have the same gradient: whether they have, and where they part.
+
+Both are walked equation by equation. Their equations are aligned by primitive and types, as two texts are by a diff;
+going forward, the first pair whose values differ is found, and going backward, the first whose cotangents do.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fnbackprop.backprop import jaxprs
+
+from .arrays import array_norm, over, wide
+from .audit import Audit, Visit
+from .hypotheses import explain
+from .in_place import CHECKS, Question
+from .leaves import compare_leaf, relative_error, rounding_floor
+from .numeric import compare_numeric
+from .program import facts_of, make_program, record, unit_roundoff
+from .replay import reference_gradients
+from .verdict import Comparison, EquationComparison, Verdict
+from .witnesses import gradient_function
+
+
+class Entry(NamedTuple):
+    """One equation of a walk: its primitive and types, where it stands, its values, their cotangents, and those that it
+    gives to its operands (None for none)."""
+
+    key: tuple[Any, ...]
+    line: str
+    within: str
+    values: list[Any]
+    cotangents: list[Any]
+    given: list[Any]
+
+
+class Tape(Audit):
+    """A walk that asks nothing but keeps every equation's values and cotangents, in the order of the program."""
+
+    def entries(self) -> list[Entry]:
+        self.kept: list[Entry] = []
+        self.run()
+        return self.kept[::-1]
+
+    def _visit(self, visit: Visit) -> Sequence[Any]:
+        outputs = super()._visit(visit)
+        visit.outputs = outputs
+        return outputs
+
+    def ask(self, visit: Visit, cts: list[Any]) -> list[Any]:
+        equation, step = visit.step.equation, visit.step
+        floating = [y for y in visit.outputs if jaxprs.is_inexact(jaxprs.aval_of(y))]
+        key = equation.primitive.name, *(str(aval) for aval in jaxprs.output_avals(equation))
+        found = CHECKS.both(Question(equation, step.active, False, self.record.users_mode), visit.operands, cts)
+        by_position = dict(zip((i for i, on in enumerate(step.active) if on), found, strict=True))
+        given = [by_position[i].second if i in by_position else None for i in range(len(visit.operands))]
+        self.kept.append(Entry(key, visit.place.line, visit.place.within, floating, list(cts), given))
+        return given
+
+
+def compare_two(
+    fun: Callable, against: Callable, args: Sequence[Any], argnums: Any, has_aux: Any, directions: int, seed: int
+) -> Comparison:
+    """The manual gradient of `fun` beside the automatic one of `against` at the same arguments; see `compare`."""
+    from .gradients import leaf_paths, measured_noise, tolerance_in_words
+
+    programs = [make_program(f, args, argnums, has_aux) for f in (fun, against)]
+    with jax.default_matmul_precision("highest"):
+        records = [record(program) for program in programs]
+        facts = [facts_of(one) for one in records]
+        coarsest = max(facts, key=lambda one: unit_roundoff(one.dtype))
+        floor = max(rounding_floor(one.dtype, one.terms) for one in facts)
+        program = programs[0]
+        manual_value, manual = gradient_function(program, "manual")(program.inputs, program.others, np.float32(1))
+        automatic_function = gradient_function(programs[1], "automatic")
+        result = automatic_function(program.inputs, program.others, np.float32(1))
+        noise = measured_noise(programs[1], coarsest, automatic_function, result)
+        notes: list[str] = []
+        references = _references(records[1], len(noise) - 1, notes)
+        parts = zip(leaf_paths(program, result[1]), *map(jax.tree.leaves, (manual, result[1])), noise[1:], references, strict=True)  # fmt: skip
+        leaves = tuple(compare_leaf(path, a, b, floor, moved, ref) for path, a, b, moved, ref in parts)
+        numeric = None
+        if directions:
+            allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
+            numeric, _, _, more = compare_numeric(
+                program, records[0], facts[0], manual, result[1],
+                directions=directions, seed=seed, allowed=allowed, leaves=False,
+            )  # fmt: skip
+            notes += more
+        value = compare_leaf("(value)", manual_value, result[0], floor, noise[0])
+        equations: tuple[EquationComparison, ...] = ()
+        if Verdict.FAIL in (value.verdict, *(leaf.verdict for leaf in leaves)):
+            equations = where_they_part(Tape(records[0]).entries(), Tape(records[1]).entries(), 10 * floor)
+    return Comparison(
+        name=f"{program.name} against {programs[1].name}", value=value, leaves=leaves, numeric=numeric, problems=(),
+        tolerance=tolerance_in_words(coarsest), seed=seed, equations=equations, notes=tuple(notes),
+        sides=(program.name, programs[1].name),
+    )  # fmt: skip
+
+
+def _references(recorded: Any, count: int, notes: list[str]) -> list[Any]:
+    references: list[Any] = [None] * count
+    active = [i for i, on in enumerate(recorded.active) if on]
+    try:
+        found = reference_gradients(recorded.closed, recorded.operands, active, recorded.users_mode)
+    except Exception as error:  # what is the user's may refuse float64 in any way
+        notes.append(f"no float64 reference: {str(error).splitlines()[0]}")
+        return references
+    for i, reference in zip(active, found, strict=True):
+        references[i] = reference
+    return references
+
+
+def where_they_part(ours: list[Entry], theirs: list[Entry], allowed: float) -> tuple[EquationComparison, ...]:
+    """The first aligned pair whose values differ, else the first, from the end, whose cotangents differ; or none."""
+    blocks = difflib.SequenceMatcher(
+        None, [e.key for e in ours], [e.key for e in theirs], autojunk=False
+    ).get_matching_blocks()
+    pairs = [(ours[b.a + k], theirs[b.b + k]) for b in blocks for k in range(b.size)]
+    for one, two in pairs:
+        found = _apart(one, two, "values", allowed, "")
+        if found:
+            return (found,)
+    agreed = "the end"
+    for one, two in reversed(pairs):
+        for what in ("cotangents", "given"):
+            found = _apart(one, two, what, allowed, f"; from {agreed} on they agree")
+            if found:
+                return (found,)
+        agreed = one.line
+    return ()
+
+
+def _apart(one: Entry, two: Entry, what: str, allowed: float, context: str) -> EquationComparison | None:
+    other = f"{two.key[0]} at {two.line}"
+    for position, (a, b) in enumerate(zip(getattr(one, what), getattr(two, what), strict=False)):
+        if a is None and b is None or (a is not None and b is not None and np.shape(a) != np.shape(b)):
+            continue
+        a, b = (np.zeros_like(y) if x is None else x for x, y in ((a, b), (b, a)))
+        error = relative_error(a, b)
+        if error <= allowed or math.isnan(error):
+            continue
+        said = (
+            f"the cotangent of its operand {position} differs from that"
+            if what == "given"
+            else f"its {what} differ from those"
+        )
+        reason = f"{said} of {other}{context}"
+        return EquationComparison(
+            primitive=one.key[0], name="", where=one.line, within=one.within, operand=position, cotangent="actual",
+            verdict=Verdict.FAIL, reason=reason, error=error, allowed=allowed, ratio=over(array_norm(a), array_norm(b)),
+            hypothesis=explain(wide(a), wide(b), allowed / 10),
+        )  # fmt: skip
+    return None

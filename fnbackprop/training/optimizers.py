@@ -1,0 +1,104 @@
+"""Optimizers and learning rates as typed options; optax does the work.
+
+A field `optimizer: Optimizer = Optimizer()` of an experiment's `Config` gives the command line `--optimizer.name lion`,
+`--optimizer.learning-rate 3e-4` and so on; `config.optimizer.build(config.steps)` is the optax transformation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optax
+
+from fnbackprop import trees
+from fnbackprop.experiment import ExperimentError
+
+NO_DECAY = ("b", "bias", "scale")  # what the models of this package call biases and the scales of norms
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Which update turns the gradient into a step, how large, and what is done to the gradient before."""
+
+    name: Literal["adamw", "sgd", "lion", "adafactor"] = "adamw"
+    """The update rule."""
+    learning_rate: float = 1e-3
+    """The largest, after the warmup."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """How it falls after the warmup, to its end at the last step."""
+    warmup: int = 0
+    """Steps over which it rises from zero along a line."""
+    end: float = 0.0
+    """The last learning rate as a part of the largest."""
+    weight_decay: float = 0.0
+    """A part of each weight, times the learning rate, that a step takes away from it."""
+    no_decay: tuple[str, ...] = NO_DECAY
+    """Patterns of the ends of paths, such as norm*/scale: those parameters do not decay."""
+    clip: float | None = 1.0
+    """The largest norm of the whole gradient; a larger one is scaled down to it."""
+    momentum: float = 0.9
+    """How much of the last step's average gradient is kept (beta 1)."""
+    second_momentum: float = 0.999
+    """The same for the squared gradient of adamw and for lion's step (beta 2)."""
+    epsilon: float = 1e-8
+    """Added to adamw's divisor."""
+
+    def __post_init__(self):
+        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        _require(self.warmup >= 0, "warmup", "at least 0", self.warmup)
+        _require(0 <= self.end <= 1, "end", "between 0 and 1", self.end)
+        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        _require(self.clip is None or self.clip > 0, "clip", "above 0, or None", self.clip)
+        for field in ("momentum", "second_momentum"):
+            value = getattr(self, field)
+            _require(0 <= value < 1, field, "at least 0 and below 1", value)
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The optax chain for a run of so many steps: clip, update rule, weight decay, learning rate."""
+        parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
+        parts.append(self._direction())
+        if self.weight_decay:
+            parts.append(optax.add_decayed_weights(self.weight_decay, mask=decay_mask(self.no_decay)))
+        return optax.chain(*parts, optax.scale_by_learning_rate(self.rate(steps)))
+
+    def rate(self, steps: int) -> Callable[[Any], Any]:
+        """The learning rate as a function of the step, of a run of so many steps.
+
+        Raises:
+          ExperimentError: the warmup is longer than the run.
+        """
+        _require(self.warmup <= steps, "warmup", f"at most the run's {steps} steps", self.warmup)
+        rest = max(steps - self.warmup, 1)
+        after = {
+            "constant": lambda: optax.constant_schedule(self.learning_rate),
+            "cosine": lambda: optax.cosine_decay_schedule(self.learning_rate, rest, alpha=self.end),
+            "linear": lambda: optax.linear_schedule(self.learning_rate, self.end * self.learning_rate, rest),
+        }[self.schedule]()
+        if not self.warmup:
+            return after
+        # A step's rate is that of its end: the first step is not lost to a rate of zero.
+        rise = optax.linear_schedule(self.learning_rate / self.warmup, self.learning_rate, max(self.warmup - 1, 1))
+        return optax.join_schedules([rise, after], [self.warmup])
+
+    def _direction(self) -> optax.GradientTransformation:
+        """The update before weight decay and learning rate."""
+        return {
+            "adamw": lambda: optax.scale_by_adam(self.momentum, self.second_momentum, self.epsilon),
+            "sgd": lambda: optax.trace(self.momentum) if self.momentum else optax.identity(),
+            "lion": lambda: optax.scale_by_lion(self.momentum, self.second_momentum),
+            "adafactor": lambda: optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)),
+        }[self.name]()
+
+
+def decay_mask(no_decay: tuple[str, ...]) -> Callable[[Any], Any]:
+    """The function from parameters to True where they decay: those whose path has none of these patterns."""
+
+    def mask(params: Any) -> Any:
+        return trees.map_with_paths(lambda path, _: not any(trees.matches(path, p) for p in no_decay), params)
+
+    return mask
+
+
+def _require(holds: bool, field: str, wanted: str, value: Any) -> None:
+    if not holds:
+        raise ExperimentError(f"optimizer: {field} must be {wanted}, not {value!r}.")

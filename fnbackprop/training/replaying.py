@@ -1,0 +1,125 @@
+"""A step whose loss was not finite, run again from the last checkpoint before it: where did the number break?"""
+
+import dataclasses
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnbackprop import trees
+from fnbackprop.comparing.witnesses import value_and_grad_by
+from fnbackprop.experiment import Experiment, ExperimentError
+
+from .checkpoint import list_checkpoints, read_state
+from .kept_batch import FOLDER, read_batch
+from .loop import run_steps
+from .recorder import Recorder
+from .resuming import last_good, require_same_leaves
+from .state import TrainState, initial_state
+from .step import make_update
+
+LIBRARIES = ("site-packages", "fnbackprop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """What a step looks like that was run again.
+
+    Attributes:
+      step: which.
+      start: the step of the checkpoint that the run went on from; 0 for the beginning.
+      loss: the loss, again.
+      broken: the paths of leaves that are not finite, of "params", "batch" and "gradient".
+      where: operation, file and line of the first NaN (of the first infinity, if there is no NaN); None if there is
+        none when the loss is run operation by operation.
+      state: the state before the step.
+      batch: the step's batch.
+    """
+
+    step: int
+    start: int
+    loss: float
+    broken: dict[str, list[str]]
+    where: str | None
+    state: TrainState = dataclasses.field(repr=False)
+    batch: Any = dataclasses.field(repr=False)
+
+    def __str__(self) -> str:
+        leaves = (f"  {name}: {', '.join(paths) or 'all finite'}" for name, paths in self.broken.items())
+        where = self.where or "not found: operation by operation, all numbers of the forward pass are finite"
+        head = f"step {self.step}, run again from step {self.start}: the loss is {self.loss}"
+        return "\n".join([head, "not finite:", *leaves, f"first in the forward pass: {where}"])
+
+
+def replay(
+    experiment: Experiment, *, step: int | None = None, directory: str | Path = "runs", backward: str = "manual"
+) -> Replay:
+    """Run a step of `<directory>/<experiment.name>` again, with the batch that was kept, and look at its numbers.
+
+    Args:
+      experiment: the one that was trained, made from the same config.
+      step: which; by default that of the newest batch that was kept.
+      directory: as for `train`.
+      backward: as for `train`.
+
+    Raises:
+      ExperimentError: no batch was kept, or none of this step.
+      CheckpointError: the checkpoints are of another model or optimizer.
+    """
+    path = _kept(Path(directory) / experiment.name, step)
+    step = int(path.stem.removeprefix("step_"))
+    state = _state_before(experiment, Path(directory) / experiment.name, step)
+    start = int(state.step)
+    update = jax.jit(make_update(experiment, backward), donate_argnums=0)
+    state = run_steps(
+        experiment.batch, update, state, step, Recorder("", None, start=start, stop=step, progress=False), []
+    )
+    batch = read_batch(path, experiment.batch(step))
+    arguments = state.params, batch, jax.random.fold_in(state.key, state.step)
+    (loss, _), gradient = jax.jit(value_and_grad_by(backward)(experiment.loss_and_metrics, has_aux=True))(*arguments)
+    trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
+    broken = {name: _broken_leaves(tree) for name, tree in trees_of_step.items()}
+    return Replay(step, start, float(loss), broken, _first_break(experiment.loss, arguments), state, batch)
+
+
+def _kept(run: Path, step: int | None) -> Path:
+    paths = sorted((run / FOLDER).glob("step_*.npz"))
+    chosen = [path for path in paths if step in (None, int(path.stem.removeprefix("step_")))]
+    if not chosen:
+        which = "" if step is None else f" of step {step}"
+        raise ExperimentError(f"{run / FOLDER} has no batch{which}: one is kept when a loss is not finite.")
+    return chosen[-1]
+
+
+def _state_before(experiment: Experiment, run: Path, step: int) -> TrainState:
+    """The state of the last good checkpoint that is not later than the step, or the initial one."""
+    good, _ = last_good([found for found in list_checkpoints(run) if found.finished and found.step <= step])
+    state = initial_state(experiment)
+    if good is None:
+        return state
+    require_same_leaves(good, state)
+    return read_state(good, state)
+
+
+def _broken_leaves(tree: Any) -> list[str]:
+    floating = [
+        (path, x) for path, x in trees.leaves_with_paths(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    ]
+    return [path for path, leaf in floating if not jnp.all(jnp.isfinite(leaf))]
+
+
+def _first_break(loss: Callable, arguments: tuple) -> str | None:
+    """Run the loss operation by operation until JAX's own checks find a NaN; then, until they find an infinity."""
+    for checks in (jax.debug_nans, jax.debug_infs):
+        try:
+            with checks(True), jax.disable_jit():
+                loss(*arguments)
+        except FloatingPointError as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            users = [frame for frame in frames if not any(name in frame.filename for name in LIBRARIES)]
+            place = f", at {users[-1].filename}:{users[-1].lineno}: {users[-1].line}" if users else ""
+            return f"{error}{place}"
+    return None

@@ -1,0 +1,93 @@
+"""`backward="both"` lets a right gradient pass, and stops at the step after which a wrong one parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnbackprop.comparing import witnesses
+from fnbackprop.comparing.verdict import GradientMismatch
+from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.training import gradient_check
+from fnbackprop.training.gradient_check import GradientCheck
+from fnbackprop.training.loop import train
+
+
+def regression(**changes) -> Experiment:
+    def loss(params, batch, key):
+        return jnp.mean((jnp.tanh(batch["x"] @ params["w"]) * params["scale"] - batch["y"]) ** 2)
+
+    def batch(step):
+        rng = np.random.default_rng(step)
+        return {"x": rng.normal(size=(8, 3)).astype(np.float32), "y": rng.normal(size=8).astype(np.float32)}
+
+    init = {"w": jnp.array([0.5, -0.3, 0.2]), "scale": jnp.float32(1)}
+    parts = {"name": "r", "init": lambda key: init, "loss": loss, "batch": batch, "optimizer": optax.sgd(0.1)}
+    return Experiment(**(parts | {"steps": 9} | changes))
+
+
+@pytest.fixture
+def comparisons(monkeypatch):
+    """The verdicts of the full comparisons that were made."""
+    made, compare = [], gradient_check.compare
+
+    def counted(*args, **options):
+        made.append(compare(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(gradient_check, "compare", counted)
+    return made
+
+
+def test_training_goes_on_as_by_the_manual_backward(comparisons):
+    both = train(regression(), backward="both", compare_every=4, directory=None, progress=False)
+    manual = train(regression(), directory=None, progress=False)
+    np.testing.assert_array_equal(both.params["w"], manual.params["w"])
+    assert len(comparisons) == 1 and comparisons[0].ok
+
+
+def test_a_gradient_that_parts_late_stops_the_run(monkeypatch, comparisons):
+    """The planted error: 1 % of one leaf, in place of a rule that errs beyond some value."""
+    right = witnesses.BACKWARDS["manual"]
+
+    def wrong(fun, has_aux=False, **options):
+        def value_and_gradient(params, *args):
+            value, gradient = right(fun, has_aux=has_aux, **options)(params, *args)
+            params, gradient, rest = (
+                (params[0], gradient[0], True) if isinstance(params, tuple) else (params, gradient, 0)
+            )
+            late = params["scale"] < 0.85
+            gradient = gradient | {"w": gradient["w"] * jnp.where(late, jnp.float32(1.01), jnp.float32(1))}
+            return value, (gradient,) if rest else gradient
+
+        return value_and_gradient
+
+    monkeypatch.setitem(witnesses.BACKWARDS, "manual", wrong)
+    seen = []
+    experiment = regression(evaluate=lambda params: seen.append(float(params["scale"])) or {}, evaluate_every=1)
+    with pytest.raises(GradientMismatch, match=r"FAIL\s+w ") as raised:
+        train(experiment, backward="both", compare_every=2, directory=None, progress=False)
+    assert [c.ok for c in comparisons] == [True, False]
+    leaves = {leaf.path: leaf for leaf in raised.value.comparison.leaves}
+    np.testing.assert_allclose(leaves["w"].ratio, 1.01, rtol=1e-3)
+    assert leaves["scale"].verdict == "PASS"
+    assert len(seen) % 2 == 0 and seen[-1] < 0.85 <= seen[-3]
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"accumulate": 2}])
+def test_it_compares_what_the_step_computes(comparisons, options):
+    train(regression(**options), steps=3, backward="both", compare_every=1, directory=None, progress=False)
+    assert {leaf.verdict for leaf in comparisons[0].leaves} <= {"PASS", "NOISE-LIMITED"}
+    assert ("bfloat16" in comparisons[0].tolerance) == ("precision" in options)
+
+
+def test_on_a_mesh(comparisons):
+    experiment = regression(sharding={"w": jax.P(), "scale": jax.P()})
+    train(experiment, steps=3, backward="both", compare_every=2, mesh="data=4", directory=None, progress=False)
+    assert len(comparisons) == 1
+
+
+def test_compare_every_is_positive():
+    with pytest.raises(ExperimentError, match="compare_every must be at least 1, not 0"):
+        GradientCheck(regression(), 0)

@@ -1,0 +1,53 @@
+"""A step that broke is run again from the checkpoint before it, and the line where the number broke is named."""
+
+import dataclasses
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnbackprop.experiment import ExperimentError
+from fnbackprop.training.loop import train
+from fnbackprop.training.recorder import NonFiniteLoss
+from fnbackprop.training.replaying import replay
+from tests.training.survivor import Config, experiment
+from tests.training.test_checkpoint import assert_same_bits
+
+MADE = experiment(Config(steps=12))
+
+
+def breaking(params, batch, key):
+    scale = jnp.log(batch["y"][0])  # the line that breaks: y may be negative
+    return MADE.loss(params, batch, key) * scale
+
+
+def batch(step):
+    found = MADE.batch(step)
+    found["y"] = np.abs(found["y"]) + np.float32(0.1)
+    found["y"][0] *= np.float32(-1 if step == 7 else 1)
+    return found
+
+
+def test_replay_names_the_line(tmp_path):
+    made = dataclasses.replace(MADE, loss=breaking, batch=batch)
+    with pytest.raises(NonFiniteLoss, match=r"nan at step 7;(?s:.)*nonfinite/step_00000007.npz.*fb.replay") as raised:
+        train(made, directory=tmp_path, checkpoint_every=3, progress=False)
+    assert raised.value.step == 7
+    found = replay(made, directory=tmp_path)
+    assert (found.step, found.start) == (7, 6) and np.isnan(found.loss)
+    assert found.broken == {"params": [], "batch": [], "gradient": ["v", "w"]}
+    line = next(
+        n for n, text in enumerate(pathlib.Path(__file__).read_text().splitlines(), 1) if "that breaks:" in text
+    )
+    assert f"encountered in log, at {__file__}:{line}: scale = jnp.log" in found.where
+    assert_same_bits(found.state, train(made, steps=7, directory=None, progress=False))
+    np.testing.assert_array_equal(found.batch["y"], batch(7)["y"])
+    assert "step 7, run again from step 6: the loss is nan" in str(found) and "gradient: v, w" in str(found)
+
+
+def test_a_step_that_was_not_kept_is_named(tmp_path):
+    with pytest.raises(ExperimentError, match="nonfinite has no batch: one is kept when a loss is not finite"):
+        replay(MADE, directory=tmp_path)
+    with pytest.raises(ExperimentError, match="nonfinite has no batch of step 3"):
+        replay(MADE, directory=tmp_path, step=3)
