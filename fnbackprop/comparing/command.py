@@ -40,6 +40,10 @@ class ReportOptions:
     """Compare on float64 copies of parameters and data."""
     direction_seed: int = 0
     """The seed of the directions."""
+    environment: bool = False
+    """Compare under vmap, remat, without jit, with loops unrolled, and sharded as well."""
+    intended: tuple[str, ...] = ()
+    """Functions of yours whose rule differs from their derivative on purpose."""
     json: Path | None = None
     """Write the comparison to this file as well."""
     html: Path | None = None
@@ -47,7 +51,8 @@ class ReportOptions:
 
     def settings(self) -> dict[str, Any]:
         """The keywords of `compare`."""
-        return {"directions": self.directions, "float64": self.float64, "seed": self.direction_seed}
+        settings = {name: getattr(self, name) for name in ("directions", "float64", "environment", "intended")}
+        return settings | {"seed": self.direction_seed}
 
 
 @dataclasses.dataclass(frozen=True)

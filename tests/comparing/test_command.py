@@ -84,6 +84,16 @@ def test_a_wrong_backward_fails_with_status_one(file, capsys):
     assert "FAIL" in pathlib.Path("page.html").read_text()
 
 
+def test_what_is_intended_passes(file, capsys):
+    assert status(f"{file}:twice", "--args", "f32[3]", "--intended", "twice") == 0, capsys.readouterr()
+
+
+def test_help_fits_the_terminal(file, capsys):
+    assert status(f"{file}:twice", "--help") == 0
+    printed = capsys.readouterr().out
+    assert "f32[8,3] (Gaussian numbers)" in printed and max(map(len, printed.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
