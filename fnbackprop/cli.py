@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import textwrap
 import traceback
 import typing
 from collections.abc import Callable, Sequence
@@ -191,7 +190,7 @@ def compare_function_command(target: str, argv: Sequence[str]) -> int:
 
     where, _, name = target.partition(":")
     module = _import_file(where) if where.endswith(".py") else _import_module(where)
-    about = textwrap.fill(f"Compare manual, automatic and numeric gradients of {name}. An argument is {FORMS}.", 80)
+    about = "\n  ".join([f"{COMMANDS['compare'].help} of {name}. An argument is", *FORMS])
     options = tyro.cli(
         FunctionOptions,
         args=list(argv),

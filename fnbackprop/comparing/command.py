@@ -25,8 +25,9 @@ DTYPES = {
 }  # fmt: skip
 ARRAY = re.compile(rf"({'|'.join(DTYPES)})\[([\d,\s]*)\](?::(\d+))?")
 FORMS = (
-    "an array by dtype and shape, like f32[8,3] (Gaussian numbers) or i32[8]:10 (from 0 to 9); key, a random key; "
-    "a Python value, like 0.5 or 'gelu'"
+    "an array by dtype and shape, like f32[8,3] (Gaussian) or i32[8]:10 (from 0 to 9)",
+    "key, a random key",
+    "a Python value, like 0.5 or 'gelu'",
 )
 
 
@@ -134,7 +135,7 @@ def make_arguments(module: ModuleType, words: Sequence[str], seed: int) -> tuple
     """The arguments by their descriptions; without any, or by a name alone, from a function of the module."""
     if not words and not hasattr(module, EXAMPLE_ARGS):
         raise TargetError(
-            f"at which arguments? Give --args, each {FORMS}; or define {EXAMPLE_ARGS}() in {module.__name__}, "
+            f"at which arguments? Give --args, each {"; ".join(FORMS)}; or define {EXAMPLE_ARGS}() in {module.__name__}, "
             "a function that returns them as a tuple."
         )
     if len(words) <= 1 and (not words or words[0].isidentifier() and hasattr(module, words[0])):
@@ -162,7 +163,7 @@ def make_argument(word: str, seed: int, position: int) -> Any:
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
-        raise TargetError(f"argument {position}, {word!r}, is none of these: {FORMS}.") from None
+        raise TargetError(f"argument {position}, {word!r}, is none of these: {"; ".join(FORMS)}.") from None
 
 
 def _random_array(random: np.random.Generator, dtype: Any, shape: tuple[int, ...], bound: str | None) -> jax.Array:

@@ -91,7 +91,7 @@ def test_what_is_intended_passes(file, capsys):
 def test_help_fits_the_terminal(file, capsys):
     assert status(f"{file}:twice", "--help") == 0
     printed = capsys.readouterr().out
-    assert "f32[8,3] (Gaussian numbers)" in printed and max(map(len, printed.splitlines())) <= 80
+    assert "f32[8,3] (Gaussian)" in printed and max(map(len, printed.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class Trial:
 
 
 Checker = Callable[[Program, rules.Mutant], bool]
-MOST_PROGRAMS = 24  # of those that a mutant changes
+MOST_PROGRAMS = 24  # that one mutant is looked for in
+MOST_CHANGED = 12  # of those, whose gradients it changes
 
 
 def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
@@ -55,10 +56,16 @@ def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
         errors += effect is Effect.ERROR
         if effect is not Effect.ANOTHER:
             continue
+        try:
+            caught = {name: by[name] or check(program, mutant) for name, check in checkers.items()}
+        except Exception:
+            if runs(program, mutant):
+                raise
+            errors += 1
+            continue
         changed.append(program)
-        for name, check in checkers.items():
-            by[name] = by[name] or check(program, mutant)
-        if all(by.values()) or len(changed) == MOST_PROGRAMS:
+        by |= caught
+        if all(by.values()) or len(changed) == MOST_CHANGED:
             break
     if changed and by.get("compare", True):
         return Trial(mutant, Outcome.CAUGHT, changed, by)
@@ -70,7 +77,7 @@ def programs_of(mutant: rules.Mutant) -> list[Program]:
     """The programs of the primitives whose rules reach the mutated function: one of each, then a second of each ..."""
     names = rules.reached()[mutant.module, mutant.function]
     rows = itertools.zip_longest(*(PROGRAMS.get(name, ()) for name in names))
-    return [program for row in rows for program in row if program is not None]
+    return [program for row in rows for program in row if program is not None][:MOST_PROGRAMS]
 
 
 # ---------------------------------------------------------------- whether a program's gradient is another
@@ -80,20 +87,26 @@ class Effect(enum.Enum):
     """What a mutant does to a program's gradient."""
 
     NONE = "the same operations"
-    ANOTHER = "other operations, which run"
-    ERROR = "it cannot be traced or run"
+    ANOTHER = "other operations"
+    ERROR = "it cannot be traced"
 
 
 def effect_of(mutant: rules.Mutant, program: Program) -> Effect:
     right = original(program)
     with rules.installed(mutant):
         try:
-            if fingerprint(program) == right:
-                return Effect.NONE
-            jax.block_until_ready(jax.jit(fb.grad(program.loss, program.argnums))(*program.operands))
+            return Effect.NONE if fingerprint(program) == right else Effect.ANOTHER
         except Exception:  # whatever a broken rule may raise
             return Effect.ERROR
-    return Effect.ANOTHER
+
+
+def runs(program: Program, mutant: rules.Mutant) -> bool:
+    with rules.installed(mutant):
+        try:
+            jax.block_until_ready(jax.jit(fb.grad(program.loss, program.argnums))(*program.operands))
+        except Exception:  # as above
+            return False
+    return True
 
 
 def fingerprint(program: Program) -> str:
