@@ -135,8 +135,8 @@ def make_arguments(module: ModuleType, words: Sequence[str], seed: int) -> tuple
     """The arguments by their descriptions; without any, or by a name alone, from a function of the module."""
     if not words and not hasattr(module, EXAMPLE_ARGS):
         raise TargetError(
-            f"at which arguments? Give --args, each {"; ".join(FORMS)}; or define {EXAMPLE_ARGS}() in {module.__name__}, "
-            "a function that returns them as a tuple."
+            f"at which arguments? Give --args, each {'; '.join(FORMS)}; or define {EXAMPLE_ARGS}() in "
+            f"{module.__name__}, a function that returns them as a tuple."
         )
     if len(words) <= 1 and (not words or words[0].isidentifier() and hasattr(module, words[0])):
         return _from_module(module, words[0] if words else EXAMPLE_ARGS)
@@ -163,7 +163,7 @@ def make_argument(word: str, seed: int, position: int) -> Any:
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
-        raise TargetError(f"argument {position}, {word!r}, is none of these: {"; ".join(FORMS)}.") from None
+        raise TargetError(f"argument {position}, {word!r}, is none of these: {'; '.join(FORMS)}.") from None
 
 
 def _random_array(random: np.random.Generator, dtype: Any, shape: tuple[int, ...], bound: str | None) -> jax.Array:
