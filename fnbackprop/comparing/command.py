@@ -25,7 +25,7 @@ DTYPES = {
 }  # fmt: skip
 ARRAY = re.compile(rf"({'|'.join(DTYPES)})\[([\d,\s]*)\](?::(\d+))?")
 FORMS = (
-    "an array by dtype and shape, like f32[8,3] (Gaussian) or i32[8]:10 (from 0 to 9)",
+    "an array by dtype and shape, f32[8,3] (Gaussian) or i32[8]:10 (from 0 to 9)",
     "key, a random key",
     "a Python value, like 0.5 or 'gelu'",
 )

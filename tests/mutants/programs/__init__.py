@@ -14,6 +14,7 @@ WITHOUT_PROGRAM = {
     **dict.fromkeys(("core_call", "closed_call", "eval_jaxpr", "remat_opt"), "the rule of jit, met inside JAX alone"),
     **dict.fromkeys(("custom_partitioning", "xla_metadata_call"), "the rule of composite, which has a program"),
     **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
+    "rng_uniform": "its numbers are drawn anew at each call",
     "stage": "it is gone once a function is traced",
     **dict.fromkeys(("relayout", "shard_alike"), "an identity for the compiler alone"),
     **dict.fromkeys(
