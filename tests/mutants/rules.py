@@ -38,6 +38,11 @@ class Mutant:
         """What names it in the table of equivalent mutants: no line numbers, which move."""
         return f"{self.function}: {_one_line(self.edit.before)} -> {_one_line(self.edit.after)}"
 
+    @property
+    def line(self) -> str:
+        """The source line in which the mistake is."""
+        return modules()[self.module].source.bytes.decode().splitlines()[self.edit.line - 1].strip()
+
     def __str__(self) -> str:
         return f"{self.module}.py:{self.edit.line} {self.key}  [{self.edit.operator}]"
 
