@@ -30,6 +30,7 @@ from fnbackprop.comparing.weighted import differentiable, weighted
 DTYPES = ("float64", "float32", "bfloat16")
 ALARMS = ("FAIL", "ERROR")  # a comparison that breaks down is no better
 LENGTH = 4  # of random programs: the time goes into compiling
+BETWEEN = 8  # programs of the table, for each random one
 
 
 class Case(NamedTuple):
@@ -42,7 +43,7 @@ class Case(NamedTuple):
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Rounds of all programs of the table in each dtype, and as many random programs between them; without end."""
+    """Rounds of all programs of the table in each dtype, and a random program after every few of them; without end."""
     from tests.mutants.programs import PROGRAMS
 
     table = [program for programs in PROGRAMS.values() for program in programs]
@@ -53,7 +54,8 @@ def cases(seed: int) -> Iterator[Case]:
             program = table[place]
             operands = varied(program.operands, dtype, [seed, turn, int(place)])
             yield Case(f"{program} {dtype} round {turn}", dtype, program.function, operands)
-            yield random_case(seed, turn * len(table) + number, dtype)
+            if number % BETWEEN == 0:
+                yield random_case(seed, turn * len(table) + number, dtype)
 
 
 def random_case(seed: int, number: int, dtype: str) -> Case:
