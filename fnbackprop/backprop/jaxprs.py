@@ -157,6 +157,14 @@ def is_effect_free(closed: Any) -> bool:
 CHOLESKY_READS_THE_LOWER_TRIANGLE = jax.__version_info__ >= (0, 11)
 
 
+def quick_compilation() -> dict[str, Any] | None:
+    """Options of `jax.jit` for code that is soon compiled rather than fast, for programs that run a few times."""
+    if jax.default_backend() != "cpu":
+        return None
+    older = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+    return {"xla_backend_optimization_level": 0, **older}
+
+
 class ScanGroups(NamedTuple):
     """How many operands of a scan are loop-invariant constants, and how many are the carry."""
 

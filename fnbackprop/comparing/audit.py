@@ -106,7 +106,7 @@ class Audit:
             step = plan.steps.get(index)
             with jaxprs.source_of(equation):
                 if step is None:
-                    outputs = jaxprs.bind(equation, values)
+                    outputs = CHECKS.values(equation, values)
                 else:
                     visit = Visit(step, values, around)
                     outputs = self._visit(visit)
@@ -118,7 +118,7 @@ class Audit:
         equation, operands, step = visit.step.equation, visit.operands, visit.step
         entered = _entered(equation, operands, visit.place)
         if entered is None:
-            return jaxprs.bind(equation, operands)
+            return CHECKS.values(equation, operands)
         closed, skipped, place = entered
         plan = self.engine.plan(closed, step.active[skipped:], step.wanted)
         outputs, visits = self.forward(plan, operands[skipped:], place)

@@ -46,11 +46,13 @@ def compare(
 
     Each leaf's error, the norm of manual - reference over that of the reference, is held against what rounding
     explains. The reference is the automatic gradient of the recorded program run again in float64, with its masks,
-    indices and random numbers as they were. Allowed is the largest of 4 (u sqrt(n) + u), where u is the unit roundoff
-    of the coarsest dtype in the program and n the number of terms in its longest sum; of 3 times the automatic
-    gradient's own distance from the reference; and of 4 times how far it moves when the last bit of every input
-    changes (2 times beside a reference). There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that
-    the mathematics is compared and not the shortcuts of a device.
+    indices and random numbers as they were. Allowed is the largest of
+    - 4 (u sqrt(n) + u), where u is the unit roundoff of the coarsest dtype in the program and n the number of terms in
+      its longest sum;
+    - 3 times the automatic gradient's own distance from the reference;
+    - 2 times (without a reference, 4 times) how far it moves when the last bit of every input changes.
+    There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that the
+    mathematics is compared and not the shortcuts of a device.
 
     Beside that, every equation's rule, and every rule of a `custom_vjp` or `custom_jvp`, is held against the automatic
     derivative in place, with the operands that it has in this program (see `audit.py`).

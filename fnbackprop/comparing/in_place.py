@@ -71,33 +71,50 @@ class Checks:
 
     def both(self, question: Question, operands: Sequence[Any], cotangents: Sequence[Any]) -> list[Found]:
         """Both sides' cotangents of the active operands; `cotangents` has one for each floating output."""
-        key = _key(question, operands)
+        run = self._compiled(_key(question, operands), partial(_both, question))
+        firsts, seconds, stats = run(list(operands), list(cotangents))
+        return [Found(*parts) for parts in zip(firsts, seconds, np.asarray(stats), strict=True)]
+
+    def values(self, equation: Any, operands: Sequence[Any]) -> list[Any]:
+        """The equation's outputs."""
+        return self._compiled(_equation_key(equation, operands), partial(_values, equation))(list(operands))
+
+    def _compiled(self, key: Any, function: Callable) -> Callable:
         if key not in self.compiled:
             if len(self.compiled) >= MOST_CHECKS:
                 self.compiled.clear()
-            self.compiled[key] = jax.jit(partial(_both, question))
-        firsts, seconds, stats = self.compiled[key](list(operands), list(cotangents))
-        return [Found(*parts) for parts in zip(firsts, seconds, np.asarray(stats), strict=True)]
+            self.compiled[key] = jax.jit(function, compiler_options=jaxprs.quick_compilation())
+        return self.compiled[key]
 
 
 CHECKS = Checks()
 
 
+def _values(equation: Any, operands: list[Any]) -> list[Any]:
+    with jaxprs.source_of(equation):
+        return list(jaxprs.bind(equation, operands))
+
+
 def _key(question: Question, operands: Sequence[Any]) -> Any:
+    """Of what a check depends on: the equation, and the rules that it applies."""
     equation = question.equation
-    avals = tuple(map(str, map(jaxprs.aval_of, operands))), tuple(map(str, jaxprs.output_avals(equation)))
     entry = lookup(equation.primitive)
     if equation.primitive.name in HOLDING or entry is None:  # the rules of all that stands in it count
         rules = tuple(f for e in registered().values() for f in (*(r.function for r in e.rules), e.structured))
     else:
         rules = (*(rule.function for rule in entry.rules), entry.structured)
+    return *_equation_key(equation, operands), question.active, question.primal, rules
+
+
+def _equation_key(equation: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
+    avals = tuple(map(str, map(jaxprs.aval_of, operands))), tuple(map(str, jaxprs.output_avals(equation)))
     params = tuple(sorted(equation.params.items(), key=lambda item: item[0]))
     modes = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
     try:
         hash(params)
     except TypeError:
         params = equation
-    return equation.primitive, params, avals, question.active, question.primal, rules, modes
+    return equation.primitive, params, avals, modes
 
 
 # ---------------------------------------------------------------- the two sides
@@ -188,7 +205,10 @@ def in_float64(question: Question, operands: Sequence[Any], cotangents: Sequence
 
 
 def _pulled_wide(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
-    found = jax.jit(lambda moving, cts: _pull(transform, function, moving, cts))(moving, cotangents)
+    run = jax.jit(
+        lambda moving, cts: _pull(transform, function, moving, cts), compiler_options=jaxprs.quick_compilation()
+    )
+    found = run(moving, cotangents)
     return [np.asarray(x) for x in found]
 
 

@@ -212,7 +212,11 @@ def _differences(question, operands, cts, i, centre, ours, theirs) -> Opinion:
         moved[i] = centre + length.astype(direction.dtype) * direction
         return sum(jax.numpy.sum(jax.numpy.real(ct * y)) for ct, y in zip(cts, function(*moved), strict=True))
 
-    values = np.asarray(jax.jit(lambda lengths: jax.lax.map(along, lengths))(np.array([0.0, *LENGTHS, *-LENGTHS])))
+    values = np.asarray(
+        jax.jit(lambda lengths: jax.lax.map(along, lengths), compiler_options=jaxprs.quick_compilation())(
+            np.array([0.0, *LENGTHS, *-LENGTHS])
+        )
+    )
     count = len(LENGTHS)
     size = max(array_norm(theirs), array_norm(ours)) * array_norm(direction) / math.sqrt(max(centre.size, 1))
     rounding = 1e-15 * max(abs(values[0]), size)

@@ -82,7 +82,7 @@ def _scan_states(params: Any, groups: Any) -> Any:
         )
         return carries, carry_cts, [*dconsts, *dcarry, *dxs]
 
-    return jax.jit(states)
+    return jax.jit(states, compiler_options=jaxprs.quick_compilation())
 
 
 def _pull(body: Any, operands: list[Any], cts: list[Any]) -> list[Any]:

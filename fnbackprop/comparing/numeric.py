@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fnbackprop.backprop import jaxprs
+
 from .arrays import array_norm, wide
 from .program import Facts, Program, Record, unit_roundoff
 from .replay import held_value, wide_value
@@ -63,7 +65,8 @@ class Witness:
         self.wide = not low
         dtype = np.float64 if self.wide else _coarsest(record)
         self.step, self.roundoff = numeric_step(dtype), unit_roundoff(dtype)
-        self.compiled = jax.jit(self._wide_values(held) if self.wide else self._values)
+        values = self._wide_values(held) if self.wide else self._values
+        self.compiled = jax.jit(values, compiler_options=jaxprs.quick_compilation())
 
     def _wide_values(self, held: bool) -> Callable:
         make = held_value if held else wide_value

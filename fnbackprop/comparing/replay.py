@@ -294,7 +294,7 @@ def reference_gradients(closed: Any, operands: Sequence[Any], active: Sequence[i
     with jax.enable_x64(True):
         lows = list(operands)
         highs = [np.asarray(lows[i]).astype(wide_dtype(jnp.result_type(lows[i]))) for i in active]
-        return [np.asarray(g) for g in jax.jit(gradients)(lows, highs)]
+        return [np.asarray(g) for g in jax.jit(gradients, compiler_options=jaxprs.quick_compilation())(lows, highs)]
 
 
 def wide_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:

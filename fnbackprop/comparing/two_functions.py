@@ -81,7 +81,8 @@ def compare_two(
         noise = measured_noise(programs[1], coarsest, automatic_function, result)
         notes: list[str] = []
         references = _references(records[1], len(noise) - 1, notes)
-        parts = zip(leaf_paths(program, result[1]), *map(jax.tree.leaves, (manual, result[1])), noise[1:], references, strict=True)  # fmt: skip
+        flat = (jax.tree.leaves(manual), jax.tree.leaves(result[1]))
+        parts = zip(leaf_paths(program, result[1]), *flat, noise[1:], references, strict=True)
         leaves = tuple(compare_leaf(path, a, b, floor, moved, ref) for path, a, b, moved, ref in parts)
         numeric = None
         if directions:
@@ -94,7 +95,9 @@ def compare_two(
         value = compare_leaf("(value)", manual_value, result[0], floor, noise[0])
         equations: tuple[EquationComparison, ...] = ()
         if Verdict.FAIL in (value.verdict, *(leaf.verdict for leaf in leaves)):
-            equations = where_they_part(Tape(records[0]).entries(), Tape(records[1]).entries(), 10 * floor)
+            tapes = [Tape(one).entries() for one in records]
+            notes += [f"no gradient flows through {p.name}" for p, t in zip(programs, tapes, strict=True) if not t]
+            equations = where_they_part(*tapes, 10 * floor)
     return Comparison(
         name=f"{program.name} against {programs[1].name}", value=value, leaves=leaves, numeric=numeric, problems=(),
         tolerance=tolerance_in_words(coarsest), seed=seed, equations=equations, notes=tuple(notes),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnbackprop.backprop import jaxprs
 from fnbackprop.backprop.transforms import value_and_grad
 
 from .program import Program
@@ -34,7 +35,8 @@ def gradient_function(program: Program, backward: str) -> Callable:
         value = program.function(inputs, others)
         return value * jnp.asarray(cotangent).astype(value.dtype)
 
-    return jax.jit(value_and_grad_by(backward)(scaled, allow_int=True))
+    function = value_and_grad_by(backward)(scaled, allow_int=True)
+    return jax.jit(function, compiler_options=jaxprs.quick_compilation())
 
 
 def shaken(tree: Any, seed: int, size: float) -> Any:
