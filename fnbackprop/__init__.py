@@ -28,6 +28,7 @@ _LATER = {
     "Replay": "training.replaying",
     "read_metrics": "training.metrics",
     "run": "cli",
+    "testing": "testing",
 }
 
 __all__ = [
@@ -48,7 +49,8 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    value = module if name == _LATER[name] else getattr(module, name)
     globals()[name] = value
     return value
 

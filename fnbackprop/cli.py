@@ -1,11 +1,12 @@
 """The command line: `fnbackprop COMMAND FILE --options`, or `python FILE COMMAND --options` by the file's last line.
 
-A file's options are the fields of its `Config` and those of the command, typed by their annotations and explained by
-their docstrings.
+`fnbackprop compare MODULE:FUNCTION --args ...` compares any function: see `comparing/command.py`. A file's options are
+the fields of its `Config` and those of the command, typed by their annotations and explained by their docstrings.
 """
 
 import dataclasses
 import difflib
+import importlib
 import importlib.util
 import inspect
 import shlex
@@ -14,8 +15,10 @@ import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
+from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
 
 USAGE_ERROR = 2
@@ -65,19 +68,11 @@ class ReplayOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(ReportOptions):
     """What `compare` takes beside the experiment's own options."""
 
     after: int = 0
     """Train so many steps first: initial biases of zero may sit on a kink."""
-    directions: int = 4
-    """How many Gaussian directions the numeric witness takes."""
-    float64: bool = False
-    """Compare on float64 copies of parameters and data."""
-    direction_seed: int = 0
-    """The seed of the directions."""
-    json: Path | None = None
-    """Write the comparison to this file as well."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,16 +114,11 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
 
 
 def compare_command(experiment: Experiment, options: CompareOptions) -> int:
-    import rich
-
+    from fnbackprop.comparing.command import report
     from fnbackprop.comparing.gradients import compare
 
-    settings = {"directions": options.directions, "float64": options.float64, "seed": options.direction_seed}
-    result = compare(experiment.loss, *_arguments_after(experiment, options.after), **settings)
-    rich.get_console().print(result)
-    if options.json is not None:
-        options.json.write_text(result.to_json() + "\n", encoding="utf-8")
-    return 0 if result.ok else 1
+    arguments = _arguments_after(experiment, options.after)
+    return report(compare(experiment.loss, *arguments, **options.settings()), options)
 
 
 def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:
@@ -188,7 +178,31 @@ def _main(argv: list[str]) -> int:
     _require_command(name)
     if not rest or rest[0].startswith("-"):
         raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py")
+    if name == "compare" and ":" in rest[0]:
+        return compare_function_command(rest[0], rest[1:])
     return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
+
+
+def compare_function_command(target: str, argv: Sequence[str]) -> int:
+    """`fnbackprop compare MODULE:FUNCTION --args ...`; the module by its dotted name, or as a file."""
+    import tyro
+
+    from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError, compare_function
+
+    where, _, name = target.partition(":")
+    module = _import_file(where) if where.endswith(".py") else _import_module(where)
+    about = "\n  ".join([f"{COMMANDS['compare'].help} of {name}. An argument is", *FORMS])
+    options = tyro.cli(
+        FunctionOptions,
+        args=list(argv),
+        prog=f"fnbackprop compare {target}",
+        description=about,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        return compare_function(module, name, options)
+    except TargetError as error:
+        raise CommandError(str(error)) from None
 
 
 def run_command(
@@ -268,6 +282,25 @@ def _guarded(action: Callable[[], int]) -> int:
 
 def load(path: str) -> Callable[[Any], Experiment]:
     """The function `experiment` of a file; raises CommandError if the file is not there, broken, or has none."""
+    module = _import_file(path)
+    if not callable(getattr(module, ENTRY, None)):
+        raise CommandError(f"{path} has no function {ENTRY}(config: Config) -> Experiment.", status=1)
+    return getattr(module, ENTRY)
+
+
+def _import_module(name: str) -> ModuleType:
+    """A module by its dotted name, of the current directory too."""
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise CommandError(f"there is no module {error.name} (wanted: {name}).") from None
+    except Exception as error:
+        raise CommandError(f"{name} cannot be imported.\n{type(error).__name__}: {error}", status=1) from None
+
+
+def _import_file(path: str) -> ModuleType:
+    """A Python file as a module."""
     file = Path(path)
     if not file.is_file():
         raise CommandError(f"there is no file {path}.{_nearest(path, map(str, file.parent.glob('*.py')))}")
@@ -281,9 +314,7 @@ def load(path: str) -> Callable[[Any], Experiment]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise CommandError(f"{path} cannot be imported.\n{_users_part(error, file)}", status=1) from None
-    if not callable(getattr(module, ENTRY, None)):
-        raise CommandError(f"{path} has no function {ENTRY}(config: Config) -> Experiment.", status=1)
-    return getattr(module, ENTRY)
+    return module
 
 
 def config_type(experiment: Callable) -> type:
@@ -352,6 +383,7 @@ def _usage() -> str:
             "usage: fnbackprop COMMAND FILE [--options]",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
+            "compare also takes any function: fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",
             *lines,

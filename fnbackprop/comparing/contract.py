@@ -11,6 +11,7 @@ from .program import Program
 from .verdict import Check, Verdict
 from .witnesses import is_inexact
 
+SAME_VALUE = "the forward's value equals the plain primal"
 SCALE = -2.0  # a power of two: scaling by it rounds nothing
 
 
@@ -45,7 +46,7 @@ def check_contract(
 
 
 def _same_value(value: Any, plain: Any, floor: float) -> Check:
-    name = "the forward's value equals the plain primal"
+    name = SAME_VALUE
     if not (np.isfinite(value) and np.isfinite(plain)):
         return Check(name, Verdict.SKIPPED, "the value is not finite")
     error = over(array_norm(wide(value) - wide(plain)), array_norm(plain))

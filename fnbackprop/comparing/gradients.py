@@ -15,6 +15,7 @@ from .contract import check_contract
 from .kinks import find_kinks
 from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
+from .odd_one_out import settled, settled_value
 from .program import Facts, Program, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
 from .progress import Progress
 from .replay import reference_gradients
@@ -140,7 +141,7 @@ class _Comparing:
         if audit:
             self.notes += audit.notes
             parts |= {"equations": audit.found, "audited": audit.audited}
-        return self._comparison(found, leaves, numeric, (), **parts)
+        return self._comparison(settled_value(found, contract), leaves, numeric, (), **parts)
 
     def _comparison(self, value, leaves, numeric, problems, **parts) -> Comparison:
         return Comparison(
@@ -218,6 +219,8 @@ class _Comparing:
         if each:
             bounds = [math.nan if one is None else one.bound for one in each]
             leaves = tuple(dataclasses.replace(leaf, bound=b) for leaf, b in zip(leaves, bounds, strict=True))
+            leaves, said = settled(leaves, each, numeric)
+            self.notes += said
         return numeric, leaves, intended
 
 

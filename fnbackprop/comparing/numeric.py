@@ -252,9 +252,9 @@ def _each_leaf(witness, manual, automatic, seed, allowed, leaves, started, notes
 def _one_leaf(along: Along, manual_norm: float, norm: float, scale: float, allowed: float) -> LeafNumeric | None:
     slopes = along.slopes
     chosen, spread = best_step(slopes.central[None], slopes.lengths, slopes.rounding)
-    size = max(norm, manual_norm) * scale
+    size = (max(norm, manual_norm) if math.isfinite(norm) else manual_norm) * scale
     limit = 4 * spread + 4 * allowed * size
-    if not math.isfinite(limit + along.manual + along.automatic) or limit > NOISE_LIMIT * size:
+    if not math.isfinite(limit + along.manual) or limit > NOISE_LIMIT * size:
         return None
     off = [abs(slopes.central[chosen] - by) for by in (along.manual, along.automatic)]
     smooth = shape_of(slopes, MATTERS * size)[0] is Verdict.PASS
@@ -295,7 +295,8 @@ def best_step(slopes: np.ndarray, lengths: np.ndarray, rounding: float) -> tuple
 def _sizes(program, manual, automatic, scales, allowed) -> tuple[float, float]:
     """The root mean square of the gradient's product with a Gaussian direction, and that of its rounding."""
     size = max(gradient_size(program, side) for side in (manual, automatic))
-    norms = [array_norm(leaf) if is_inexact(leaf) else 0.0 for leaf in jax.tree.leaves(automatic)]
+    both = zip(jax.tree.leaves(manual), jax.tree.leaves(automatic), strict=True)
+    norms = [max(map(array_norm, pair)) if is_inexact(pair[0]) else 0.0 for pair in both]
     parts = [n * s * a for n, s, a in zip(norms, scales, allowed, strict=True) if math.isfinite(n * s * a)]
     if not math.isfinite(size):
         size = max(gradient_size(program, side, finite=True) for side in (manual, automatic))

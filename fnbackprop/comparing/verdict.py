@@ -3,6 +3,8 @@
 import enum
 import json
 import math
+import os
+import pathlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -267,6 +269,18 @@ class Comparison:
         from .report import renderable
 
         return renderable(self)
+
+    def html(self, path: str | os.PathLike) -> None:
+        """Write all of it as one page that needs no other file and no network."""
+        from .html import page
+
+        pathlib.Path(path).write_text(page(self), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .html import fragment
+
+        return fragment(self)
 
 
 def _finite(value: Any) -> Any:

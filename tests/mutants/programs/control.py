@@ -1,0 +1,140 @@
+"""Calls, loops, devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from .operands import distinct, inside, normal
+from .table import add
+
+# fmt: off
+# ---------------------------------------------------------------- calls
+
+
+@jax.custom_jvp
+def own_jvp(x, y):
+    return jnp.sin(x) * y, x + y
+
+
+own_jvp.defjvp(lambda p, t: (own_jvp(*p), (t[0] * jnp.cos(p[0]) * p[1] + jnp.sin(p[0]) * t[1], t[0] + t[1])))
+
+
+@jax.custom_vjp
+def own_vjp(x, y):
+    return jnp.sin(x) * y, x * y
+
+
+own_vjp.defvjp(
+    lambda x, y: (own_vjp(x, y), (x, y)),
+    lambda xy, ct: (ct[0] * jnp.cos(xy[0]) * xy[1] + ct[1] * xy[1], ct[0] * jnp.sin(xy[0]) + ct[1] * xy[0]),
+)
+
+
+through = jax.custom_jvp(lambda x, y: own_vjp(x, y))
+through.defjvp(lambda primals, tangents: jax.jvp(own_vjp, primals, tangents))
+
+
+def wave(x, y):
+    return jnp.sin(x) * y, jnp.tanh(x * y) + x, jnp.cos(y)
+
+
+PAIR = normal(3), normal(3, seed=1)
+add("jit", jax.jit(wave), *PAIR)
+add("jit", jax.jit(lambda x, y: (lax.sin(x), y)), *PAIR)
+add("custom_jvp_call", own_jvp, *PAIR)
+add("custom_jvp_call", lambda x: own_jvp(x, x), PAIR[0])
+add("custom_vjp_call", own_vjp, *PAIR)
+add("custom_lin", through, *PAIR)
+add("remat2", jax.checkpoint(wave), *PAIR)
+add("remat2", jax.checkpoint(lambda x, y: jnp.sin(x @ y) @ y, policy=jax.checkpoint_policies.dots_saveable),
+    normal(3, 3), normal(3, 3, seed=1))
+for _index in (0, 1):
+    add("cond", lambda x, y, k=_index: lax.cond(jnp.sum(x) * 0 + k > 0.5, wave,
+        lambda x, y: (x, y, x * y), x, y), *PAIR)
+add("composite", lax.composite(wave, "test.wave"), *PAIR)
+_batched = jax.custom_batching.custom_vmap(wave)
+_batched.def_vmap(lambda size, batched, x, y: (wave(x, y), (True,) * 3))
+add("custom_vmap_call", _batched, *PAIR)
+add("linear_call", lambda r, x: jax.custom_derivatives.linear_call(
+    lambda r, x: x * jnp.sin(r), lambda r, ct: ct * jnp.sin(r), r, x), *PAIR)
+
+# ---------------------------------------------------------------- loops
+
+
+def recurrence(c, x, w):
+    return jax.tree.map(jnp.tanh, c @ w + x)
+
+
+for _reverse in (False, True):
+    add("scan", lambda c, xs, w, r=_reverse: lax.scan(
+        lambda c, x: (recurrence(c, x, w), jnp.sin(c) * x), c, xs, reverse=r), normal(3), normal(4, 3),
+            normal(3, 3, seed=1))
+add("scan", lambda c, w: lax.scan(lambda c, _: ((c[0] * c[1], c[1] + w), c[0]), (c, c), None, length=3),
+    normal(3), normal(3, seed=1))
+add("scan", lambda c, xs: lax.scan(lambda c, x: (c + x, x * x), c, xs, unroll=2)[1], normal(2), normal(4, 2))
+add("scan", lambda c, w: lax.fori_loop(0, 3, lambda i, c: jnp.sin(c * w) + i, c), normal(3), normal(3, seed=1))
+add("while", lambda c, w: lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1] * w)), (0, c))[1],
+    normal(3), normal(3, seed=1))
+add("while", lambda c, w: lax.while_loop(
+    lambda s: s[0] < 70, lambda s: (s[0] + 1, jnp.tanh(s[1] * w) + c), (0, c))[1], inside(2), inside(2, seed=1))
+
+# ---------------------------------------------------------------- devices
+
+
+def mesh(kind=AxisType.Auto):
+    return jax.make_mesh((2,), ("i",), devices=jax.devices()[:2], axis_types=(kind,))
+
+
+def sharded(function, check=True, one_value=False, count=1):
+    out = P() if one_value else P("i")
+    return jax.shard_map(function, mesh=mesh(), in_specs=(P("i"),) * count, out_specs=out, check_vma=check)
+
+
+COLLECTIVES = [
+    ("psum", lambda v: lax.psum(v, "i"), True),
+    ("pmax", lambda v: lax.pmax(v, "i"), True),
+    ("pmin", lambda v: lax.pmin(v, "i"), True),
+    ("all_gather", lambda v: lax.all_gather(v, "i", axis=1), False),
+    ("all_gather", lambda v: lax.all_gather(v, "i", axis=0, tiled=True), False),
+    ("reduce_scatter", lambda v: lax.psum_scatter(v, "i"), False),
+    ("reduce_scatter", lambda v: lax.psum_scatter(v.T, "i", scatter_dimension=1, tiled=True), False),
+    ("ppermute", lambda v: lax.ppermute(v, "i", [(0, 1), (1, 0)]), False),
+    ("ppermute", lambda v: lax.ppermute(v, "i", [(0, 1)]), False),
+    ("all_to_all", lambda v: lax.all_to_all(v, "i", 0, 1, tiled=True), False),
+]
+for _primitive, _function, _one in COLLECTIVES:
+    add(_primitive, sharded(_function, False, _one), distinct(4, 2))
+add("psum_invariant pvary", sharded(lambda v: jnp.exp(v) / lax.psum(jnp.exp(v), "i")), normal(4, 2))
+add("psum_invariant", sharded(lambda v: lax.psum(v * v, "i"), one_value=True), normal(4, 2))
+add("pmax pmin", sharded(lambda v: lax.pmax(v, "i") + lax.pmin(v * v, "i"), one_value=True), distinct(4, 2))
+add("pmax pmin", sharded(lambda v: lax.pmax(v, "i") + 2 * lax.pmin(v, "i"), False, True), np.float32([[1, 2], [1, 3]]))
+for _tiled in (True, False):
+    for _check in (True, False):
+        add("all_gather_invariant", sharded(lambda v, t=_tiled: lax.all_gather(
+            v, "i", axis=1, tiled=t, to="invarying"), _check, True), normal(4, 2))
+add("shard_map", lambda v, w: jax.shard_map(
+    lambda v, w: jnp.tanh(jnp.sin(v) @ w), mesh=mesh(), in_specs=(P("i"), P()), out_specs=P("i"))(v, w),
+    normal(4, 3), normal(3, 3, seed=1))
+add("shard_map", lambda v, w: jax.shard_map(
+    lambda v, w: lax.psum(jnp.sin(v @ w), "i"), mesh=mesh(), in_specs=(P("i"), P()), out_specs=P(),
+        check_vma=False)(v, w),
+    normal(4, 3), normal(3, 3, seed=1))
+add("sharding_constraint", lambda x: lax.with_sharding_constraint(x, jax.NamedSharding(mesh(), P("i"))), normal(4))
+add("layout_constraint", lambda x: with_layout_constraint(x, Layout((1, 0))), normal(2, 3))
+add("device_put", lambda x: jax.device_put(x), normal(3))
+
+# Registered, and without a program here.
+WITHOUT_PROGRAM = {
+    **dict.fromkeys(("core_call", "closed_call", "eval_jaxpr", "remat_opt"), "the rule of jit, met inside JAX alone"),
+    **dict.fromkeys(("custom_partitioning", "xla_metadata_call"), "the rule of composite, which has a program"),
+    **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
+    **dict.fromkeys(
+        ("all_gather_reduced", "preduced", "reduced_vary_cast", "reduced_vary_cast_p", "unreduced_psum", "reshard",
+         "unreduced_reduce_scatter", "vary_unreduced_cast", "vary_unreduced_cast_p"),
+        "it needs a mesh with explicit axes around the whole comparison"),
+    **dict.fromkeys(("relayout", "shard_alike"), "an identity for the compiler alone"),
+}
