@@ -41,9 +41,9 @@ class ReportOptions:
     leaf_directions: bool | None = None
     """Whether it takes one more for each leaf alone; by default, as far as that takes some seconds."""
     rules: bool = True
-    """Whether every equation's rule is asked in place."""
+    """Ask every equation's rule in place (--no-rules: do not)."""
     reference: bool = True
-    """Whether both gradients are held against a run of the same program in float64."""
+    """Hold both gradients against the same program in float64 (--no-reference: do not)."""
     float64: bool = False
     """Compare on float64 copies of parameters and data."""
     direction_seed: int = 0

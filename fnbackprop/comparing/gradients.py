@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from fnbackprop import trees
+from fnbackprop.backprop.registry import MissingRule
 
 from .audit import Audit
 from .contract import check_contract
@@ -19,7 +20,7 @@ from .odd_one_out import settled, settled_value
 from .program import Facts, Program, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
 from .progress import Progress
 from .replay import reference_gradients
-from .verdict import Comparison, LeafComparison, Verdict
+from .verdict import Check, Comparison, LeafComparison, Verdict
 from .witnesses import gradient_function, is_inexact, shaken
 
 NOISE_SAMPLES = 2
@@ -107,6 +108,7 @@ class _Comparing:
         self.record = record(program)
         self.facts = facts_of(self.record)
         self.notes: list[str] = []
+        self.unasked = ""  # why the rules could not be asked in place
 
     def run(self) -> Comparison:
         program, options = self.program, self.options
@@ -122,6 +124,7 @@ class _Comparing:
             return self._comparison(found, (), None, problems)
         leaves = self._leaves(manual, automatic, noise[1:], floor)
         audit = self._audit(leaves)
+        unasked = (Check("rules in place", Verdict.SKIPPED, self.unasked),) if self.unasked else ()
         plain = audit.value if audit else jax.jit(program.function)(program.inputs, program.others)
         allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
         self.say("the contract")
@@ -137,7 +140,7 @@ class _Comparing:
             environment = check_environment(program, self.record, manual, bounds, self.say)
         if self.refused:
             leaves = tuple(_by_differences_alone(leaf, numeric) for leaf in leaves)
-        parts = {"contract": contract, "environment": environment, "intended": tuple(intended)}
+        parts = {"contract": (*contract, *unasked), "environment": environment, "intended": tuple(intended)}
         if audit:
             self.notes += audit.notes
             parts |= {"equations": audit.found, "audited": audit.audited}
@@ -198,9 +201,15 @@ class _Comparing:
         if not self.options["rules"]:
             return None
         settings = {"seed": self.options["seed"], "intended": self.options["intended"], "say": self.say}
-        audit = Audit(self.record, **settings).run()
-        if not audit.found and any(leaf.verdict is Verdict.FAIL for leaf in leaves):
-            audit = Audit(self.record, thorough=True, **settings).run()
+        try:
+            audit = Audit(self.record, **settings).run()
+            if not audit.found and any(leaf.verdict is Verdict.FAIL for leaf in leaves):
+                audit = Audit(self.record, thorough=True, **settings).run()
+        except MissingRule:
+            raise
+        except Exception as error:  # the user's code may refuse to be run equation by equation
+            self.unasked = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            return None
         return audit
 
     def _numeric(self, manual, automatic, leaves, allowed, audit):
