@@ -114,9 +114,7 @@ def while_programs(steps=1000, slots=44, width=128):
 
     args = normal(width, width, scale=width**-0.5), normal(width)
     theirs = measuring.compile_step(jax.value_and_grad, loss(checkpointed), args)
-    ours = measuring.compile_step(
-        lambda fun: fb.value_and_grad(fun, checkpoints=slots), loss(jax.lax.while_loop), args
-    )
+    ours = measuring.compile_step(lambda fun: fb.value_and_grad(fun, checkpoints=slots), loss(jax.lax.while_loop), args)
     return theirs, ours, args
 
 

@@ -12,16 +12,21 @@ from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .data.prefetching import Prefetch
+from .data.streams import Stream
 from .gradient_check import GradientCheck
 from .hooks import Evaluation, Hook
 from .kept_batch import BatchKeeper
 from .mesh import leads, make_mesh
+from .profiling import Profile
 from .recorder import Recorder
 from .resuming import Start, begin, settings_of
+from .run_file import Documenting
 from .saving import Policy, Saving
-from .sharding import Layout, make_layout
+from .sharding import make_layout
 from .state import TrainState, adopted_state, initial_state
 from .step import Update, compiled, make_update
+from .tensorboard import TensorBoard
 
 
 def train(
@@ -32,6 +37,8 @@ def train(
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
     progress: bool = True,
+    profile: bool = False,
+    tensorboard: bool = False,
     compare_every: int = 100,
     mesh: str | Mapping[str, int] | Mesh | None = None,
     checkpoint_every: int | None = None,
@@ -59,6 +66,8 @@ def train(
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
         `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
       progress: whether to print how it goes.
+      profile: time some steps and trace a few, into the run's folder `profile/`.
+      tensorboard: write the metrics for TensorBoard too, into the run's folder `tensorboard/`.
       compare_every: steps between two comparisons of `backward="both"`.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
@@ -104,16 +113,25 @@ def train(
         recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
         hooks = make_hooks(experiment, stop, recorder)
+        hooks.append(Documenting(experiment, written, recorder, state, stop, {"backward": backward}))
+        if tensorboard and written is not None:
+            recorder.sinks.append(TensorBoard(written, first))
+        if profile and written is not None:
+            hooks.append(Profile(experiment, written, recorder, first, stop))
         if backward == "both":
             hooks.append(GradientCheck(experiment, compare_every, layout))
         if folder is not None:
-            hooks += [BatchKeeper(experiment, folder), Saving(folder, settings, recorder, policy, first, stop)]
+            place = experiment.batch.state if isinstance(experiment.batch, Stream) else None
+            saving = Saving(folder, settings, recorder, policy, first, stop, place)
+            hooks += [BatchKeeper(experiment, folder), saving]
         for hook in hooks:
             cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
         for note in notes:
             recorder.say(note)
+        to_devices = None if layout is None else layout.place
+        batches = cleanup.enter_context(Prefetch(experiment.batch, first, stop, place=to_devices))
         started = time.monotonic()
-        state = run_steps(placed_batches(experiment, layout), update, state, stop, recorder, hooks)
+        state = run_steps(batches, update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
 
@@ -121,11 +139,6 @@ def train(
 def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
     """What happens beside the steps, in this order; what follows is the checkpoint."""
     return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
-
-
-def placed_batches(experiment: Experiment, layout: Layout | None) -> Callable[[int], Any]:
-    """`batch(step)` on the devices of the layout; without one, as it comes."""
-    return experiment.batch if layout is None else lambda step: layout.place(experiment.batch(step))
 
 
 def run_steps(

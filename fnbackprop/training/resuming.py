@@ -21,6 +21,7 @@ from .checkpoint import (
     list_checkpoints,
     read_state,
 )
+from .data.streams import Stream
 from .metrics import METRICS_FILE, cut_metrics
 from .precision import precision_of
 from .state import TrainState, initial_state
@@ -81,6 +82,8 @@ def begin(state: TrainState, run: Path, settings: dict[str, Any], start: Start) 
         )
     _require_same(good, settings, state, start.new_config)
     state = read_state(good, state)
+    if isinstance(experiment.batch, Stream):
+        experiment.batch.restore(good.step, good.info().get("data"))
     notes = [*damaged.values(), f"{run.name}: going on from step {good.step}, {good.folder}"]
     return state, [*notes, *_tidy(run, list(damaged), good)]
 
