@@ -25,7 +25,7 @@ class Config:
 
     hidden: int = 64
     """Width of the two hidden layers."""
-    steps: int = 300
+    steps: int = 1000
     """How many weight updates."""
     batch_size: int = 32
     """Examples in a step."""
