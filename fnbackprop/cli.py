@@ -36,6 +36,8 @@ class TrainOptions:
     """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
     directory: Path = Path("runs")
     """Where the run's folder is made."""
+    prefetch: int = 2
+    """How many batches are made ahead; 0 makes each when its step begins."""
     profile: bool = False
     """Time some steps and trace a few of them, for https://ui.perfetto.dev."""
     tensorboard: bool = False

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
-from .data.prefetching import Prefetch
+from .data.prefetching import batches_of
 from .data.streams import Stream
 from .gradient_check import GradientCheck
 from .hooks import Evaluation, Hook
@@ -37,6 +37,7 @@ def train(
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
     progress: bool = True,
+    prefetch: int = 2,
     profile: bool = False,
     tensorboard: bool = False,
     compare_every: int = 100,
@@ -66,6 +67,7 @@ def train(
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
         `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
       progress: whether to print how it goes.
+      prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
       tensorboard: write the metrics for TensorBoard too, into the run's folder `tensorboard/`.
       compare_every: steps between two comparisons of `backward="both"`.
@@ -103,9 +105,10 @@ def train(
     if resume and state is not None:
         raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
     start = Start(resume, overwrite, new_config)
+    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     state, notes = initial_state(experiment, layout) if state is None else adopted_state(state, layout), []
     if folder is not None:
-        state, notes = begin(state, folder, settings, start)
+        state, notes = begin(state, folder, settings, start, stream.restore if stream else None)
     update = compiled(make_update(experiment, by, layout), layout)
     with ExitStack() as cleanup:
         first, shown = int(state.step), progress and leads()
@@ -121,15 +124,14 @@ def train(
         if backward == "both":
             hooks.append(GradientCheck(experiment, compare_every, layout))
         if folder is not None:
-            place = experiment.batch.state if isinstance(experiment.batch, Stream) else None
-            saving = Saving(folder, settings, recorder, policy, first, stop, place)
+            saving = Saving(folder, settings, recorder, policy, first, stop, stream.state if stream else None)
             hooks += [BatchKeeper(experiment, folder), saving]
         for hook in hooks:
             cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
         for note in notes:
             recorder.say(note)
         to_devices = None if layout is None else layout.place
-        batches = cleanup.enter_context(Prefetch(experiment.batch, first, stop, place=to_devices))
+        batches = cleanup.enter_context(batches_of(experiment.batch, first, stop, place=to_devices, ahead=prefetch))
         started = time.monotonic()
         state = run_steps(batches, update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")

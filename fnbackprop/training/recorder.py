@@ -124,9 +124,9 @@ class Recorder:
         except OSError as error:  # a full disk, say: no reason to lose the run
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
         else:
-            report = self._folder / REPORT_FILE
-            also = f", {report}" if report.is_file() else ""
-            self.say(f"{self._name}: {self._folder / METRICS_FILE}, {picture}{also}")
+            written = [METRICS_FILE, picture.name, REPORT_FILE]
+            there = [name for name in written if (self._folder / name).is_file()]
+            self.say(f"{self._name}: {', '.join(there)} in {self._folder}")
 
 
 def overflow_message(name: str, record: Record) -> str:

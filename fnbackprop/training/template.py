@@ -50,18 +50,22 @@ def experiment(config: Config) -> fb.Experiment:
         """The initial parameters: any tree of arrays."""
         return mlp.init(key, inputs=1, hidden=(config.hidden, config.hidden), outputs=1)
 
+    def network(params, x):
+        """The forward pass."""
+        return mlp.apply(params, x, activation=jax.nn.silu)
+
     def loss(params, batch, key):
-        """Forward pass and loss: a scalar, and beside it whatever you want to see in the metrics.
+        """The loss: a scalar, and beside it whatever you want to see in the metrics.
 
         The key is another one at every step: for dropout, noise, or nothing.
         """
-        errors = mlp.apply(params, batch["x"]) - batch["y"]
+        errors = network(params, batch["x"]) - batch["y"]
         return jnp.mean(errors**2), {"largest_error": jnp.max(jnp.abs(errors))}
 
     @jax.jit
     def evaluate(params):
         """What you want to know at the end, and every `evaluate_every` steps."""
-        return {"test_loss": losses.mean_squared_error(mlp.apply(params, test["x"]), test["y"])}
+        return {"test_loss": losses.mean_squared_error(network(params, test["x"]), test["y"])}
 
     return fb.Experiment(
         name="waves",  # the run's folder is runs/waves
