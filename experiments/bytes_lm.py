@@ -1,14 +1,14 @@
 """A GPT that learns to write Python, byte by byte, from Python's standard library.
 
-    python experiments/bytes_lm.py                        # 5 minutes on 2 cores
-    python experiments/bytes_lm.py --steps 200            # a short try: 1 minute
+    python experiments/bytes_lm.py                        # 3 minutes on 2 cores
+    python experiments/bytes_lm.py --steps 200            # a short try: half a minute
     python experiments/bytes_lm.py --text my_texts/ --pattern '*.md'
     python experiments/bytes_lm.py --preset gpt2-124m     # for an accelerator
 
 The text is the library's own 11 MB of sources without its tests; one file in twenty is held out, by its name. At the
 end it prints what the network writes. Expected last line:
 
-    EXPECTED bits per byte on held-out files
+    1.96 bits per byte on held-out files
 """
 
 import dataclasses

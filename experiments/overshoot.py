@@ -6,9 +6,9 @@ A weight update is balanced when it is large enough to get somewhere and not so 
 direction of curvature c, a step of gradient descent lands on the other side of the valley, and higher up, as soon as
 the learning rate is above 2 / c. So the largest curvature of the loss, measured by power iteration of which each round
 is a gradient of a gradient, says what is too high before any step is taken. The picture of losses and gradient norms
-is runs/overshoot.png. Expected last line:
+is runs/overshoot.png. Expected last line (what overshoots is chaotic, and ends elsewhere on another machine):
 
-    loss 0.632 too-low, 0.010 balanced, 24.300 too-high (of this last one, the digits differ from machine to machine)
+    loss 0.632 too-low, 0.010 balanced, 24.300 too-high
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """How far back does the gradient reach? A plain recurrent network, a GRU and an LSTM.
 
-    python experiments/recurrent.py                             # all three on the adding problem: TIME on 2 cores
+    python experiments/recurrent.py                             # all three on the adding problem: 35 s on 2 cores
     python experiments/recurrent.py train --model gru           # one of them
     python experiments/recurrent.py train --task text           # the bytes of Python's standard library
 
@@ -8,7 +8,7 @@ The adding problem: of `length` random numbers two are marked, one in each half,
 What is marked early must be remembered, and the gradient must come back to it: runs/reach.png shows its norm at each
 step of the sequence, before training and after. Expected last line:
 
-    EXPECTED
+    mean squared error (0.1667 for guessing 1): 0.1613 rnn, 0.0006 gru, 0.0044 lstm
 
 Source: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, 1997, section 5.4.
 """
