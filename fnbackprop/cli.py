@@ -18,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
+from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
 
-USAGE_ERROR = 2
 ENTRY = "experiment"  # the function that an experiment file must hold
 
 
@@ -39,6 +39,12 @@ class TrainOptions:
     """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
     directory: Path = Path("runs")
     """Where the run's folder is made."""
+    prefetch: int = 2
+    """How many batches are made ahead; 0 makes each when its step begins."""
+    profile: bool = False
+    """Time some steps and trace a few of them, for https://ui.perfetto.dev."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too (needs the extra of this name)."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; None: ten minutes."""
     keep: int | None = 3
@@ -88,14 +94,6 @@ class Command:
     run: Callable[[Experiment, Any], int]
     options: type
     help: str
-
-
-class CommandError(Exception):
-    """A message for the terminal, instead of a traceback."""
-
-    def __init__(self, message: str, status: int = USAGE_ERROR):
-        super().__init__(message)
-        self.status = status
 
 
 def train_command(experiment: Experiment, options: TrainOptions) -> int:
@@ -175,6 +173,8 @@ def _main(argv: list[str]) -> int:
     name, *rest = argv
     if name.endswith(".py"):
         raise CommandError(f"a command comes first: fnbackprop train {name}, or fnbackprop compare {name}.")
+    if name in TOOLS:
+        return _run_tool(name, rest)
     _require_command(name)
     if not rest or rest[0].startswith("-"):
         raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py")
@@ -203,6 +203,14 @@ def compare_function_command(target: str, argv: Sequence[str]) -> int:
         return compare_function(module, name, options)
     except TargetError as error:
         raise CommandError(str(error)) from None
+
+
+def _run_tool(name: str, argv: list[str]) -> int:
+    """Run a command that takes no experiment file."""
+    import tyro
+
+    tool = TOOLS[name]
+    return tool.run(tyro.cli(tool.options, args=argv, prog=f"fnbackprop {name}", description=tool.help))
 
 
 def run_command(
@@ -354,9 +362,12 @@ def _parse(config: type, options: type | None, argv: list[str], program: str, ab
 
 
 def _require_command(name: str) -> None:
+    """Raises CommandError for a name that is no command on an experiment."""
+    if name in TOOLS:
+        raise CommandError(f"{name} takes no experiment: fnbackprop {name}")
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        raise CommandError(f"there is no command {name!r}.{_nearest(name, COMMANDS)} The commands are: {known}.")
+        known, listed = [*COMMANDS, *TOOLS], ", ".join([*COMMANDS, *TOOLS])
+        raise CommandError(f"there is no command {name!r}.{_nearest(name, known)} The commands are: {listed}.")
 
 
 def _nearest(name: str, known: Any) -> str:
@@ -377,16 +388,18 @@ def _command_lines(default: Callable | None) -> list[str]:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<9} {command.help}" for name, command in COMMANDS.items()]
+    lines, tools = ([f"  {name:<9} {found.help}" for name, found in kind.items()] for kind in (COMMANDS, TOOLS))
     return "\n".join(
         [
             "usage: fnbackprop COMMAND FILE [--options]",
+            "       fnbackprop runs | report RUN [RUN] | new FILE",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
             "compare also takes any function: fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",
             *lines,
+            *tools,
             "",
             "The options of a command and of an experiment: fnbackprop COMMAND FILE --help",
         ]

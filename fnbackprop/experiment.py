@@ -16,7 +16,7 @@ import jax.numpy as jnp
 if TYPE_CHECKING:
     import optax
 
-RESERVED_METRICS = ("step", "loss", "gradient_norm", "loss_scale")
+RESERVED_METRICS = ("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale")
 
 
 class ExperimentError(ValueError):

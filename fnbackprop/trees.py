@@ -65,17 +65,53 @@ def global_norm(tree: Any) -> jax.Array:
     not have the norm 0 or inf. `float0` leaves (the gradients of integers) count as zero, and an empty tree has
     norm 0. A leaf with NaN gives NaN; with inf, inf.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "dtype", None) != jax.dtypes.float0]
-    dtype = accumulation_dtype(*leaves)
-    total = _sum_of_squares(leaves, dtype, scale=1)
+    return norms([tree])[0]
+
+
+def norms(trees: Sequence[Any]) -> jax.Array:
+    """The `global_norm` of each of several trees, all in one dtype: (trees,)."""
+    if not trees:
+        return jnp.zeros((0,))
+    floating = [[leaf for leaf in jax.tree.leaves(tree) if _counts(leaf)] for tree in trees]
+    dtype = accumulation_dtype(*(leaf for leaves in floating for leaf in leaves))
+    totals = jnp.stack([_sum_of_squares(leaves, dtype, scale=1) for leaves in floating])
     limits = jnp.finfo(dtype)
-    in_range = (total > limits.tiny / limits.eps**2) & (total < jnp.inf)
-    return lax.cond(in_range, lambda: jnp.sqrt(total), lambda: _scaled_norm(leaves, dtype))
+    in_range = jnp.all((totals > limits.tiny / limits.eps**2) & (totals < jnp.inf))
+
+    def scaled() -> jax.Array:
+        return jnp.stack([_scaled_norm(leaves, dtype) for leaves in floating])
+
+    return lax.cond(in_range, lambda: jnp.sqrt(totals), scaled)
 
 
 def leaf_norms(tree: Any) -> Any:
     """The `global_norm` of each leaf alone: the same tree with a scalar in place of every leaf."""
     return jax.tree.map(global_norm, tree)
+
+
+def plain_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of all leaves together where the squares neither vanish nor overflow: for ordinary numbers.
+
+    `global_norm` has no such limits, but keeps the leaves in memory for a second look at them.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if _counts(leaf)]
+    return jnp.sqrt(_sum_of_squares(leaves, accumulation_dtype(*leaves), scale=1))
+
+
+def layers(tree: Any) -> dict[str, list[Any]]:
+    """The leaves of each layer: of all whose paths differ only in their last part.
+
+    >>> layers({"blocks": [{"w": 1.0, "b": 2.0}, {"w": 3.0}], "scale": 4.0})
+    {'blocks/0': [2.0, 1.0], 'blocks/1': [3.0], 'scale': [4.0]}
+    """
+    found: dict[str, list[Any]] = {}
+    for path, leaf in leaves_with_paths(tree):
+        found.setdefault(path.rpartition("/")[0] or path, []).append(leaf)
+    return found
+
+
+def _counts(leaf: Any) -> bool:
+    return getattr(leaf, "dtype", None) != jax.dtypes.float0
 
 
 def _magnitude(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:

@@ -10,7 +10,8 @@ import fnbackprop
 ROOT = pathlib.Path(fnbackprop.__file__).parent
 # Each layer may import itself and the layers before it.
 LAYERS = (
-    "trees backprop rules blocks models losses experiment comparing testing tracing balancing training cli __init__"
+    "trees backprop rules blocks models losses experiment comparing testing tracing balancing training"
+    " commands cli __init__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))
 DIFFERENTIATORS = set("grad vjp value_and_grad linearize linear_transpose jacrev jacfwd hessian jvp".split())

@@ -1,8 +1,8 @@
 """Which values a backward is handed, and which it computes again.
 
 `choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products,
-random bits and loops are not computed twice. `choose_within` gives that rule up, equation by equation, to keep a
-budget.
+random bits, loops and reductions to something far smaller are not computed twice. `choose_within` gives that rule up,
+equation by equation, to keep a budget.
 """
 
 import math
@@ -26,6 +26,10 @@ EXPENSIVE = frozenset(
     custom_vjp_call custom_jvp_call run_state psum_invariant pmax pmin all_gather_invariant all_gather_reduced
     unreduced_psum unreduced_reduce_scatter ragged_all_to_all pbroadcast""".split()
 )
+# Their results cost few bytes where they are this many times smaller than the operands, all of which must be read.
+REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
+SMALLER = 8
+PASS = 100  # operations that a processor does in the time in which it reads an element
 # Not even to keep a budget: they would have to give the same numbers twice, or cost more than the loop itself.
 NEVER = frozenset("scan while cond shard_map custom_vjp_call pure_callback io_callback ffi_call run_state".split())
 
@@ -40,6 +44,7 @@ class Boundary:
     inputs: tuple[Any, ...]  # forward inputs that cost something to save (a loop's carry)
     needed: tuple[Any, ...]  # forward values that the backward reads and that are not free
     free: frozenset[Any]  # values that the backward has anyway (constants, scanned inputs), or makes from these
+    held: frozenset[Any] = frozenset()  # values that cost nothing to save: results that the loop stacks anyway
 
 
 def save_all(boundary: Boundary) -> list[Any]:
@@ -83,7 +88,7 @@ def choose_saved(boundary: Boundary, again: Container[int] = ()) -> list[Any]:
     producers = {v: e for e in boundary.equations for v in e.outvars}
     for var in _ancestors(boundary, producers):
         producer = producers.get(var)
-        graph.add(("in", var), ("out", var), nbytes(var.aval))
+        graph.add(("in", var), ("out", var), 0 if var in boundary.held else nbytes(var.aval))
         if producer is None or not (is_cheap(producer) or id(producer) in again):
             graph.add("source", ("in", var), None)
         else:
@@ -118,18 +123,21 @@ def choose_within(budget: float, steps: int) -> Chooser:
     """
 
     def choose(boundary: Boundary) -> list[Any]:
-        everything = total_bytes(save_all(boundary))
+        def stacked(saved: Iterable[Any]) -> int:
+            return total_bytes(v for v in saved if v not in boundary.held)
+
+        everything = stacked(save_all(boundary))
         allowed = budget * everything if budget <= 1 else budget / max(steps, 1)
         if everything <= allowed or steps == 0:
             return save_all(boundary)
         again: set[int] = set()
         saved = choose_saved(boundary)
         for equation in _by_cost_per_byte(boundary):
-            if total_bytes(saved) <= allowed:
+            if stacked(saved) <= allowed:
                 break
             again.add(id(equation))
             saved = choose_saved(boundary, again)
-        least = total_bytes(saved)
+        least = stacked(saved)
         if least > allowed:
             raise budget_error(budget, steps, least * steps, least, everything)
         return saved
@@ -153,19 +161,27 @@ def _by_cost_per_byte(boundary: Boundary) -> list[Any]:
 
 
 def _operations(equation: Any) -> int:
-    """A rough count: a product's multiplications and additions; ten per element otherwise."""
+    """A rough count: a pass over the operands and results, and a product's multiplications and additions."""
     size = sum(v.aval.size for v in equation.outvars)
+    work = PASS * max(size, sum(atom.aval.size for atom in equation.invars))
     if equation.primitive.name != "dot_general":
-        return 10 * size
+        return work
     contracted = equation.params["dimension_numbers"][0][0]
-    return 2 * size * math.prod(equation.invars[0].aval.shape[a] for a in contracted)
+    return work + 2 * size * math.prod(equation.invars[0].aval.shape[a] for a in contracted)
 
 
 def is_cheap(equation: Any) -> bool:
-    """Whether an equation may be computed again: elementwise, shape and reduction primitives without effects."""
-    if equation.primitive.name in EXPENSIVE or equation.effects:
+    """Whether an equation may be computed again: elementwise and shape primitives, small reductions; no effects."""
+    if equation.primitive.name in EXPENSIVE or equation.effects or _shrinks(equation):
         return False
     return all(is_cheap(inner) for closed in jaxprs.inner_jaxprs(equation) for inner in closed.eqns)
+
+
+def _shrinks(equation: Any) -> bool:
+    """Whether an equation reduces to something far smaller."""
+    if equation.primitive.name not in REDUCTIONS:
+        return False
+    return SMALLER * equation.outvars[0].aval.size <= equation.invars[0].aval.size
 
 
 def nbytes(aval: Any) -> int:

@@ -81,12 +81,15 @@ class Split:
         return [jaxprs.read(env, atom) for atom in outputs]
 
 
-def split(joint: Joint, free: Sequence[Any], invariant: Sequence[Any], choose: Chooser) -> Split:
+def split(
+    joint: Joint, free: Sequence[Any], invariant: Sequence[Any], choose: Chooser, held: Iterable[Any] = ()
+) -> Split:
     """Split a joint jaxpr into its two parts.
 
     Args:
         free: the operands that the backward has anyway; `invariant`: those among them that do not change in the loop.
         choose: which forward values to save.
+        held: forward values that cost nothing to save.
     """
     closed, jaxpr = joint.closed, joint.closed.jaxpr
     backward_outputs = [atom for atom in joint.found if atom is not None]
@@ -99,7 +102,7 @@ def split(joint: Joint, free: Sequence[Any], invariant: Sequence[Any], choose: C
     reads.update(dict.fromkeys(atom for atom in backward_outputs if _is_forward(atom, tainted)))
     needed = tuple(v for v in reads if v not in always)
     inputs = tuple(v for v in joint.operands if v not in always)
-    saved = tuple(choose(Boundary(tuple(forward), inputs, needed, always)))
+    saved = tuple(choose(Boundary(tuple(forward), inputs, needed, always, frozenset(held))))
     again = _between(forward, saved, reads, frozenset(free) | frozenset(jaxpr.constvars))
     return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), (*again, *backward))
 

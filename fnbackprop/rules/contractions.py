@@ -139,12 +139,13 @@ def _cotangent(dz: Any, over: tuple, other: Any, other_axes: Axes, aval: Any, ax
     """dz times the other operand, over the other's free axes, which are `over` in dz; `precision` is of (dz, other).
 
     It is other · dz where its axes come out in the order of the operand (of `aval` and `axes`) that the cotangent is
-    for, else dz · other, and a transposition where these do not either.
+    for, else dz · other, and a transposition where these do not either; so too where `other` is far larger than dz,
+    because a processor's product is of rows and columns: the left factor, contracted over its leading axes, is copied.
     """
     contracted = tuple(axes.contract[i] for i in np.argsort(other_axes.contract))  # in the order of their coming out
     produced, in_order = (*axes.batch, *axes.free, *contracted), tuple(range(len(aval.shape)))
     factors = (dz, over, tuple(range(len(axes.batch)))), (other, other_axes.free, other_axes.batch)
-    if (*axes.batch, *contracted, *axes.free) == in_order:
+    if (*axes.batch, *contracted, *axes.free) == in_order and jax.typeof(other).size <= 2 * jax.typeof(dz).size:
         produced, factors, precision = in_order, factors[::-1], swapped(precision)
     (left, left_over, left_batch), (right, right_over, right_batch) = factors
     product = lax.dot_general(

@@ -145,7 +145,8 @@ def _scan_body(engine, body, groups, length, active, wanted):
     joint = residuals.trace_joint(engine, plan, (*carry_cts, *ys_cts), needed)
     consts, _, xs = groups.operands(joint.operands)
     choose = choosing.choose_saved if engine.budget is None else choosing.choose_within(engine.budget, length)
-    parts = residuals.split(joint, [*consts, *xs], consts, choose)
+    ys = filter(jaxprs.is_var, joint.outputs[groups.carry :])  # stacked already
+    parts = residuals.split(joint, [*consts, *xs], consts, choose, held=ys)
     linked = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
     sums = [ct for ct in groups.operands(joint.found)[0] if ct is not None]
     dcarry, dys = joint.cotangents[: sum(carry_cts)], joint.cotangents[sum(carry_cts) :]

@@ -12,16 +12,21 @@ from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .data.prefetching import batches_of
+from .data.streams import Stream
 from .gradient_check import GradientCheck
 from .hooks import Evaluation, Hook
 from .kept_batch import BatchKeeper
 from .mesh import leads, make_mesh
+from .profiling import Profile
 from .recorder import Recorder
 from .resuming import Start, begin, settings_of
+from .run_file import Documenting
 from .saving import Policy, Saving
-from .sharding import Layout, make_layout
+from .sharding import make_layout
 from .state import TrainState, adopted_state, initial_state
 from .step import Update, compiled, make_update
+from .tensorboard import TensorBoard
 
 
 def train(
@@ -32,6 +37,9 @@ def train(
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
     progress: bool = True,
+    prefetch: int = 2,
+    profile: bool = False,
+    tensorboard: bool = False,
     compare_every: int = 100,
     mesh: str | Mapping[str, int] | Mesh | None = None,
     checkpoint_every: int | None = None,
@@ -59,6 +67,9 @@ def train(
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
         `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
       progress: whether to print how it goes.
+      prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
+      profile: time some steps and trace a few, into the run's folder `profile/`.
+      tensorboard: write the metrics for TensorBoard too, into the run's folder `tensorboard/`.
       compare_every: steps between two comparisons of `backward="both"`.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
@@ -94,9 +105,10 @@ def train(
     if resume and state is not None:
         raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
     start = Start(resume, overwrite, new_config)
+    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     state, notes = initial_state(experiment, layout) if state is None else adopted_state(state, layout), []
     if folder is not None:
-        state, notes = begin(state, folder, settings, start)
+        state, notes = begin(state, folder, settings, start, stream.restore if stream else None)
     update = compiled(make_update(experiment, by, layout), layout)
     with ExitStack() as cleanup:
         first, shown = int(state.step), progress and leads()
@@ -104,16 +116,24 @@ def train(
         recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
         hooks = make_hooks(experiment, stop, recorder)
+        hooks.append(Documenting(experiment, written, recorder, state, stop, {"backward": backward}))
+        if tensorboard and written is not None:
+            recorder.sinks.append(TensorBoard(written, first))
+        if profile and written is not None:
+            hooks.append(Profile(experiment, written, recorder, first, stop))
         if backward == "both":
             hooks.append(GradientCheck(experiment, compare_every, layout))
         if folder is not None:
-            hooks += [BatchKeeper(experiment, folder), Saving(folder, settings, recorder, policy, first, stop)]
+            saving = Saving(folder, settings, recorder, policy, first, stop, stream.state if stream else None)
+            hooks += [BatchKeeper(experiment, folder), saving]
         for hook in hooks:
             cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
         for note in notes:
             recorder.say(note)
+        to_devices = None if layout is None else layout.place
+        batches = cleanup.enter_context(batches_of(experiment.batch, first, stop, place=to_devices, ahead=prefetch))
         started = time.monotonic()
-        state = run_steps(placed_batches(experiment, layout), update, state, stop, recorder, hooks)
+        state = run_steps(batches, update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
 
@@ -121,11 +141,6 @@ def train(
 def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
     """What happens beside the steps, in this order; what follows is the checkpoint."""
     return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
-
-
-def placed_batches(experiment: Experiment, layout: Layout | None) -> Callable[[int], Any]:
-    """`batch(step)` on the devices of the layout; without one, as it comes."""
-    return experiment.batch if layout is None else lambda step: layout.place(experiment.batch(step))
 
 
 def run_steps(

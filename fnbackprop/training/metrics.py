@@ -1,7 +1,8 @@
 """Metrics of a run: fetched from the device many steps at a time, and kept as a file of JSON lines.
 
-A record is a dict: "step", "loss", "gradient_norm" and the experiment's own metrics for every step; "step" and
-"evaluate/<name>" for an evaluation, where "step" is the number of updates made before it.
+A record is a dict: "step", "loss", "gradient_norm", "update_ratio" (how far the parameters went for their size) and the
+experiment's own metrics for every step, with "gradient_norm/<layer>" for some of them; "step" and "evaluate/<name>" for
+an evaluation, where "step" is the number of updates made before it.
 """
 
 import json
@@ -54,13 +55,13 @@ class MetricBuffer:
 
 def _record(step: int, metrics: dict[str, Any]) -> Record:
     """What every step has comes first; a compiled step returns its metrics in alphabetical order."""
-    first = {name: metrics[name] for name in ("loss", "gradient_norm") if name in metrics}
+    first = {name: metrics[name] for name in ("loss", "gradient_norm", "update_ratio") if name in metrics}
     return {"step": step, **first, **metrics}
 
 
 def as_scalars(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Scalar arrays as Python numbers."""
-    return {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
+    """Scalar arrays as Python numbers, others as lists of them."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in metrics.items()}
 
 
 class MetricsFile:

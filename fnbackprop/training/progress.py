@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable
 
 from .metrics import Record
+from .throughput import Amount, short
 
 PLAIN_LINES = 10
+SHORT_UNITS = {"tokens": "tok", "examples": "ex", "steps": "steps"}
 
 
 class Rate:
@@ -27,6 +29,8 @@ class Rate:
 
 class SilentProgress:
     """Shows nothing."""
+
+    amount: Amount | None = None  # what a step takes, once it is known
 
     def show(self, records: list[Record]) -> None:
         pass
@@ -50,7 +54,7 @@ class PlainProgress(SilentProgress):
         for record in steps:
             done = record["step"] + 1
             if done == self._stop or done % -(-self._stop // PLAIN_LINES) == 0:
-                self.say(f"{self._name}  step {done}/{self._stop}  {describe(record, *rate)}")
+                self.say(f"{self._name}  step {done}/{self._stop}  {describe(record, *rate, self.amount)}")
 
     def say(self, line: str) -> None:
         print(line, flush=True)
@@ -68,7 +72,8 @@ class LiveProgress(SilentProgress):
         count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(stop)) + 1))
         columns = [TextColumn("{task.description}", table_column=shrinks), count]
         columns.append(TextColumn("{task.fields[summary]}", table_column=stays))
-        if rich.get_console().width > 100:
+        self._narrow = rich.get_console().width <= 100
+        if not self._narrow:
             columns.insert(1, BarColumn(bar_width=20))
         self._bar = Progress(*columns)
         self._task = self._bar.add_task(name, total=stop, completed=start, summary="compiling ...")
@@ -79,7 +84,8 @@ class LiveProgress(SilentProgress):
         steps = [record for record in records if "loss" in record]
         if steps:
             done = steps[-1]["step"] + 1
-            self._bar.update(self._task, completed=done, summary=describe(steps[-1], *self._rate.after(done - 1)))
+            text = describe(steps[-1], *self._rate.after(done - 1), self.amount, self._narrow)
+            self._bar.update(self._task, completed=done, summary=text)
 
     def say(self, line: str) -> None:
         self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -88,11 +94,25 @@ class LiveProgress(SilentProgress):
         self._bar.stop()
 
 
-def describe(record: Record, rate: float, seconds_left: float) -> str:
-    """A record in a few words: loss, gradient norm, steps per second, time left."""
-    text = f"loss {record['loss']:.4g}  grad {record['gradient_norm']:.1e}"
-    speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
-    return f"{text}  {speed} steps/s  {clock_time(seconds_left)} left" if rate else text
+def describe(
+    record: Record, rate: float, seconds_left: float, amount: Amount | None = None, narrow: bool = False
+) -> str:
+    """A record in a few words: loss, gradient norm, update-to-weight ratio, speed, time left.
+
+    Args:
+      record: of a step.
+      rate: steps per second, 0 if it is not known.
+      seconds_left: shown with the rate.
+      amount: what a step takes, for the speed; steps are counted if it is not known.
+      narrow: at most 55 characters, for a terminal of 80 columns.
+    """
+    words = [f"loss {record['loss']:.4g}", f"grad {record['gradient_norm']:.{0 if narrow else 1}e}"]
+    if "update_ratio" in record:
+        words.append(f"upd {record['update_ratio']:.0e}")
+    if rate:
+        count, unit = (1, "steps") if amount is None else amount
+        words += [f"{short(rate * count)} {SHORT_UNITS[unit]}/s", f"{clock_time(seconds_left)} left"]
+    return (" " if narrow else "  ").join(words)
 
 
 def clock_time(seconds: float) -> str:

@@ -1,16 +1,20 @@
 """Where the records of a run go: to the progress line, to the metrics file, and past the check for NaN."""
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from .measures import spread
 from .metrics import METRICS_FILE, MetricBuffer, MetricsFile, Record, as_scalars, read_metrics
 from .plots import plot_curves
 from .precision import SMALLEST_SCALE
 from .progress import make_progress
+from .report import REPORT_FILE
+from .throughput import Amount
 
 CURVES_FILE = "curves.png"
 
@@ -32,6 +36,8 @@ class Recorder:
 
     def __init__(self, name: str, folder: Path | None, *, start: int, stop: int, progress: bool):
         self._name, self._folder = name, folder
+        self._layers, self._layers_every = (), 1
+        self.sinks: list[Any] = []  # what else has `write(records)` and `close()`
         self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
         self._progress = make_progress(name, start, stop, progress)
         self._buffer = MetricBuffer()
@@ -43,9 +49,24 @@ class Recorder:
 
     def __exit__(self, *exception: Any) -> None:
         self._progress.close()
+        for sink in self.sinks:
+            sink.close()
         if self._file is not None:
             with suppress(OSError):  # each write has been flushed already, or has raised
                 self._file.close()
+
+    def name_layers(self, layers: Sequence[str], every: int) -> None:
+        """The names for the gradient norms of layers, which are kept at every so many steps: there may be hundreds."""
+        self._layers, self._layers_every = layers, every
+
+    @property
+    def amount(self) -> Amount | None:
+        """What a step takes, for the speed that is shown; None while it is not known."""
+        return self._progress.amount
+
+    @amount.setter
+    def amount(self, amount: Amount) -> None:
+        self._progress.amount = amount
 
     def say(self, line: str) -> None:
         self._progress.say(line)
@@ -62,6 +83,7 @@ class Recorder:
         """Write and show the records of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
         if not records:
             return
+        records = [spread(record, self._layers, record["step"] % self._layers_every == 0) for record in records]
         self._write(records)
         self._progress.show(records)
         for record in records:
@@ -86,24 +108,25 @@ class Recorder:
         return 0 if self._file is None else self._file.sync()
 
     def _write(self, records: list[Record]) -> None:
-        if self._file is None:
-            return
         try:
-            self._file.write(records)
+            for sink in ([] if self._file is None else [self._file]) + self.sinks:
+                sink.write(records)
         except OSError as error:
             raise RunError(f"{self._folder / METRICS_FILE} cannot be written: {error.strerror or error}.") from error
 
     def draw(self, title: str) -> None:
         """Draw the curves of the metrics file beside it, if there is anything in it."""
         records = [] if self._folder is None else read_metrics(self._folder)
-        if not records:
+        if not any("loss" in record for record in records):
             return
         try:
             picture = plot_curves(records, self._folder / CURVES_FILE, title)
         except OSError as error:  # a full disk, say: no reason to lose the run
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
         else:
-            self.say(f"{self._name}: {self._folder / METRICS_FILE}, {picture}")
+            written = [METRICS_FILE, picture.name, REPORT_FILE]
+            there = [name for name in written if (self._folder / name).is_file()]
+            self.say(f"{self._name}: {', '.join(there)} in {self._folder}")
 
 
 def overflow_message(name: str, record: Record) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,13 @@ class Start:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
 
 
-def begin(state: TrainState, run: Path, settings: dict[str, Any], start: Start) -> tuple[TrainState, list[str]]:
+def begin(
+    state: TrainState,
+    run: Path,
+    settings: dict[str, Any],
+    start: Start,
+    restore_data: Callable[[int, Any], None] | None = None,
+) -> tuple[TrainState, list[str]]:
     """The state that a run begins with, and what there is to say about it.
 
     Args:
@@ -57,6 +64,7 @@ def begin(state: TrainState, run: Path, settings: dict[str, Any], start: Start) 
       run: the run's folder.
       settings: of `settings_of`.
       start: whether to resume or overwrite.
+      restore_data: is called with the step and what was saved of the data's place, if a run is resumed.
 
     Raises:
       CheckpointError: there are checkpoints and neither `resume` nor `overwrite`, or none of them fits or is whole.
@@ -81,6 +89,8 @@ def begin(state: TrainState, run: Path, settings: dict[str, Any], start: Start) 
         )
     _require_same(good, settings, state, start.new_config)
     state = read_state(good, state)
+    if restore_data is not None:
+        restore_data(good.step, good.info().get("data"))
     notes = [*damaged.values(), f"{run.name}: going on from step {good.step}, {good.folder}"]
     return state, [*notes, *_tidy(run, list(damaged), good)]
 

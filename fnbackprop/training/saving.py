@@ -48,6 +48,7 @@ class Saving(Hook):
       policy: when to write, and which to keep.
       start: the step that the run goes on from.
       stop: the step it ends at.
+      data_state: what to save of the data's place before a step, for data that are no function of the step.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class Saving(Hook):
         policy: Policy,
         start: int,
         stop: int,
+        data_state: Callable[[int], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._settings, self._recorder, self._policy, self._stop = settings, recorder, policy, stop
         self._writer = CheckpointWriter(run, policy.keep, policy.best, policy.best_mode)
-        self._best_value = self._writer.best_value()
+        self._best_value, self._data_state = self._writer.best_value(), data_state
         self._saved = start if self._writer.last() else None  # the step of the last checkpoint
         self._latest: tuple[int, TrainState] | None = None
         self._clock, self._saved_at = clock, clock()
@@ -109,6 +111,7 @@ class Saving(Hook):
             state,
             {
                 "step": updates,
+                "data": None if self._data_state is None else self._data_state(updates),
                 "settings": self._settings,
                 "metrics": metrics if evaluated_at == updates else {},
                 "metrics_bytes": self._recorder.written(),

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fnbackprop import trees
 from fnbackprop.experiment import Experiment
 
 from .averages import next_average
 from .gradients import make_gradient
+from .measures import measure
 from .precision import all_finite, precision_of
 from .state import TrainState
 
@@ -31,7 +31,7 @@ def compiled(update: Update, layout: "Layout | None" = None) -> Update:
 def make_update(experiment: Experiment, backward: str = "manual", layout: "Layout | None" = None) -> Update:
     """The pure function `update(state, batch) -> (state, metrics)`.
 
-    `metrics` holds the loss, the gradient's norm over all parameters, and what the experiment's loss returns beside it.
+    `metrics` holds the loss, what `measure` measures, and what the experiment's loss returns beside it.
     A gradient that is not finite changes nothing but the loss scale, where there is one.
     """
     gradient_of = make_gradient(experiment, backward, precision_of(experiment.precision))
@@ -42,8 +42,8 @@ def make_update(experiment: Experiment, backward: str = "manual", layout: "Layou
         (loss, metrics), gradient = gradient_of(state.params, batch, key, scale)
         if layout is not None:  # summed over the devices to where it is needed, and nowhere else
             gradient = jax.lax.with_sharding_constraint(gradient, layout.state.params)
-        metrics = {"loss": loss, "gradient_norm": trees.global_norm(gradient), **metrics}
         after = _updated(experiment, state, gradient)
+        metrics = {"loss": loss, **measure(gradient, state.params, after.params), **metrics}
         if scale is None:
             return after, metrics
         return _unless_broken(state, after, gradient), {**metrics, "loss_scale": scale}

@@ -3,7 +3,7 @@
     python -m tests.training.survivor train --checkpoint-every 5
 
 SEND="17 SIGKILL" in the environment sends it that signal when the batch of step 17 is asked for; "17 SIGINT SIGINT"
-sends two. PAUSE=0.02 makes each step last so many seconds longer.
+sends two; with `--prefetch 0` that is when the step begins. PAUSE=0.02 makes each step last so many seconds longer.
 """
 
 import dataclasses

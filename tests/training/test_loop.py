@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
-from fnbackprop.training import loop
+from fnbackprop.training import data, loop
 from fnbackprop.training.loop import train
 from fnbackprop.training.metrics import curve, read_metrics
 from fnbackprop.training.recorder import NonFiniteLoss
@@ -98,6 +98,41 @@ def test_going_on_from_a_state_is_the_same_run(tmp_path):
     assert whole_records == parts
 
 
+def test_batches_made_ahead_change_nothing():
+    one, two = (train(regression(), directory=None, progress=False, prefetch=ahead) for ahead in (0, 3))
+    chex.assert_trees_all_equal(one, two)
+    with pytest.raises(ExperimentError, match="prefetch must be at least 0 batches, not -1"):
+        train(regression(), directory=None, progress=False, prefetch=-1)
+
+
+def test_data_from_an_iterator_go_on_where_they_were(tmp_path):
+    drawn = []
+
+    class Loader:  # with Grain's interface
+        def __init__(self):
+            self.place = 0
+
+        def __next__(self):
+            drawn.append(self.place)
+            self.place += 1
+            return regression().batch(self.place - 1)
+
+        def get_state(self):
+            return {"place": self.place}
+
+        def set_state(self, state):
+            self.place = state["place"]
+
+    def from_loader():
+        return regression(batch=data.from_iterator(Loader), name="loader")
+
+    train(from_loader(), steps=12, directory=tmp_path, progress=False, checkpoint_every=12)
+    drawn.clear()
+    state = train(from_loader(), directory=tmp_path, progress=False, resume=True)
+    assert drawn == list(range(12, 30))
+    chex.assert_trees_all_equal(state, train(regression(), directory=None, progress=False))
+
+
 def test_seeds_differ():
     one, two = (train(regression(seed=seed), directory=None, progress=False) for seed in (1, 2))
     assert not np.allclose(one.params["w"], two.params["w"])
@@ -112,12 +147,13 @@ def test_what_a_run_writes_and_says(tmp_path, capsys):
 
     train(regression(evaluate=evaluate, evaluate_every=20), directory=tmp_path)
     folder = tmp_path / "regression"
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.jsonl"]
+    written = ["curves.png", "metrics.jsonl", "report.html", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == written
     records = read_metrics(folder)
     assert [record["step"] for record in records if "evaluate/size" in record] == [20, 30] and len(seen) == 2
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2].startswith("regression: 30 steps, ") and printed[-2].endswith(" s, manual backward")
-    assert printed[-1] == f"regression: {folder / 'metrics.jsonl'}, {folder / 'curves.png'}"
+    assert printed[-1] == f"regression: metrics.jsonl, curves.png, report.html in {folder}"
 
 
 def test_nothing_is_written_without_a_directory(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from fnbackprop.training import progress
 from fnbackprop.training.progress import LiveProgress, PlainProgress, Rate, SilentProgress, describe, make_progress
+from fnbackprop.training.throughput import Amount
 
 
 def records(steps):
@@ -33,6 +34,12 @@ def test_describe():
     record = {"step": 3, "loss": 0.123456, "gradient_norm": 12.0}
     assert describe(record, 812.4, 65) == "loss 0.1235  grad 1.2e+01  812 steps/s  1:05 left"
     assert describe(record, 0.0, 0.0) == "loss 0.1235  grad 1.2e+01"
+    tokens = Amount(2048, "tokens")
+    assert describe(record | {"update_ratio": 1e-3}, 2.5, 65, tokens) == (
+        "loss 0.1235  grad 1.2e+01  upd 1e-03  5.1k tok/s  1:05 left"
+    )
+    longest = describe({"loss": 1.2346e-05, "gradient_norm": 1e-12, "update_ratio": 1e-3}, 4999, 36000, tokens, True)
+    assert longest == "loss 1.235e-05 grad 1e-12 upd 1e-03 10.2M tok/s 10:00:00 left"
 
 
 @pytest.mark.parametrize("width, bar", [(80, False), (200, True)])
@@ -41,12 +48,16 @@ def test_live_line_fits(monkeypatch, capsys, width, bar):
     shown = make_progress("digits-convnet", 0, 1000)
     assert isinstance(shown, LiveProgress)
     monkeypatch.setattr(shown._rate, "after", lambda step: (1234.5, 65.0))
+    shown.amount = Amount(64, "examples")
     shown.show(records(range(998)))
     shown.say("a line above")
     shown.close()
     printed = capsys.readouterr().out
     assert "a line above" in printed
-    assert "998/1000 loss 0.001002  grad 5.0e-01  1234 steps/s  1:05 left" in printed
+    summary = (
+        "loss 0.001002  grad 5.0e-01  79.0k ex/s  1:05 left" if bar else "loss 0.001002 grad 5e-01 79.0k ex/s 1:05 left"
+    )
+    assert f"digits-convnet {'━' * 19 + '╸ ' if bar else ''} 998/1000 {summary}" in printed
     assert ("━" in printed) == bar
 
 

@@ -19,7 +19,7 @@ def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, monkeypatch
     monkeypatch.setenv("SEND", f"5 {name}")
     made = experiment(Config(steps=9))
     with pytest.raises(raised) as ended:
-        train(made, directory=tmp_path)
+        train(made, directory=tmp_path, prefetch=0)
     assert raised is Interrupted or ended.value.code == 143
     printed = capfd.readouterr()
     assert f"{name}: stopping after this step" in printed.err
@@ -30,7 +30,7 @@ def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, monkeypatch
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path):
-    done = survivor(tmp_path, send="3 SIGINT SIGINT")
+    done = survivor(tmp_path, "--prefetch", "0", send="3 SIGINT SIGINT")
     assert done.returncode == -signal.SIGINT and "Traceback" not in done.stderr
     assert list_checkpoints(tmp_path / "survivor") == []
 

@@ -12,9 +12,10 @@ What is drawn depends on `(seed, step)` alone: it is the same on every host and 
 from .arrays import shuffled
 from .images import image_folder
 from .streams import Stream, from_grain, from_iterator
-from .text import ByteText, evenly_spaced, find_files, split_files, windows
+from .text import VOCABULARY, ByteText, evenly_spaced, find_files, split_files, windows
 
 __all__ = [
+    "VOCABULARY",
     "ByteText",
     "Stream",
     "evenly_spaced",

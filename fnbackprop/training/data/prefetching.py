@@ -4,10 +4,29 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import numpy as np
+
+from fnbackprop.experiment import ExperimentError
+
+
+def batches_of(
+    batch: Callable[[int], Any], start: int, stop: int, *, place: Callable[[Any], Any] | None = None, ahead: int = 2
+) -> AbstractContextManager[Callable[[int], Any]]:
+    """A `Prefetch`, or, with none made ahead, the function that makes each batch when it is asked for.
+
+    Raises:
+      ExperimentError: `ahead` is negative.
+    """
+    if ahead < 0:
+        raise ExperimentError(f"prefetch must be at least 0 batches, not {ahead}.")
+    place = place or jax.device_put
+    if ahead:
+        return Prefetch(batch, start, stop, place=place, ahead=ahead)
+    return contextlib.nullcontext(lambda step: place(own_copy(batch(step))))
 
 
 class Prefetch:
@@ -20,7 +39,7 @@ class Prefetch:
       batch: the pure function, called in the thread with start, start + 1, ..., stop - 1.
       start, stop: the steps that will be asked for.
       place: puts a batch on the devices; it too is called in the thread.
-      ahead: how many batches wait at most.
+      ahead: how many batches wait at most, at least 1.
     """
 
     def __init__(
@@ -29,10 +48,10 @@ class Prefetch:
         start: int,
         stop: int,
         *,
-        place: Callable[[Any], Any] | None = None,
+        place: Callable[[Any], Any] = jax.device_put,
         ahead: int = 2,
     ):
-        self._batch, self._place = batch, place or jax.device_put
+        self._batch, self._place = batch, place
         self._steps, self._settings = range(start, stop), _settings()
         self._ready: queue.Queue = queue.Queue(maxsize=ahead)
         self._ended, self._error = threading.Event(), None

@@ -1,0 +1,137 @@
+"""The commands that need no experiment file: `runs`, `report` and `new`."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+USAGE_ERROR = 2
+
+
+class CommandError(Exception):
+    """A message for the terminal, instead of a traceback."""
+
+    def __init__(self, message: str, status: int = USAGE_ERROR):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsOptions:
+    """What `runs` takes."""
+
+    directory: tyro.conf.Positional[Path] = Path("runs")
+    """Where the runs are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What `report` takes."""
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder, runs/digits-mlp for instance."""
+    against: tyro.conf.Positional[Path | None] = None
+    """Another run, to stand beside it."""
+    output: Path | None = None
+    """The page to write; by default report.html, or against-<other run>.html, in the first run's folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NewOptions:
+    """What `new` takes."""
+
+    file: tyro.conf.Positional[Path]
+    """The file to write, my_experiment.py for instance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tool:
+    """One command that is no experiment's.
+
+    Attributes:
+      run: `run(options) -> exit status`.
+      options: the dataclass of its options.
+      help: one line.
+    """
+
+    run: Callable[[Any], int]
+    options: type
+    help: str
+
+
+def runs_command(options: RunsOptions) -> int:
+    import rich
+    from rich.table import Table
+
+    from fnbackprop.training.run_file import find_runs
+
+    if not options.directory.is_dir():
+        raise CommandError(f"there is no folder {options.directory}.")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("run", "status", "step", "loss", "evaluation", "began"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("step", "loss") else "left")
+    for folder in find_runs(options.directory):
+        table.add_row(*_row(folder, options.directory))
+    rich.get_console().print(table if table.rows else f"no runs in {options.directory}")
+    return 0
+
+
+def _row(folder: Path, directory: Path) -> tuple[str, ...]:
+    """What there is to say about a run in one line."""
+    from fnbackprop.training.metrics import METRICS_FILE, read_metrics
+    from fnbackprop.training.run_file import read_run
+
+    run = read_run(folder)
+    records = read_metrics(folder) if (folder / METRICS_FILE).is_file() else []
+    last = {name: value for record in records for name, value in record.items()}
+    updates = last["step"] + ("loss" in records[-1]) if records else 0  # a step's record comes before its update
+    evaluated = {name.removeprefix("evaluate/"): value for name, value in last.items() if name.startswith("evaluate/")}
+    began = run.get("began", "").removesuffix("+00:00").replace("T", " ")
+    return (
+        str(folder.relative_to(directory)),
+        run["status"],
+        str(updates),
+        f"{last.get('loss', math.nan):.4g}",
+        ", ".join(f"{name} {value:.4g}" for name, value in evaluated.items()),
+        began[:16],
+    )
+
+
+def report_command(options: ReportOptions) -> int:
+    from fnbackprop.training.metrics import METRICS_FILE
+    from fnbackprop.training.report import REPORT_FILE, write_report
+
+    folders = [folder for folder in (options.run, options.against) if folder is not None]
+    for folder in folders:
+        if not (folder / METRICS_FILE).is_file():
+            raise CommandError(f"{folder} is no run: it has no {METRICS_FILE}. To list runs: fnbackprop runs")
+    name = REPORT_FILE if options.against is None else f"against-{options.against.resolve().name}.html"
+    print(write_report(folders, options.output or options.run / name))
+    return 0
+
+
+def new_command(options: NewOptions) -> int:
+    from importlib.resources import files
+
+    if options.file.suffix != ".py":
+        raise CommandError(f"{options.file} must end in .py.")
+    template = files("fnbackprop.training").joinpath("template.py").read_text(encoding="utf-8")
+    try:
+        with open(options.file, "x", encoding="utf-8") as file:  # an existing file is not overwritten
+            file.write(template.replace("my_experiment.py", options.file.name))
+    except FileExistsError:
+        raise CommandError(f"{options.file} exists already.") from None
+    except OSError as error:
+        raise CommandError(f"{options.file} cannot be written: {error.strerror}.") from None
+    print(f"{options.file} is ready. To run it: python {options.file}")
+    return 0
+
+
+TOOLS = {
+    "runs": Tool(runs_command, RunsOptions, "list the runs of a folder"),
+    "report": Tool(report_command, ReportOptions, "write the page of one run, or of two side by side"),
+    "new": Tool(new_command, NewOptions, "write a commented experiment file that runs as it stands"),
+}

@@ -1,0 +1,68 @@
+"""The commands that need no experiment: runs, report, new."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import fnbackprop
+from fnbackprop.cli import main
+from tests.training.test_run_file import line
+
+
+def status(*argv):
+    """The exit status of `fnbackprop ARGV`, by whichever way it comes."""
+    try:
+        return main(argv)
+    except SystemExit as exit:
+        return exit.code
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+def test_runs_and_report(here, capsys):
+    from fnbackprop.training.loop import train
+
+    for name in ("one", "two"):
+        train(line(name=name, steps=3, evaluate=lambda params: {"size": 1.5}), progress=False)
+    assert status("runs") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [row.split()[:3] for row in printed[1:]] == [["one", "finished", "3"], ["two", "finished", "3"]]
+    assert "size 1.5" in printed[1] and max(map(len, printed)) <= 80
+    assert status("report", "runs/one", "runs/two") == 0
+    assert "one and two" in pathlib.Path("runs/one/against-two.html").read_text()
+    assert status("report", "runs/two", "--output", "page.html") == 0 and pathlib.Path("page.html").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["runs"], "there is no folder runs"),
+        (["report", "runs/nowhere"], "runs/nowhere is no run: it has no metrics.jsonl"),
+        (["new", "notes.txt"], "notes.txt must end in .py"),
+        (["new", "nowhere/my.py"], "nowhere/my.py cannot be written: No such file"),
+        (["run"], "there is no command 'run'. Did you mean runs?"),
+    ],
+)
+def test_mistakes(here, capsys, argv, message):
+    assert status(*argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_new_experiment_runs_as_it_stands(here, capsys):
+    assert status("new", "mine.py") == 0 and "python mine.py" in capsys.readouterr().out
+    assert status("new", "mine.py") == 2 and "mine.py exists already" in capsys.readouterr().err
+    text = pathlib.Path("mine.py").read_text()
+    assert "my_experiment" not in text and "python mine.py compare" in text
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(fnbackprop.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "mine.py"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    [losses] = [line for line in done.stdout.splitlines() if line.startswith("waves  step 1000  test_loss ")]
+    assert float(losses.split()[-1]) < 0.02
