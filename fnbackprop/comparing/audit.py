@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,6 +25,7 @@ from .program import Record
 from .verdict import EquationComparison
 
 CALLS = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
+LONGEST = 160  # characters of an error that are told
 POOL = 1 << 20  # Gaussian numbers, used again and again
 
 
@@ -201,10 +203,9 @@ class Audit:
         try:
             found = CHECKS.both(question, visit.operands, cts)
         except Exception as error:  # JAX refuses to differentiate it, or the user's code to be traced again
-            self.notes[f"{step.equation.primitive.name} at {visit.place.line} was not asked: {_first_line(error)}"] = (
-                None
-            )
-            return manual_cotangents(question, visit.operands, cts)
+            what = f"{step.equation.primitive.name} at {visit.place.line}"
+            self.notes[f"{what} was not asked: {_first_line(error)}"] = None
+            return jax.block_until_ready(manual_cotangents(question, visit.operands, cts))
         for kind, cotangents in (("actual", cts), ("Gaussian", None)):
             if cotangents is None:
                 cotangents = self.gaussian(cts)
@@ -271,4 +272,5 @@ def holds(jaxpr: Any, names: Sequence[str]) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."

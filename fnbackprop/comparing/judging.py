@@ -14,6 +14,7 @@ from .arrays import array_norm, over, wide
 from .hypotheses import explain
 from .in_place import CHECKS, EXACT, Found, Question, floor_of, in_float64, wide_function
 from .leaves import SAME_PRECISION
+from .report import OF_THE_USER
 from .slopes import Slopes, shape_of
 from .verdict import EquationComparison, Hypothesis, Verdict
 
@@ -171,7 +172,7 @@ def judge_custom(
             return [], [f"{name} at {where}: its primal has no derivative, its rule gives one (straight through)"], []
         said = explain(ours, theirs, noise, sizes_of(question.equation, question.targets[i]))
         said = said or _cotangent_hypothesis(question, operands, cts, found, i, 10 * floor)
-        text = "the rule is not the derivative of its primal" if reason in (WRONG, "") else reason
+        text = OF_THE_USER if reason in (WRONG, "") else reason
         wrong.append(_comparison(question, i, kind, place, text, ours, theirs, floor, said, agrees))
     return wrong, [], []
 

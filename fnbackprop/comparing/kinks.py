@@ -92,9 +92,9 @@ def _walk(closed: Any, operands: Sequence[Any], outer: Outer, results: list[Any]
 
 def _equation(equation: Any, values: list[Any], outer: Outer, outputs: list[Any]) -> Iterator[str]:
     name, params = equation.primitive.name, equation.params
+    outer = outer._replace(line=jaxprs.source_line(equation) or outer.line)
     if name in CALLS:
-        line = jaxprs.source_line(equation) or outer.line
-        around = Outer(line, *((equation, values) if name in CUSTOM and outer.rule is None else outer[1:]))
+        around = outer._replace(rule=equation, values=values) if name in CUSTOM and outer.rule is None else outer
         yield from _walk(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], values, around, outputs)
         return
     if name == "cond" and jaxprs.branch_platforms(equation) is None:
@@ -136,8 +136,7 @@ def _places(equation: Any, values: list[Any], outputs: list[Any], outer: Outer) 
     else:
         return
     if hit.any():
-        line = jaxprs.source_line(equation) or outer.line
-        said = f"{name} at {line}: {np.count_nonzero(hit)} of {hit.size} elements are {what}"
+        said = f"{name} at {outer.line}: {np.count_nonzero(hit)} of {hit.size} elements are {what}"
         yield said + _convention(outer.rule or equation, outer.values or values, hit)
 
 

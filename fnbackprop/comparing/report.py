@@ -9,6 +9,7 @@ from .verdict import SEVERITY, Comparison, EquationComparison, Hypothesis, LeafC
 
 WIDTH = 80
 MOST_ROWS = 40
+OF_THE_USER = "the rule is not the derivative of its primal"  # how the reason of a wrong custom rule begins
 MOST_TOLD = 4  # leaves and equations told of in full
 COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.NON_FINITE: "bold red"}
 
@@ -66,7 +67,8 @@ def _of_leaf(leaf: LeafComparison, comparison: Comparison) -> list[str]:
 
 def _of_equation(equation: EquationComparison, comparison: Comparison, which: str) -> list[str]:
     inside = f" in {equation.within}" if equation.within else ""
-    ours, theirs = comparison.sides
+    users = equation.reason.startswith(OF_THE_USER)
+    ours, theirs = ("its rule", "its primal's derivative") if users else comparison.sides
     kind = "wrong" if comparison.audited else "different"
     lines = [f"{which} {kind} equation: {equation.primitive}  {equation.where}{inside}"]
     if math.isfinite(equation.error):
@@ -131,8 +133,10 @@ def shown_leaves(comparison: Comparison) -> list[LeafComparison]:
 def notes(comparison: Comparison) -> list[str]:
     """What the table cannot hold: reasons, the rows left out, the other witnesses and levels."""
     shown = shown_leaves(comparison)
+    both = any(e.reason.startswith(OF_THE_USER) for e in comparison.equations)
     told = [leaf for leaf in (comparison.value, *shown) if leaf.reason and not _told(leaf)]
-    lines = [f"{leaf.path}: {_by_sides(leaf.reason, comparison)}" for leaf in told]
+    lines = ["both backwards use the user's rules: their leaves agree on what is wrong in these"] if both else []
+    lines += [f"{leaf.path}: {_by_sides(leaf.reason, comparison)}" for leaf in told]
     hidden = len(comparison.leaves) - len(shown)
     if hidden:
         lines.append(f"... and {hidden} more leaves, none of them worse than these; to_json() has all")

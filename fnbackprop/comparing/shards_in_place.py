@@ -18,6 +18,7 @@ from .audit import Audit, Visit
 from .hypotheses import scale_hypothesis
 from .in_place import CUSTOM, Question, both_sides, floor_of
 from .judging import WRONG, rule_name, sizes_of, users_name
+from .report import OF_THE_USER
 from .verdict import EquationComparison, Verdict
 
 
@@ -114,6 +115,6 @@ def _judged(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationCom
     return EquationComparison(
         primitive=equation.primitive.name, name=name, where=row.visit.place.line, within=row.visit.place.within,
         operand=row.operand, cotangent=row.cotangent, verdict=Verdict.FAIL,
-        reason="the rule is not the derivative of its primal" if row.primal else WRONG, error=float(errors[worst]),
+        reason=OF_THE_USER if row.primal else WRONG, error=float(errors[worst]),
         allowed=10 * floor, ratio=ratio, hypothesis=said,
     )  # fmt: skip
