@@ -316,8 +316,10 @@ def _finite(leaf: Any) -> np.ndarray:
 
 
 def numeric_step(dtype: Any) -> float:
-    """u**(1/3), where the error of a central difference, h**2 + u / h, is smallest for a smooth function."""
-    return unit_roundoff(dtype) ** (1 / 3)
+    """The power of two next to u**(1/3), where a central difference's error, h**2 + u / h, is smallest.
+
+    A power of two, so that the lengths are the same numbers in every precision."""
+    return 2.0 ** round(math.log2(unit_roundoff(dtype)) / 3)
 
 
 def _coarsest(record: Record) -> Any:

@@ -33,6 +33,9 @@ EQUIVALENT = [
     Row("sort_vjp", "if on and dy is not None", "*", IGNORED),
     Row("concatenate_vjp", "if on else None", "*", IGNORED),
     Row("stack_vjp", "if on else None", "*", IGNORED),
+    Row("write_along", "return", "lax.scatter_add(* -> lax.scatter(*", "the indices are distinct"),
+    Row("pow_vjp_x", "both_zero =", "lax.bitwise_and(* -> lax.eq(y*", "the slope is multiplied by y = 0"),
+    Row("_product_of_others", "u = lax.select", "1 -> 2", "an update that is left out has a run of its own, and no dy"),
     Row("pad_vjp_x", "set(strides) <= {1}", "set(strides) <= {1} -> (set(strides)) < ({1})", SAME_PATH),
     Row("conv_general_dilated_vjp_w", "if set(ones) == {1}", "*", SAME_PATH),
     Row(
