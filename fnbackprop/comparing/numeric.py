@@ -16,6 +16,7 @@ from fnbackprop.backprop import jaxprs
 
 from .arrays import array_norm, wide
 from .program import Facts, Program, Record, unit_roundoff
+from .progress import first_line
 from .replay import held_value, wide_value
 from .slopes import Slopes, shape_of
 from .verdict import NOISE_LIMIT, NumericComparison, Verdict
@@ -142,7 +143,7 @@ def compare_numeric(
     try:
         found = [witness.along(manual, automatic, seed + i) for i in range(directions)]
     except Exception as error:  # what is the user's may refuse float64 in any way
-        notes.append(f"numeric: in the program's own precision, since {str(error).splitlines()[0]}")
+        notes.append(f"numeric: in the program's own precision, since {first_line(error)}")
         witness = Witness(program, record, low=True)
         found = [witness.along(manual, automatic, seed + i) for i in range(directions)]
     started = time.perf_counter()

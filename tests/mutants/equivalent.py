@@ -36,6 +36,12 @@ EQUIVALENT = [
     Row("write_along", "return", "lax.scatter_add(* -> lax.scatter(*", "the indices are distinct"),
     Row("pow_vjp_x", "both_zero =", "lax.bitwise_and(* -> lax.eq(y*", "the slope is multiplied by y = 0"),
     Row("_product_of_others", "u = lax.select", "1 -> 2", "an update that is left out has a run of its own, and no dy"),
+    Row("select_n_vjp", "if on else None", "*", IGNORED),
+    Row("clamp_vjp_high", "", "high -> z", "z is high wherever the mask holds"),
+    Row("cumlogsumexp_vjp", "equal_infinities =", "lax.bitwise_and(* -> lax.eq(y, after)", "equal numbers differ by 0"),
+    Row("cumlogsumexp_vjp", "decay = lax.select", "lax.full_like(decay, 0) -> *", "it differs at -inf alone"),
+    Row("accumulator", "< 4", "4 -> 5", "float32 is what float32 accumulates in anyway"),
+    Row("_to_extremes", "set(window_dilation) - {1}", "set(window_dilation) - {1} -> set(window_dilation)", SAME_PATH),
     Row("pad_vjp_x", "set(strides) <= {1}", "set(strides) <= {1} -> (set(strides)) < ({1})", SAME_PATH),
     Row("conv_general_dilated_vjp_w", "if set(ones) == {1}", "*", SAME_PATH),
     Row(
