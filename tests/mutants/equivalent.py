@@ -41,6 +41,7 @@ EQUIVALENT = [
     Row("cumlogsumexp_vjp", "equal_infinities =", "lax.bitwise_and(* -> lax.eq(y, after)", "equal numbers differ by 0"),
     Row("cumlogsumexp_vjp", "decay = lax.select", "lax.full_like(decay, 0) -> *", "it differs at -inf alone"),
     Row("accumulator", "< 4", "4 -> 5", "float32 is what float32 accumulates in anyway"),
+    Row("_product_of_others", "num_keys=1", "1 -> 2", "the order within a run changes no product"),
     Row("_to_extremes", "set(window_dilation) - {1}", "set(window_dilation) - {1} -> set(window_dilation)", SAME_PATH),
     Row("pad_vjp_x", "set(strides) <= {1}", "set(strides) <= {1} -> (set(strides)) < ({1})", SAME_PATH),
     Row("conv_general_dilated_vjp_w", "if set(ones) == {1}", "*", SAME_PATH),
