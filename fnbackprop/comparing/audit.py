@@ -22,10 +22,11 @@ from . import loops_in_place
 from .in_place import CHECKS, CUSTOM, Question, manual_cotangents
 from .judging import Place, judge, judge_custom
 from .program import Record
+from .progress import first_line
 from .verdict import EquationComparison
 
 CALLS = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
-LONGEST = 160  # characters of an error that are told
+IMPLICIT = {"random_gamma": "its derivative keeps a sample's quantile, and is not that of the sampler's own steps"}
 POOL = 1 << 20  # Gaussian numbers, used again and again
 
 
@@ -184,7 +185,7 @@ class Audit:
         try:
             inner = look_inside(self, visit, cts)
         except Exception as error:  # what stands in a region may refuse to be traced in parts
-            self.notes[f"the shard_map at {visit.place.line} was asked as a whole only: {_first_line(error)}"] = None
+            self.notes[f"the shard_map at {visit.place.line} was asked as a whole only: {first_line(error)}"] = None
             return found
         if inner:  # the whole is wrong because of these
             self.groups = before
@@ -204,7 +205,7 @@ class Audit:
             found = CHECKS.both(question, visit.operands, cts)
         except Exception as error:  # JAX refuses to differentiate it, or the user's code to be traced again
             what = f"{step.equation.primitive.name} at {visit.place.line}"
-            self.notes[f"{what} was not asked: {_first_line(error)}"] = None
+            self.notes[f"{what} was not asked: {first_line(error)}"] = None
             return jax.block_until_ready(manual_cotangents(question, visit.operands, cts))
         for kind, cotangents in (("actual", cts), ("Gaussian", None)):
             if cotangents is None:
@@ -216,6 +217,8 @@ class Audit:
                 break
         if step.equation.primitive.name in CUSTOM:
             self.ask_custom(visit, cts)
+        if (name := step.equation.primitive.name) in IMPLICIT:
+            self.replaced[f"{name} at {visit.place.line}: {IMPLICIT[name]}"] = None
         result: list[Any] = [None] * len(visit.operands)
         for position, one in zip(question.targets, found, strict=True):
             result[position] = one.second
@@ -269,8 +272,3 @@ def holds(jaxpr: Any, names: Sequence[str]) -> bool:
         or any(holds(getattr(inner, "jaxpr", inner), names) for inner in jaxprs.inner_jaxprs(e))
         for e in jaxpr.eqns
     )
-
-
-def _first_line(error: Exception) -> str:
-    said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."

@@ -11,6 +11,7 @@ from fnbackprop.backprop import jaxprs
 
 from .arrays import array_norm, over, wide
 from .program import Program, Record
+from .progress import first_line
 from .verdict import Check, Verdict
 from .witnesses import is_inexact, value_and_grad_by
 
@@ -51,7 +52,7 @@ def _check(name: str, gradient: Gradient, manual: Any, bounds: Sequence[float]) 
     try:
         found = gradient("manual")
     except Exception as error:  # the user's function may not be fit for it; then neither is JAX's gradient
-        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        said = first_line(error)
         try:
             gradient("automatic")
         except Exception:

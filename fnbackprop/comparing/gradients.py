@@ -18,7 +18,7 @@ from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
 from .odd_one_out import settled, settled_value
 from .program import Facts, Program, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
-from .progress import Progress
+from .progress import Progress, first_line
 from .replay import reference_gradients
 from .verdict import Check, Comparison, LeafComparison, Verdict
 from .witnesses import gradient_function, is_inexact, shaken
@@ -160,7 +160,7 @@ class _Comparing:
             result = function(program.inputs, program.others, np.float32(1))
         except Exception as error:
             self.refused = True
-            self.notes.append(f"jax.grad refuses: {str(error).splitlines()[0]}")
+            self.notes.append(f"jax.grad refuses: {first_line(error)}")
             return value, manual, [0.0] * (1 + len(jax.tree.leaves(manual)))
         return *result, measured_noise(program, self.facts, function, result)
 
@@ -190,7 +190,7 @@ class _Comparing:
         try:
             found = reference_gradients(self.record.closed, self.record.operands, active, self.record.users_mode)
         except Exception as error:  # what is the user's may refuse float64 in any way
-            self.notes.append(f"no float64 reference: {str(error).splitlines()[0]}")
+            self.notes.append(f"no float64 reference: {first_line(error)}")
             return references
         for i, reference in zip(active, found, strict=True):
             references[i] = reference
@@ -208,7 +208,7 @@ class _Comparing:
         except MissingRule:
             raise
         except Exception as error:  # the user's code may refuse to be run equation by equation
-            self.unasked = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            self.unasked = first_line(error)
             return None
         return audit
 

@@ -14,6 +14,7 @@ from .arrays import array_norm, over, wide
 from .hypotheses import explain
 from .in_place import CHECKS, EXACT, Found, Question, floor_of, in_float64, wide_function
 from .leaves import SAME_PRECISION
+from .progress import first_line
 from .report import OF_THE_USER
 from .slopes import Slopes, shape_of
 from .verdict import EquationComparison, Hypothesis, Verdict
@@ -148,9 +149,7 @@ def judge_custom(
     try:
         found = CHECKS.both(question, operands, cts)
     except Exception as error:
-        note = (
-            f"{name} at {where} was not held against its primal: {type(error).__name__}: {str(error).splitlines()[0]}"
-        )
+        note = f"{name} at {where} was not held against its primal: {first_line(error)}"
         return [], [], [note]
     floor = floor_of(question.equation)
     suspects = [i for i, one in enumerate(found) if not one.error <= floor]

@@ -16,6 +16,7 @@ from fnbackprop.backprop import jaxprs
 
 from .arrays import array_norm, wide
 from .program import Facts, Program, Record, unit_roundoff
+from .progress import first_line
 from .replay import held_value, wide_value
 from .slopes import Slopes, shape_of
 from .verdict import NOISE_LIMIT, NumericComparison, Verdict
@@ -142,7 +143,7 @@ def compare_numeric(
     try:
         found = [witness.along(manual, automatic, seed + i) for i in range(directions)]
     except Exception as error:  # what is the user's may refuse float64 in any way
-        notes.append(f"numeric: in the program's own precision, since {str(error).splitlines()[0]}")
+        notes.append(f"numeric: in the program's own precision, since {first_line(error)}")
         witness = Witness(program, record, low=True)
         found = [witness.along(manual, automatic, seed + i) for i in range(directions)]
     started = time.perf_counter()
@@ -316,8 +317,10 @@ def _finite(leaf: Any) -> np.ndarray:
 
 
 def numeric_step(dtype: Any) -> float:
-    """u**(1/3), where the error of a central difference, h**2 + u / h, is smallest for a smooth function."""
-    return unit_roundoff(dtype) ** (1 / 3)
+    """The power of two next to u**(1/3), where a central difference's error, h**2 + u / h, is smallest.
+
+    A power of two, so that the lengths are the same numbers in every precision."""
+    return 2.0 ** round(math.log2(unit_roundoff(dtype)) / 3)
 
 
 def _coarsest(record: Record) -> Any:

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any
 
+LONGEST = 160  # characters of an error that are told
+
 
 class Progress:
     """A context manager that gives a function `say(text)`; without a terminal, or if not wanted, it says nothing.
@@ -32,3 +34,9 @@ class Progress:
     def __exit__(self, *error: Any) -> None:
         if self.status is not None:
             self.status.__exit__(*error)
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line, of at most so many characters; some have no message."""
+    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".removesuffix(": ")
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."

@@ -21,6 +21,7 @@ from .in_place import CHECKS, Question
 from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
 from .program import facts_of, make_program, record, unit_roundoff
+from .progress import first_line
 from .replay import reference_gradients
 from .verdict import Comparison, EquationComparison, Verdict
 from .witnesses import gradient_function
@@ -111,7 +112,7 @@ def _references(recorded: Any, count: int, notes: list[str]) -> list[Any]:
     try:
         found = reference_gradients(recorded.closed, recorded.operands, active, recorded.users_mode)
     except Exception as error:  # what is the user's may refuse float64 in any way
-        notes.append(f"no float64 reference: {str(error).splitlines()[0]}")
+        notes.append(f"no float64 reference: {first_line(error)}")
         return references
     for i, reference in zip(active, found, strict=True):
         references[i] = reference

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
@@ -11,6 +12,7 @@ from fnbackprop.backprop import registry
 from fnbackprop.comparing.contract import SAME_VALUE
 from fnbackprop.comparing.numeric import LeafNumeric
 from fnbackprop.comparing.odd_one_out import REASON, settled, settled_value
+from fnbackprop.comparing.progress import first_line
 from fnbackprop.comparing.verdict import Check, LeafComparison, NumericComparison, Verdict
 
 X = jnp.asarray([1 + 2j, -0.5 + 1j, 2 - 1j], "complex64")
@@ -68,3 +70,13 @@ def test_only_differences_that_agree_with_manual_alone_settle_it(leaf, one, nume
 def test_the_value_is_that_of_the_function_itself(plain, expected):
     assert settled_value(LEAF, [Check(SAME_VALUE, plain)]).verdict is expected
     assert settled_value(LEAF, []).verdict is Verdict.FAIL
+
+
+def test_the_derivative_of_a_gamma_sample_is_not_that_of_its_sampler():
+    """Differences of a rejection sampler are no witness: told, and no FAIL."""
+    result = fb.compare(lambda a: jnp.sum(jax.random.gamma(jax.random.key(1), a)), jnp.float32([0.7, 1.3]))
+    assert result.ok and any("random_gamma" in line for line in result.intended)
+
+
+def test_an_error_without_a_message_is_told():
+    assert first_line(AssertionError()) == "AssertionError" and first_line(ValueError("a\nb")) == "ValueError: a"

@@ -11,7 +11,10 @@ from .table import Program as Program
 
 # Registered, and without a program here.
 WITHOUT_PROGRAM = {
-    **dict.fromkeys(("core_call", "closed_call", "eval_jaxpr", "remat_opt"), "the rule of jit, met inside JAX alone"),
+    **dict.fromkeys(
+        ("core_call", "closed_call", "eval_jaxpr", "remat_opt", "call", "call_hi_primitive"),
+        "the rule of a call that is met inside JAX alone",
+    ),
     **dict.fromkeys(("custom_partitioning", "xla_metadata_call"), "the rule of composite, which has a program"),
     **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
     "rng_uniform": "its numbers are drawn anew at each call",

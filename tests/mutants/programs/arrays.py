@@ -19,6 +19,7 @@ add("reshape", lambda x: lax.reshape(x, (24,), dimensions=(2, 0, 1)), normal(2, 
 add("broadcast_in_dim", lambda x: lax.broadcast_in_dim(x, (2, 3), (1,)), normal(3))
 add("broadcast_in_dim", lambda x: lax.broadcast_in_dim(x, (2, 3, 3), (1, 2)), normal(1, 3))
 add("broadcast_in_dim", lambda x: lax.broadcast_in_dim(x, (2, 1, 3), (1, 2)), normal(1, 3))
+add("broadcast_in_dim", lambda x: lax.broadcast_in_dim(x, (2, 2, 3), (1, 2)), normal(1, 3))
 add("transpose", lambda x: lax.transpose(x, (1, 2, 0)), normal(2, 2, 2))
 add("squeeze", lambda x: lax.squeeze(x, (1,)), normal(2, 1, 2))
 add("rev", lambda x: lax.rev(x, (0,)), normal(3, 3))

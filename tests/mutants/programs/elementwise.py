@@ -49,7 +49,8 @@ add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.float32([1.0, 2.0
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)),
     np.complex64([1 + 2j, 1 + 2j, 3 - 1j, 2 + 1j]), np.complex64([1 + 2j, 1 - 1j, 2 + 5j, 2 + 4j]))
 add("clamp", lax.clamp, np.full(6, -1, "float32"), np.float32([-2, -1.5, -0.5, 0.5, 1.5, 2]), np.full(6, 1, "float32"))
-add("clamp", lax.clamp, np.float32([1, 1, -3]), np.float32([0, 3, 0.5]), np.float32([-1, -1, -2]))
+add("clamp", lax.clamp, np.float32([1, 1, -3, 1]), np.float32([0, 3, 0.5, -2]), np.float32([-1, -1, -2, -1]))
+add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.complex64([3 - 1j, 1 + 1j]), np.complex64([2 + 5j, 2]))
 add("clamp", lax.clamp, np.float32(-1), np.float32([-1.0, 0.0, 1.0]), np.float32(1))
 add("select_n", lambda x, y: lax.select_n(np.array([True, False, True, False]), x, y), normal(4), normal(4, seed=1))
 add("select_n", lambda *xs: lax.select_n(np.int32([0, 2, 1, 2]), *xs), *(normal(4, seed=s) for s in range(3)))
