@@ -20,6 +20,8 @@ _LATER = {
     "ExperimentError": "experiment",
     "train": "training.loop",
     "TrainState": "training.state",
+    "Optimizer": "training.optimizers",
+    "Precision": "training.precision",
     "NonFiniteLoss": "training.recorder",
     "RunError": "training.recorder",
     "CheckpointError": "training.checkpoint",

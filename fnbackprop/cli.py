@@ -130,7 +130,7 @@ def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]
 
 
 COMMANDS = {
-    "train": Command(train_command, TrainOptions, "train, and write metrics and curves to runs/<name>/"),
+    "train": Command(train_command, TrainOptions, "train, and write metrics, curves and a report to runs/<name>/"),
     "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
     "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
 }

@@ -4,10 +4,13 @@
     python experiments/benchmarks/loops.py --only lstm  # the workloads whose name holds a word
 
 Ratios below 1 are in our favour: time is the median over interleaved rounds with its quartiles, memory the compiler's
-account of temporary buffers. Saves runs/benchmarks/loops.json and loops.png.
+account of temporary buffers. The scanned transformers are also measured under `jax.checkpoint` with its policies, and
+ours with a budget of a fifth of the bytes that JAX stacks. Saves runs/benchmarks/loops.json and loops.png.
 """
 
 import argparse
+import time
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -84,8 +87,6 @@ def gpt(layers, width, time, batch, scan_layers=True):
 
 
 WORKLOADS = {
-    "GPT scanned L6 D384 T256 B8": lambda: gpt(6, 384, 256, 8),
-    "GPT scanned L4 D768 T512 B4": lambda: gpt(4, 768, 512, 4),
     "LSTM T256 B4 H512": lambda: lstm(256, 4, 512),
     "RNN T512 B1 H256": lambda: rnn(512, 1, 256),
     "GRU T256 B8 H256": lambda: gru(256, 8, 256),
@@ -93,6 +94,71 @@ WORKLOADS = {
     "RNN T128 B64 H512 (hoisting does not pay)": lambda: rnn(128, 64, 512),
     "GPT unrolled L12 D128 T128 B4": lambda: gpt(12, 128, 128, 4, scan_layers=False),
 }
+SCANNED = {"GPT scanned L6 D384 T256 B8": (6, 384, 256, 8), "GPT scanned L4 D768 T512 B4": (4, 768, 512, 4)}
+POLICIES = ("nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable")
+BUDGET = 0.2  # of the bytes that JAX stacks
+
+
+def scanned_rows(name, shape, rounds):
+    """A scanned transformer: ours, ours with a budget, and JAX's best checkpoint policy as the baseline."""
+    loss, args = gpt(*shape)
+    layers, width, steps, batch = shape
+    theirs, own = (stacked_bytes(lib, loss, args) for lib in (jax, fb))
+    unit = 4 * layers * width * steps * batch
+    print(f"{name}: stacked per token and layer, {theirs / unit:.1f} x D floats by jax.grad, ours {own / unit:.1f} x D")
+
+    def budgeted(fun):
+        return fb.value_and_grad(fun, budget=BUDGET * theirs)
+
+    programs = [measuring.compile_step(transform, loss, args) for transform in (jax.value_and_grad, fb.value_and_grad)]
+    programs.append(measuring.compile_step(budgeted, loss, args))
+    programs += [checkpointed_layers(policy, loss, args) for policy in POLICIES]
+    times = measuring.in_turns(programs, args, rounds)
+    best = 3 + int(np.argmin(np.median(times[:, 3:], axis=0)))
+    pairs = {
+        name: (0, 1),
+        f"{name}, budget {BUDGET * theirs / 1e6:.0f} MB": (0, 2),
+        f"{name}, of {POLICIES[best - 3]}": (best, 1),
+    }
+    rows = [
+        measuring.compare(row, programs[a], programs[b], args, times[:, a], times[:, b])
+        for row, (a, b) in pairs.items()
+    ]
+    return rows, {"name": name, "stacked_floats_of_width": {"jax": theirs / unit, "ours": own / unit}}
+
+
+def checkpointed_layers(policy, loss, args):
+    """The compiled step by JAX, each layer under `jax.checkpoint` with a policy."""
+    layer = jax.checkpoint(
+        transformer._apply_block,
+        policy=getattr(jax.checkpoint_policies, policy),
+        prevent_cse=False,
+        static_argnums=(2, 4),
+    )
+    with mock.patch.object(transformer, "_apply_block", layer):
+        return measuring.compile_step(jax.value_and_grad, lambda *args: loss(*args), args)
+
+
+def stacked_bytes(lib, loss, args):
+    """Bytes that the forward scan stacks for the backward, beside its carry."""
+    equations = jax.make_jaxpr(lib.value_and_grad(loss))(*args).jaxpr.eqns
+    scan = next(e for e in equations if e.primitive.name == "scan")
+    return sum(v.aval.size * v.aval.dtype.itemsize for v in scan.outvars[1:])
+
+
+def preparation_ratios(rounds=7):
+    """Processor time to trace, and to compile, the unrolled transformer: medians of ours / JAX's."""
+    loss, args = gpt(12, 128, 128, 4, scan_layers=False)
+
+    def prepare(lib):
+        start = time.process_time()
+        traced = jax.jit(lib.value_and_grad(lambda *args: loss(*args))).trace(*args)
+        middle = time.process_time()
+        traced.lower().compile()
+        return middle - start, time.process_time() - middle
+
+    times = np.array([[prepare(lib) for lib in (jax, fb)] for _ in range(rounds + 1)])[1:]
+    return tuple(map(float, np.median(times[:, 1] / times[:, 0], axis=0)))
 
 
 def while_programs(steps=1000, slots=44, width=128):
@@ -118,7 +184,7 @@ def while_programs(steps=1000, slots=44, width=128):
     return theirs, ours, args
 
 
-def low_precision_error(steps=4096):
+def low_precision_error(steps):
     """Relative error of a bfloat16 RNN's recurrent weight gradient against float64: (jax.grad's, ours)."""
     loss, args = rnn(steps, 4, 64)
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), args)
@@ -145,7 +211,7 @@ def plot(rows, path):
     axes.barh(places - 0.2, [row.memory for row in rows], 0.38, label="temp memory")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(places, [row.name for row in rows])
-    axes.set_xlabel("ours / jax.value_and_grad")
+    axes.set_xlabel("ours / jax.value_and_grad, or what the row names")
     axes.invert_yaxis()
     axes.legend()
     figure.tight_layout()
@@ -157,25 +223,40 @@ def main():
     parser.add_argument("--only", default="", help="a word in the workload's name")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    rows = []
-    for name, make in WORKLOADS.items():
-        if options.only.lower() not in name.lower():
-            continue
-        loss, args = make()
-        programs = [measuring.compile_step(lib.value_and_grad, loss, args) for lib in (jax, fb)]
-        rows.append(measuring.measure(name, *programs, args, options.rounds))
-        measuring.show(rows[-1:])
-    if options.only.lower() in "while loop":
-        theirs, ours, args = while_programs()
-        rows.append(measuring.measure("while loop, 1000 steps, 44 slots (Equinox)", theirs, ours, args, options.rounds))
+    rows, facts = measured(options.only.lower(), options.rounds)
     print()
     measuring.show(rows)
     if not options.only:
-        theirs, ours = low_precision_error()
-        print(f"bfloat16 RNN T4096, error of dW against float64: jax.grad {theirs:.2%}, ours {ours:.2%}")
-    path = measuring.save(rows, "loops")
+        facts["tracing"], facts["compiling"] = preparation_ratios()
+        print(
+            f"GPT unrolled L12: tracing {facts['tracing']:.2f}, compiling {facts['compiling']:.2f} of jax.grad's time"
+        )
+        facts["bfloat16"] = {steps: low_precision_error(steps) for steps in (64, 512, 4096)}
+        for steps, (theirs, ours) in facts["bfloat16"].items():
+            print(f"bfloat16 RNN T{steps}, error of dW against float64: jax.grad {theirs:.2%}, ours {ours:.2%}")
+    path = measuring.save(rows, "loops", **facts)
     plot(rows, path.with_suffix(".png"))
     print(f"saved to {path} and {path.with_suffix('.png')}")
+
+
+def measured(only, rounds):
+    """The rows of the workloads whose name holds a word, and what JAX and we stack."""
+    rows, stacked = [], []
+    for name, shape in SCANNED.items():
+        if only in name.lower():
+            found, facts = scanned_rows(name, shape, rounds)
+            rows, stacked = rows + found, [*stacked, facts]
+            measuring.show(found)
+    for name, make in WORKLOADS.items():
+        if only in name.lower():
+            loss, args = make()
+            programs = [measuring.compile_step(lib.value_and_grad, loss, args) for lib in (jax, fb)]
+            rows.append(measuring.measure(name, *programs, args, rounds))
+            measuring.show(rows[-1:])
+    if only in "while loop":
+        theirs, ours, args = while_programs()
+        rows.append(measuring.measure("while loop, 1000 steps, 44 slots (of Equinox)", theirs, ours, args, rounds))
+    return rows, {"stacked": stacked}
 
 
 if __name__ == "__main__":

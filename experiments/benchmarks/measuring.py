@@ -29,12 +29,20 @@ def compile_step(transform: Callable, loss: Callable, args: Sequence[Any]) -> An
 
 def measure(name: str, baseline: Any, ours: Any, args: Sequence[Any], rounds: int = 15) -> Measured:
     """Run two compiled programs in turns."""
-    error = largest_error(ours(*args), baseline(*args))
-    times = np.array([[seconds(program, args) for program in (baseline, ours)] for _ in range(rounds + 2)])[2:]
-    ratios = times[:, 1] / times[:, 0]
-    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    return compare(name, baseline, ours, args, *in_turns((baseline, ours), args, rounds).T)
+
+
+def in_turns(programs: Sequence[Any], args: Sequence[Any], rounds: int) -> np.ndarray:
+    """Seconds of (rounds, programs), after two rounds to warm up."""
+    return np.array([[seconds(program, args) for program in programs] for _ in range(rounds + 2)])[2:]
+
+
+def compare(name: str, baseline: Any, ours: Any, args: Sequence[Any], theirs: Any, own: Any) -> Measured:
+    """Two programs and their seconds, round by round."""
+    low, middle, high = map(float, np.quantile(own / theirs, (0.25, 0.5, 0.75)))
     memory = temp_bytes(ours) / max(temp_bytes(baseline), 1)
-    return Measured(name, statistics.median(times[:, 0]), float(middle), (float(low), float(high)), memory, error)
+    error = largest_error(ours(*args), baseline(*args))
+    return Measured(name, statistics.median(theirs), middle, (low, high), memory, error)
 
 
 def seconds(program: Callable, args: Sequence[Any]) -> float:
@@ -56,18 +64,18 @@ def largest_error(found: Any, expected: Any) -> float:
 
 def show(rows: Sequence[Measured]) -> None:
     """The rows as a table, and as JSON under runs/benchmarks/."""
-    print(f"{'workload':44} {'baseline':>10}   time (quartiles)      memory   error")
+    print(f"{'workload':62} {'baseline':>10}   time (quartiles)      memory   error")
     for row in rows:
         low, high = row.spread
         print(
-            f"{row.name:44} {row.baseline_seconds * 1e3:7.1f} ms   {row.time:4.2f} ({low:4.2f} to {high:4.2f})   "
+            f"{row.name:62} {row.baseline_seconds * 1e3:7.1f} ms   {row.time:4.2f} ({low:4.2f} to {high:4.2f})   "
             f"{row.memory:6.2f}   {row.error:.0e}"
         )
 
 
-def save(rows: Sequence[Measured], name: str) -> Path:
+def save(rows: Sequence[Measured], name: str, **more: Any) -> Path:
     path = Path("runs/benchmarks") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"jax": jax.__version__, "device": str(jax.devices()[0])}
-    path.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
+    path.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows], **more}, indent=1))
     return path

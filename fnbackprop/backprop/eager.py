@@ -78,6 +78,11 @@ class Tape(jaxprs.Trace):
             return x.value, x.slot
         return x, None
 
+    def stage_value(self, x):
+        """A value as an array: what `jnp.asarray` asks for; one on this tape is one."""
+        value, slot = self.lower(x)
+        return self.parent.stage_value(value) if slot is None else x
+
     def process_primitive(self, primitive, tracers, params, /):
         outputs = self.apply(primitive, tracers, params, lambda values, active: None)
         return outputs if primitive.multiple_results else outputs[0]

@@ -151,4 +151,3 @@ def _is_tainted(equation: Any, tainted: set[Any]) -> bool:
 
 def _is_forward(atom: Any, tainted: set[Any]) -> bool:
     return jaxprs.is_var(atom) and atom not in tainted
-

@@ -51,9 +51,7 @@ def _transposed(engine, equation, active):
     primitive, avals = equation.params["_prim"], jaxprs.operand_avals(equation)
 
     def forward(*operands):
-        return jaxprs.bind(equation, operands), tuple(
-            None if on else x for x, on in zip(operands, active, strict=True)
-        )
+        return jaxprs.bind(equation, operands), tuple(None if on else x for x, on in zip(operands, active, strict=True))
 
     def backward(known, cotangents):
         sums = [hijax.ValAccum(a.to_ct_aval()) if on else x for x, a, on in zip(known, avals, active, strict=True)]

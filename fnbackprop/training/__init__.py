@@ -1,1 +1,1 @@
-"""Training: one compiled step, the loop around it, its metrics, its progress line and its plot."""
+"""Training: data, one compiled step, the loop around it, checkpoints, and what one sees of a run."""

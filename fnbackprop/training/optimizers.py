@@ -1,7 +1,8 @@
 """Optimizers and learning rates as typed options; optax does the work.
 
-A field `optimizer: Optimizer = Optimizer()` of an experiment's `Config` gives the command line `--optimizer.name lion`,
-`--optimizer.learning-rate 3e-4` and so on; `config.optimizer.build(config.steps)` is the optax transformation.
+A field `optimizer: fb.Optimizer = fb.Optimizer()` of an experiment's `Config` gives the command line
+`--optimizer.name lion`, `--optimizer.learning-rate 3e-4` and so on; `config.optimizer.build(config.steps)` is the optax
+transformation.
 """
 
 from collections.abc import Callable

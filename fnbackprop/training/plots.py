@@ -106,8 +106,9 @@ def draw_panel(panel: Any, runs: Runs, name: str, label: str) -> None:
         _draw(panel, *curve(records, name), colour, run)
     values = (record[name] for records in runs.values() for record in records if name in record)
     shown = [value for value in values if math.isfinite(value)]
-    if shown and min(shown) > 0 and max(shown) > MOST_LINEAR * min(shown):
-        _logarithmic(panel, decades=math.log10(max(shown) / min(shown)))
+    positive = [value for value in shown if value > 0]  # a warmup's first step goes nowhere
+    if positive and min(shown) >= 0 and max(positive) > MOST_LINEAR * min(positive):
+        _logarithmic(panel, decades=math.log10(max(positive) / min(positive)))
     panel.set_ylabel(label)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)

@@ -27,7 +27,7 @@ body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var
 h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 1.8em 0 .5em; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1em; }
 svg { width: 100%; height: auto; color: var(--faint); }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll svg { min-width: 900px; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: .15em 1.2em .15em 0; vertical-align: top;
         border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 th { font-weight: 600; } td:first-child { color: var(--faint); } .differs td { background: var(--mark); }
@@ -126,7 +126,8 @@ def _layers(records: Mapping[str, Sequence[Record]]) -> list[str]:
     found = {label: run for label, run in records.items() if any(name.startswith(PREFIX) for r in run for name in r)}
     if not found:
         return []
-    maps = [f"<div>{layers_svg(run, f'{label}' if len(records) > 1 else '')}</div>" for label, run in found.items()]
+    labels = {label: label if len(records) > 1 else "" for label in found}
+    maps = [f'<div class="scroll">{layers_svg(run, labels[label])}</div>' for label, run in found.items()]
     return ["<h2>Gradient norm of each layer</h2>", *maps]
 
 

@@ -76,8 +76,8 @@ class Saving(Hook):
         if self._is_due(updates) or is_best:
             try:
                 self._save(updates, state)
-            except CheckpointError as error:  # a run that lives is worth more than a checkpoint
-                self._recorder.say(f"{error} The run goes on, and tries again at the next checkpoint.")
+            except CheckpointError as error:
+                self._go_on_without(error, updates)
         self._signals.raise_received(updates)
 
     def _is_due(self, updates: int) -> bool:
@@ -101,6 +101,10 @@ class Saving(Hook):
     def _save(self, updates: int, state: TrainState) -> None:
         if updates == self._saved:
             return
+        try:
+            self._writer.finish()
+        except CheckpointError as error:  # of the checkpoint before
+            self._go_on_without(error, self._saved)
         self._recorder.flush()  # raises if a loss is not finite: such a state is not worth keeping
         self._saved_at = self._clock()
         if _has_nan(state.params):
@@ -118,6 +122,12 @@ class Saving(Hook):
             },
         )
         self._saved = updates
+
+    def _go_on_without(self, error: CheckpointError, updates: int) -> None:
+        """A run that lives is worth more than a checkpoint; but the last one is what the run was for."""
+        if updates == self._stop:
+            raise error
+        self._recorder.say(f"{error} The run goes on, and tries again at the next checkpoint.")
 
     def close(self, error: BaseException | None) -> None:
         """Save the last state if the run was stopped between two steps, and wait for the disk.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import xla_metadata  # noqa: F401  (defines a primitive)
+from jax.experimental import multihost_utils, xla_metadata  # noqa: F401  (they define primitives)
 from jax.extend.core import Primitive, primitives
 from jax.interpreters import mlir
 

@@ -343,8 +343,15 @@ def custom(x):
     return tripled(x) * doubled(x, 3) if tripled(x) > 1 else jax.nn.relu(x) * jax.jit(jnp.sin)(doubled(x, 2))
 
 
+def constants(x):
+    """Numbers and keys that are made in the function, and `jnp.asarray` of the value itself."""
+    noise = jax.random.normal(jax.random.key(int(x)), (3,))
+    scale = jnp.asarray([np.float64(0.5), 2.0, jnp.asarray(x)])
+    return jnp.sum(jnp.sin(scale * jnp.asarray(x)) * noise) if x > 0.5 else x * scale[1]
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("fun", [converge, branch, index, custom], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("fun", [converge, branch, index, custom, constants], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("x", [1.2, 0.3])
 def test_python_control_flow(fun, x):
     assert_close(fb.grad(fun)(x), jax.grad(fun)(x), 1e-12)

@@ -383,7 +383,7 @@ GENERIC = [
     *rows(
         "array",
         """
-        lax.reduce({0}, jnp.float64(0.3), jnp.logaddexp, ({axis},))
+        lax.reduce({0}, jnp.float64(-jnp.inf), jnp.logaddexp, ({axis},))
         lax.reduce({0}, jnp.float64(1.0), lax.mul, ({axis},))
         jax.random.gamma(jax.random.key(3), 0.5 + jnp.abs({0}))
         jax.random.truncated_normal(jax.random.key(4), -1.0 - jnp.abs({0}), 1.0)

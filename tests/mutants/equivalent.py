@@ -15,6 +15,8 @@ class Row(NamedTuple):
 
 
 EDGE = "it differs at the edge of the domain alone, where the verdict is DOMAIN-EDGE whatever the rule says"
+NOT_FINITE = "it differs beside a NaN alone, where the function is not finite"
+IGNORED = "the driver takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
 EQUIVALENT = [
     Row("cumlogsumexp_vjp", "after = _shift", "0 -> *", "what is shifted in at the end decays a sum of nothing, s = 0"),
@@ -22,6 +24,15 @@ EQUIVALENT = [
     Row("gamma_density", "(x == 0) & (a == 1)", "1 -> *", EDGE),
     Row("gamma_density", "(x == 0) & (a == 1)", "0 -> *", EDGE),
     Row("gamma_second_slope", "safe =", "x > 0 -> (x) >= (0)", EDGE),
+    Row("_share_among_extremes", "lax.max(count", "1 -> *", NOT_FINITE),
+    Row("_share_among_extremes", "lax.max(count", "lax.max(count, scalar(1, count)) -> *", NOT_FINITE),
+    Row("_share_among_extremes", "lax.max(count", "scalar(1, count) -> *", NOT_FINITE),
+    Row("sign_vjp", "size = lax.convert_element_type", "*", "it guards the rule's own derivative alone"),
+    Row("explicit_sharding", "return", "mesh is not None and *", "it says where a value lies, and changes no number"),
+    Row("sort_vjp", "equation.invars[0].aval", "0 -> *", "all operands of a sort have one shape"),
+    Row("sort_vjp", "if on and dy is not None", "*", IGNORED),
+    Row("concatenate_vjp", "if on else None", "*", IGNORED),
+    Row("stack_vjp", "if on else None", "*", IGNORED),
     Row("pad_vjp_x", "set(strides) <= {1}", "set(strides) <= {1} -> (set(strides)) < ({1})", SAME_PATH),
     Row("conv_general_dilated_vjp_w", "if set(ones) == {1}", "*", SAME_PATH),
     Row(

@@ -147,7 +147,7 @@ def _of_call(source: Source, call: ast.Call) -> Proposals:
         whole = source.text(call)
         yield "mean for sum", f"({whole}) / 2"
     if name == "full_like" and len(operands) == 2:
-        yield "constant changed", _called(source, call, [operands[0], f"1 - ({operands[1]})"])
+        yield "constant changed", _called(source, call, [operands[0], f"1 + ({operands[1]})"])
 
 
 def _renamed(source: Source, call: ast.Call, name: str) -> str:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fnbackprop as fb
 
@@ -164,6 +166,30 @@ def scale_and_shift(scale, shift, h, xs):
     return jax.lax.scan(step, h, xs)
 
 
+def other_dtypes(w, h, xs):
+    """What the backward reads is complex, of lower precision and boolean."""
+
+    def step(h, x):
+        z = jax.lax.complex(h @ w, x)
+        z = z * jnp.exp(1j * z.real.astype(z.dtype))
+        low = jnp.sin(z.imag.astype(jnp.float32)).astype(h.dtype)
+        h = jnp.where(x > 0, jnp.tanh(z.real * low), low)
+        return h, jnp.abs(z)
+
+    return jax.lax.scan(step, h, xs)
+
+
+def with_effects(w, h, xs):
+    """A callback, which is neither dropped nor run twice for the backward (`test_effects_occur_once`)."""
+
+    def step(h, x):
+        jax.debug.callback(SEEN.append, jnp.sum(x))
+        return cell(w, h, x), None
+
+    return jax.lax.scan(step, h, xs)[0]
+
+
+SEEN = []
 INDICES = np.asarray([[0, 2], [2, 2], [1, 0]])
 CASES = {
     "convolution": (convolution, (RNG.normal(size=(4, 2, 2, 2)), RNG.normal(size=(3, 2, 2, 4, 4)))),
@@ -189,6 +215,8 @@ CASES = {
     "jit and custom_jvp inside": (with_jit_and_custom_jvp, (W, H0, XS)),
     "forwarded": (forwarded, (W, H0, XS)),
     "literal output": (literal_output, (W, H0, XS)),
+    "other dtypes": (other_dtypes, (W, H0, XS)),
+    "effects": (with_effects, (W, H0, XS)),
     "one output used": (sum_of_carry_cotangent_only, (W, H0, XS)),
 }
 
@@ -209,7 +237,11 @@ def smallest_budget(fun, args):
 def test_scan_vjp(name):
     """By default, with hoisting forced and forbidden, and with the smallest budget."""
     fun, args = CASES[name]
-    args = [jnp.asarray(x) for x in args]
+    assert_every_choice(fun, [jnp.asarray(x) for x in args])
+
+
+def assert_every_choice(fun, args):
+    """The same gradient as JAX's, by one compiled program."""
 
     def gradients(lib, options, args):
         value, pullback = lib.vjp(fun, *args, **options)
@@ -273,6 +305,81 @@ def test_hoisting_takes_the_product_out_of_the_loop():
     assert products(False) == (2, 0)
 
 
+def test_effects_occur_once():
+    """An effect belongs to the forward: one for each step, whatever is computed again."""
+    args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
+    SEEN.clear()
+    jax.block_until_ready(jax.jit(fb.grad(lambda *a: with_effects(*a).sum()))(*args))
+    jax.effects_barrier()
+    np.testing.assert_allclose(sorted(map(float, SEEN)), sorted(XS.sum((1, 2))), rtol=1e-5)
+
+
+def test_cond_in_a_loop_saves_its_index_and_operands():
+    """Not what the backward of its branches reads: here the carry, and a boolean."""
+
+    def loss(w, h, xs):
+        def left(h):
+            return jnp.tanh(jnp.sin(h) @ w) * h
+
+        def right(h):
+            return jnp.cos(jnp.exp(h) @ w) * h
+
+        step = lambda h, x: (jax.lax.cond(jnp.sum(x) > 0, left, right, h), None)  # noqa: E731
+        return jnp.sum(jax.lax.scan(step, h, xs)[0])
+
+    args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
+    stacked = [row.nbytes for row in fb.residuals(loss, *args).rows if row.kind == "stacked"]
+    assert sum(stacked) <= 4 * (H0.size + 1) * len(XS)
+
+
+def test_a_small_reduction_and_a_result_are_not_computed_again():
+    """A norm's statistics are saved, and of what the loop returns anyway nothing is stacked a second time."""
+
+    def loss(w, h, xs):
+        def step(h, x):
+            z = h @ w + x
+            y = jnp.tanh(z - jnp.max(z, axis=-1, keepdims=True))
+            return y, y
+
+        return jnp.sum(jax.lax.scan(step, h, xs)[1])
+
+    rng = np.random.default_rng(0)
+    args = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((16, 16), (2, 16), (5, 2, 16))]
+    forward, reverse = scan_bodies(fb.grad(loss), *args)
+    assert not {"tanh", "reduce_max"} & set(equation_names(reverse))
+    assert equation_names(forward).count("tanh") == 1
+
+
+STEPS = {
+    "product": lambda w, h, x: h @ w,
+    "tanh": lambda w, h, x: jnp.tanh(h),
+    "scale": lambda w, h, x: h * w[0],
+    "gate": lambda w, h, x: jax.nn.sigmoid(h) * x,
+    "norm": lambda w, h, x: h / (1 + jnp.sum(h * h, axis=-1, keepdims=True)),
+    "softmax": lambda w, h, x: jax.nn.softmax(h + x, axis=-1),
+    "cond": lambda w, h, x: jax.lax.cond(jnp.sum(x) > 0, lambda h: jnp.sin(h) @ w, lambda h: h * 2, h),
+    "scan": lambda w, h, x: jax.lax.scan(lambda h, _: (jnp.sin(h @ w), None), h, None, length=2)[0],
+    "transposed": lambda w, h, x: x @ w.T + h,
+}
+
+
+@pytest.mark.usefixtures("x64")
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5), st.booleans())
+def test_random_bodies(names, reverse):
+    """Bodies of a few random steps, under every choice."""
+
+    def fun(w, h, xs):
+        def step(h, x):
+            for name in names:
+                h = h + STEPS[name](w, h, x)
+            return h, jnp.sum(h)
+
+        return jax.lax.scan(step, h, xs, reverse=reverse)
+
+    assert_every_choice(fun, [jnp.asarray(x) for x in (W, H0, XS[:3])])
+
+
 def stacked_floats(fun, *args):
     """Floats stacked by the forward scan beside its own outputs, per step."""
     forward = [e for e in jax.make_jaxpr(fb.grad(fun))(*args).jaxpr.eqns if e.primitive.name == "scan"][0]
@@ -318,6 +425,3 @@ def test_low_precision_sums_over_time_accumulate_in_float32():
         exact = np.asarray(jax.jit(jax.grad(loss))(*(jnp.asarray(x, jnp.float64) for x in low)))
     for hoist in (True, False):
         assert error(fb, hoist=hoist) < 0.01 < 0.02 < error(jax)
-
-
-# ---------------------------------------------------------------- while

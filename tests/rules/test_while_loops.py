@@ -41,31 +41,34 @@ def test_while_vjp(checkpoints):
 
 @pytest.mark.usefixtures("x64")
 def test_while_under_vmap_scan_and_itself():
-    def loss(h, steps):
-        return jnp.sum(while_rnn(W, h, steps))
-
-    steps = jnp.array([3, 0, 6])
-    got = jax.jit(jax.vmap(fb.grad(loss), in_axes=(None, 0)))(H0, steps)
-    want = [jax.grad(lambda h: jnp.sum(scan_rnn(W, h, int(n))))(H0) for n in steps]  # noqa: B023
-    assert_close(got, jnp.stack(want), 1e-12)
+    """One program: batched trip counts, a while in a scan, a while in a while, and the second order."""
 
     def scanned(h, inner):
         return jnp.sum(jax.lax.scan(lambda h, _: (inner(W, h, 3), None), h, None, length=2)[0])
 
-    got, want = (f(H0) for f in (fb.grad(lambda h: scanned(h, while_rnn)), jax.grad(lambda h: scanned(h, scan_rnn))))
-    assert_close(got, want, 1e-12)
-
     def nested(h, inner, outer):
         return jnp.sum(outer(lambda h: inner(W, h, 2), h))
 
-    def twice_while(f, h):
+    def twice(f, h):
         return jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, f(s[1])), (0, h))[1]
 
-    got = fb.grad(lambda h: nested(h, while_rnn, twice_while))(H0)
-    want = jax.grad(lambda h: nested(h, scan_rnn, lambda f, h: f(f(h))))(H0)
-    assert_close(got, want, 1e-12)
-    got = fb.grad(lambda h: jnp.sum(fb.grad(lambda h: jnp.sum(while_rnn(W, h, 3) ** 2))(h) ** 2))(H0)
-    want = jax.grad(lambda h: jnp.sum(jax.grad(lambda h: jnp.sum(scan_rnn(W, h, 3) ** 2))(h) ** 2))(H0)
+    def twice_unrolled(f, h):
+        return f(f(h))
+
+    def second(grad, loop):
+        return grad(lambda h: jnp.sum(grad(lambda h: jnp.sum(loop(W, h, 3) ** 2))(h) ** 2))
+
+    counts = (3, 0, 6)
+
+    def gradients(h):
+        batched = jax.vmap(fb.grad(lambda h, n: jnp.sum(while_rnn(W, h, n))), in_axes=(None, 0))(h, jnp.array(counts))
+        ours = (fb.grad(lambda h: scanned(h, while_rnn)), fb.grad(lambda h: nested(h, while_rnn, twice)))
+        theirs = (jax.grad(lambda h: scanned(h, scan_rnn)), jax.grad(lambda h: nested(h, scan_rnn, twice_unrolled)))
+        singly = [jax.grad(lambda h, n=n: jnp.sum(scan_rnn(W, h, n)))(h) for n in counts]
+        got = [batched, *(f(h) for f in ours), second(fb.grad, while_rnn)(h)]
+        return got, [jnp.stack(singly), *(f(h) for f in theirs), second(jax.grad, scan_rnn)(h)]
+
+    got, want = jax.jit(gradients)(H0)
     assert_close(got, want, 1e-11)
 
 

@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,7 +11,9 @@ from jax.sharding import PartitionSpec as P
 from fnbackprop import losses, trees
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.models import transformer
+from fnbackprop.training.loop import train
 from fnbackprop.training.mesh import make_mesh
+from fnbackprop.training.metrics import read_metrics
 from fnbackprop.training.optimizers import Optimizer
 from fnbackprop.training.sharding import make_layout
 from fnbackprop.training.state import initial_state
@@ -150,3 +153,24 @@ def test_three_steps_are_those_of_one_device(on_one_device, sharding, mesh, opti
     np.testing.assert_allclose(norms, expected_norms, rtol=rounding)
     for (path, found), wanted in zip(trees.leaves_with_paths(moved), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(found, wanted, atol=rounding * np.max(np.abs(wanted)), rtol=0, err_msg=path)
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path):
+    def batch(step):
+        return np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
+
+    parts = {
+        "init": lambda key: {"w": jax.random.normal(key, (4, 8))},
+        "loss": lambda params, batch, key: jnp.mean(jnp.tanh(batch @ params["w"]) ** 2),
+        "batch": batch,
+        "optimizer": optax.adam(0.1),
+        "steps": 4,
+        "sharding": "fsdp",
+    }
+    options = {"directory": tmp_path, "checkpoint_every": 2, "progress": False}
+    whole = train(gpt(**parts, name="whole"), mesh="data=8", **options)
+    train(gpt(**parts, name="parts"), mesh="data=4", steps=2, **options)
+    rest = train(gpt(**parts, name="parts"), mesh="data=2", resume=True, **options)
+    assert rest.step == 4 and len(rest.params["w"].sharding.device_set) == 2
+    np.testing.assert_allclose(rest.params["w"], whole.params["w"], rtol=1e-5)
+    assert len(read_metrics(tmp_path / "parts")) == 4

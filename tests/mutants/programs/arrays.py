@@ -29,7 +29,7 @@ add("concatenate", lambda x, y, z: lax.concatenate([x, y, z], 1), normal(2, 2), 
 add("split", lambda x: lax.split(x, (1, 2), 0), normal(3, 3))
 add("slice", lambda x: lax.slice(x, (1, 0), (6, 3), (2, 1)), normal(7, 3))
 add("slice", lambda x: lax.slice(x, (1,), (4,)), normal(5))
-add("slice", lambda x: lax.slice(x, (2,), (2,)), normal(4))
+add("slice", lambda x: lax.slice(x, (2,), (2,), (2,)), normal(4))
 if hasattr(lax, "tile"):
     add("tile", lambda x: lax.tile(x, (2, 3)), normal(2, 2))
 if hasattr(lax, "stack"):
@@ -113,7 +113,7 @@ for _name, _method in (("add", "add"), ("sub", "subtract"), ("mul", "mul"), ("mi
     add(f"scatter-{_name}", lambda x, u, m=_method: getattr(x.at[ONCE], m)(u, mode="drop", unique_indices=True),
         distinct(5, 2) + np.float32(0.1), distinct(4, 2, seed=1))
 add("scatter-mul", lambda x, u: x.at[REPEATED].mul(u, mode="drop"), away(5), away(6, seed=1).at[0].set(0))
-add("scatter-mul", lambda x, u: x.at[jnp.array([0, 2, 0])].mul(u), away(3), away(3, seed=1))
+add("scatter-mul", lambda x, u: x.at[jnp.array([0, 1, 0, 1])].mul(u), away(3), away(4, seed=1))
 for _name in ("scatter-min", "scatter-max"):
     add(_name, lambda x, u, m=_name[-3:]: getattr(x.at[jnp.array([1, 1, 2, 2, 3])], m)(u),
         np.float32([1, 2, 3, 4]), np.float32([2, 2, 3, 7, 4]))
