@@ -133,6 +133,7 @@ def test_a_wrong_custom_rule_fails_though_both_backwards_use_it(float64):
     assert (wrong.name, wrong.primitive, wrong.numeric) == ("wrong_square", "custom_vjp_call", "automatic")
     assert wrong.hypothesis.text == "a factor 2 is missing: manual = 0.5 x automatic"
     assert result.first_difference is wrong and "test_gradients.py" in wrong.where
+    assert "both backwards use the user's rules" in str(result) and "off its primal's derivative" in str(result)
 
 
 def test_a_stopped_gradient_is_named():
