@@ -141,23 +141,24 @@ def _cotangent(dz: Any, over: tuple, other: Any, other_axes: Axes, aval: Any, ax
     It is other · dz where its axes come out in the order of the operand (of `aval` and `axes`) that the cotangent is
     for, else dz · other, and a transposition where these do not either; so too where `other` is far larger than dz,
     because a processor's product is of rows and columns: the left factor, contracted over its leading axes, is copied.
-    But not where bfloat16 is added up in float32: JAX 0.10.2 cannot run the transposition of such a product in a loop
-    on a CPU.
     """
-    widened = accumulator(dz, other)
-    copied = widened is None and jax.typeof(other).size > 2 * jax.typeof(dz).size
     contracted = tuple(axes.contract[i] for i in np.argsort(other_axes.contract))  # in the order of their coming out
     produced, in_order = (*axes.batch, *axes.free, *contracted), tuple(range(len(aval.shape)))
     factors = (dz, over, tuple(range(len(axes.batch)))), (other, other_axes.free, other_axes.batch)
+    narrow = min(dz.dtype.itemsize, other.dtype.itemsize) < 4
+    copied = not narrow and jax.typeof(other).size > 2 * jax.typeof(dz).size
     if (*axes.batch, *contracted, *axes.free) == in_order and not copied:
         produced, factors, precision = in_order, factors[::-1], swapped(precision)
     (left, left_over, left_batch), (right, right_over, right_batch) = factors
+    # With batch axes, JAX 0.10.2 cannot run every product of bfloat16 in float32 on a CPU. Asked for in bfloat16, it is
+    # added up in float32 and rounded all the same, as the driver rounds it otherwise.
+    dtype = None if axes.batch else accumulator(dz, other)
     product = lax.dot_general(
         left,
         right,
         ((left_over, right_over), (left_batch, right_batch)),
         precision=precision,
-        preferred_element_type=widened,
+        preferred_element_type=dtype,
         out_sharding=_permuted(cotangent_sharding(aval, dz, other), produced),
     )
     return lax.transpose(product, np.argsort(produced))
