@@ -71,4 +71,5 @@ def experiment(config: Config) -> fb.Experiment:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with Ctrl-C ignored
     fb.run(experiment)

@@ -14,6 +14,14 @@ from tests.training.survivor import Config, experiment
 from tests.training.test_resuming import ROOT, survivor
 
 
+@pytest.fixture(autouse=True)
+def as_in_the_foreground():
+    """A job in the background, as a continuous integration may be, is started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("name, raised", [("SIGINT", Interrupted), ("SIGTERM", SystemExit)])
 def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, monkeypatch, capfd, name, raised):
     monkeypatch.setenv("SEND", f"5 {name}")

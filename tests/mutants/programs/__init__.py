@@ -17,6 +17,9 @@ WITHOUT_PROGRAM = {
     ),
     **dict.fromkeys(("custom_partitioning", "xla_metadata_call"), "the rule of composite, which has a program"),
     **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
+    **dict.fromkeys(
+        ("host_local_array_to_global_array", "global_array_to_host_local_array"), "it needs a mesh of several processes"
+    ),
     "rng_uniform": "its numbers are drawn anew at each call",
     "stage": "it is gone once a function is traced",
     **dict.fromkeys(("relayout", "shard_alike"), "an identity for the compiler alone"),
