@@ -204,6 +204,7 @@ class CheckpointWriter:
         try:
             yield
         except Exception as error:
+            self._close_checkpointer()  # it would raise this error at the next checkpoint again
             if self._leads:
                 Checkpoint(folder).remove()  # makes room on a disk that is full
             before = f"The last one written is {last.folder}." if (last := self.last()) else "There is none before it."
@@ -237,8 +238,14 @@ class CheckpointWriter:
             self.finish()
         finally:
             self._thread.shutdown()
-            if self._checkpointer is not None:
-                self._checkpointer.close()
+            self._close_checkpointer()
+
+    def _close_checkpointer(self) -> None:
+        """What matters has been waited for, and what it still may raise has been told."""
+        checkpointer, self._checkpointer = self._checkpointer, None
+        if checkpointer is not None:
+            with contextlib.suppress(Exception):
+                checkpointer.close()
 
 
 def _reason(error: BaseException) -> str:
