@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
@@ -162,11 +161,12 @@ def run_steps(
 
 
 def _same_shapes(expected: Any, batch: Any, step: int) -> Any:
-    """The shapes of a batch; raises if they are not those of the first one, for the step would be compiled again."""
-    found = jax.tree.map(lambda leaf: (np.shape(leaf), str(jax.dtypes.result_type(leaf))), batch)
+    """The types of a batch; raises if they are not those of the first one, for the step would be compiled again."""
+    found = jax.tree.map(jax.typeof, batch)
     if expected is not None and found != expected:
+        now, first = (jax.tree.map(lambda aval: (aval.shape, str(aval.dtype)), types) for types in (found, expected))
         raise ExperimentError(
-            f"batch({step}) has the shapes {found}, but the first batch had {expected}. The step is compiled once, "
+            f"batch({step}) has the shapes {now}, but the first batch had {first}. The step is compiled once, "
             "for one shape: pad or leave out a batch that is shorter."
         )
     return found

@@ -18,29 +18,33 @@ import jax
 Record = dict[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
+MOST_AT_ONCE = 32  # steps
 
 
 class MetricBuffer:
     """Metrics that wait on the device until they can be fetched without stalling it.
 
-    The newest `in_flight` steps are never waited for, so the device always has work queued; older ones are waited
-    for, so that the host does not run ahead and fill the memory with batches.
+    The newest `in_flight` steps are never waited for, so the device always has work queued. Older ones are, so that the
+    host does not run ahead and fill the memory with batches; but many short steps at once, for each time costs some.
     """
 
     def __init__(self, in_flight: int = 2, interval: float = 0.25, clock: Callable[[], float] = time.monotonic):
         self._in_flight, self._interval, self._clock = in_flight, interval, clock
+        self._at_once = 1  # how many steps to wait for together: about those of `interval` seconds
         self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
         self._fetched_at = -math.inf
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> list[Record]:
-        """Put a step's metrics in; the records of finished steps come out, at most every `interval` seconds."""
+        """Put a step's metrics in; the records of finished steps come out, of several or of none."""
         self._waiting.append((step, metrics))
-        if len(self._waiting) <= self._in_flight:
+        count = len(self._waiting) - self._in_flight
+        if count < self._at_once:
             return []
-        jax.block_until_ready(self._waiting[-1 - self._in_flight][1])
-        if self._clock() - self._fetched_at < self._interval:
-            return []
-        return self._fetch(len(self._waiting) - self._in_flight)
+        jax.block_until_ready(self._waiting[count - 1][1])
+        seconds = self._clock() - self._fetched_at
+        fitting = count * self._interval / seconds if seconds > 0 else MOST_AT_ONCE
+        self._at_once = int(min(max(fitting, 1), MOST_AT_ONCE))
+        return self._fetch(count)
 
     def rest(self) -> list[Record]:
         """All records that are left, once their steps have ended."""

@@ -20,11 +20,18 @@ def test_buffer_keeps_the_newest_steps_back():
     assert buffer.rest() == []
 
 
-def test_buffer_fetches_at_intervals():
-    now = iter([0.0, 0.0, 0.1, 0.2, 0.3, 1.5, 1.5]).__next__
-    buffer = MetricBuffer(in_flight=1, interval=1.0, clock=now)
-    fetched = [[record["step"] for record in buffer.add(step, metrics_of(step))] for step in range(6)]
-    assert fetched == [[], [0], [], [], [], [1, 2, 3, 4]]
+@pytest.mark.parametrize(("seconds", "together"), [(0.25, 4), (0.001, 32), (3.0, 1)])
+def test_buffer_waits_for_as_many_steps_as_fit_an_interval(seconds, together):
+    now = [0.0]
+    buffer = MetricBuffer(in_flight=2, interval=1.0, clock=lambda: now[0])
+    fetched = []
+    for step in range(100):
+        fetched.append([record["step"] for record in buffer.add(step, metrics_of(step))])
+        now[0] += seconds
+    assert fetched[:4] == [[], [], [0], [1]]  # how long a step takes is not known before
+    sizes = [len(steps) for steps in fetched[4:] if steps]
+    assert sizes == [together] * (96 // together)
+    assert sum(fetched, []) == list(range(2 + sum(sizes)))
 
 
 def test_file_round_trip(tmp_path):
