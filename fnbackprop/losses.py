@@ -151,9 +151,7 @@ def _require_same_shape(name: str, mask: jax.Array | None, **arrays: jax.Array) 
     _require_mask(name, mask, jnp.shape(first))
 
 
-def _require_class_labels(
-    logits: jax.Array, labels: jax.Array, label_smoothing: float, mask: jax.Array | None
-) -> None:
+def _require_class_labels(logits: jax.Array, labels: jax.Array, label_smoothing: float, mask: jax.Array | None) -> None:
     name = "softmax_cross_entropy"
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise TypeError(f"{name}: labels must be integers, the index of the class, got {jnp.result_type(labels)}.")

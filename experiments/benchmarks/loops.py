@@ -150,15 +150,14 @@ def preparation_ratios(rounds=7):
     """Processor time to trace, and to compile, the unrolled transformer: medians of ours / JAX's."""
     loss, args = gpt(12, 128, 128, 4, scan_layers=False)
 
-    def prepare(lib):
-        start = time.process_time()
+    def compiling(lib):
         traced = jax.jit(lib.value_and_grad(lambda *args: loss(*args))).trace(*args)
-        middle = time.process_time()
+        start = time.process_time()
         traced.lower().compile()
-        return middle - start, time.process_time() - middle
+        return time.process_time() - start
 
-    times = np.array([[prepare(lib) for lib in (jax, fb)] for _ in range(rounds + 1)])[1:]
-    return tuple(map(float, np.median(times[:, 1] / times[:, 0], axis=0)))
+    times = np.array([[compiling(lib) for lib in (jax, fb)] for _ in range(rounds + 1)])[1:]
+    return measuring.tracing(loss, args, (jax, fb))[1], float(np.median(times[:, 1] / times[:, 0]))
 
 
 def while_programs(steps=1000, slots=44, width=128):

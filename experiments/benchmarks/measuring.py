@@ -1,9 +1,11 @@
 """Measure programs against each other: interleaved rounds, medians of ratios, temp memory by the compiler's account."""
 
+import contextlib
+import gc
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,30 @@ def seconds(program: Callable, args: Sequence[Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(program(*args))
     return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def without_collecting() -> Iterator[None]:
+    """No garbage collection within, as in `timeit`: one costs half of what is measured, and falls where it likes."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def tracing(loss: Callable, args: Sequence[Any], libraries: Sequence[Any], rounds: int = 15) -> tuple[float, float]:
+    """Processor time to trace value and gradient: (seconds by the first library, median of the ratios of the second)."""
+
+    def traced(library: Any) -> float:
+        with without_collecting():
+            start = time.process_time()
+            jax.make_jaxpr(library.value_and_grad(lambda *args: loss(*args)))(*args)
+            return time.process_time() - start
+
+    times = np.array([[traced(library) for library in libraries] for _ in range(rounds + 2)])[2:]
+    return float(np.median(times[:, 0])), float(np.median(times[:, 1] / times[:, 0]))
 
 
 def temp_bytes(program: Any) -> int:

@@ -3,10 +3,8 @@
     python experiments/benchmarks/steps.py    # 2 minutes on 2 cores
 
 Ratios below 1 are in our favour. Times are medians of interleaved rounds; memory is the compiler's account of
-temporary buffers; tracing is processor time.
+temporary buffers; tracing is processor time, without garbage collection.
 """
-
-import time
 
 import jax
 import jax.numpy as jnp
@@ -72,18 +70,6 @@ def deep_mlp(layers=64):
     return loss, weights, jnp.ones((4, 8))
 
 
-def tracing_ratio(loss, params, batch, rounds=15):
-    """Processor time to trace value and gradient: (seconds of JAX's, median ratio of ours to it)."""
-    times = np.array([[_tracing_seconds(lib, loss, params, batch) for lib in (jax, fb)] for _ in range(rounds + 2)])[2:]
-    return float(np.median(times[:, 0])), float(np.median(times[:, 1] / times[:, 0]))
-
-
-def _tracing_seconds(lib, loss, params, batch):
-    start = time.process_time()
-    jax.make_jaxpr(lib.value_and_grad(lambda p, b: loss(p, b)))(params, batch)
-    return time.process_time() - start
-
-
 def main():
     rows = []
     for name, make in WORKLOADS.items():
@@ -92,7 +78,8 @@ def main():
         rows.append(measuring.measure(name, *programs, (params, batch)))
     measuring.show(rows)
     for name, case in (("MLP of 64 layers", deep_mlp()), ("GPT of 12 layers", gpt(12))):
-        seconds, ratio = tracing_ratio(*case)
+        loss, *args = case
+        seconds, ratio = measuring.tracing(loss, args, (jax, fb))
         print(f"tracing, {name}: {seconds * 1e3:.0f} ms by jax.value_and_grad, ours {ratio:.2f} of it")
     print(f"saved to {measuring.save(rows, 'steps')}")
 

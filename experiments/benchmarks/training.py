@@ -3,8 +3,8 @@
     python experiments/benchmarks/training.py    # 3 minutes on 2 cores
 
 Every contestant trains the same network on the same batches from the same parameters with the same optimizer, and their
-losses must agree. They take turns, thirty steps each, and a turn ends when the device has nothing left to do; a ratio is
-one of two turns that follow each other. The bare loops compute the loss alone; the framework also records loss and
+losses must agree. They take turns, thirty steps each, and a turn ends when the device has nothing left to do; a ratio
+is one of two turns that follow each other. The bare loops compute the loss alone; the framework also records loss and
 gradient norm, looks at the shapes of the batches, evaluates (nothing, here) and may save.
 
 - framework: `fb.train`, writing its folder.

@@ -21,29 +21,14 @@ from jax import lax
 from . import jaxprs
 from .precision import wide
 from .references import without_references
-from .registry import Entry, MissingRule, Rule, Structured, lookup
-
-
-class Read(NamedTuple):
-    """Where one argument of a rule comes from: `kind` is "value", "cotangent" or "static"."""
-
-    kind: str
-    source: Any  # atoms, positions of outputs, or the static value itself
-    many: bool  # a tuple, for a starred name
+from .registry import Entry, MissingRule, Place, Rule, Structured, lookup
 
 
 class RuleCall(NamedTuple):
     """One rule to call in the backward walk, and the operands whose cotangents it returns."""
 
     rule: Rule
-    reads: tuple[Read, ...]
-    params: dict[str, Any]
     targets: tuple[int, ...]
-
-    def variables(self) -> list[Any]:
-        """The variables whose values the rule reads, which must be saved."""
-        values = [read for read in self.reads if read.kind == "value"]
-        return [v for read in values for v in (read.source if read.many else [read.source]) if jaxprs.is_var(v)]
 
 
 class Step(NamedTuple):
@@ -55,6 +40,17 @@ class Step(NamedTuple):
     wanted: tuple[bool, ...]
     calls: tuple[RuleCall, ...]
     structured: Structured | None
+
+    def variables(self) -> list[Any]:
+        """The variables whose values the rules read, which must be saved."""
+        places = [place for call in self.calls for place in call.rule.reads.values()]
+        return [v for place in places for v in _as_tuple(self.atoms(place)) if jaxprs.is_var(v)]
+
+    def atoms(self, place: Place) -> Any:
+        """The operand or output, or the slice of them, whose value a rule reads there; () if it reads no value."""
+        if place.kind == "operand":
+            return self.equation.invars[place.where]
+        return self.equation.outvars[place.where] if place.kind == "output" else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +138,7 @@ class Engine:
             steps[index] = step
             linked = step.structured.linked if step.structured else reaches
             used.update(v for v, a, on in zip(equation.invars, reaches, linked, strict=True) if a and on)
-            for call in step.calls:
-                saved.update((v, None) for v in call.variables())
+            saved.update((v, None) for v in step.variables())
         if missing:
             raise MissingRule(missing)
         return Plan(
@@ -161,7 +156,7 @@ class Engine:
         if entry is not None and entry.structured:
             structured = entry.structured(self, equation, active, wanted)
             return Step(index, equation, active, wanted, (), structured) if any(structured.linked) else None
-        calls = _rule_calls(entry, equation, active, wanted)
+        calls = _rule_calls(entry, equation, active)
         return Step(index, equation, active, wanted, calls, None)
 
     def active_outputs(self, closed: Any, active: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -229,7 +224,7 @@ class Engine:
         else:
             if any(ct is None for ct in cts):
                 cts = [self.instantiate(ct, v.aval) for v, ct in zip(step.equation.outvars, cts, strict=True)]
-            found = [pair for call in step.calls for pair in _apply(call, env, cts)]
+            found = [pair for call in step.calls for pair in _apply(call, step, env, cts)]
             if self.safe_select and len(cts) == 1:
                 found = [(position, _where_nonzero(cts[0], ct)) for position, ct in found]
         for position, ct in found:
@@ -285,68 +280,49 @@ def _evaluated(jaxpr: Any, returned: int, steps: dict[int, Step], saved: dict[An
     return frozenset(kept)
 
 
-def _rule_calls(
-    entry: Entry | None, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]
-) -> tuple[RuleCall, ...]:
-    """The rules to call for the active operands, each once, with where their arguments come from."""
-    count = len(equation.invars)
-    targets: dict[int, tuple[Rule, list[int]]] = {}
+def _rule_calls(entry: Entry | None, equation: Any, active: tuple[bool, ...]) -> tuple[RuleCall, ...]:
+    """The rules to call for the active operands, each once."""
+    rules: dict[int, Rule] = {}
     for position in (i for i, on in enumerate(active) if on):
-        rule = entry.rules_for(position, count) if entry else None
+        rule = entry.rule_for(position) if entry else None
         if rule is None:
             raise MissingRule([(equation, jaxprs.source_line(equation))])
-        targets.setdefault(id(rule), (rule, []))[1].append(position)
-    return tuple(_rule_call(rule, equation, active, wanted, positions) for rule, positions in targets.values())
+        rules[id(rule)] = rule
+    everything = range(len(equation.invars))
+    targets = ((rule, everything if rule.target is None else everything[rule.target]) for rule in rules.values())
+    return tuple(RuleCall(rule, _as_tuple(positions)) for rule, positions in targets)
 
 
-def _rule_call(rule: Rule, equation: Any, active: tuple, wanted: tuple, positions: list[int]) -> RuleCall:
-    known = equation.params
-    params = dict(known) if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
-    static = {"active": active, "wanted": wanted}
-    reads = tuple(
-        Read("static", static[name], False) if name in static else _read(rule, equation, name) for name in rule.reads
-    )
-    if rule.wrt is None:
-        positions = range(len(equation.invars))
-    elif rule.wrt == rule.operands.star:
-        positions = range(len(rule.operands.plain), len(equation.invars))
-    return RuleCall(rule, reads, params, tuple(positions))
-
-
-def _read(rule: Rule, equation: Any, name: str) -> Read:
-    """Resolve a parameter's name: an operand's or output's value, its aval, or an output's cotangent."""
-    for names, atoms in ((rule.operands, equation.invars), (rule.outputs, equation.outvars)):
-        where = names.index(name, len(atoms))
-        if where is not None:
-            return Read("value", atoms[where], isinstance(where, slice))
-        where = names.index(name.removesuffix("_aval"), len(atoms)) if name.endswith("_aval") else None
-        if isinstance(where, slice):
-            return Read("static", tuple(atom.aval for atom in atoms[where]), False)
-        if where is not None:
-            return Read("static", atoms[where].aval, False)
-    where = rule.outputs.index(name[1:], len(equation.outvars))
-    return Read("cotangent", where, isinstance(where, slice))
+def _as_tuple(found: Any) -> tuple[Any, ...]:
+    """What a place gives: one thing, or several for a starred name."""
+    return tuple(found) if isinstance(found, (list, tuple, range)) else (found,)
 
 
 # ---------------------------------------------------------------- walking
 
 
-def _apply(call: RuleCall, env: dict, cts: list[Any]) -> list[tuple[int, Any]]:
+def _apply(call: RuleCall, step: Step, env: dict, cts: list[Any]) -> list[tuple[int, Any]]:
     """Call one rule; pairs of operand position and cotangent."""
-    out = call.rule.function(*(_argument(read, env, cts) for read in call.reads), **call.params)
+    rule, known = call.rule, step.equation.params
+    params = known if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
+    out = rule.function(*[_argument(place, step, env, cts) for place in rule.reads.values()], **params)
     if len(call.targets) == 1 and not isinstance(out, tuple | list):
         out = (out,)
     return list(zip(call.targets, out, strict=True))
 
 
-def _argument(read: Read, env: dict, cts: list[Any]) -> Any:
-    if read.kind == "static":
-        return read.source
-    if read.kind == "cotangent":
-        return tuple(cts[read.source]) if read.many else cts[read.source]
-    if read.many:
-        return tuple(jaxprs.read_array(env, atom) for atom in read.source)
-    return jaxprs.read_array(env, read.source)
+def _argument(place: Place, step: Step, env: dict, cts: list[Any]) -> Any:
+    kind, where = place
+    if kind == "cotangent":
+        return tuple(cts[where]) if isinstance(where, slice) else cts[where]
+    if where is None:  # "active" or "wanted"
+        return getattr(step, kind)
+    atoms = (step.equation.invars if kind.startswith("operand") else step.equation.outvars)[where]
+    if kind.endswith("_aval"):
+        return tuple(atom.aval for atom in atoms) if isinstance(where, slice) else atoms.aval
+    return (
+        tuple(jaxprs.read_array(env, a) for a in atoms) if isinstance(where, slice) else jaxprs.read_array(env, atoms)
+    )
 
 
 def _where_nonzero(dy: Any, dx: Any) -> Any:

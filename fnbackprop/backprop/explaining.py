@@ -59,7 +59,7 @@ def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:
 def _rows(plan: Plan) -> list[Residual]:
     jaxpr = plan.closed.jaxpr
     producers = {v: e for e in jaxpr.eqns for v in e.outvars}
-    readers = {v: step.equation for step in plan.steps.values() for call in step.calls for v in call.variables()}
+    readers = {v: step.equation for step in plan.steps.values() for v in step.variables()}
     rows = []
     for var in (v for v in plan.saved if v in producers):
         why = f"read by the rule of {readers[var].primitive.name}"

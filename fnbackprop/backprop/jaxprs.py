@@ -118,7 +118,8 @@ class source_of:  # a class, because a generator enters slower
 
     def __init__(self, equation: Any):
         info = equation.source_info
-        stack = source_info_util.current_name_stack() + info.name_stack
+        outer = source_info_util.current_name_stack()
+        stack = outer + info.name_stack if outer.stack else info.name_stack
         self.source = source_info_util.user_context(info.traceback, name_stack=stack)
         self.context = equation.ctx.manager
 

@@ -40,17 +40,23 @@ class MissingRule(NotImplementedError):
         return tuple(equation for equation, _ in self.missing)
 
 
+class Place(NamedTuple):
+    """Where an argument of a rule comes from."""
+
+    kind: str  # "operand", "output", "operand_aval", "output_aval", "cotangent", "active" or "wanted"
+    where: int | slice | None  # among the operands or outputs; a slice for a starred name
+
+
 class Names(NamedTuple):
     """One side of a signature: the plain names, then an optional starred one."""
 
     plain: tuple[str, ...]
     star: str | None
 
-    def index(self, name: str, count: int) -> int | slice | None:
-        """Where `name` lies among `count` values: a position, a slice for the starred name, or None."""
-        if name == self.star:
-            return slice(len(self.plain), count)
-        return self.plain.index(name) if name in self.plain else None
+    def places(self) -> dict[str, int | slice]:
+        """Where each name lies among the values: a position, or a slice for the starred name."""
+        found: dict[str, int | slice] = {name: position for position, name in enumerate(self.plain)}
+        return found if self.star is None else found | {self.star: slice(len(self.plain), None)}
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,9 @@ class Rule:
     """A hand-written VJP: the function, what it reads, and which operand's cotangent it returns (None: all)."""
 
     function: Callable
-    operands: Names
-    outputs: Names
     wrt: str | None
-    reads: tuple[str, ...]
+    target: int | slice | None  # where `wrt` lies among the operands
+    reads: dict[str, Place]
     params: tuple[str, ...]
     takes_all_params: bool
 
@@ -80,10 +85,10 @@ class Entry:
     no_gradient: str | None = None  # the reason why no gradient flows
     outside: str | None = None  # the reason why there is no rule
 
-    def rules_for(self, position: int, count: int) -> Rule | None:
-        """The rule that gives the cotangent of the operand at `position` of `count`."""
+    def rule_for(self, position: int) -> Rule | None:
+        """The rule that gives the cotangent of the operand at `position`."""
         for rule in self.rules:
-            where = None if rule.wrt is None else rule.operands.index(rule.wrt, count)
+            where = rule.target
             if where is None or where == position or (isinstance(where, slice) and position >= where.start):
                 return rule
         return None
@@ -172,27 +177,36 @@ def registered() -> dict[Any, Entry]:
 
 
 def _parse(function: Callable, signature: str, wrt: str | None) -> Rule:
-    operands, outputs = (_names(side) for side in signature.split("->"))
-    known = {*operands.plain, *outputs.plain, operands.star, outputs.star} - {None}
-    allowed = known | {f"d{name}" for name in (*outputs.plain, outputs.star) if name}
-    allowed |= {f"{name}_aval" for name in known} | {"active", "wanted"}
-    reads, params, takes_all = [], [], False
+    operands, outputs = (_names(side).places() for side in signature.split("->"))
+    known = _readable(operands, outputs)
+    reads, params, takes_all = {}, [], False
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             params.append(parameter.name)
         elif parameter.kind is parameter.VAR_KEYWORD:
             takes_all = True
-        elif parameter.name in allowed:
-            reads.append(parameter.name)
+        elif parameter.name in known:
+            reads[parameter.name] = known[parameter.name]
         else:
             raise TypeError(
                 f"the VJP rule {function.__name__} has a parameter {parameter.name!r} that its signature "
-                f"{signature!r} does not name. It may read {', '.join(sorted(allowed))}; "
+                f"{signature!r} does not name. It may read {', '.join(sorted(known))}; "
                 "parameters of the equation are keyword-only (after a *)."
             )
-    if wrt is not None and wrt not in (*operands.plain, operands.star):
+    if wrt is not None and wrt not in operands:
         raise TypeError(f"the VJP rule {function.__name__} is for wrt={wrt!r}, no operand of {signature!r}.")
-    return Rule(function, operands, outputs, wrt, tuple(reads), tuple(params), takes_all)
+    return Rule(function, wrt, operands.get(wrt), reads, tuple(params), takes_all)
+
+
+def _readable(operands: dict[str, int | slice], outputs: dict[str, int | slice]) -> dict[str, Place]:
+    """All that a rule of this signature may read; where a name means two things, its value goes before."""
+    found = {name: Place(name, None) for name in ("active", "wanted")}
+    found |= {f"d{name}": Place("cotangent", where) for name, where in outputs.items()}
+    for side, kind in ((outputs, "output"), (operands, "operand")):
+        found |= {f"{name}_aval": Place(f"{kind}_aval", where) for name, where in side.items()}
+    for side, kind in ((outputs, "output"), (operands, "operand")):
+        found |= {name: Place(kind, where) for name, where in side.items()}
+    return found
 
 
 def _names(side: str) -> Names:

@@ -264,9 +264,7 @@ def hessian(
     Returns:
         The Jacobian of the Jacobian: leaves of shape (*output, *input, *input).
     """
-    return jacrev(
-        jacrev(fun, argnums, has_aux, holomorphic, **options), argnums, has_aux, holomorphic, **options
-    )
+    return jacrev(jacrev(fun, argnums, has_aux, holomorphic, **options), argnums, has_aux, holomorphic, **options)
 
 
 def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool) -> Any:

@@ -250,7 +250,7 @@ def _comparison(question, i, kind, place, reason, ours, theirs, floor, said, agr
 def rule_name(equation: Any, position: int) -> str:
     """The hand-written function that gives this operand's cotangent."""
     entry = lookup(equation.primitive)
-    rule = entry.rules_for(position, len(equation.invars)) if entry else None
+    rule = entry.rule_for(position) if entry else None
     if rule is not None:
         return rule.name
     return entry.structured.__name__ if entry and entry.structured else equation.primitive.name

@@ -229,9 +229,7 @@ def cond_vjp(engine, equation, active, wanted):
 
 @lru_cache(maxsize=4096)
 def _cond(engine, closed_branches, platforms, active, wanted):
-    branches = [
-        _recomputed(engine, closed, choosing.save_nothing, False, active, wanted) for closed in closed_branches
-    ]
+    branches = [_recomputed(engine, closed, choosing.save_nothing, False, active, wanted) for closed in closed_branches]
     linked = tuple(map(any, zip(*(branch.linked for branch in branches), strict=True)))
     avals = [v.aval for v in closed_branches[0].jaxpr.invars]
 

@@ -6,7 +6,9 @@ dx[b, m, c] = Σ_n dz[b, m, n] y[b, c, n] and dy[b, c, n] = Σ_m x[b, m, c] dz[b
 """
 
 import itertools
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ..backprop.registry import vjp_rule
-from .layouts import explicit_sharding
+from .layouts import explicit_sharding, inverse
 
 
 class Axes(NamedTuple):
@@ -55,7 +57,7 @@ def ragged_dot_general_vjp_x(dz, y, group_sizes, x_aval, *, ragged_dot_dimension
         dx = lax.transpose(dx, (*at["b"], *at["m"], *at["c"]))
     else:
         dx = _ragged_product(dz, "bmn", y, parts.y_letters, "n", parts, group_sizes, precision)
-    return lax.transpose(dx, np.argsort(parts.x_order))  # from (b, m, c)
+    return lax.transpose(dx, inverse(parts.x_order))  # from (b, m, c)
 
 
 @vjp_rule("ragged_dot_general", "x, y, group_sizes -> z", wrt="y")
@@ -65,7 +67,7 @@ def ragged_dot_general_vjp_y(dz, x, group_sizes, y_aval, *, ragged_dot_dimension
     parts = _ragged_parts(ragged_dot_dimension_numbers, x.ndim, y_aval.ndim)
     z_letters = "gbmn" if parts.ragged[0] == "c" else "bmn"
     dy = _ragged_product(lax.transpose(x, parts.x_order), "bmc", dz, z_letters, "m", parts, group_sizes, precision)
-    return lax.transpose(dy, np.argsort(parts.y_order))
+    return lax.transpose(dy, inverse(parts.y_order))
 
 
 class RaggedParts(NamedTuple):
@@ -109,6 +111,7 @@ def _spans(letters: str, counts: dict[str, int]) -> dict[str, tuple[int, ...]]:
     return {k: tuple(range(end - counts[k], end)) for k, end in zip(letters, ends, strict=True)}
 
 
+@lru_cache
 def operand_axes(dimension_numbers: Any, *ranks: int) -> tuple[Axes, ...]:
     """The axes of each operand of a contraction, from ((contracting, contracting), (batch, batch))."""
     contracts, batches = dimension_numbers
@@ -142,11 +145,11 @@ def _cotangent(dz: Any, over: tuple, other: Any, other_axes: Axes, aval: Any, ax
     for, else dz · other, and a transposition where these do not either; so too where `other` is far larger than dz,
     because a processor's product is of rows and columns: the left factor, contracted over its leading axes, is copied.
     """
-    contracted = tuple(axes.contract[i] for i in np.argsort(other_axes.contract))  # in the order of their coming out
+    contracted = tuple(axes.contract[i] for i in inverse(other_axes.contract))  # in the order of their coming out
     produced, in_order = (*axes.batch, *axes.free, *contracted), tuple(range(len(aval.shape)))
     factors = (dz, over, tuple(range(len(axes.batch)))), (other, other_axes.free, other_axes.batch)
     narrow = min(dz.dtype.itemsize, other.dtype.itemsize) < 4
-    copied = not narrow and jax.typeof(other).size > 2 * jax.typeof(dz).size
+    copied = not narrow and math.prod(other.shape) > 2 * math.prod(dz.shape)
     if (*axes.batch, *contracted, *axes.free) == in_order and not copied:
         produced, factors, precision = in_order, factors[::-1], swapped(precision)
     (left, left_over, left_batch), (right, right_over, right_batch) = factors
@@ -161,7 +164,7 @@ def _cotangent(dz: Any, over: tuple, other: Any, other_axes: Axes, aval: Any, ax
         preferred_element_type=dtype,
         out_sharding=_permuted(cotangent_sharding(aval, dz, other), produced),
     )
-    return lax.transpose(product, np.argsort(produced))
+    return product if produced == in_order else lax.transpose(product, inverse(produced))
 
 
 def cotangent_sharding(aval: Any, *factors: Any) -> Any:

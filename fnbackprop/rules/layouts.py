@@ -1,6 +1,7 @@
 """What shape and reduction rules share: sharding of a cotangent, spreading over axes, sums in a wide accumulator."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,6 +16,12 @@ def explicit_sharding(aval: Any) -> Any:
     sharding = getattr(aval, "sharding", None)
     mesh = getattr(sharding, "mesh", None)
     return sharding if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+
+
+@lru_cache
+def inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes one; of other distinct numbers, their order."""
+    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
 
 
 def reshape_like(dy: Any, aval: Any) -> Any:
@@ -39,4 +46,5 @@ def sum_over(x: Any, axes: Sequence[int]) -> Any:
     """Sum over `axes` in a wide accumulator, rounded once, to the dtype of `x`."""
     if not axes:
         return x
-    return lax.convert_element_type(lax.reduce_sum(wide(x), axes=tuple(axes)), x.dtype)
+    total = lax.reduce_sum(wide(x), axes=tuple(axes))
+    return total if total.dtype == x.dtype else lax.convert_element_type(total, x.dtype)

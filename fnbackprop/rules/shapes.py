@@ -4,7 +4,7 @@ import numpy as np
 from jax import lax
 
 from ..backprop.registry import vjp_rule
-from .layouts import reshape_like, sum_over
+from .layouts import inverse, reshape_like, sum_over
 from .scalars import scalar
 
 
@@ -14,7 +14,7 @@ def reshape_vjp(dy, x_aval, *, dimensions=None):
     if dimensions is None:
         return reshape_like(dy, x_aval)
     permuted = lax.reshape(dy, [x_aval.shape[d] for d in dimensions])
-    return lax.transpose(permuted, np.argsort(dimensions))
+    return lax.transpose(permuted, inverse(dimensions))
 
 
 @vjp_rule("broadcast_in_dim")
@@ -29,7 +29,7 @@ def broadcast_in_dim_vjp(dy, x_aval, *, shape, broadcast_dimensions):
 @vjp_rule("transpose")
 def transpose_vjp(dy, *, permutation):
     """The inverse of a permutation matrix is its transpose."""
-    return lax.transpose(dy, np.argsort(permutation))
+    return lax.transpose(dy, inverse(permutation))
 
 
 @vjp_rule("squeeze")

@@ -1,7 +1,5 @@
 """dot_general in every layout, precision and element type; ragged_dot_general in its three modes."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -241,6 +239,6 @@ def test_a_wrong_layout_is_found(monkeypatch):
     """A cotangent with two axes exchanged has the right shape and the wrong values."""
     x, y = normal(3, 3, 3), normal(3, 3, 3, seed=1)
     numbers = (((0, 1), (2, 0)), ((), ()))
-    monkeypatch.setattr(contractions, "np", SimpleNamespace(argsort=lambda order: np.arange(len(order))))
+    monkeypatch.setattr(contractions, "inverse", lambda order: tuple(range(len(order))))
     with pytest.raises(AssertionError, match="vjp"):
         check_vjp(lambda x, y: lax.dot_general(x, y, numbers), x, y)
