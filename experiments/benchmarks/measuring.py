@@ -65,7 +65,7 @@ def without_collecting() -> Iterator[None]:
 
 
 def tracing(loss: Callable, args: Sequence[Any], libraries: Sequence[Any], rounds: int = 15) -> tuple[float, float]:
-    """Processor time to trace value and gradient: (seconds by the first library, median of the ratios of the second)."""
+    """Processor time to trace value and gradient: (seconds by the first library, median ratio of the second)."""
 
     def traced(library: Any) -> float:
         with without_collecting():
