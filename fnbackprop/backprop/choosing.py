@@ -1,11 +1,11 @@
 """Which values a backward is handed, and which it computes again.
 
-`choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products,
-random bits, loops and reductions to something far smaller are not computed twice. `choose_within` gives that rule up,
+`choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products (but for
+those of attention's scores), random bits, loops and reductions to something far smaller are not computed twice.
+`choose_within` gives that rule up,
 equation by equation, to keep a budget.
 """
 
-import math
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import jaxprs
+from .over_time import contracted
 
 # Primitives that are not computed again: their work exceeds what reading a saved result costs.
 EXPENSIVE = frozenset(
@@ -30,6 +31,9 @@ EXPENSIVE = frozenset(
 REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
 SMALLER = 8
 PASS = 100  # operations that a processor does in the time in which it reads an element
+# A batched product of so few terms whose result is larger than its operands, as attention's scores are of queries and
+# keys, is computed again in less time than its result takes to be written and read.
+FEW_TERMS = 128
 # Not even to keep a budget: they would have to give the same numbers twice, or cost more than the loop itself.
 NEVER = frozenset("scan while cond shard_map custom_vjp_call pure_callback io_callback ffi_call run_state".split())
 
@@ -164,17 +168,24 @@ def _operations(equation: Any) -> int:
     """A rough count: a pass over the operands and results, and a product's multiplications and additions."""
     size = sum(v.aval.size for v in equation.outvars)
     work = PASS * max(size, sum(atom.aval.size for atom in equation.invars))
-    if equation.primitive.name != "dot_general":
-        return work
-    contracted = equation.params["dimension_numbers"][0][0]
-    return work + 2 * size * math.prod(equation.invars[0].aval.shape[a] for a in contracted)
+    return work + 2 * size * contracted(equation) if equation.primitive.name == "dot_general" else work
 
 
 def is_cheap(equation: Any) -> bool:
-    """Whether an equation may be computed again: elementwise and shape primitives, small reductions; no effects."""
+    """Whether an equation may be computed again: elementwise and shape primitives, small reductions, scores; no effects."""
+    if _is_outer(equation):
+        return True
     if equation.primitive.name in EXPENSIVE or equation.effects or _shrinks(equation):
         return False
     return all(is_cheap(inner) for closed in jaxprs.inner_jaxprs(equation) for inner in closed.eqns)
+
+
+def _is_outer(equation: Any) -> bool:
+    """Whether an equation is a batched product of few terms that is larger than its operands."""
+    if equation.primitive.name != "dot_general" or not equation.params["dimension_numbers"][1][0]:
+        return False
+    size = equation.outvars[0].aval.size
+    return contracted(equation) <= FEW_TERMS and size >= sum(atom.aval.size for atom in equation.invars)
 
 
 def _shrinks(equation: Any) -> bool:
