@@ -1,9 +1,8 @@
 """Which values a backward is handed, and which it computes again.
 
-`choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products (but for
-those of attention's scores), random bits, loops and reductions to something far smaller are not computed twice.
-`choose_within` gives that rule up,
-equation by equation, to keep a budget.
+`choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products (but
+for attention's scores), random bits, loops and reductions to something far smaller are not computed twice.
+`choose_within` gives that rule up, equation by equation, to keep a budget.
 """
 
 from collections.abc import Callable, Container, Iterable
@@ -121,7 +120,7 @@ def choose_within(budget: float, steps: int) -> Chooser:
 
     Args:
         budget: bytes; or, up to 1, a fraction of the bytes that saving all that the backward reads would take.
-        steps: the loop's length.
+        steps: the loop's length; 1 for a jitted function.
     Raises:
         BudgetError: even with all computed again that may be, more must be saved.
     """
@@ -150,8 +149,9 @@ def choose_within(budget: float, steps: int) -> Chooser:
 
 
 def budget_error(budget: float, steps: int, total: int, least: int, everything: int) -> BudgetError:
+    what = "a jitted function, or a loop of one step," if steps == 1 else f"a loop of {steps} steps"
     return BudgetError(
-        f"a loop of {steps} steps must save at least {total:,} bytes for its backward "
+        f"{what} must save at least {total:,} bytes for its backward "
         f"({total / (everything * steps):.3f} of what it reads), but the budget is {budget:,}",
         least,
         everything,
@@ -172,7 +172,7 @@ def _operations(equation: Any) -> int:
 
 
 def is_cheap(equation: Any) -> bool:
-    """Whether an equation may be computed again: elementwise and shape primitives, small reductions, scores; no effects."""
+    """Whether an equation may be computed again: elementwise and of shapes, small reductions, scores; no effects."""
     if _is_outer(equation):
         return True
     if equation.primitive.name in EXPENSIVE or equation.effects or _shrinks(equation):

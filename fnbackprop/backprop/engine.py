@@ -74,8 +74,9 @@ class Engine:
         is infinite or NaN, as in the untaken branch of `jnp.where(x > 0, jnp.sqrt(x), 0)` at 0. By default 0·inf is
         the NaN of the chain rule, as in JAX.
     hoist: whether sums over time of loop-invariant operands leave a reverse loop; None: where it pays (`hoisting.py`).
-    budget: what each scan may stack for its backward: bytes, or, up to 1, a fraction of all that its backward reads.
-        None: the fewest bytes from which the rest is cheap to compute again.
+    budget: what each scan may stack for its backward, and each jitted function that holds products save beside its
+        operands: bytes, or, up to 1, a fraction of all that its backward reads. None: of scans, the fewest bytes from
+        which the rest is cheap to compute again; of the others, all that is read.
     checkpoints: how many carries a while loop keeps for its backward; with more steps, some are computed again.
     eager: run the function on its numbers, on a tape: a print or a debugger in it shows them, as under `jax.grad`. By
         default it is traced first, and run so only where it needs them (`if x > 0`, `float(x)`).

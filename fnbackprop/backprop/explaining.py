@@ -1,7 +1,7 @@
 """`fb.residuals`: what a function's backward pass saves, computes again and takes out of loops, and why."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,11 @@ def saved_row(kind: str, var: Any, steps: int, producers: dict[Any, Any], why: s
     where = "an input" if producer is None else jaxprs.source_line(producer)
     shape = var.aval.str_short(short_dtypes=True)
     return Residual(kind, f"{steps} x {shape}" if steps != 1 else shape, steps * nbytes(var.aval), where, why)
+
+
+def again_rows(equations: Sequence[Any], where: str) -> list[Residual]:
+    """What is computed again; no row if nothing is."""
+    return [Residual("again", counted(equations), 0, where, "cheaper than to save")] if equations else []
 
 
 def counted(equations: Any) -> str:

@@ -70,6 +70,12 @@ class Split:
     forward: tuple[Any, ...]  # equations of the forward part
     backward: tuple[Any, ...]  # equations of the backward part, those computed again among them
 
+    @property
+    def again(self) -> list[Any]:
+        """The forward equations that are evaluated a second time, in the backward part."""
+        forward = set(map(id, self.forward))
+        return [equation for equation in self.backward if id(equation) in forward]
+
     def run(self, equations: Sequence[Any], known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]) -> list[Any]:
         """Evaluate `equations` from pairs (variable, value); returns the values of the atoms `outputs`."""
         env = dict(zip(self.closed.jaxpr.constvars, self.closed.consts, strict=True))

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import jax
 
-from ..backprop import choosing, jaxprs, residuals
+from ..backprop import choosing, explaining, jaxprs, residuals
 from ..backprop.registry import Structured, structured_rule, vjp_rule
 
 INLINED_EQUATIONS = 4  # a smaller jit is walked in place: wrapping it costs more tracing than it saves
@@ -29,12 +29,14 @@ def _closed(equation):
 def jit_vjp(engine, equation, active, wanted):
     """Walk the inner jaxpr; forward and backward are jitted under its name, traced once for all equal calls.
 
-    What the user's jit says of where operands and outputs lie holds for their cotangents too."""
+    What the user's jit says of where operands and outputs lie holds for their cotangents too. With a budget, what is
+    saved of a jit that holds products or loops is chosen, as for a loop's body."""
     closed, shardings = _closed(equation), jaxprs.jit_shardings(equation)
     name = equation.params.get("name", "call")
     if engine.in_place or equation.primitive.name != "jit" or len(closed.jaxpr.eqns) <= INLINED_EQUATIONS:
         return _placed(walk_in_place(engine, closed, active, wanted), *shardings)
-    return _jitted(engine, closed, active, wanted, name, shardings)
+    budgeted = engine.budget is not None and not choosing.is_cheap(equation)
+    return _jitted(engine, closed, active, wanted, name, shardings, budgeted)
 
 
 @lru_cache(maxsize=4096)
@@ -52,8 +54,12 @@ def walk_in_place(engine, closed, active, wanted):
 
 
 @lru_cache(maxsize=4096)
-def _jitted(engine, closed, active, wanted, name, shardings):
-    inner = _placed(walk_in_place(engine, closed, active, wanted), *shardings)
+def _jitted(engine, closed, active, wanted, name, shardings, budgeted):
+    if budgeted:
+        inner = _recomputed(engine, closed, choosing.choose_within(engine.budget, 1), True, active, wanted)
+    else:
+        inner = walk_in_place(engine, closed, active, wanted)
+    inner = _placed(inner, *shardings)
 
     def forward(*operands):
         return inner.forward(*operands)
@@ -63,7 +69,7 @@ def _jitted(engine, closed, active, wanted, name, shardings):
 
     forward.__name__ = name
     backward.__name__ = f"{name}_vjp"
-    return Structured(jax.jit(forward), jax.jit(backward), inner.linked)
+    return inner._replace(forward=jax.jit(forward), backward=jax.jit(backward))
 
 
 def _placed(inner, ins, outs):
@@ -78,7 +84,7 @@ def _placed(inner, ins, outs):
     def backward(saved, cotangents):
         return _constrained(inner.backward(saved, _constrained(cotangents, outs)), ins)
 
-    return Structured(forward, backward, inner.linked)
+    return inner._replace(forward=forward, backward=backward)
 
 
 def _constrained(xs, shardings):
@@ -185,33 +191,48 @@ def remat_vjp(engine, equation, active, wanted):
 
 
 def _recomputed(engine, closed, choose, barrier, active, wanted):
-    """A region whose backward starts from its operands and what `choose` saves."""
+    """A region whose backward starts from its operands and what `choose` saves.
+
+    barrier: whether a compiler might merge what is computed again with the forward, and must be kept from it."""
     parts = _recomputed_parts(engine.walking_in_place(), closed, choose, active, wanted)
     joint, split = parts
     present = [ct is not None for ct in joint.found]
+    cotangent_atoms = [ct for ct in joint.found if ct is not None]
 
     def forward(*operands):
         out = split.run(split.forward, zip(joint.operands, operands, strict=True), [*joint.outputs, *split.saved])
         count = len(joint.outputs)
         return out[:count], (operands, tuple(out[count:]))
 
+    def pulled(residual, cts):
+        operands, saved = residual
+        pairs = zip((*joint.operands, *split.saved, *joint.cotangents), (*operands, *saved, *cts), strict=True)
+        return split.run(split.backward, pairs, cotangent_atoms)
+
     def backward(residual, cotangents):
         triples = zip(cotangents, joint.outputs, wanted, strict=True)
         cts = [engine.instantiate(ct, v.aval) for ct, v, on in triples if on]
-        operands, saved = residual
-        if barrier:
-            operands, saved, cts = jaxprs.barrier((operands, saved, cts))
-        pairs = zip((*joint.operands, *split.saved, *joint.cotangents), (*operands, *saved, *cts), strict=True)
-        found = iter(split.run(split.backward, pairs, [ct for ct in joint.found if ct is not None]))
+        if not (barrier and split.again):
+            found = iter(pulled(residual, cts))
+        elif engine.in_place:  # what is around is a loop, or itself apart from the forward
+            found = iter(pulled(*jaxprs.barrier((residual, cts))))
+        else:
+            found = iter(jaxprs.computed_apart(pulled, [atom.aval for atom in cotangent_atoms], residual, cts))
         return [next(found) if on else None for on in present]
 
-    return Structured(forward, backward, tuple(a and on for a, on in zip(active, present, strict=True)))
+    def describe(where):
+        producers = {v: e for e in joint.closed.jaxpr.eqns for v in e.outvars}
+        rows = [explaining.saved_row("saved", v, 1, producers, "the policy or the budget") for v in split.saved]
+        return rows + explaining.again_rows(split.again, where)
+
+    return Structured(forward, backward, tuple(a and on for a, on in zip(active, present, strict=True)), describe)
 
 
 def _recomputed_parts(engine, closed, choose, active, wanted):
     plan = engine.plan(closed, active, wanted)
     joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
-    return joint, residuals.split(joint, joint.operands, (), choose)
+    loops = [v for e in joint.closed.jaxpr.eqns if e.primitive.name in choosing.NEVER for v in e.outvars]
+    return joint, residuals.split(joint, joint.operands, (), choose, held=loops)  # loops have budgets of their own
 
 
 def cond_activity(engine, equation, active):

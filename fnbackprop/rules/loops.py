@@ -253,10 +253,7 @@ def _describe(body, length, where):
         why = "an output already" if var in returned else "fewest bytes from which the rest is cheap"
         why = why if var in producers else "the carry"
         rows.append(explaining.saved_row("stacked", var, length, producers, why))
-    forward = set(map(id, body.split.forward))
-    again = [e for e in body.split.backward if id(e) in forward]
-    if again:
-        rows.append(explaining.Residual("again", explaining.counted(again), 0, where, "cheaper than to save"))
+    rows += explaining.again_rows(body.split.again, where)
     for term in (term for terms in body.hoisted.terms for term in terms):
         shapes = " · ".join(v.aval.str_short(short_dtypes=True) for v in term.reads())
         source = term.equation or producers.get(term.leaf)
