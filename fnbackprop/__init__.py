@@ -5,6 +5,7 @@ import importlib
 from . import rules as rules  # registers every rule
 from .backprop.coverage import coverage
 from .backprop.explaining import residuals
+from .backprop.fitting import fit_budget
 from .backprop.registry import MissingRule, nondifferentiable, vjp_rule
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad, vjp
 
@@ -36,6 +37,7 @@ _LATER = {
 __all__ = [
     "MissingRule",
     "coverage",
+    "fit_budget",
     "grad",
     "hessian",
     "jacrev",

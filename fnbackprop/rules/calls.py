@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import jax
 
-from ..backprop import choosing, explaining, jaxprs, residuals
+from ..backprop import apart, choosing, explaining, jaxprs, residuals
 from ..backprop.registry import Structured, structured_rule, vjp_rule
 
 INLINED_EQUATIONS = 4  # a smaller jit is walked in place: wrapping it costs more tracing than it saves
@@ -217,7 +217,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
         elif engine.in_place:  # what is around is a loop, or itself apart from the forward
             found = iter(pulled(*jaxprs.barrier((residual, cts))))
         else:
-            found = iter(jaxprs.computed_apart(pulled, [atom.aval for atom in cotangent_atoms], residual, cts))
+            found = iter(apart.computed_apart(pulled, [atom.aval for atom in cotangent_atoms], residual, cts))
         return [next(found) if on else None for on in present]
 
     def describe(where):
