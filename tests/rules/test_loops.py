@@ -262,49 +262,6 @@ def test_scan_second_order_and_vmap(name):
     check_vjp(jax.jit(fun), *args, dtypes=("float64",), batched=name != "nested three deep")
 
 
-def equation_names(closed):
-    return [e.primitive.name for e in closed.jaxpr.eqns]
-
-
-def scan_bodies(fun, *args):
-    """The bodies of the scans of a program, in order."""
-    return [e.params["jaxpr"] for e in jax.make_jaxpr(fun)(*args).jaxpr.eqns if e.primitive.name == "scan"]
-
-
-def test_dead_work_is_not_done():
-    """A carry that no output needs, or no input reaches, adds no equation to the reverse body."""
-
-    def lean(w, h, xs):
-        def step(carry, x):
-            constant, h = carry
-            return (constant * 0.5, cell(w, h, x) * constant), None
-
-        return jax.lax.scan(step, (jnp.float32(1.0), h), xs)[0][1]
-
-    def reverse_body(fun):
-        args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
-        return scan_bodies(fb.grad(lambda *a: fun(*a).sum()), *args)[-1]
-
-    wasteful, necessary = reverse_body(dead_carry), reverse_body(lean)
-    assert equation_names(wasteful) == equation_names(necessary)
-
-
-def test_hoisting_takes_the_product_out_of_the_loop():
-    args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
-
-    def products(hoist):
-        def gradient(*args):
-            value, pullback = fb.vjp(no_ys, *args, hoist=hoist)
-            return pullback(jnp.ones_like(value))
-
-        closed = jax.make_jaxpr(gradient)(*args)
-        inside = equation_names(scan_bodies(gradient, *args)[-1]).count("dot_general")
-        return inside, equation_names(closed).count("dot_general")
-
-    assert products(True) == (1, 1)  # the carry's cotangent stays, the weight's leaves
-    assert products(False) == (2, 0)
-
-
 def test_effects_occur_once():
     """An effect belongs to the forward: one for each step, whatever is computed again."""
     args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
@@ -312,42 +269,6 @@ def test_effects_occur_once():
     jax.block_until_ready(jax.jit(fb.grad(lambda *a: with_effects(*a).sum()))(*args))
     jax.effects_barrier()
     np.testing.assert_allclose(sorted(map(float, SEEN)), sorted(XS.sum((1, 2))), rtol=1e-5)
-
-
-def test_cond_in_a_loop_saves_its_index_and_operands():
-    """Not what the backward of its branches reads: here the carry, and a boolean."""
-
-    def loss(w, h, xs):
-        def left(h):
-            return jnp.tanh(jnp.sin(h) @ w) * h
-
-        def right(h):
-            return jnp.cos(jnp.exp(h) @ w) * h
-
-        step = lambda h, x: (jax.lax.cond(jnp.sum(x) > 0, left, right, h), None)  # noqa: E731
-        return jnp.sum(jax.lax.scan(step, h, xs)[0])
-
-    args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
-    stacked = [row.nbytes for row in fb.residuals(loss, *args).rows if row.kind == "stacked"]
-    assert sum(stacked) <= 4 * (H0.size + 1) * len(XS)
-
-
-def test_a_small_reduction_and_a_result_are_not_computed_again():
-    """A norm's statistics are saved, and of what the loop returns anyway nothing is stacked a second time."""
-
-    def loss(w, h, xs):
-        def step(h, x):
-            z = h @ w + x
-            y = jnp.tanh(z - jnp.max(z, axis=-1, keepdims=True))
-            return y, y
-
-        return jnp.sum(jax.lax.scan(step, h, xs)[1])
-
-    rng = np.random.default_rng(0)
-    args = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((16, 16), (2, 16), (5, 2, 16))]
-    forward, reverse = scan_bodies(fb.grad(loss), *args)
-    assert not {"tanh", "reduce_max"} & set(equation_names(reverse))
-    assert equation_names(forward).count("tanh") == 1
 
 
 STEPS = {
@@ -378,28 +299,6 @@ def test_random_bodies(names, reverse):
         return jax.lax.scan(step, h, xs, reverse=reverse)
 
     assert_every_choice(fun, [jnp.asarray(x) for x in (W, H0, XS[:3])])
-
-
-def stacked_floats(fun, *args):
-    """Floats stacked by the forward scan beside its own outputs, per step."""
-    forward = [e for e in jax.make_jaxpr(fb.grad(fun))(*args).jaxpr.eqns if e.primitive.name == "scan"][0]
-    return sum(v.aval.size // v.aval.shape[0] for v in forward.outvars if v.aval.ndim and v.aval.shape[0] == len(XS))
-
-
-def test_elementwise_chains_are_computed_again():
-    """Of a chain of elementwise functions one array is stacked, whatever its length."""
-
-    def chain(w, h, xs):
-        def step(h, x):
-            z = h @ w + x
-            for _ in range(5):
-                z = jnp.sin(z) * jnp.cos(z) + jnp.tanh(z)
-            return z, None
-
-        return jax.lax.scan(step, h, xs)[0].sum()
-
-    args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
-    assert stacked_floats(chain, *args) == 2 * H0.size  # the carry, for the product, and the product
 
 
 def test_low_precision_sums_over_time_accumulate_in_float32():
