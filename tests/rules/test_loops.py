@@ -274,7 +274,7 @@ def test_effects_occur_once():
 STEPS = {
     "product": lambda w, h, x: h @ w,
     "tanh": lambda w, h, x: jnp.tanh(h),
-    "scale": lambda w, h, x: h * w[0],
+    "scale": lambda w, h, x: h * w[:1],
     "gate": lambda w, h, x: jax.nn.sigmoid(h) * x,
     "norm": lambda w, h, x: h / (1 + jnp.sum(h * h, axis=-1, keepdims=True)),
     "softmax": lambda w, h, x: jax.nn.softmax(h + x, axis=-1),
