@@ -6,7 +6,7 @@ skipped, by reason.
 
 Programs run eagerly. At first nearly all the time goes into XLA's compilation of single operations (some 25 for a
 program); one whose operations are all compiled takes about 0.04 seconds. `--cache DIR` keeps what was compiled for
-the next run.
+the next run. `--budget 0.5` tries what budgets make of loops and jitted functions.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from .check import check, cotangents_of
+from .check import OPTIONS, check, cotangents_of
 from .generate import generate
 from .programs import Case, function, script
 from .shrink import shrink
@@ -89,8 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--programs", type=int, default=20_000, help="stop after this many")
     parser.add_argument("--start", type=int, default=0, help="the number of the first program")
+    parser.add_argument("--budget", type=float, help="run ours with this budget for loops and jitted functions")
     parser.add_argument("--cache", help="a directory for XLA's compiled operations, to be used again")
     options = parser.parse_args(arguments)
+    if options.budget is not None:
+        OPTIONS["budget"] = options.budget
     if options.cache:
         jax.config.update("jax_compilation_cache_dir", options.cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
