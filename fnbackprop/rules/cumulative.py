@@ -33,14 +33,18 @@ def cumprod_vjp(dy, x, *, axis, reverse):
 def cumlogsumexp_vjp(dy, x, y, *, axis, reverse):
     """dxᵢ = Σ over k ≥ i of dyₖ exp(xᵢ - yₖ) = exp(xᵢ - yᵢ)·sᵢ with sᵢ = dyᵢ + exp(yᵢ - yᵢ₊₁) sᵢ₊₁.
 
-    For real x no exponent is positive, since y does not decrease; -inf weighs nothing."""
+    For real x no exponent is positive, as y does not decrease; -inf weighs nothing, but in the first y, which is x."""
     x, y = wide(x), wide(y)
     after = _shift(y, 0, axis, reverse)
     decay, weight = lax.sub(y, after), lax.sub(x, y)
     if not np.issubdtype(x.dtype, np.complexfloating):
-        equal_infinities = lax.bitwise_and(lax.eq(y, after), lax.bitwise_not(lax.is_finite(y)))
-        decay = lax.select(equal_infinities, lax.full_like(decay, 0), decay)
-        weight = lax.select(lax.eq(x, lax.full_like(x, -np.inf)), x, weight)
+        infinite = lax.full_like(x, np.inf)
+        decay = lax.select(lax.eq(after, infinite) & lax.eq(y, infinite), lax.full_like(decay, 0), decay)
+        decay = lax.select(lax.eq(y, lax.neg(infinite)), y, decay)
+        place = lax.broadcasted_iota(np.int32, x.shape, axis)
+        first = lax.eq(place, lax.full_like(place, x.shape[axis] - 1 if reverse else 0))
+        weight = lax.select(lax.eq(x, lax.neg(infinite)), x, weight)
+        weight = lax.select(first, lax.full_like(weight, 0), weight)
     total = _linear_recurrence(lax.exp(decay), wide(dy), axis, not reverse)
     return lax.convert_element_type(lax.mul(lax.exp(weight), total), dy.dtype)
 

@@ -94,9 +94,11 @@ def test_cumlogsumexp_vjp_does_not_overflow():
 
 
 def test_cumlogsumexp_vjp_infinities():
-    """An element of -inf weighs nothing, and what stands before one of +inf weighs nothing from there on."""
+    """An element of -inf weighs nothing, but in the first sum, which is itself; what stands before one of +inf weighs
+    nothing from there on."""
     x = jnp.array([-jnp.inf, 1.0, -jnp.inf, 2.0])
     weights = np.tril(np.exp(np.asarray(x))) / np.maximum(np.cumsum(np.exp(np.asarray(x))), 1e-300)[:, None]
+    weights[0, 0] = 1
     assert_close(fb.jacrev(lambda x: lax.cumlogsumexp(x, axis=0))(x), jnp.asarray(weights), 1e-12)
     got = fb.jacrev(lambda x: lax.cumlogsumexp(x, axis=0))(jnp.array([1.0, 2.0, jnp.inf, 3.0]))
     assert_close(
