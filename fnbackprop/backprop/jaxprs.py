@@ -156,6 +156,36 @@ def jit_shardings(equation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return ins, outs
 
 
+def changed(
+    jaxpr: Any, constvars: Sequence[Any], consts: Sequence[Any], invars: Sequence[Any], eqns: Sequence[Any]
+) -> Any:
+    """A jaxpr with other constants, operands (those that are new come first) and equations, closed."""
+    info = jaxpr.debug_info
+    if info.arg_names is not None:
+        info = info._replace(arg_names=("",) * (len(invars) - len(info.arg_names)) + tuple(info.arg_names))
+    parts = {"constvars": list(constvars), "invars": list(invars), "eqns": list(eqns), "debug_info": info}
+    if hasattr(jaxpr, "with_consts"):  # JAX 0.12: a jaxpr is closed
+        return jaxpr.replace(**parts, consts=list(consts))
+    return core.ClosedJaxpr(jaxpr.replace(**parts), list(consts))
+
+
+def with_leading_jit_operands(params: dict[str, Any], count: int) -> dict[str, Any]:
+    """A jit's parameters where it has so many more operands before the others, of which nothing is said."""
+    more = {"in_shardings": _left_open(), "in_layouts": None, "donated_invars": False}
+    return {**params, **{name: (value,) * count + tuple(params[name]) for name, value in more.items()}}
+
+
+@lru_cache
+def _left_open() -> Any:
+    """What a jit has for the sharding of an operand of which nothing was said."""
+    return jax.make_jaxpr(jax.jit(lambda x: x))(0.0).jaxpr.eqns[0].params["in_shardings"][0]
+
+
+def counts_operands(jaxpr: Any) -> bool:
+    """Whether an effect of a jaxpr names an operand by its number, as that of a mutable reference does."""
+    return any(hasattr(effect, "input_index") for effect in jaxpr.effects)
+
+
 def is_effect_free(closed: Any) -> bool:
     return not closed.jaxpr.effects
 
@@ -188,6 +218,23 @@ def scan_groups(equation: Any) -> ScanGroups:
     groups = params["ft_in"].update(list(equation.invars)).unpack()
     consts, carry = (len(jax.tree.leaves(list(group))) for group in groups[:2])
     return ScanGroups(consts, carry)
+
+
+def with_leading_scan_constants(params: dict[str, Any], count: int) -> dict[str, Any]:
+    """A scan's parameters where it has so many more loop-invariant operands before the others."""
+    if "num_consts" in params:
+        return {**params, "num_consts": params["num_consts"] + count}
+    consts, *others = params["ft_in"].unpack()  # JAX 0.12
+    one_leaf = _groups_of_a_scan().unpack()[0].unpack()[0]
+    tuple_of = type(_groups_of_a_scan())
+    return {**params, "ft_in": tuple_of(tuple_of(*[one_leaf] * count, consts), *others)}
+
+
+@lru_cache
+def _groups_of_a_scan() -> Any:
+    """Those of a scan that has one loop-invariant operand."""
+    scan = jax.make_jaxpr(lambda c: jax.lax.scan(lambda h, _: (h * c, None), 0.0, None, length=1))(1.0)
+    return scan.jaxpr.eqns[-1].params["ft_in"]
 
 
 def branch_platforms(equation: Any) -> tuple | None:
@@ -461,7 +508,11 @@ def barrier(values: Any) -> Any:
     return tree.unflatten(leaves)
 
 
-@lru_cache(maxsize=4096)
 def close(jaxpr: Any) -> Any:
     """An open jaxpr without constants (remat's) as a closed one, the same object at each call."""
-    return core.ClosedJaxpr(jaxpr, ()) if not hasattr(jaxpr, "consts") else jaxpr
+    return jaxpr if hasattr(jaxpr, "consts") else _closed(jaxpr)
+
+
+@lru_cache(maxsize=4096)
+def _closed(jaxpr: Any) -> Any:
+    return core.ClosedJaxpr(jaxpr, ())

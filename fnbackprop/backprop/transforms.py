@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from . import eager, jaxprs
+from .constants import lift
 from .engine import Engine
 
 
@@ -112,7 +113,7 @@ def _run(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], A
 
 def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """Trace the function, plan it and walk it forward."""
-    closed = jaxprs.trace(call, leaves).closed
+    closed = lift(jaxprs.trace(call, leaves).closed)
     active = tuple(jaxprs.is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and jaxprs.is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     plan = engine.new_plan(closed, active, wanted)
