@@ -12,8 +12,9 @@ import jax
 
 from . import jaxprs, references
 
-# What JAX raises where a function asks a traced value for its number.
+# What JAX raises where a function asks a traced value for its number; and what cannot be traced well.
 NEEDS_VALUES = (
+    jaxprs.IllTyped,
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
     jax.errors.TracerArrayConversionError,

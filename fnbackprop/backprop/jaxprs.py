@@ -279,6 +279,10 @@ class CustomJvp(NamedTuple):
     tangents_out: tuple[int | None, ...]
 
 
+class IllTyped(Exception):
+    """JAX's record of a function is not well-typed, but running the function on values may go well."""
+
+
 def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     params = equation.params
     consts, symbolic = params["num_consts"], params["symbolic_zeros"]
@@ -287,6 +291,11 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     jaxpr, values, zero_out = params["jvp_jaxpr_fun"].call_wrapped(*(not on for on in given))
     # JAX 0.12: constants are the first operands until values are attached.
     closed = jaxpr.with_consts(values) if hasattr(jaxpr, "with_consts") else Closed(jaxpr, values)
+    if any(v.aval.shape != w.aval.shape for v, w in zip(equation.outvars, jaxpr.outvars, strict=False)):
+        # of a function under vmap whose result does not depend on what is mapped, though its JVP does
+        raise IllTyped(
+            f"the JVP of a custom_jvp function has another shape than its result, at {source_line(equation)}"
+        )
     positions = iter(range(len(zero_out), len(jaxpr.outvars)))
     found = [None if zero else next(positions) for zero in zero_out]
     tangents_out = (i if i is not None and is_inexact(jaxpr.outvars[i].aval) else None for i in found)

@@ -387,6 +387,21 @@ def test_safe_select():
         assert_close(run(x), jnp.asarray([0.0, taken, 0.0]), 1e-12)
 
 
+def test_custom_jvp_of_no_use_of_what_is_mapped():
+    """JAX records such a function under vmap as one of another shape; it runs on values instead, under jit too."""
+
+    @jax.custom_jvp
+    def second(x, y):
+        return y
+
+    second.defjvps(lambda t, z, x, y: 2.0 * t * z, None)
+    fun = jax.vmap(second, in_axes=(0, None))
+    x, ct = jnp.ones((2, 3)), jnp.arange(6.0).reshape(2, 3)
+    expected = jax.vjp(fun, x, Y)[1](ct)
+    assert_close(fb.vjp(fun, x, Y)[1](ct), expected, 1e-12)
+    assert_close(jax.jit(lambda x, y: fb.vjp(fun, x, y)[1](ct))(x, Y), expected, 1e-12)
+
+
 def test_custom_vjp_python_residuals():
     """A Python bool among the residuals is one in the user's backward, which may branch on it, across jit and scan."""
 
