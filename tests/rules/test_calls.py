@@ -320,6 +320,34 @@ def test_budget_of_jitted_functions():
     assert saved[1.0] == temp_bytes(plain)
 
 
+@pytest.mark.parametrize("wrap, budget", [(jax.checkpoint, None), (jax.jit, 0.0), (jax.jit, 0.5)])
+def test_what_is_computed_again_composes(wrap, budget):
+    """Second derivatives by reverse and by forward mode, and vmap of the operands and of the cotangent."""
+
+    @wrap
+    def layer(w, x):
+        return jnp.sin(jnp.tanh(x @ w) @ w.T) * x
+
+    def fun(w, x):
+        return jnp.sum(layer(w, layer(w, x)) ** 2)
+
+    w, x = jnp.asarray(RNG.normal(size=(3, 4))), jnp.asarray(RNG.normal(size=(2, 3)))
+    tangents = jnp.cos(w), jnp.sin(x)
+
+    def derivatives(lib, **options):
+        gradient = lib.grad(fun, argnums=(0, 1), **options)
+        second = lib.grad(lambda w, x: sum(map(jnp.vdot, gradient(w, x), tangents)), argnums=(0, 1), **options)
+        pullback = lib.vjp(lambda x: layer(w, x), x, **options)[1]
+        return (
+            jax.jvp(gradient, (w, x), tangents),
+            second(w, x),
+            jax.vmap(gradient, in_axes=(None, 0))(w, jnp.stack([x, 2 * x])),
+            jax.vmap(pullback)(jnp.stack([x, 1 - x])),
+        )
+
+    assert_close(derivatives(fb, budget=budget), derivatives(jax), 1e-12)
+
+
 def test_budget_of_a_jitted_function_with_a_loop():
     """The loop's residuals have a budget of their own."""
 

@@ -254,6 +254,28 @@ def on_explicit_axes(v, w):
     ]
 
 
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("wrap", [jax.checkpoint, jax.jit])
+def test_what_is_computed_again_on_each_device(wrap, checked):
+    """Regions that compute again, a sum over the devices among it, in a `shard_map` that is differentiated."""
+
+    @wrap
+    def layer(w, x):
+        h = jnp.tanh(x @ w)
+        return lax.psum(h @ w.T, "a") * jnp.sin(x)
+
+    mapped = jax.shard_map(
+        lambda w, x: layer(w, layer(w, x)), mesh=MESH, in_specs=(P(), P("a")), out_specs=P("a"), check_vma=checked
+    )
+    w, x = block(3, 5), block(8, 3, seed=1)
+
+    def gradient(lib, **options):
+        return lib.grad(lambda w, x: jnp.sum(mapped(w, x) ** 2), argnums=(0, 1), **options)
+
+    budget = {} if wrap is jax.checkpoint else {"budget": 0.2}  # a sum over devices is not taken twice for it
+    assert_close(jax.jit(gradient(fb, **budget))(w, x), jax.jit(gradient(jax))(w, x), 1e-12)
+
+
 def test_explicit_axes():
     mesh = explicit_mesh()
     with jax.set_mesh(mesh):
