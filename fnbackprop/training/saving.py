@@ -142,7 +142,7 @@ class Saving(Hook):
         except Exception as failure:
             if error is None:
                 raise
-            self._recorder.say(str(failure))
+            self._recorder.say(f"the last state is not saved: {failure}")
         finally:
             self._signals.close()
         if error is not None and (last := self._writer.last()) is not None:

@@ -106,9 +106,28 @@ def test_an_error_between_two_steps_saves_too(tmp_path):
     assert load_checkpoint(made, directory=tmp_path).step == 7
 
 
+def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, capsys):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    def batch(step):
+        if step == 2:
+            raise ConnectionError("the data are gone")
+        return made.batch(step)
+
+    monkeypatch.setattr("fnbackprop.training.checkpoint.write_manifest", full)
+    made = experiment(Config(steps=9))
+    with pytest.raises(ConnectionError):
+        train(dataclasses.replace(made, batch=batch), directory=tmp_path)
+    told = capsys.readouterr().out
+    assert "the last state is not saved: the checkpoint " in told and "steps are saved" not in told
+
+
 def test_metrics_that_cannot_be_written_are_named(tmp_path):
     with Recorder("run", tmp_path, start=0, stop=9, progress=False) as recorder:
         recorder._file._file.close()
         recorder._file._file = open("/dev/full", "w")
         with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
             recorder.record([{"step": 0, "loss": 1.0, "gradient_norm": 1.0}])
+        with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
+            recorder.written()
