@@ -121,7 +121,7 @@ def train(
         if profile and written is not None:
             hooks.append(Profile(experiment, written, recorder, first, stop))
         if backward == "both":
-            hooks.append(GradientCheck(experiment, compare_every, layout))
+            hooks.append(GradientCheck(experiment, compare_every, recorder, written, layout))
         if folder is not None:
             saving = Saving(folder, settings, recorder, policy, first, stop, stream.state if stream else None)
             hooks += [BatchKeeper(experiment, folder), saving]
