@@ -97,7 +97,7 @@ def _summary(runs: Mapping[str, dict[str, Any]], records: Mapping[str, Sequence[
         seconds, amount = run.get("seconds", 0.0), run.get("batch") or {"count": 1, "unit": "steps"}
         columns.append(
             {
-                "status": run["status"] + (f": {run['error']}" if "error" in run else ""),
+                "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
                 **{
                     _words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith("evaluate/")
