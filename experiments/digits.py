@@ -105,6 +105,7 @@ def experiment(config: Config) -> fb.Experiment:
         steps=config.steps,
         seed=config.seed,
         evaluate=evaluate,
+        config=config,
     )
 
 

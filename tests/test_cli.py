@@ -5,11 +5,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
-from fnbackprop.cli import COMMANDS, load, main, run
+from fnbackprop.cli import COMMANDS, main, run
+from fnbackprop.experiment_files import load
 from fnbackprop.training.metrics import read_metrics
 
 FILE = '''
@@ -227,11 +227,3 @@ def test_without_a_default_it_trains(file, capsys):
     with pytest.raises(SystemExit) as ended:
         run(load(file), argv=["--steps", "2"])
     assert ended.value.code == 0 and "line: 2 steps" in capsys.readouterr().out
-
-
-def test_a_file_may_import_its_neighbours(file):
-    pathlib.Path("neighbour.py").write_text("STEPS = 2\n")
-    pathlib.Path("line.py").write_text(
-        textwrap.dedent(FILE).replace("import optax\n", "import optax\nfrom neighbour import STEPS\n")
-    )
-    assert load(file).__name__ == "experiment"

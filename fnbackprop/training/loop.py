@@ -93,18 +93,17 @@ def train(
         raise ExperimentError(
             f"train takes an Experiment, not {experiment!r}; for a file: train(experiment(Config()))."
         )
+    if resume and state is not None:
+        raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
+    policy, start = Policy(checkpoint_every, keep, best, best_mode), Start(resume, overwrite, new_config)
     stop = experiment.steps if steps is None else steps
     folder = None if directory is None else Path(directory) / experiment.name
+    by = "manual" if backward == "both" else backward
+    settings = settings_of(experiment, backward=by)
+    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     if mesh is None and jax.process_count() > 1:
         mesh = {"data": -1}
     layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
-    by = "manual" if backward == "both" else backward
-    settings = settings_of(experiment, backward=by)
-    policy = Policy(checkpoint_every, keep, best, best_mode)
-    if resume and state is not None:
-        raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
-    start = Start(resume, overwrite, new_config)
-    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     state, notes = initial_state(experiment, layout) if state is None else adopted_state(state, layout), []
     if folder is not None:
         state, notes = begin(state, folder, settings, start, stream.restore if stream else None)
@@ -114,7 +113,7 @@ def train(
         written = folder if leads() else None
         recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
-        hooks = make_hooks(experiment, stop, recorder)
+        hooks: list[Hook] = [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
         hooks.append(Documenting(experiment, written, recorder, state, stop, {"backward": backward}))
         if tensorboard and written is not None:
             recorder.sinks.append(TensorBoard(written, first))
@@ -135,11 +134,6 @@ def train(
         state = run_steps(batches, update, state, stop, recorder, hooks)
         recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
-
-
-def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
-    """What happens beside the steps, in this order; what follows is the checkpoint."""
-    return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
 
 
 def run_steps(

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fnbackprop.cli import load
+from fnbackprop.experiment_files import load
 from fnbackprop.training.loop import train
 
 FILE = pathlib.Path(__file__).parents[2] / "experiments" / "digits.py"
