@@ -6,8 +6,10 @@ the fields of its `Config` and those of the command, typed by their annotations 
 
 import dataclasses
 import inspect
+import os
 import shlex
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +19,8 @@ from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, nearest
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
+
+WIDTH = 80  # of what is printed here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +281,9 @@ def _guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as the shell has it: 128 + SIGPIPE
 
 
 # ---------------------------------------------------------------- options and help
@@ -293,7 +300,9 @@ def _parse(config: type, options: type | None, argv: list[str], program: str, ab
         raise ExperimentError(f"Config has a field that is an option of the command too: {twice}. Rename it.")
     fields = [(name, Annotated[kind, tyro.conf.arg(name="")]) for name, kind in parts.items()]
     arguments = dataclasses.make_dataclass("Arguments", fields)
-    return tyro.cli(arguments, args=argv, prog=program, description=about, config=(tyro.conf.FlagCreatePairsOff,))
+    if {"-h", "--help"} & set(argv):
+        print(about, end="\n\n")  # as its author wrote it: tyro would join the lines of a paragraph
+    return tyro.cli(arguments, args=argv, prog=program, description=" ", config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _require_command(name: str) -> None:
@@ -307,29 +316,34 @@ def _require_command(name: str) -> None:
 
 def _about(experiment: Callable, command: str, commands: list[str]) -> str:
     """The head of the help: the file's docstring, and what the command does or which commands there are."""
-    text = inspect.getdoc(sys.modules.get(experiment.__module__)) or ""
+    paragraphs = (inspect.getdoc(sys.modules.get(experiment.__module__)) or "").split("\n\n")
+    text = "\n\n".join(part if "\n " in f"\n{part}" else textwrap.fill(part, WIDTH) for part in paragraphs)
     return "\n".join([text, *([f"\n{command}"] if command else []), *commands])
 
 
 def _command_lines(default: Callable | None) -> list[str]:
     first = (inspect.getdoc(default) or "").split("\n")[0] if default else COMMANDS["train"].help
     rows = {"(none)": first, **{name: command.help for name, command in COMMANDS.items()}}
-    return ["\ncommands, before the options:", *(f"  {name:<9} {text}" for name, text in rows.items())]
+    return ["\ncommands, before the options:", *_rows(rows)]
+
+
+def _rows(rows: dict[str, str]) -> list[str]:
+    """Names and what they mean."""
+    return [textwrap.fill(f"  {name:<9} {text}", WIDTH, subsequent_indent=" " * 12) for name, text in rows.items()]
 
 
 def _usage() -> str:
-    lines, tools = ([f"  {name:<9} {found.help}" for name, found in kind.items()] for kind in (COMMANDS, TOOLS))
     return "\n".join(
         [
             "usage: fnbackprop COMMAND FILE [--options]",
             "       fnbackprop runs | report RUN [RUN] | new FILE",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
-            "compare also takes any function: fnbackprop compare package.module:function --args f32[8,3] f32[3]",
+            "compare also takes any function, with arguments that are described:",
+            "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",
-            *lines,
-            *tools,
+            *_rows({name: command.help for name, command in {**COMMANDS, **TOOLS}.items()}),
             "",
             "The options of a command and of an experiment: fnbackprop COMMAND FILE --help",
         ]
