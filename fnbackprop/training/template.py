@@ -4,6 +4,8 @@ python my_experiment.py                      # train; metrics, curves and a repo
 python my_experiment.py train --steps 500    # with another config
 python my_experiment.py compare              # is the gradient right?
 fnbackprop report runs/waves                 # the run as a page
+
+What to expect: a test_loss of about 0.012 after the 1000 steps, in a few seconds.
 """
 
 import dataclasses
