@@ -132,7 +132,8 @@ def train(
         batches = cleanup.enter_context(batches_of(experiment.batch, first, stop, place=to_devices, ahead=prefetch))
         started = time.monotonic()
         state = run_steps(batches, update, state, stop, recorder, hooks)
-        recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
+        steps = f"{stop} steps" if first == 0 else f"{stop - first} steps to step {stop}"
+        recorder.say(f"{experiment.name}: {steps}, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
 
 

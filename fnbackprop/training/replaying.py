@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import list_checkpoints, read_state
 from .gradients import make_gradient
-from .kept_batch import FOLDER, read_batch
+from .kept_batch import FOLDER, leaves_not_finite, read_batch
 from .loop import run_steps
 from .precision import cast, precision_of
 from .recorder import Recorder
@@ -80,7 +78,7 @@ def replay(
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
     (loss, _), gradient = jax.jit(make_gradient(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
-    broken = {name: _broken_leaves(tree) for name, tree in trees_of_step.items()}
+    broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
     where = _first_break(experiment.loss, *(cast(tree, precision.compute) for tree in (state.params, batch)), key)
     return Replay(step, start, float(loss), broken, where, state, batch)
 
@@ -102,13 +100,6 @@ def _state_before(experiment: Experiment, run: Path, step: int) -> TrainState:
         return state
     require_same_leaves(good, state)
     return read_state(good, state)
-
-
-def _broken_leaves(tree: Any) -> list[str]:
-    floating = [
-        (path, x) for path, x in trees.leaves_with_paths(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-    ]
-    return [path for path, leaf in floating if not jnp.all(jnp.isfinite(leaf))]
 
 
 def _first_break(loss: Callable, *arguments: Any) -> str | None:
