@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from .saving import Policy, Saving
 from .sharding import make_layout
 from .state import TrainState, adopted_state, initial_state
 from .step import Update, compiled, make_update
+from .stopping import Signals
 from .tensorboard import TensorBoard
 
 
@@ -111,6 +112,7 @@ def train(
     with ExitStack() as cleanup:
         first, shown = int(state.step), progress and leads()
         written = folder if leads() else None
+        signals = cleanup.enter_context(Signals() if folder is not None else nullcontext())
         recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
         hooks: list[Hook] = [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
@@ -122,7 +124,8 @@ def train(
         if backward == "both":
             hooks.append(GradientCheck(experiment, compare_every, recorder, written, layout))
         if folder is not None:
-            saving = Saving(folder, settings, recorder, policy, first, stop, stream.state if stream else None)
+            place = stream.state if stream else None
+            saving = Saving(folder, settings, recorder, signals, policy, first, stop, place)
             hooks += [BatchKeeper(experiment, folder), saving]
         for hook in hooks:
             cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))

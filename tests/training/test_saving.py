@@ -15,6 +15,7 @@ from fnbackprop.training.recorder import Recorder, RunError
 from fnbackprop.training.resuming import load_checkpoint
 from fnbackprop.training.saving import Policy, Saving
 from fnbackprop.training.state import initial_state
+from fnbackprop.training.stopping import Signals
 from tests.training.survivor import Config, experiment
 
 STATE = initial_state(experiment(Config()))
@@ -23,9 +24,10 @@ STATE = initial_state(experiment(Config()))
 def steps_saved(run, policy, *, evaluations=None, clock=None, state=STATE, stop=6):
     """The steps at which a run of six steps writes a checkpoint; `evaluations` gives a score after some of them."""
     written = []
-    with Recorder("run", run, start=0, stop=stop, progress=False) as recorder, pytest.MonkeyPatch.context() as patch:
+    recorder = Recorder("run", run, start=0, stop=stop, progress=False)
+    with recorder, Signals() as signals, pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointWriter, "write", lambda self, state, info: written.append(info["step"]))
-        hook = Saving(run, {}, recorder, policy, 0, stop, clock=clock or (lambda: 0.0))
+        hook = Saving(run, {}, recorder, signals, policy, 0, stop, clock=clock or (lambda: 0.0))
         try:
             for updates in range(1, stop + 1):
                 if updates in (evaluations or {}):
