@@ -17,7 +17,7 @@ from fnbackprop.experiment import Experiment
 from .hooks import Hook
 from .recorder import NonFiniteLoss
 
-FOLDER = "nonfinite"
+NONFINITE_FOLDER = "nonfinite"
 
 
 class BatchKeeper(Hook):
@@ -31,7 +31,7 @@ class BatchKeeper(Hook):
             return
         try:
             batch = self._experiment.batch(error.step)
-            path = write_batch(self._run / FOLDER / f"step_{error.step:08}.npz", batch)
+            path = write_batch(self._run / NONFINITE_FOLDER / f"step_{error.step:08}.npz", batch)
         except Exception as failure:  # the first error is the one that matters
             error.args = (f"{error}\nIts batch could not be kept: {failure}",)
             return

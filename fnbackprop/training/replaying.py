@@ -1,6 +1,7 @@
 """A step whose loss was not finite, run again from the last checkpoint before it: where did the number break?"""
 
 import dataclasses
+import math
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import list_checkpoints, read_state
 from .gradients import make_gradient
-from .kept_batch import FOLDER, leaves_not_finite, read_batch
+from .kept_batch import NONFINITE_FOLDER, leaves_not_finite, read_batch
 from .loop import run_steps
 from .precision import cast, precision_of
 from .recorder import Recorder
 from .resuming import last_good, require_same_leaves
+from .run_file import RUN_FILE
 from .state import TrainState, initial_state
 from .step import compiled, make_update
 
@@ -50,6 +52,8 @@ class Replay:
         leaves = (f"  {name}: {', '.join(paths) or 'all finite'}" for name, paths in self.broken.items())
         where = self.where or "not found: operation by operation, all numbers of the forward pass are finite"
         head = f"step {self.step}, run again from step {self.start}: the loss is {self.loss}"
+        if math.isfinite(self.loss) and not any(self.broken.values()):
+            return f"{head}, and all is finite. Did the run have other options? They are in its {RUN_FILE}."
         return "\n".join([head, "not finite:", *leaves, f"first in the forward pass: {where}"])
 
 
@@ -84,11 +88,11 @@ def replay(
 
 
 def _kept(run: Path, step: int | None) -> Path:
-    paths = sorted((run / FOLDER).glob("step_*.npz"))
+    paths = sorted((run / NONFINITE_FOLDER).glob("step_*.npz"))
     chosen = [path for path in paths if step in (None, int(path.stem.removeprefix("step_")))]
     if not chosen:
         which = "" if step is None else f" of step {step}"
-        raise ExperimentError(f"{run / FOLDER} has no batch{which}: one is kept when a loss is not finite.")
+        raise ExperimentError(f"{run / NONFINITE_FOLDER} has no batch{which}: one is kept when a loss is not finite.")
     return chosen[-1]
 
 
