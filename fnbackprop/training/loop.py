@@ -61,11 +61,12 @@ def train(
     Args:
       experiment: what to train.
       backward: "manual" (this package's backward pass), "automatic" (`jax.value_and_grad`), or "both": the manual one,
-        compared with the automatic one every `compare_every` steps.
+        compared with the automatic one every `compare_every` steps; the run's report shows the last comparison.
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state; by default, from the initial one of the experiment's seed.
-      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
-        `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
+      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png`,
+        `report.html`, `run.json` and `checkpoints/`. A new run replaces an earlier one of the same name that has no
+        checkpoint. None writes nothing.
       progress: whether to print how it goes.
       prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
