@@ -97,6 +97,8 @@ def train(
         )
     if resume and state is not None:
         raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
+    if best is not None and experiment.evaluate is None:
+        raise ExperimentError(f"best={best!r} is to be a metric of evaluate, but the experiment has no evaluate.")
     policy, start = Policy(checkpoint_every, keep, best, best_mode), Start(resume, overwrite, new_config)
     stop = experiment.steps if steps is None else steps
     folder = None if directory is None else Path(directory) / experiment.name

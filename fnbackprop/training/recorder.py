@@ -38,7 +38,8 @@ class Recorder:
         self._name, self._folder = name, folder
         self._layers, self._layers_every = (), 1
         self.sinks: list[Any] = []  # what else has `write(records)` and `close()`
-        self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
+        with self._telling_failure():
+            self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
         self._progress = make_progress(name, start, stop, progress)
         self._buffer = MetricBuffer()
         self._last: Record | None = None

@@ -77,6 +77,12 @@ def test_options_that_make_no_sense(tmp_path, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_best_of_what_is_never_measured():
+    made = dataclasses.replace(experiment(Config()), evaluate=None)
+    with pytest.raises(ExperimentError, match="best='size' is to be a metric of evaluate, but the experiment has no"):
+        train(made, directory=None, best="size")
+
+
 @pytest.mark.parametrize("failing, kept", [({2, 4}, [6]), ({4, 6}, [2])])
 def test_the_run_goes_on_when_a_checkpoint_fails_but_not_without_the_last(tmp_path, monkeypatch, capsys, failing, kept):
     def fail(folder):
@@ -126,6 +132,9 @@ def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, ca
 
 
 def test_metrics_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file/run/metrics.jsonl cannot be written: Not a directory\."):
+        Recorder("run", tmp_path / "file" / "run", start=0, stop=9, progress=False)
     with Recorder("run", tmp_path, start=0, stop=9, progress=False) as recorder:
         recorder._file._file.close()
         recorder._file._file = open("/dev/full", "w")
