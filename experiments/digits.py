@@ -12,6 +12,7 @@ test. Expected last line (the convnet's accuracy is 0.9950):
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -104,6 +105,7 @@ def experiment(config: Config) -> fb.Experiment:
         steps=config.steps,
         seed=config.seed,
         evaluate=evaluate,
+        config=config,
     )
 
 
@@ -113,7 +115,11 @@ def demonstrate(config: Config) -> None:
     print("1. The gradient after 20 steps, by three witnesses in float64\n")
     _, batch, key = digits_experiment.arguments(step=20)
     params = fb.train(digits_experiment, steps=20, directory=None, progress=False).params
-    print(fb.compare(digits_experiment.loss, params, batch, key, float64=True).require())
+    comparison = fb.compare(digits_experiment.loss, params, batch, key, float64=True)
+    print(comparison.require())
+    run = Path("runs") / digits_experiment.name
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "comparison.json").write_text(comparison.to_json())  # for the run's report.html
 
     print("\n2. Training by the manual backward\n")
     by_hand = fb.train(digits_experiment, overwrite=True)

@@ -5,24 +5,22 @@ the fields of its `Config` and those of the command, typed by their annotations 
 """
 
 import dataclasses
-import difflib
-import importlib
-import importlib.util
 import inspect
+import os
 import shlex
 import sys
-import traceback
+import textwrap
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError
+from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, nearest
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
 
-ENTRY = "experiment"  # the function that an experiment file must hold
+WIDTH = 80  # of what is printed here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +188,7 @@ def compare_function_command(target: str, argv: Sequence[str]) -> int:
     from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError, compare_function
 
     where, _, name = target.partition(":")
-    module = _import_file(where) if where.endswith(".py") else _import_module(where)
+    module = import_file(where) if where.endswith(".py") else import_module(where)
     about = "\n  ".join([f"{COMMANDS['compare'].help} of {name}. An argument is", *FORMS])
     options = tyro.cli(
         FunctionOptions,
@@ -283,65 +281,9 @@ def _guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-# ---------------------------------------------------------------- experiment files
-
-
-def load(path: str) -> Callable[[Any], Experiment]:
-    """The function `experiment` of a file; raises CommandError if the file is not there, broken, or has none."""
-    module = _import_file(path)
-    if not callable(getattr(module, ENTRY, None)):
-        raise CommandError(f"{path} has no function {ENTRY}(config: Config) -> Experiment.", status=1)
-    return getattr(module, ENTRY)
-
-
-def _import_module(name: str) -> ModuleType:
-    """A module by its dotted name, of the current directory too."""
-    sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise CommandError(f"there is no module {error.name} (wanted: {name}).") from None
-    except Exception as error:
-        raise CommandError(f"{name} cannot be imported.\n{type(error).__name__}: {error}", status=1) from None
-
-
-def _import_file(path: str) -> ModuleType:
-    """A Python file as a module."""
-    file = Path(path)
-    if not file.is_file():
-        raise CommandError(f"there is no file {path}.{_nearest(path, map(str, file.parent.glob('*.py')))}")
-    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise CommandError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    sys.path.insert(0, str(file.parent.resolve()))  # as `python FILE` does
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise CommandError(f"{path} cannot be imported.\n{_users_part(error, file)}", status=1) from None
-    return module
-
-
-def config_type(experiment: Callable) -> type:
-    """The dataclass that annotates the one parameter of `experiment`."""
-    wanted = f"{ENTRY}(config: Config) -> Experiment, with a dataclass Config,"
-    parameters = list(inspect.signature(experiment).parameters)
-    hints = typing.get_type_hints(experiment)
-    found = hints.get(parameters[0]) if len(parameters) == 1 else None
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise ExperimentError(f"{wanted} is wanted, but it is {experiment.__name__}{inspect.signature(experiment)}.")
-    return found
-
-
-def _users_part(error: Exception, file: Path) -> str:
-    """The traceback from the user's file on."""
-    frame = error.__traceback__
-    while frame is not None and Path(frame.tb_frame.f_code.co_filename).resolve() != file.resolve():
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as the shell has it: 128 + SIGPIPE
 
 
 # ---------------------------------------------------------------- options and help
@@ -358,7 +300,9 @@ def _parse(config: type, options: type | None, argv: list[str], program: str, ab
         raise ExperimentError(f"Config has a field that is an option of the command too: {twice}. Rename it.")
     fields = [(name, Annotated[kind, tyro.conf.arg(name="")]) for name, kind in parts.items()]
     arguments = dataclasses.make_dataclass("Arguments", fields)
-    return tyro.cli(arguments, args=argv, prog=program, description=about, config=(tyro.conf.FlagCreatePairsOff,))
+    if {"-h", "--help"} & set(argv):
+        print(about, end="\n\n")  # as its author wrote it: tyro would join the lines of a paragraph
+    return tyro.cli(arguments, args=argv, prog=program, description=" ", config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _require_command(name: str) -> None:
@@ -367,39 +311,39 @@ def _require_command(name: str) -> None:
         raise CommandError(f"{name} takes no experiment: fnbackprop {name}")
     if name not in COMMANDS:
         known, listed = [*COMMANDS, *TOOLS], ", ".join([*COMMANDS, *TOOLS])
-        raise CommandError(f"there is no command {name!r}.{_nearest(name, known)} The commands are: {listed}.")
-
-
-def _nearest(name: str, known: Any) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {found[0]}?" if found else ""
+        raise CommandError(f"there is no command {name!r}.{nearest(name, known)} The commands are: {listed}.")
 
 
 def _about(experiment: Callable, command: str, commands: list[str]) -> str:
     """The head of the help: the file's docstring, and what the command does or which commands there are."""
-    text = inspect.getdoc(sys.modules.get(experiment.__module__)) or ""
+    paragraphs = (inspect.getdoc(sys.modules.get(experiment.__module__)) or "").split("\n\n")
+    text = "\n\n".join(part if "\n " in f"\n{part}" else textwrap.fill(part, WIDTH) for part in paragraphs)
     return "\n".join([text, *([f"\n{command}"] if command else []), *commands])
 
 
 def _command_lines(default: Callable | None) -> list[str]:
     first = (inspect.getdoc(default) or "").split("\n")[0] if default else COMMANDS["train"].help
     rows = {"(none)": first, **{name: command.help for name, command in COMMANDS.items()}}
-    return ["\ncommands, before the options:", *(f"  {name:<9} {text}" for name, text in rows.items())]
+    return ["\ncommands, before the options:", *_rows(rows)]
+
+
+def _rows(rows: dict[str, str]) -> list[str]:
+    """Names and what they mean."""
+    return [textwrap.fill(f"  {name:<9} {text}", WIDTH, subsequent_indent=" " * 12) for name, text in rows.items()]
 
 
 def _usage() -> str:
-    lines, tools = ([f"  {name:<9} {found.help}" for name, found in kind.items()] for kind in (COMMANDS, TOOLS))
     return "\n".join(
         [
             "usage: fnbackprop COMMAND FILE [--options]",
             "       fnbackprop runs | report RUN [RUN] | new FILE",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
-            "compare also takes any function: fnbackprop compare package.module:function --args f32[8,3] f32[3]",
+            "compare also takes any function, with arguments that are described:",
+            "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",
-            *lines,
-            *tools,
+            *_rows({name: command.help for name, command in {**COMMANDS, **TOOLS}.items()}),
             "",
             "The options of a command and of an experiment: fnbackprop COMMAND FILE --help",
         ]

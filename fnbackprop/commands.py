@@ -1,8 +1,9 @@
 """The commands that need no experiment file: `runs`, `report` and `new`."""
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ class CommandError(Exception):
     def __init__(self, message: str, status: int = USAGE_ERROR):
         super().__init__(message)
         self.status = status
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The sentence "Did you mean ...?" to stand after another one; empty if nothing is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,15 +5,19 @@ import os
 import pathlib
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
-from fnbackprop.cli import COMMANDS, load, main, run
+from fnbackprop.cli import COMMANDS, main, run
+from fnbackprop.experiment_files import load
 from fnbackprop.training.metrics import read_metrics
 
 FILE = '''
-"""A line through points."""
+"""A line through points. What there is to say about it takes more than eighty columns, and is
+wrapped.
+
+    python line.py   # not wrapped
+"""
 
 import dataclasses
 from typing import Literal
@@ -54,7 +58,7 @@ def experiment(config: Config) -> Experiment:
 
 
 def demonstrate(config: Config):
-    """Show all of it."""
+    """Show all of it, in a line that is longer than a narrow terminal is wide."""
     print(f"demonstrating {config.shape}")
 
 
@@ -111,7 +115,7 @@ def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):
     assert status(*words[1:]) == 0
     printed = capsys.readouterr().out
     assert "step 0, run again from step 0: the loss is nan" in printed
-    assert "in log, at " in printed and "line.py:29: x = jnp.log(batch)" in printed
+    assert "in log, at " in printed and "line.py:33: x = jnp.log(batch)" in printed
 
 
 def test_compare_in_float64(file, capsys):
@@ -140,7 +144,8 @@ def test_help_names_commands_options_and_their_meaning(file, capsys):
     assert status("train", file, "--help") == 0
     printed = capsys.readouterr().out
     for text in (
-        "A line through points.",
+        "A line through points. What there is to say about it takes more than eighty\ncolumns, and is wrapped.",
+        "\n\n    python line.py   # not wrapped\n",
         "--backward {manual,automatic,both}",
         "Who does the backward pass",
         "--steps INT",
@@ -177,8 +182,8 @@ def test_mistakes_are_answered_with_status_two(file, capsys, argv, message):
     [
         (("def experiment(", "def experimant("), "line.py has no function experiment(config: Config) -> Experiment"),
         (("import optax", "import optacks"), "No module named 'optacks'"),
-        (("import optax", "import optax\n1 / 0"), "line 10, in <module>"),
-        (("def demonstrate(config: Config):", "def demonstrate(config: Config)"), "line 42"),
+        (("import optax", "import optax\n1 / 0"), "line 14, in <module>"),
+        (("def demonstrate(config: Config):", "def demonstrate(config: Config)"), "line 46"),
         (("config: Config) -> Experiment", "config) -> Experiment"), "with a dataclass Config, is wanted"),
         (("steps=config.steps", "steps=0"), "ExperimentError: steps must be an integer of at least 1, not 0"),
         (("return Experiment(", "Experiment("), "ExperimentError: experiment(config) must return an Experiment"),
@@ -200,8 +205,10 @@ def test_version_and_usage(capsys):
     assert status("--version") == 0 and capsys.readouterr().out.startswith("fnbackprop ")
     assert status("--help") == 0
     printed = capsys.readouterr().out
-    assert all(f"  {name} " in printed for name in COMMANDS)
+    assert all(f"  {name} " in printed for name in COMMANDS) and max(map(len, printed.splitlines())) <= 80
     assert status() == 2
+    done = subprocess.run([sys.executable, "-m", "fnbackprop", "--help"], capture_output=True, text=True)
+    assert done.stdout == printed
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,11 @@ def test_version_and_usage(capsys):
         ([], 0, "demonstrating line"),
         (["--shape", "square"], 0, "demonstrating square"),
         (["train", "--steps", "2"], 0, "line: 2 steps, "),
-        (["--help"], 0, "(none)    Show all of it."),
+        (
+            ["--help"],
+            0,
+            "(none)    Show all of it, in a line that is longer than a narrow terminal is\n            wide.",
+        ),
         (["--shpe", "square"], 2, "--shape"),
         (["compair"], 2, "Did you mean compare?"),
     ],
@@ -223,15 +234,19 @@ def test_an_experiment_files_own_command_line(file, argv, code, text):
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough(file):
+    """As `| head -1` does."""
+    root = pathlib.Path(__file__).parent.parent
+    command = [sys.executable, file, "train", "--steps", "1000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(root)}, **pipes) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 141
+
+
 def test_without_a_default_it_trains(file, capsys):
     with pytest.raises(SystemExit) as ended:
         run(load(file), argv=["--steps", "2"])
     assert ended.value.code == 0 and "line: 2 steps" in capsys.readouterr().out
-
-
-def test_a_file_may_import_its_neighbours(file):
-    pathlib.Path("neighbour.py").write_text("STEPS = 2\n")
-    pathlib.Path("line.py").write_text(
-        textwrap.dedent(FILE).replace("import optax\n", "import optax\nfrom neighbour import STEPS\n")
-    )
-    assert load(file).__name__ == "experiment"

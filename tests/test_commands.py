@@ -66,3 +66,5 @@ def test_a_new_experiment_runs_as_it_stands(here, capsys):
     assert done.returncode == 0, done.stderr
     [losses] = [line for line in done.stdout.splitlines() if line.startswith("waves  step 1000  test_loss ")]
     assert float(losses.split()[-1]) < 0.02
+    assert status("train", "mine.py", "--help") == 0
+    assert "\n    python mine.py compare  " in capsys.readouterr().out

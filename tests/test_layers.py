@@ -11,7 +11,7 @@ ROOT = pathlib.Path(fnbackprop.__file__).parent
 # Each layer may import itself and the layers before it.
 LAYERS = (
     "trees backprop rules blocks models losses experiment comparing testing tracing balancing training"
-    " commands cli __init__"
+    " commands experiment_files cli __main__ __init__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))
 DIFFERENTIATORS = set("grad vjp value_and_grad linearize linear_transpose jacrev jacfwd hessian jvp".split())

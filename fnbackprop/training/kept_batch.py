@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop import trees
@@ -16,7 +17,7 @@ from fnbackprop.experiment import Experiment
 from .hooks import Hook
 from .recorder import NonFiniteLoss
 
-FOLDER = "nonfinite"
+NONFINITE_FOLDER = "nonfinite"
 
 
 class BatchKeeper(Hook):
@@ -29,11 +30,21 @@ class BatchKeeper(Hook):
         if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
             return
         try:
-            path = write_batch(self._run / FOLDER / f"step_{error.step:08}.npz", self._experiment.batch(error.step))
+            batch = self._experiment.batch(error.step)
+            path = write_batch(self._run / NONFINITE_FOLDER / f"step_{error.step:08}.npz", batch)
         except Exception as failure:  # the first error is the one that matters
             error.args = (f"{error}\nIts batch could not be kept: {failure}",)
             return
-        error.args = (f"{error}\nIts batch is kept in {path}. To run that step again: fb.replay(experiment)",)
+        broken = leaves_not_finite(batch)
+        itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
+        error.args = (f"{error}\nIts batch{itself} is kept in {path}. To run that step again: fb.replay(experiment)",)
+
+
+def leaves_not_finite(tree: Any) -> list[str]:
+    """The paths of the leaves that hold a NaN or an infinity."""
+    leaves = trees.leaves_with_paths(tree)
+    floating = [(path, leaf) for path, leaf in leaves if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return [path or "the array" for path, leaf in floating if not jnp.all(jnp.isfinite(leaf))]
 
 
 def write_batch(path: Path, batch: Any) -> Path:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from .saving import Policy, Saving
 from .sharding import make_layout
 from .state import TrainState, adopted_state, initial_state
 from .step import Update, compiled, make_update
+from .stopping import Signals
 from .tensorboard import TensorBoard
 
 
@@ -60,11 +61,12 @@ def train(
     Args:
       experiment: what to train.
       backward: "manual" (this package's backward pass), "automatic" (`jax.value_and_grad`), or "both": the manual one,
-        compared with the automatic one every `compare_every` steps.
+        compared with the automatic one every `compare_every` steps; the run's report shows the last comparison.
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state; by default, from the initial one of the experiment's seed.
-      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png` and
-        `checkpoints/`. A new run replaces an earlier one of the same name that has no checkpoint. None writes nothing.
+      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png`,
+        `report.html`, `run.json` and `checkpoints/`. A new run replaces an earlier one of the same name that has no
+        checkpoint. None writes nothing.
       progress: whether to print how it goes.
       prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
@@ -93,18 +95,19 @@ def train(
         raise ExperimentError(
             f"train takes an Experiment, not {experiment!r}; for a file: train(experiment(Config()))."
         )
+    if resume and state is not None:
+        raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
+    if best is not None and experiment.evaluate is None:
+        raise ExperimentError(f"best={best!r} is to be a metric of evaluate, but the experiment has no evaluate.")
+    policy, start = Policy(checkpoint_every, keep, best, best_mode), Start(resume, overwrite, new_config)
     stop = experiment.steps if steps is None else steps
     folder = None if directory is None else Path(directory) / experiment.name
+    by = "manual" if backward == "both" else backward
+    settings = settings_of(experiment, backward=by)
+    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     if mesh is None and jax.process_count() > 1:
         mesh = {"data": -1}
     layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
-    by = "manual" if backward == "both" else backward
-    settings = settings_of(experiment, backward=by)
-    policy = Policy(checkpoint_every, keep, best, best_mode)
-    if resume and state is not None:
-        raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
-    start = Start(resume, overwrite, new_config)
-    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     state, notes = initial_state(experiment, layout) if state is None else adopted_state(state, layout), []
     if folder is not None:
         state, notes = begin(state, folder, settings, start, stream.restore if stream else None)
@@ -112,18 +115,20 @@ def train(
     with ExitStack() as cleanup:
         first, shown = int(state.step), progress and leads()
         written = folder if leads() else None
+        signals = cleanup.enter_context(Signals() if folder is not None else nullcontext())
         recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
         cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
-        hooks = make_hooks(experiment, stop, recorder)
+        hooks: list[Hook] = [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
         hooks.append(Documenting(experiment, written, recorder, state, stop, {"backward": backward}))
         if tensorboard and written is not None:
             recorder.sinks.append(TensorBoard(written, first))
         if profile and written is not None:
             hooks.append(Profile(experiment, written, recorder, first, stop))
         if backward == "both":
-            hooks.append(GradientCheck(experiment, compare_every, layout))
+            hooks.append(GradientCheck(experiment, compare_every, recorder, written, layout))
         if folder is not None:
-            saving = Saving(folder, settings, recorder, policy, first, stop, stream.state if stream else None)
+            place = stream.state if stream else None
+            saving = Saving(folder, settings, recorder, signals, policy, first, stop, place)
             hooks += [BatchKeeper(experiment, folder), saving]
         for hook in hooks:
             cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
@@ -133,13 +138,9 @@ def train(
         batches = cleanup.enter_context(batches_of(experiment.batch, first, stop, place=to_devices, ahead=prefetch))
         started = time.monotonic()
         state = run_steps(batches, update, state, stop, recorder, hooks)
-        recorder.say(f"{experiment.name}: {stop} steps, {time.monotonic() - started:.1f} s, {backward} backward")
+        steps = f"{stop} steps" if first == 0 else f"{stop - first} steps to step {stop}"
+        recorder.say(f"{experiment.name}: {steps}, {time.monotonic() - started:.1f} s, {backward} backward")
     return state
-
-
-def make_hooks(experiment: Experiment, stop: int, recorder: Recorder) -> list[Hook]:
-    """What happens beside the steps, in this order; what follows is the checkpoint."""
-    return [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
 
 
 def run_steps(

@@ -5,6 +5,7 @@ experiment's own metrics for every step, with "gradient_norm/<layer>" for some o
 an evaluation, where "step" is the number of updates made before it.
 """
 
+import itertools
 import json
 import math
 import os
@@ -26,6 +27,7 @@ class MetricBuffer:
 
     The newest `in_flight` steps are never waited for, so the device always has work queued. Older ones are, so that the
     host does not run ahead and fill the memory with batches; but many short steps at once, for each time costs some.
+    Where the host is the slower one, what the device has ended is fetched every `interval` seconds.
     """
 
     def __init__(self, in_flight: int = 2, interval: float = 0.25, clock: Callable[[], float] = time.monotonic):
@@ -37,10 +39,14 @@ class MetricBuffer:
     def add(self, step: int, metrics: dict[str, jax.Array]) -> list[Record]:
         """Put a step's metrics in; the records of finished steps come out, of several or of none."""
         self._waiting.append((step, metrics))
-        count = len(self._waiting) - self._in_flight
-        if count < self._at_once:
+        count = max(len(self._waiting) - self._in_flight, 0)
+        if count < self._at_once and self._clock() - self._fetched_at < self._interval:
             return []
-        jax.block_until_ready(self._waiting[count - 1][1])
+        if count:
+            jax.block_until_ready(self._waiting[count - 1][1])
+        count += sum(1 for _ in itertools.takewhile(_ended, self._waiting[count:]))
+        if not count:
+            return []
         seconds = self._clock() - self._fetched_at
         fitting = count * self._interval / seconds if seconds > 0 else MOST_AT_ONCE
         self._at_once = int(min(max(fitting, 1), MOST_AT_ONCE))
@@ -55,6 +61,11 @@ class MetricBuffer:
         self._fetched_at = self._clock()
         values = jax.device_get([metrics for _, metrics in taken])
         return [_record(step, as_scalars(metrics)) for (step, _), metrics in zip(taken, values, strict=True)]
+
+
+def _ended(waiting: tuple[int, dict[str, jax.Array]]) -> bool:
+    """Whether the device has ended a step; without jit, a metric may be a Python number."""
+    return all(value.is_ready() for value in waiting[1].values() if hasattr(value, "is_ready"))
 
 
 def _record(step: int, metrics: dict[str, Any]) -> Record:

@@ -1,8 +1,8 @@
 """Where the records of a run go: to the progress line, to the metrics file, and past the check for NaN."""
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Recorder:
         self._name, self._folder = name, folder
         self._layers, self._layers_every = (), 1
         self.sinks: list[Any] = []  # what else has `write(records)` and `close()`
-        self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
+        with self._telling_failure():
+            self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
         self._progress = make_progress(name, start, stop, progress)
         self._buffer = MetricBuffer()
         self._last: Record | None = None
@@ -105,14 +106,21 @@ class Recorder:
 
     def written(self) -> int:
         """How many bytes the metrics file has, all of them on the disk when this returns."""
-        return 0 if self._file is None else self._file.sync()
+        with self._telling_failure():
+            return 0 if self._file is None else self._file.sync()
 
     def _write(self, records: list[Record]) -> None:
-        try:
+        with self._telling_failure():
             for sink in ([] if self._file is None else [self._file]) + self.sinks:
                 sink.write(records)
+
+    @contextmanager
+    def _telling_failure(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise RunError(f"{self._folder / METRICS_FILE} cannot be written: {error.strerror or error}.") from error
+            reason = error.strerror or error
+            raise RunError(f"{self._folder / METRICS_FILE} cannot be written: {reason}.") from None
 
     def draw(self, title: str) -> None:
         """Draw the curves of the metrics file beside it, if there is anything in it."""

@@ -1,24 +1,24 @@
 """A step whose loss was not finite, run again from the last checkpoint before it: where did the number break?"""
 
 import dataclasses
+import math
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoint import list_checkpoints, read_state
 from .gradients import make_gradient
-from .kept_batch import FOLDER, read_batch
+from .kept_batch import NONFINITE_FOLDER, leaves_not_finite, read_batch
 from .loop import run_steps
 from .precision import cast, precision_of
 from .recorder import Recorder
 from .resuming import last_good, require_same_leaves
+from .run_file import RUN_FILE
 from .state import TrainState, initial_state
 from .step import compiled, make_update
 
@@ -52,6 +52,8 @@ class Replay:
         leaves = (f"  {name}: {', '.join(paths) or 'all finite'}" for name, paths in self.broken.items())
         where = self.where or "not found: operation by operation, all numbers of the forward pass are finite"
         head = f"step {self.step}, run again from step {self.start}: the loss is {self.loss}"
+        if math.isfinite(self.loss) and not any(self.broken.values()):
+            return f"{head}, and all is finite. Did the run have other options? They are in its {RUN_FILE}."
         return "\n".join([head, "not finite:", *leaves, f"first in the forward pass: {where}"])
 
 
@@ -80,17 +82,17 @@ def replay(
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
     (loss, _), gradient = jax.jit(make_gradient(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
-    broken = {name: _broken_leaves(tree) for name, tree in trees_of_step.items()}
+    broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
     where = _first_break(experiment.loss, *(cast(tree, precision.compute) for tree in (state.params, batch)), key)
     return Replay(step, start, float(loss), broken, where, state, batch)
 
 
 def _kept(run: Path, step: int | None) -> Path:
-    paths = sorted((run / FOLDER).glob("step_*.npz"))
+    paths = sorted((run / NONFINITE_FOLDER).glob("step_*.npz"))
     chosen = [path for path in paths if step in (None, int(path.stem.removeprefix("step_")))]
     if not chosen:
         which = "" if step is None else f" of step {step}"
-        raise ExperimentError(f"{run / FOLDER} has no batch{which}: one is kept when a loss is not finite.")
+        raise ExperimentError(f"{run / NONFINITE_FOLDER} has no batch{which}: one is kept when a loss is not finite.")
     return chosen[-1]
 
 
@@ -102,13 +104,6 @@ def _state_before(experiment: Experiment, run: Path, step: int) -> TrainState:
         return state
     require_same_leaves(good, state)
     return read_state(good, state)
-
-
-def _broken_leaves(tree: Any) -> list[str]:
-    floating = [
-        (path, x) for path, x in trees.leaves_with_paths(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-    ]
-    return [path for path, leaf in floating if not jnp.all(jnp.isfinite(leaf))]
 
 
 def _first_break(loss: Callable, *arguments: Any) -> str | None:

@@ -1,11 +1,12 @@
 """A run, or two side by side, as one HTML page that needs nothing beside it."""
 
+import datetime
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .manifest import read_json
 from .measures import PREFIX
 from .metrics import METRICS_FILE, Record, curve, read_metrics
 from .plots import PANELS, curves_svg, layers_svg
@@ -13,8 +14,9 @@ from .progress import clock_time
 from .throughput import short
 
 REPORT_FILE = "report.html"
-COMPARISON_FILE = "comparison.json"  # of `fnbackprop compare`
+COMPARISON_FILE = "comparison.json"  # of `fnbackprop compare`, or of `--backward both`
 EVALUATED = "evaluate/"
+WRONG = ("FAIL", "NON-FINITE")
 DIFFERS = ' class="differs"'
 
 STYLE = """
@@ -58,7 +60,10 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
         "<h2>Config</h2>",
         _config(runs),
         "<h2>Is the gradient right?</h2>",
-        *(_comparison_section(label, folder, len(labels) > 1) for label, folder in zip(labels, folders, strict=True)),
+        *(
+            _comparison_section(label, folder, runs[label].get("began", ""), len(labels) > 1)
+            for label, folder in zip(labels, folders, strict=True)
+        ),
         "<h2>Environment</h2>",
         _table(_rows([run.get("environment", {}) for run in runs.values()])),
         "<h2>To reproduce</h2>",
@@ -80,11 +85,6 @@ def _records(folder: Path) -> list[Record]:
     return read_metrics(folder) if (folder / METRICS_FILE).is_file() else []
 
 
-def _comparison(folder: Path) -> dict[str, Any] | None:
-    path = folder / COMPARISON_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
 # ---------------------------------------------------------------- sections
 
 
@@ -97,7 +97,7 @@ def _summary(runs: Mapping[str, dict[str, Any]], records: Mapping[str, Sequence[
         seconds, amount = run.get("seconds", 0.0), run.get("batch") or {"count": 1, "unit": "steps"}
         columns.append(
             {
-                "status": run["status"] + (f": {run['error']}" if "error" in run else ""),
+                "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
                 **{
                     _words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith("evaluate/")
@@ -136,17 +136,32 @@ def _config(runs: Mapping[str, dict[str, Any]]) -> str:
     return _table(_rows(columns))
 
 
-def _comparison_section(label: str, folder: Path, named: bool) -> str:
-    head, found = f"<h3>{html.escape(label)}</h3>" if named else "", _comparison(folder)
-    if found is None:
-        hint = f"fnbackprop compare FILE --json {folder / COMPARISON_FILE} && fnbackprop report {folder}"
+def _comparison_section(label: str, folder: Path, began: str, named: bool) -> str:
+    head, path = f"<h3>{html.escape(label)}</h3>" if named else "", folder / COMPARISON_FILE
+    if not path.is_file():
+        hint = f"fnbackprop compare FILE --json {path} && fnbackprop report {folder}"
         return f'{head}<p class="note">Not compared. To add it: <code>{html.escape(hint)}</code></p>'
-    verdict = f'<p class="{"good" if found["ok"] else "bad"}">{html.escape(str(found["verdict"]))}, '
-    verdict += "the manual gradient against the automatic one:</p>"
-    names = ("path", "verdict", "norm", "error", "allowed")
-    rows = {leaf["path"]: [_number(leaf[name]) for name in names[1:]] for leaf in found["leaves"]}
-    table = _table({"leaf": list(names[1:])} | rows, headed=True, marks=False, kind="number")
-    return f"{head}{verdict}<div class=scroll>{table}</div>"
+    found, made = read_json(path), datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    earlier = bool(began) and made < datetime.datetime.fromisoformat(began)
+    since = {"largest": "largest since"} if len(found.get("steps", ())) > 1 else {}
+    columns = {"verdict": "verdict", "norm": "norm", "error": "error"} | since | {"allowed": "allowed"}
+    rows = {leaf["path"]: [_number(leaf[name]) for name in columns] for leaf in found["leaves"]}
+    table = _table({"leaf": list(columns.values())} | rows, headed=True, marks=False, kind="number")
+    return f"{head}{_verdict(found, earlier)}<div class=scroll>{table}</div>"
+
+
+def _verdict(found: dict[str, Any], earlier: bool) -> str:
+    """What was compared when, and what was wrong first."""
+    first, *later = found.get("steps") or [None]
+    when = ("" if first is None else f" at step {first}") + " before this run began" * earlier
+    if later:
+        when += f", and held to that at {len(later)} later step{'s' * (len(later) > 1)}, the last {later[-1]}"
+    said = f"{found['verdict']}, the manual gradient against the automatic one{when}:"
+    lines = [f'<p class="{"bad" if found["verdict"] in WRONG else "good"}">{html.escape(said)}</p>']
+    for wrong in found.get("equations", [])[:1]:
+        where = f"first wrong equation: {wrong['primitive']} {wrong['where']}: {wrong['reason']}"
+        lines.append(f"<p>{html.escape(where)}</p>")
+    return "".join(lines)
 
 
 # ---------------------------------------------------------------- tables

@@ -22,6 +22,7 @@ from .checkpoint import (
     list_checkpoints,
     read_state,
 )
+from .kept_batch import NONFINITE_FOLDER
 from .metrics import METRICS_FILE, cut_metrics
 from .precision import precision_of
 from .state import TrainState, initial_state
@@ -191,10 +192,11 @@ def _as_json(value: Any) -> Any:
 
 
 def _discard(run: Path, found: list[Checkpoint]) -> list[str]:
-    """Remove the checkpoints of an earlier run."""
+    """Remove the checkpoints of an earlier run, and its batches that were kept."""
     _together("discard")
     if jax.process_index() == 0:
-        shutil.rmtree(run / CHECKPOINTS_FOLDER, ignore_errors=True)
+        for folder in (CHECKPOINTS_FOLDER, NONFINITE_FOLDER):
+            shutil.rmtree(run / folder, ignore_errors=True)
     _together("discarded")
     steps = ", ".join(str(checkpoint.step) for checkpoint in found)
     return [f"{run}: an earlier run is overwritten, with its checkpoints of step {steps}"] if found else []
@@ -210,6 +212,8 @@ def _tidy(run: Path, damaged: list[Checkpoint], resumed: Checkpoint | None = Non
 
 def _tidy_files(run: Path, damaged: list[Checkpoint], resumed: Checkpoint | None) -> list[str]:
     notes = []
+    if resumed is None:
+        shutil.rmtree(run / NONFINITE_FOLDER, ignore_errors=True)
     for checkpoint in damaged:
         _set_aside(checkpoint)
     for checkpoint in list_checkpoints(run):

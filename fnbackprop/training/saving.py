@@ -45,6 +45,7 @@ class Saving(Hook):
       run: the run's folder.
       settings: what the run's numbers depend on; a run that is resumed must have the same.
       recorder: its records are on the disk before the checkpoint is.
+      signals: are asked after each step.
       policy: when to write, and which to keep.
       start: the step that the run goes on from.
       stop: the step it ends at.
@@ -56,19 +57,20 @@ class Saving(Hook):
         run: Path,
         settings: dict[str, Any],
         recorder: Recorder,
+        signals: Signals,
         policy: Policy,
         start: int,
         stop: int,
         data_state: Callable[[int], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._settings, self._recorder, self._policy, self._stop = settings, recorder, policy, stop
+        self._settings, self._recorder, self._signals = settings, recorder, signals
+        self._policy, self._stop = policy, stop
         self._writer = CheckpointWriter(run, policy.keep, policy.best, policy.best_mode)
         self._best_value, self._data_state = self._writer.best_value(), data_state
         self._saved = start if self._writer.last() else None  # the step of the last checkpoint
         self._latest: tuple[int, TrainState] | None = None
         self._clock, self._saved_at = clock, clock()
-        self._signals = Signals()
 
     def after_step(self, updates: int, state: TrainState) -> None:
         self._latest = updates, state
@@ -142,9 +144,7 @@ class Saving(Hook):
         except Exception as failure:
             if error is None:
                 raise
-            self._recorder.say(str(failure))
-        finally:
-            self._signals.close()
+            self._recorder.say(f"the last state is not saved: {failure}")
         if error is not None and (last := self._writer.last()) is not None:
             self._recorder.say(f"{last.step} steps are saved. To go on from there: resume=True, or --resume")
 

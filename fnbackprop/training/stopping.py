@@ -24,7 +24,9 @@ class Terminated(SystemExit):
 
 
 class Signals:
-    """Receives the signals; the loop asks for them between two steps.
+    """Receives the signals; a context manager around the loop, which asks for them between two steps.
+
+    One that comes later, while the run's pages are drawn, is raised at the end.
 
     Of several processes each gets the signal at another step; JAX's coordination service then names the step at which
     all of them stop. Handlers that the program has set itself are left alone.
@@ -39,16 +41,26 @@ class Signals:
         for number in self._ours:
             signal.signal(number, self._receive)
 
-    def raise_received(self, updates: int) -> None:
-        """Raise Interrupted or Terminated if there was a signal; `updates` is the step that has been made."""
-        if self._received == signal.SIGINT:
-            raise Interrupted
-        if self._received == signal.SIGTERM or (self._many and multihost_utils.reached_preemption_sync_point(updates)):
-            raise Terminated
+    def __enter__(self) -> "Signals":
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         for number in self._ours:
             signal.signal(number, DEFAULTS[number])
+        if kind is None:
+            self._raise()
+
+    def raise_received(self, updates: int) -> None:
+        """Raise Interrupted or Terminated if there was a signal; `updates` is the step that has been made."""
+        self._raise()
+        if self._many and multihost_utils.reached_preemption_sync_point(updates):
+            raise Terminated
+
+    def _raise(self) -> None:
+        if self._received == signal.SIGINT:
+            raise Interrupted
+        if self._received == signal.SIGTERM:
+            raise Terminated
 
     def _receive(self, number: int, frame: Any) -> None:
         if self._received == number == signal.SIGINT:

@@ -1,9 +1,11 @@
 """What this experiment is about, in a line or two.
 
-python my_experiment.py                         # train; metrics, curves and a report go to runs/waves/
-python my_experiment.py train --steps 500       # with another config
-python my_experiment.py compare                 # is the gradient right?
-fnbackprop report runs/waves                    # the run as a page
+    python my_experiment.py                      # train; metrics, curves and a report go to runs/waves/
+    python my_experiment.py train --steps 500    # with another config
+    python my_experiment.py compare              # is the gradient right?
+    fnbackprop report runs/waves                 # the run as a page
+
+What to expect: a test_loss of about 0.012 after the 1000 steps, in a few seconds.
 """
 
 import dataclasses

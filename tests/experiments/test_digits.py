@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fnbackprop.cli import load
+from fnbackprop.experiment_files import load
 from fnbackprop.training.loop import train
 
 FILE = pathlib.Path(__file__).parents[2] / "experiments" / "digits.py"
@@ -58,6 +58,7 @@ def test_the_demonstration(digits, tmp_path, monkeypatch, capsys):
     said = re.fullmatch(r"accuracy (\S+) by hand, (\S+) by jax.grad; mean distance of losses (\S+)", last)
     assert abs(float(said[1]) - float(said[2])) < 0.01 and float(said[3]) < 1e-4
     assert (tmp_path / "runs/digits-mlp/curves.png").exists()
+    assert "PASS, the manual gradient against" in (tmp_path / "runs/digits-mlp/report.html").read_text()
 
 
 def test_missing_scikit_learn_is_told(digits, monkeypatch):

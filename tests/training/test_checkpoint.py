@@ -1,6 +1,7 @@
 """Checkpoints hold every kind of array, exactly; the last and the best are kept; a disk that is full loses none."""
 
 import ast
+import contextlib
 import gc
 import pathlib
 import resource
@@ -90,21 +91,28 @@ def test_a_renamed_checkpoint_is_damaged(tmp_path):
     assert found.damage() == "its folder was renamed: it is of step 1"
 
 
-@pytest.fixture
-def small_files():
-    """The operating system refuses files of more than 200 kB, as it would any on a full disk."""
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """The operating system refuses larger files, as it would any on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax abandons its coroutines then
-def test_a_disk_that_refuses_keeps_the_last_good_one(tmp_path, small_files):
+@pytest.mark.parametrize("size", [200_000, 10])  # the array's file is refused, or every one
+def test_a_disk_that_refuses_keeps_the_last_good_one(tmp_path, size):
     writer = CheckpointWriter(tmp_path, keep=1)
     writer.write(state_of(1), {"step": 1, "metrics": {}})
-    writer.write(state_of(2, size=100_000), {"step": 2, "metrics": {}})  # 400 kB that cannot be compressed
-    with pytest.raises(CheckpointError, match="step_00000002 could not be written: .*The last one .*step_00000001"):
+    writer.finish()
+    with (
+        files_of_at_most(size),
+        pytest.raises(CheckpointError, match="step_00000002 could not be written: .*The last one .*step_00000001"),
+    ):
+        writer.write(state_of(2, size=100_000), {"step": 2, "metrics": {}})  # 400 kB that cannot be compressed
         writer.finish()
     assert [found.step for found in list_checkpoints(tmp_path)] == [1]
     writer.write(state_of(3), {"step": 3, "metrics": {}})

@@ -1,5 +1,7 @@
 """`backward="both"` lets a right gradient pass, and stops at the step after which a wrong one parts."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,16 +42,8 @@ def comparisons(monkeypatch):
     return made
 
 
-def test_training_goes_on_as_by_the_manual_backward(comparisons):
-    both = train(regression(), backward="both", compare_every=4, directory=None, progress=False)
-    manual = train(regression(), directory=None, progress=False)
-    np.testing.assert_array_equal(both.params["w"], manual.params["w"])
-    assert len(comparisons) == 1 and comparisons[0].ok
-
-
-def test_a_gradient_that_parts_late_stops_the_run(monkeypatch, comparisons):
-    """The planted error: 1 % of one leaf, in place of a rule that errs beyond some value."""
-    right = witnesses.BACKWARDS["manual"]
+def parted(late, right=witnesses.BACKWARDS["manual"]):
+    """The planted error: 1 % of `w` from where `late(params)` on, in place of a rule that errs beyond some value."""
 
     def wrong(fun, has_aux=False, **options):
         def value_and_gradient(params, *args):
@@ -57,22 +51,69 @@ def test_a_gradient_that_parts_late_stops_the_run(monkeypatch, comparisons):
             params, gradient, rest = (
                 (params[0], gradient[0], True) if isinstance(params, tuple) else (params, gradient, 0)
             )
-            late = params["scale"] < 0.85
-            gradient = gradient | {"w": gradient["w"] * jnp.where(late, jnp.float32(1.01), jnp.float32(1))}
+            gradient = gradient | {"w": gradient["w"] * jnp.where(late(params), jnp.float32(1.01), jnp.float32(1))}
             return value, (gradient,) if rest else gradient
 
         return value_and_gradient
 
-    monkeypatch.setitem(witnesses.BACKWARDS, "manual", wrong)
+    return wrong
+
+
+def report_of(run):
+    """The comparison in a run's folder, and the text of the page's section that shows it."""
+    text = (run / "report.html").read_text().split("Is the gradient right?")[1].split("<h2>")[0]
+    return json.loads((run / "comparison.json").read_text()), text
+
+
+def test_training_goes_on_as_by_the_manual_backward(comparisons, tmp_path):
+    both = train(regression(), backward="both", compare_every=4, directory=tmp_path, progress=False)
+    manual = train(regression(), directory=None, progress=False)
+    np.testing.assert_array_equal(both.params["w"], manual.params["w"])
+    assert len(comparisons) == 1 and comparisons[0].ok
+    found, text = report_of(tmp_path / "r")
+    assert found["ok"] and found["steps"] == [0, 4, 8]
+    assert all(leaf["largest"] <= leaf["allowed"] for leaf in found["leaves"])
+    said = (
+        "PASS, the manual gradient against the automatic one at step 0, and held to that at 2 later steps, the last 8:"
+    )
+    assert said in text and "largest since" in text and "<td>w</td><td>PASS</td>" in text
+
+
+def test_a_gradient_that_parts_late_stops_the_run(monkeypatch, comparisons, tmp_path):
+    monkeypatch.setitem(witnesses.BACKWARDS, "manual", parted(lambda params: params["scale"] < 0.85))
     seen = []
     experiment = regression(evaluate=lambda params: seen.append(float(params["scale"])) or {}, evaluate_every=1)
     with pytest.raises(GradientMismatch, match=r"FAIL\s+w ") as raised:
-        train(experiment, backward="both", compare_every=2, directory=None, progress=False)
+        train(experiment, backward="both", compare_every=2, directory=tmp_path, progress=False)
     assert [c.ok for c in comparisons] == [True, False]
     leaves = {leaf.path: leaf for leaf in raised.value.comparison.leaves}
     np.testing.assert_allclose(leaves["w"].ratio, 1.01, rtol=1e-3)
     assert leaves["scale"].verdict == "PASS"
     assert len(seen) % 2 == 0 and seen[-1] < 0.85 <= seen[-3]
+    found, text = report_of(tmp_path / "r")
+    assert (
+        found["steps"] == [len(seen)]
+        and f"FAIL, the manual gradient against the automatic one at step {len(seen)}:" in text
+    )
+    assert "<td>w</td><td>FAIL</td>" in text and "largest since" not in text
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_a_leaf_that_was_zero_or_noise_at_first_is_held_to_more_later(monkeypatch, comparisons, first):
+    """What rounding explains is nothing of a zero and anything of what cancels: neither is what it explains later."""
+    random = np.random.default_rng(0)
+    half = random.normal(size=50).astype(np.float32)
+    cancels = np.float32(first) * random.permutation(np.concatenate([half, -half]))
+
+    def loss(params, batch, key):
+        return jnp.mean(jnp.tanh(batch) * params["w"]) + jnp.float32(0.1) * params["scale"]
+
+    monkeypatch.setitem(witnesses.BACKWARDS, "manual", parted(lambda params: params["scale"] < 0.95))
+    parts = {"init": lambda key: {"w": jnp.float32(0.5), "scale": jnp.float32(1)}, "loss": loss}
+    experiment = regression(**parts, batch=lambda step: cancels + np.float32(step))
+    with pytest.raises(GradientMismatch, match=r"FAIL\s+w "):
+        train(experiment, backward="both", compare_every=2, directory=None, progress=False)
+    assert [leaf.verdict for leaf in comparisons[0].leaves] == ["PASS", "NOISE-LIMITED" if first else "PASS"]
 
 
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"accumulate": 2}])
@@ -90,4 +131,4 @@ def test_on_a_mesh(comparisons):
 
 def test_compare_every_is_positive():
     with pytest.raises(ExperimentError, match="compare_every must be at least 1, not 0"):
-        GradientCheck(regression(), 0)
+        GradientCheck(regression(), 0, None)

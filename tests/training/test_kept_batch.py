@@ -1,5 +1,7 @@
 """The batch of a loss that is not finite comes back from its file, bit for bit, without pickle."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,13 @@ def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
     kept = tmp_path / "nonfinite" / "step_00000004.npz"
     assert f"{error}" == f"it broke\nIts batch is kept in {kept}. To run that step again: fb.replay(experiment)"
     np.testing.assert_array_equal(np.load(kept)["x"], experiment(Config()).batch(4)["x"])
+
+
+@pytest.mark.parametrize("batch, named", [(BATCH, "x"), (np.float32([1, np.inf]), "the array")])
+def test_a_batch_that_is_itself_not_finite_is_told(tmp_path, batch, named):
+    error = NonFiniteLoss("it broke", 4)
+    BatchKeeper(dataclasses.replace(experiment(Config()), batch=lambda step: batch), tmp_path).close(error)
+    assert f"Its batch, which is itself not finite ({named}), is kept in " in str(error)
 
 
 def test_a_batch_that_cannot_be_kept_does_not_hide_the_error(tmp_path):

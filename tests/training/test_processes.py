@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from fnbackprop.cli import load
+from fnbackprop.experiment_files import load
 from fnbackprop.training.loop import train
 from fnbackprop.training.metrics import read_metrics
 from tests.training.processes import finish, start

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_one_run(run, tmp_path):
     for shown in ("1:01", ">0.75<", "python my.py", "a &amp; b", "PASS, the manual gradient", ">1.25<", ">1e-07<"):
         assert shown in text, shown
     assert text.count("<svg") == 2 and page.marked == 0  # the loss, and the layers; a single evaluation is no curve
+
+
+def test_a_comparison_says_what_it_is_of(run, tmp_path):
+    """A rule that is wrong is named, and what was compared before the run is not taken for the run's own."""
+    folder = run("one", began="2026-01-02T03:04:05+00:00", status="stopped", error="GradientMismatch: FAIL\na table")
+    leaf = {"path": "w", "verdict": "FAIL", "norm": 1.25, "error": 0.5, "allowed": 1e-6, "largest": 2e-7}
+    wrong = {"primitive": "tanh", "where": "my.py:3:8 (loss)", "reason": "a factor <2> is missing"}
+    found = {"verdict": "FAIL", "ok": False, "leaves": [leaf], "equations": [wrong], "steps": [3, 6, 9]}
+    (folder / "comparison.json").write_text(json.dumps(found))
+    text = write_report([folder], tmp_path / "page.html").read_text()
+    Page(text)
+    assert ">stopped: GradientMismatch: FAIL<" in text
+    assert "automatic one at step 3, and held to that at 2 later steps, the last 9:" in text and ">2e-07<" in text
+    assert "first wrong equation: tanh my.py:3:8 (loss): a factor &lt;2&gt; is missing" in text
+    os.utime(folder / "comparison.json", (0, 0))
+    assert "at step 3 before this run began, and" in write_report([folder], tmp_path / "page.html").read_text()
 
 
 def test_two_runs_side_by_side(run, tmp_path):

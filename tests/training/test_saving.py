@@ -15,6 +15,7 @@ from fnbackprop.training.recorder import Recorder, RunError
 from fnbackprop.training.resuming import load_checkpoint
 from fnbackprop.training.saving import Policy, Saving
 from fnbackprop.training.state import initial_state
+from fnbackprop.training.stopping import Signals
 from tests.training.survivor import Config, experiment
 
 STATE = initial_state(experiment(Config()))
@@ -23,9 +24,10 @@ STATE = initial_state(experiment(Config()))
 def steps_saved(run, policy, *, evaluations=None, clock=None, state=STATE, stop=6):
     """The steps at which a run of six steps writes a checkpoint; `evaluations` gives a score after some of them."""
     written = []
-    with Recorder("run", run, start=0, stop=stop, progress=False) as recorder, pytest.MonkeyPatch.context() as patch:
+    recorder = Recorder("run", run, start=0, stop=stop, progress=False)
+    with recorder, Signals() as signals, pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointWriter, "write", lambda self, state, info: written.append(info["step"]))
-        hook = Saving(run, {}, recorder, policy, 0, stop, clock=clock or (lambda: 0.0))
+        hook = Saving(run, {}, recorder, signals, policy, 0, stop, clock=clock or (lambda: 0.0))
         try:
             for updates in range(1, stop + 1):
                 if updates in (evaluations or {}):
@@ -75,6 +77,12 @@ def test_options_that_make_no_sense(tmp_path, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_best_of_what_is_never_measured():
+    made = dataclasses.replace(experiment(Config()), evaluate=None)
+    with pytest.raises(ExperimentError, match="best='size' is to be a metric of evaluate, but the experiment has no"):
+        train(made, directory=None, best="size")
+
+
 @pytest.mark.parametrize("failing, kept", [({2, 4}, [6]), ({4, 6}, [2])])
 def test_the_run_goes_on_when_a_checkpoint_fails_but_not_without_the_last(tmp_path, monkeypatch, capsys, failing, kept):
     def fail(folder):
@@ -106,9 +114,31 @@ def test_an_error_between_two_steps_saves_too(tmp_path):
     assert load_checkpoint(made, directory=tmp_path).step == 7
 
 
+def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, capsys):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    def batch(step):
+        if step == 2:
+            raise ConnectionError("the data are gone")
+        return made.batch(step)
+
+    monkeypatch.setattr("fnbackprop.training.checkpoint.write_manifest", full)
+    made = experiment(Config(steps=9))
+    with pytest.raises(ConnectionError):
+        train(dataclasses.replace(made, batch=batch), directory=tmp_path)
+    told = capsys.readouterr().out
+    assert "the last state is not saved: the checkpoint " in told and "steps are saved" not in told
+
+
 def test_metrics_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file/run/metrics.jsonl cannot be written: Not a directory\."):
+        Recorder("run", tmp_path / "file" / "run", start=0, stop=9, progress=False)
     with Recorder("run", tmp_path, start=0, stop=9, progress=False) as recorder:
         recorder._file._file.close()
         recorder._file._file = open("/dev/full", "w")
         with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
             recorder.record([{"step": 0, "loss": 1.0, "gradient_norm": 1.0}])
+        with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
+            recorder.written()

@@ -61,6 +61,19 @@ def test_presets_of_the_transformer():
     assert both["params/norm/scale"] == P("data") and both["params/blocks/up/b"] == P(None, "model")
 
 
+def test_what_has_another_shape_than_its_parameter_is_on_every_device():
+    """Adafactor keeps a row and a column in place of a matrix: `v_row/blocks/qkv/w` is no place for that one's spec."""
+    adafactor = optax.adafactor(0.1, min_dim_size_to_factor=8, momentum=0.9)
+    experiment = gpt(sharding="tensor", optimizer=adafactor)
+    layout = make_layout(experiment, make_mesh("model=2"))
+    state = initial_state(experiment, layout)  # which a spec of too many axes would not let pass
+    found = {path: leaf.sharding.spec for path, leaf in trees.leaves_with_paths(state.opt_state)}
+    kept = {path.removesuffix("/blocks/qkv/w"): spec for path, spec in found.items() if path.endswith("/blocks/qkv/w")}
+    factors = {path: spec for path, spec in kept.items() if "/v" in path}
+    assert len(factors) == 3 and set(factors.values()) == {P()}
+    assert [spec for path, spec in kept.items() if path not in factors] == [P(None, None, "model")]  # the momentum
+
+
 def test_a_mapping_and_a_function_are_rules_too():
     patterns = {"blocks/*/w": P(None, "model"), "w": P("data")}
     found = specs_of(gpt(sharding=patterns), "data=2,model=2")

@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM end a run between two steps, with its state saved; a second Ctrl-C ends it at once."""
 
+import dataclasses
 import signal
 import threading
 
 import pytest
 
 from fnbackprop.cli import main
+from fnbackprop.training import run_file
 from fnbackprop.training.checkpoint import list_checkpoints
 from fnbackprop.training.loop import train
 from fnbackprop.training.resuming import load_checkpoint
@@ -37,6 +39,29 @@ def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, monkeypatch
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_signal_after_the_last_step_lets_the_run_be_described(tmp_path, monkeypatch, breaks):
+    """What is drawn at the end is whole, and what ended the run is told rather than the signal."""
+
+    def drawn(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return write_report(*arguments)
+
+    def batch(step):
+        if breaks and step == 3:
+            raise ConnectionError("the data are gone")
+        return made.batch(step)
+
+    write_report = run_file.write_report
+    monkeypatch.setattr(run_file, "write_report", drawn)
+    made = experiment(Config(steps=4))
+    with pytest.raises(ConnectionError if breaks else Interrupted):
+        train(dataclasses.replace(made, batch=batch), directory=tmp_path, progress=False)
+    written = {path.name for path in (tmp_path / "survivor").iterdir()}
+    assert {"report.html", "curves.png"} <= written and run_file.read_run(tmp_path / "survivor")["step"] == 4 - breaks
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_interrupt_ends_at_once(tmp_path):
     done = survivor(tmp_path, "--prefetch", "0", send="3 SIGINT SIGINT")
     assert done.returncode == -signal.SIGINT and "Traceback" not in done.stderr
@@ -58,10 +83,9 @@ def test_handlers_of_the_program_are_left_alone():
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
-        signals = Signals()
-        signal.raise_signal(signal.SIGTERM)
-        signals.raise_received(1)
-        signals.close()
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGTERM)
+            signals.raise_received(1)
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -70,8 +94,8 @@ def test_handlers_of_the_program_are_left_alone():
 
 def test_outside_the_main_thread_no_signal_is_received():
     def use():
-        Signals().close()
-        done.append(signal.getsignal(signal.SIGINT))
+        with Signals():
+            done.append(signal.getsignal(signal.SIGINT))
 
     done = []
     thread = threading.Thread(target=use)

@@ -1,0 +1,74 @@
+"""Experiment files, and modules that a command is given: from a name to the function in it."""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fnbackprop.commands import CommandError, nearest
+from fnbackprop.experiment import Experiment, ExperimentError
+
+ENTRY = "experiment"  # the function that an experiment file must hold
+
+
+def load(path: str) -> Callable[[Any], Experiment]:
+    """The function `experiment` of a file; raises CommandError if the file is not there, broken, or has none."""
+    module = import_file(path)
+    if not callable(getattr(module, ENTRY, None)):
+        raise CommandError(f"{path} has no function {ENTRY}(config: Config) -> Experiment.", status=1)
+    return getattr(module, ENTRY)
+
+
+def import_module(name: str) -> ModuleType:
+    """A module by its dotted name, of the current directory too."""
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise CommandError(f"there is no module {error.name} (wanted: {name}).") from None
+    except Exception as error:
+        raise CommandError(f"{name} cannot be imported.\n{type(error).__name__}: {error}", status=1) from None
+
+
+def import_file(path: str) -> ModuleType:
+    """A Python file as a module."""
+    file = Path(path)
+    if not file.is_file():
+        raise CommandError(f"there is no file {path}.{nearest(path, map(str, file.parent.glob('*.py')))}")
+    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise CommandError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(file.parent.resolve()))  # as `python FILE` does
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CommandError(f"{path} cannot be imported.\n{_users_part(error, file)}", status=1) from None
+    return module
+
+
+def config_type(experiment: Callable) -> type:
+    """The dataclass that annotates the one parameter of `experiment`."""
+    wanted = f"{ENTRY}(config: Config) -> Experiment, with a dataclass Config,"
+    parameters = list(inspect.signature(experiment).parameters)
+    hints = typing.get_type_hints(experiment)
+    found = hints.get(parameters[0]) if len(parameters) == 1 else None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ExperimentError(f"{wanted} is wanted, but it is {experiment.__name__}{inspect.signature(experiment)}.")
+    return found
+
+
+def _users_part(error: Exception, file: Path) -> str:
+    """The traceback from the user's file on."""
+    frame = error.__traceback__
+    while frame is not None and Path(frame.tb_frame.f_code.co_filename).resolve() != file.resolve():
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
