@@ -7,7 +7,9 @@ counted: at a kink, or where rounding hides all, not even a right gradient can P
 
     python -m tests.false_alarms --comparisons 2000 --record false_alarms.jsonl --cache some/folder
 
-With --record, a run that is started again goes on where it stopped.
+With --record, a run that is started again goes on where it stopped. One comparison by itself, printed in full:
+
+    python -m tests.false_alarms --seed 3 --case "schur#2 float32 round 2" "fuzz 3/461 float32"
 """
 
 import argparse
@@ -31,6 +33,7 @@ DTYPES = ("float64", "float32", "bfloat16")
 ALARMS = ("FAIL", "ERROR")  # a comparison that breaks down is no better
 LENGTH = 4  # of random programs: the time goes into compiling
 BETWEEN = 8  # programs of the table, for each random one
+KEPT = 100  # comparisons, whose compiled programs are kept
 
 
 class Case(NamedTuple):
@@ -44,18 +47,36 @@ class Case(NamedTuple):
 
 def cases(seed: int) -> Iterator[Case]:
     """Rounds of all programs of the table in each dtype, and a random program after every few of them; without end."""
-    from tests.mutants.programs import PROGRAMS
-
-    table = [program for programs in PROGRAMS.values() for program in programs if all(map(_finite, program.operands))]
+    table = all_programs()
     for turn in itertools.count():
         order = np.random.default_rng([seed, turn]).permutation(len(table))
         for number, place in enumerate(order):
             dtype = DTYPES[(number + turn) % len(DTYPES)]
-            program = table[place]
-            operands = varied(program.operands, dtype, [seed, turn, int(place)])
-            yield Case(f"{program} {dtype} round {turn}", dtype, program.function, operands)
+            yield table_case(seed, table, int(place), turn, dtype)
             if number % BETWEEN == 0:
                 yield random_case(seed, turn * len(table) + number, dtype)
+
+
+def case_named(seed: int, name: str) -> Case:
+    """The case that `cases` calls so: "schur#2 float32 round 2" or "fuzz 3/461 float32"."""
+    first, second, *rest = name.split()
+    if first == "fuzz":
+        origin, number = map(int, second.split("/"))
+        return random_case(origin, number, rest[0])
+    table = all_programs()
+    return table_case(seed, table, list(map(str, table)).index(first), int(rest[-1]), second)
+
+
+def all_programs() -> list[Any]:
+    from tests.mutants.programs import PROGRAMS
+
+    return [program for programs in PROGRAMS.values() for program in programs if all(map(_finite, program.operands))]
+
+
+def table_case(seed: int, table: Sequence[Any], place: int, turn: int, dtype: str) -> Case:
+    program = table[place]
+    operands = varied(program.operands, dtype, [seed, turn, place])
+    return Case(f"{program} {dtype} round {turn}", dtype, program.function, operands)
 
 
 def _finite(x: Any) -> bool:
@@ -118,7 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="append the results to this file, and go on where it ends")
     parser.add_argument("--cache", help="keep compiled programs in this folder between runs")
+    parser.add_argument("--case", nargs="+", help="only these comparisons, by name")
     options = parser.parse_args(argv)
+    if options.case:
+        for name in options.case:
+            print(f"--- {name}", *verdict(case_named(options.seed, name)), sep="\n")
+        return 0
     if options.cache:
         from tests.mutants.trial import keep_compiled
 
@@ -144,7 +170,8 @@ def run(seed: int, comparisons: int, known: list[dict], record: Path | None) -> 
             row = {"case": case.name, "dtype": case.dtype, "verdict": kind}
             with record.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-        if sum(counts.values()) % 100 == 0:
+        if sum(counts.values()) % KEPT == 0:
+            jax.clear_caches()  # a process can map only so many compiled programs
             print(f"{sum(counts.values())} after {time.monotonic() - start:.0f} s: {summary(counts)}", flush=True)
     return counts
 

@@ -16,10 +16,10 @@ from .contract import check_contract
 from .kinks import find_kinks
 from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
-from .odd_one_out import settled, settled_value
-from .program import Facts, Program, facts_of, is_array, make_program, record, unit_roundoff, unused_inputs
+from .odd_one_out import DISPUTED, settled, settled_value
+from .program import Facts, Program, facts_of, is_array, make_program, record, unused_inputs
 from .progress import Progress, first_line
-from .replay import reference_gradients
+from .replay import is_another_branch, reference_gradients
 from .verdict import Check, Comparison, LeafComparison, Verdict
 from .witnesses import gradient_function, is_inexact, shaken
 
@@ -116,23 +116,22 @@ class _Comparing:
         manual_function = gradient_function(program, "manual")
         value, manual = manual_function(program.inputs, program.others, np.float32(1))
         self.say("the automatic gradient")
-        automatic_value, automatic, noise = self._automatic(value, manual)
+        automatic_value, automatic, noise = self._automatic(manual_function, (value, manual))
         problems = structure_problems(manual, automatic)
-        floor = rounding_floor(self.facts.dtype, self.facts.terms)
+        floor = rounding_floor(self.facts)
+        value_floor = max(floor, 4 * noise[0])
         found = compare_leaf("(value)", value, automatic_value, floor, noise[0])
         if problems:
             return self._comparison(found, (), None, problems)
-        leaves = self._leaves(manual, automatic, noise[1:], floor)
+        leaves = self._leaves(manual, automatic, noise[1:], floor, (value, value_floor))
         audit = self._audit(leaves)
         unasked = (Check("rules in place", Verdict.SKIPPED, self.unasked),) if self.unasked else ()
         plain = audit.value if audit else jax.jit(program.function)(program.inputs, program.others)
-        allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
         self.say("the contract")
-        pairs = zip(leaves, allowed, strict=True)
-        bounds = [max(floor, bound) for leaf, bound in pairs if leaf.verdict is not Verdict.SKIPPED]
-        floors = max(floor, 4 * noise[0]), bounds
-        contract = check_contract(program, manual_function, (value, manual), plain, floors)
-        numeric, leaves, intended = self._numeric(manual, automatic, leaves, allowed, audit)
+        allowed = [leaf.allowed if math.isfinite(leaf.allowed) else floor for leaf in leaves]
+        bounds = [bound for leaf, bound in zip(leaves, allowed, strict=True) if leaf.verdict is not Verdict.SKIPPED]
+        contract = check_contract(program, manual_function, (value, manual), plain, (value_floor, bounds))
+        numeric, leaves, intended = self._numeric(manual, automatic, leaves, allowed, (value, value_floor), audit)
         environment = ()
         if options["environment"]:
             from .environment import check_environment
@@ -152,7 +151,7 @@ class _Comparing:
             tolerance=tolerance_in_words(self.facts), seed=self.options["seed"], notes=tuple(self.notes), **parts,
         )  # fmt: skip
 
-    def _automatic(self, value: Any, manual: Any) -> tuple[Any, Any, list[float]]:
+    def _automatic(self, manual_function: Callable, manual: tuple[Any, Any]) -> tuple[Any, Any, list[float]]:
         """The automatic value, gradient and noise; the manual ones where JAX refuses to differentiate."""
         program, self.refused = self.program, False
         function = gradient_function(program, "automatic")
@@ -161,13 +160,15 @@ class _Comparing:
         except Exception as error:
             self.refused = True
             self.notes.append(f"jax.grad refuses: {first_line(error)}")
-            return value, manual, [0.0] * (1 + len(jax.tree.leaves(manual)))
+            return *manual, measured_noise(program, self.facts, manual_function, manual)
         return *result, measured_noise(program, self.facts, function, result)
 
-    def _leaves(self, manual: Any, automatic: Any, noise: list[float], floor: float) -> tuple[LeafComparison, ...]:
+    def _leaves(
+        self, manual: Any, automatic: Any, noise: list[float], floor: float, value: tuple[Any, float]
+    ) -> tuple[LeafComparison, ...]:
         program = self.program
         paths = leaf_paths(program, automatic)
-        references = self._references(jax.tree.leaves(automatic))
+        references = self._references(len(noise), value)
         sizes = _sizes(program)
         parts = zip(paths, jax.tree.leaves(manual), jax.tree.leaves(automatic), noise, references, strict=True)
         leaves = (
@@ -180,19 +181,22 @@ class _Comparing:
             for i, leaf in enumerate(leaves)
         )
 
-    def _references(self, automatic: list[Any]) -> list[Any]:
+    def _references(self, count: int, value: tuple[Any, float]) -> list[Any]:
         """The gradient in float64, leaf by leaf; None where there is none."""
         active = [i for i, on in enumerate(self.record.active) if on]
-        references: list[Any] = [None] * len(automatic)
-        if not self.options["reference"] or self.refused or unit_roundoff(self.facts.dtype) < 1e-15:
+        references: list[Any] = [None] * count
+        if not self.options["reference"] or self.refused or self.facts.roundoff < 1e-15:
             return references
         self.say("the reference in float64")
         try:
             found = reference_gradients(self.record.closed, self.record.operands, active, self.record.users_mode)
+            refused = is_another_branch(found[0], *value)
         except Exception as error:  # what is the user's may refuse float64 in any way
-            self.notes.append(f"no float64 reference: {first_line(error)}")
+            refused = first_line(error)
+        if refused:
+            self.notes.append(f"no float64 reference: {refused}")
             return references
-        for i, reference in zip(active, found, strict=True):
+        for i, reference in zip(active, found[1], strict=True):
             references[i] = reference
         return references
 
@@ -212,15 +216,16 @@ class _Comparing:
             return None
         return audit
 
-    def _numeric(self, manual, automatic, leaves, allowed, audit):
+    def _numeric(self, manual, automatic, leaves, allowed, value, audit):
         options = self.options
         if not options["directions"]:
             return None, leaves, list(audit.replaced) if audit else []
         self.say("differences of the function")
-        numeric, each, intended, notes = compare_numeric(
+        disputed = [i for i, leaf in enumerate(leaves) if leaf.verdict in DISPUTED]
+        numeric, each, odd, intended, notes = compare_numeric(
             self.program, self.record, self.facts, manual, automatic, directions=options["directions"],
-            seed=options["seed"], allowed=allowed, replaced=list(audit.replaced) if audit else [],
-            leaves=options["leaf_directions"],
+            seed=options["seed"], allowed=allowed, value=value, disputed=disputed,
+            replaced=list(audit.replaced) if audit else [], leaves=options["leaf_directions"],
         )  # fmt: skip
         self.notes += notes
         if numeric.verdict in ODD or any(leaf.verdict is Verdict.NON_FINITE for leaf in leaves):
@@ -228,8 +233,8 @@ class _Comparing:
         if each:
             bounds = [math.nan if one is None else one.bound for one in each]
             leaves = tuple(dataclasses.replace(leaf, bound=b) for leaf, b in zip(leaves, bounds, strict=True))
-            leaves, said = settled(leaves, each, numeric)
-            self.notes += said
+        leaves, said = settled(leaves, each, odd, numeric)
+        self.notes += said
         return numeric, leaves, intended
 
 
@@ -237,6 +242,8 @@ def _by_differences_alone(leaf: LeafComparison, numeric: Any) -> LeafComparison:
     """A leaf of a function that JAX does not differentiate."""
     if leaf.verdict is not Verdict.PASS:
         return leaf
+    if numeric is not None and numeric.verdict is Verdict.NOISE_LIMITED:
+        return dataclasses.replace(leaf, verdict=Verdict.NOISE_LIMITED, reason=f"differences alone: {numeric.reason}")
     if numeric is None or numeric.verdict is not Verdict.PASS:
         return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason="there is nothing to compare it with")
     return dataclasses.replace(leaf, reason="compared with differences alone", error=math.nan, ratio=math.nan)
@@ -252,7 +259,7 @@ def measured_noise(program: Program, facts: Facts, function: Callable, reference
     """How far the value and each leaf of the gradient move, relatively, when every input's last bit changes."""
     noise = [0.0] * len(jax.tree.leaves(reference))
     for sample in range(NOISE_SAMPLES):
-        arguments = shaken((program.inputs, program.others), sample, unit_roundoff(facts.dtype))
+        arguments = shaken((program.inputs, program.others), sample, facts.roundoff)
         moved = function(*arguments, np.float32(1))
         pairs = zip(jax.tree.leaves(moved), jax.tree.leaves(reference), strict=True)
         noise = [max(old, _error_or_zero(*pair)) for old, pair in zip(noise, pairs, strict=True)]
@@ -297,8 +304,8 @@ def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
 
 
 def tolerance_in_words(facts: Facts) -> str:
-    bits = round(-math.log2(unit_roundoff(facts.dtype)))
-    floor = rounding_floor(facts.dtype, facts.terms)
+    bits = round(-math.log2(facts.roundoff))
+    floor = rounding_floor(facts)
     return (
         f"allowed: 4 (u sqrt(n) + u) = {floor:.1e} with u = 2^-{bits} ({facts.dtype}) and n = {facts.terms} terms in "
         f"the longest sum; or 2 to 4 times the automatic gradient's own noise, where a leaf has more"

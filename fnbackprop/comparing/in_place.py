@@ -76,7 +76,12 @@ class Checks:
         return [Found(*parts) for parts in zip(firsts, seconds, np.asarray(stats), strict=True)]
 
     def values(self, equation: Any, operands: Sequence[Any]) -> list[Any]:
-        """The equation's outputs."""
+        """The equation's outputs.
+
+        A layout is no part of the value, and JAX 0.10.2 on a CPU misreads an array that is not in the usual one.
+        """
+        if equation.primitive.name == "layout_constraint":
+            return list(operands)
         return self._compiled(_equation_key(equation, operands), partial(_values, equation))(list(operands))
 
     def _compiled(self, key: Any, function: Callable) -> Callable:
@@ -242,8 +247,7 @@ def wide_array(x: Any) -> Any:
 
 def floor_of(equation: Any) -> float:
     """The relative error that rounding explains in this equation's backward."""
-    facts = facts_of_equation(equation)
-    return rounding_floor(facts.dtype, facts.terms)
+    return rounding_floor(facts_of_equation(equation))
 
 
 def noise_of(automatic: Any, reference: np.ndarray) -> float:

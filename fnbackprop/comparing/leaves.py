@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import array_norm, wide
 from .arrays import over as _over
 from .hypotheses import explain
-from .program import unit_roundoff
+from .program import Facts, unit_roundoff
 from .verdict import NOISE_LIMIT, LeafComparison, Verdict
 
 ROUNDING = 4.0  # c: roundings of a sum of n terms add up to about c u sqrt(n)
@@ -41,10 +41,9 @@ def allowed_error(floor: float, noise: Noise) -> float:
     return max(floor, (NOISE_TOO if noise.rounded else NOISE) * noise.shaken, SAME_PRECISION * noise.rounded)
 
 
-def rounding_floor(dtype: Any, terms: int) -> float:
-    """c (u_acc sqrt(n) + u): sums of n terms are taken in float32 at least, results kept in the coarsest dtype."""
-    store = unit_roundoff(dtype)
-    return ROUNDING * (min(store, unit_roundoff("float32")) * math.sqrt(terms) + store)
+def rounding_floor(facts: Facts) -> float:
+    """c (u_acc sqrt(n) + u): sums of n terms are taken in float32 at least, results kept in the coarsest precision."""
+    return ROUNDING * (min(facts.roundoff, unit_roundoff("float32")) * math.sqrt(facts.terms) + facts.roundoff)
 
 
 def compare_leaf(

@@ -15,10 +15,11 @@ import numpy as np
 from fnbackprop.backprop import jaxprs
 
 from .arrays import array_norm, wide
+from .odd_one_out import follows_manual
 from .program import Facts, Program, Record, unit_roundoff
 from .progress import first_line
-from .replay import held_value, wide_value
-from .slopes import Slopes, shape_of
+from .replay import held_value, is_another_branch, wide_value
+from .slopes import Slopes, best_step, shape_of
 from .verdict import NOISE_LIMIT, NumericComparison, Verdict
 from .witnesses import is_inexact, map_inexact
 
@@ -26,6 +27,10 @@ STEPS = tuple(2.0**-i for i in range(-1, 5))  # from wide to narrow, in units of
 TAYLOR = tuple(2.0**-i for i in range(6, 10))  # lengths for the rate at which the Taylor remainder falls
 SECONDS = 10.0  # for the directions of single leaves; more is not taken unasked
 CHI2_1 = 0.00393214  # exceeded with 95 % by the square of one Gaussian number
+TIE = (
+    "the function's slope is another, but with each decision (a winner, a bound) held as it is at this point "
+    "it is the gradient's: a tie, where a gradient is a convention"
+)
 MATTERS = 1e-3  # a difference of one-sided slopes, relative to the gradient's size
 
 
@@ -41,6 +46,24 @@ class Along(NamedTuple):
     taylor: np.ndarray
     manual: float
     automatic: float
+
+
+class Differences(NamedTuple):
+    """What differences of the function say.
+
+    Attributes:
+      comparison: along the directions that move all leaves.
+      each: what each leaf says by itself; None: not asked.
+      odd: the disputed leaves in which the function follows manual, and automatic is the odd one out.
+      intended: the lines at which gradients are stopped or replaced on purpose and that make a difference.
+      notes: what else there is to know.
+    """
+
+    comparison: NumericComparison
+    each: list["LeafNumeric | None"]
+    odd: set[int]
+    intended: list[str]
+    notes: list[str]
 
 
 class LeafNumeric(NamedTuple):
@@ -98,6 +121,10 @@ class Witness:
         direction = gaussian_direction(self.program.inputs, self.scales, seed)
         if leaf is not None:
             direction = [d if i == leaf or d is None else np.zeros_like(d) for i, d in enumerate(direction)]
+        return self.along_direction(manual, automatic, direction)
+
+    def along_direction(self, manual: Any, automatic: Any, direction: list[Any]) -> Along:
+        """The function along a direction: a list of leaves, None for those that cannot move."""
         lengths = self.step * np.array(STEPS)
         count, every = len(lengths), np.concatenate([[0.0], lengths, -lengths, TAYLOR])
         moving = [d for d in direction if d is not None]
@@ -120,9 +147,11 @@ def compare_numeric(
     directions: int,
     seed: int,
     allowed: Sequence[float],
+    value: tuple[Any, float],
+    disputed: Sequence[int] = (),
     replaced: Sequence[str] = (),
     leaves: bool | None = None,
-) -> tuple[NumericComparison, list[LeafNumeric | None], list[str], list[str]]:
+) -> Differences:
     """Hold both gradients against differences of the function.
 
     Distances are relative to the size that the derivative in a Gaussian direction has, the norm of the scaled gradient,
@@ -131,26 +160,27 @@ def compare_numeric(
 
     Args:
       allowed: for each leaf, the relative error that rounding explains.
+      value: the function's, and the relative error that rounding explains of it.
+      disputed: the leaves in which manual and automatic differ.
       replaced: lines at which a user's rule replaces a derivative on purpose.
       leaves: whether each leaf gets a direction of its own; None: if that takes a few seconds.
-
-    Returns:
-      the comparison, what each leaf says (None: not asked), the lines at which gradients are stopped or replaced on
-      purpose and that make a difference, and notes.
     """
     notes: list[str] = []
     witness = Witness(program, record)
     try:
         found = [witness.along(manual, automatic, seed + i) for i in range(directions)]
+        refused = is_another_branch(found[0].slopes.here, *value)
     except Exception as error:  # what is the user's may refuse float64 in any way
-        notes.append(f"numeric: in the program's own precision, since {first_line(error)}")
+        refused = first_line(error)
+    if refused:
+        notes.append(f"numeric: in the program's own precision, since {refused}")
         witness = Witness(program, record, low=True)
         found = [witness.along(manual, automatic, seed + i) for i in range(directions)]
     started = time.perf_counter()
     size, own = _sizes(program, manual, automatic, witness.scales, allowed)
     result = _judge(found, size, own, MATTERS if witness.wide else 0.05)
     intended: list[str] = []
-    if result.verdict is Verdict.FAIL and result.automatic > result.allowed and (facts.stop_gradients or replaced):
+    if result.verdict is Verdict.FAIL and result.automatic > result.allowed:
         result, intended, witness = _on_purpose(witness, result, facts, manual, automatic, seed, size, own, replaced)
     each = _each_leaf(witness, manual, automatic, seed, allowed, leaves, started, notes) if not intended else []
     wrong = [i for i, leaf in enumerate(each) if leaf is not None and not leaf.manual]
@@ -159,7 +189,8 @@ def compare_numeric(
         reason = f"along leaf {wrong[0] + 1} of {len(each)} alone, the differences agree with {who}, not with manual"
         result = result._replace(verdict=Verdict.FAIL, reason=reason)
     comparison = NumericComparison(result.verdict, result.reason, directions, *result[2:5], _rate(found, witness))
-    return comparison, each, intended, notes
+    odd = {i for i in disputed if follows_manual(witness, manual, automatic, i, allowed[i])}
+    return Differences(comparison, each, odd, intended, notes)
 
 
 class Judged(NamedTuple):
@@ -212,22 +243,24 @@ def _agreement(manual: float, automatic: float, allowed: float) -> tuple[Verdict
 
 
 def _on_purpose(witness, result, facts, manual, automatic, seed, size, own, replaced):
-    """Differences again with what is stopped held constant: they agree if stopping is all that made the difference."""
+    """Differences again, with decisions and what is stopped held: they agree if that is all that made the difference."""
     stops = [f"the gradient is stopped at {line}" for line in facts.stop_gradients]
-    if stops and witness.wide:
+    if witness.wide:
         try:
             held = Witness(witness.program, witness.record, held=True)
             again = _judge([held.along(manual, automatic, seed + i) for i in range(2)], size, own, MATTERS)
         except Exception:  # as above
             again = result
+        if again.verdict is Verdict.PASS and not stops:
+            return again._replace(verdict=Verdict.KINK, reason=TIE), [], held
         if again.verdict is Verdict.PASS:
             reason = f"with what is stopped held constant; as a whole the function's slope is {result.manual:.1e} off"
             return again._replace(reason=reason), stops, held
     if replaced:
         reason = "the differences agree with neither, since rules replace derivatives on purpose"
         return result._replace(verdict=Verdict.PASS, reason=reason), [*stops, *replaced], witness
-    why = f"{result.reason}; gradients are stopped at {', '.join(facts.stop_gradients)}"
-    return result._replace(reason=why), [], witness
+    at = f"; gradients are stopped at {', '.join(facts.stop_gradients)}" if stops else ""
+    return result._replace(reason=result.reason + at), [], witness
 
 
 def _each_leaf(witness, manual, automatic, seed, allowed, leaves, started, notes) -> list[LeafNumeric | None]:
@@ -273,24 +306,6 @@ def _rate(found: list[Along], witness: Witness) -> float:
             if (rest > 1e3 * along.slopes.rounding).all():
                 rates.append(float(np.mean(np.log2(rest[:-1] / rest[1:]))))
     return float(np.median(rates)) if rates else math.nan
-
-
-def best_step(slopes: np.ndarray, lengths: np.ndarray, rounding: float) -> tuple[int, float]:
-    """The step whose differences are the surest, and how far from the truth they may be.
-
-    A smooth function's differences converge as h**2, those of one with kinks (ReLU) as an irregular h: so what is
-    allowed for a step is three times the widest distance, in any direction, from the differences of the two wider and
-    the two narrower steps; and on top of it the rounding of the function's values. (Seen with a ReLU network in
-    float32, where it is hardest: 1,600 comparisons, the error at most 0.91 of what is allowed.)
-
-    Args:
-      slopes: (directions, steps). lengths: (steps,). rounding: the error of one value of the function.
-    """
-    steps = slopes.shape[1]
-    spread = [np.max(np.abs(slopes[:, max(0, i - 2) : i + 3] - slopes[:, [i]])) for i in range(1, steps - 1)]
-    bounds = 3 * np.array(spread) + rounding / lengths[1:-1]
-    best = int(np.argmin(np.where(np.isfinite(bounds), bounds, np.inf)))
-    return best + 1, float(bounds[best])
 
 
 def _sizes(program, manual, automatic, scales, allowed) -> tuple[float, float]:

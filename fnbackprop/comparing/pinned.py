@@ -37,15 +37,21 @@ def _abs(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> lis
 
 
 def _clamp(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
-    """At a bound the operand gets no gradient, as in JAX."""
+    """At a bound no operand gets a gradient, as in JAX."""
     (low, low_h), (x, xh), (high, high_h) = operands
     inside = (x > low) & (x < high)
-    edge = jnp.where(x < low, low_h, jnp.where(x > high, high_h, lax.stop_gradient(xh)))
+    edge = jnp.where(x < low, low_h, jnp.where(x > high, high_h, lax.convert_element_type(x, xh.dtype)))
     return [(outputs[0], jnp.where(inside, xh, edge))]
 
 
+def _sign(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
+    """Of a real number it is a decision; of a complex one it turns with it."""
+    ((x, xh),) = operands
+    return [(outputs[0], lax.sign(xh))] if jnp.iscomplexobj(x) else _whole(equation, operands, outputs)
+
+
 def _whole(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
-    """sign, floor, ceil, round, and what a gradient is stopped at: constant."""
+    """floor, ceil, round, and what a gradient is stopped at: constant."""
     return [(outputs[0], lax.convert_element_type(outputs[0], operands[0][1].dtype))]
 
 
@@ -93,7 +99,7 @@ PINNED: dict[str, Callable[[Any, Sequence[Pair], Sequence[Any]], list[Pair]]] = 
     "abs": _abs,
     "clamp": _clamp,
     "stop_gradient": _whole,
-    "sign": _whole,
+    "sign": _sign,
     "floor": _whole,
     "ceil": _whole,
     "round": _whole,

@@ -64,11 +64,13 @@ class Facts(NamedTuple):
 
     Attributes:
       dtype: the coarsest floating dtype of any value in the program.
+      roundoff: of that dtype, or of what `lax.reduce_precision` leaves of it.
       terms: the number of terms in the longest sum, of the forward pass or of the backward pass.
       stop_gradients: the user's lines at which a gradient is stopped.
     """
 
     dtype: np.dtype
+    roundoff: float
     terms: int
     stop_gradients: tuple[str, ...]
 
@@ -129,7 +131,9 @@ def _facts(inputs: list[Any], jaxpr: Any) -> Facts:
     stops = (jaxprs.source_line(e) for e, _ in equations if e.primitive.name == "stop_gradient")
     coarsest = max(dtypes, key=unit_roundoff, default=np.dtype(np.float32))
     terms = max((repeats * _terms(e) for e, repeats in equations), default=1)
-    return Facts(np.dtype(coarsest), terms, tuple(dict.fromkeys(stops)))
+    kept = (e.params["mantissa_bits"] for e, _ in equations if e.primitive.name == "reduce_precision")
+    roundoff = max([unit_roundoff(coarsest), *(2.0 ** -(bits + 1) for bits in kept)])
+    return Facts(np.dtype(coarsest), roundoff, terms, tuple(dict.fromkeys(stops)))
 
 
 def unit_roundoff(dtype: Any) -> float:

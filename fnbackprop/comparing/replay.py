@@ -280,8 +280,10 @@ def _wide_jaxpr(jaxpr: Any) -> Any:
     return wide if hasattr(jaxpr, "jaxpr") else wide.jaxpr
 
 
-def reference_gradients(closed: Any, operands: Sequence[Any], active: Sequence[int], users_mode: bool) -> list[Any]:
-    """The gradient of a recorded program of scalar value, in float64, as numpy arrays.
+def reference_gradients(
+    closed: Any, operands: Sequence[Any], active: Sequence[int], users_mode: bool
+) -> tuple[float, list[Any]]:
+    """The value and the gradient of a recorded program of scalar value, in float64, as numpy arrays.
 
     Args:
       closed: its jaxpr. operands: the flat operands. active: the positions of those that are differentiated.
@@ -289,12 +291,28 @@ def reference_gradients(closed: Any, operands: Sequence[Any], active: Sequence[i
     Raises:
       ReplayError: it holds something that cannot be run in float64.
     """
-    gradients = jax.grad(held_value(closed, active, users_mode), argnums=1)
+    both = jax.value_and_grad(held_value(closed, active, users_mode), argnums=1)
 
     with jax.enable_x64(True):
         lows = list(operands)
         highs = [np.asarray(lows[i]).astype(wide_dtype(jnp.result_type(lows[i]))) for i in active]
-        return [np.asarray(g) for g in jax.jit(gradients, compiler_options=jaxprs.quick_compilation())(lows, highs)]
+        value, gradients = jax.jit(both, compiler_options=jaxprs.quick_compilation())(lows, highs)
+        return float(value), list(map(np.asarray, gradients))
+
+
+def is_another_branch(wide_value: float, value: Any, allowed: float) -> str:
+    """Why a value in float64 is not that of the program, or nothing if it is.
+
+    What a decomposition leaves open (an order, a sign) may come out otherwise in float64: that is another function,
+    with another gradient.
+
+    Args:
+      allowed: the relative error of the value that rounding explains.
+    """
+    off = abs(wide_value - float(value))
+    if not off > max(10 * allowed, 1e-3) * abs(wide_value):
+        return ""
+    return f"the value is {wide_value:.6g} in float64, and {float(value):.6g} here"
 
 
 def wide_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:

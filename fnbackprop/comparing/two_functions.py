@@ -20,7 +20,7 @@ from .hypotheses import explain
 from .in_place import CHECKS, Question
 from .leaves import compare_leaf, relative_error, rounding_floor
 from .numeric import compare_numeric
-from .program import facts_of, make_program, record, unit_roundoff
+from .program import facts_of, make_program, record
 from .progress import first_line
 from .replay import reference_gradients
 from .verdict import Comparison, EquationComparison, Verdict
@@ -73,8 +73,8 @@ def compare_two(
     with jax.default_matmul_precision("highest"):
         records = [record(program) for program in programs]
         facts = [facts_of(one) for one in records]
-        coarsest = max(facts, key=lambda one: unit_roundoff(one.dtype))
-        floor = max(rounding_floor(one.dtype, one.terms) for one in facts)
+        coarsest = max(facts, key=lambda one: one.roundoff)
+        floor = max(map(rounding_floor, facts))
         program = programs[0]
         manual_value, manual = gradient_function(program, "manual")(program.inputs, program.others, np.float32(1))
         automatic_function = gradient_function(programs[1], "automatic")
@@ -88,11 +88,12 @@ def compare_two(
         numeric = None
         if directions:
             allowed = [leaf.allowed if math.isfinite(leaf.allowed) else 0.0 for leaf in leaves]
-            numeric, _, _, more = compare_numeric(
-                program, records[0], facts[0], manual, result[1],
-                directions=directions, seed=seed, allowed=allowed, leaves=False,
+            differences = compare_numeric(
+                program, records[0], facts[0], manual, result[1], directions=directions, seed=seed, allowed=allowed,
+                value=(manual_value, max(floor, 4 * noise[0])), leaves=False,
             )  # fmt: skip
-            notes += more
+            numeric = differences.comparison
+            notes += differences.notes
         value = compare_leaf("(value)", manual_value, result[0], floor, noise[0])
         equations: tuple[EquationComparison, ...] = ()
         if Verdict.FAIL in (value.verdict, *(leaf.verdict for leaf in leaves)):
@@ -110,7 +111,7 @@ def _references(recorded: Any, count: int, notes: list[str]) -> list[Any]:
     references: list[Any] = [None] * count
     active = [i for i, on in enumerate(recorded.active) if on]
     try:
-        found = reference_gradients(recorded.closed, recorded.operands, active, recorded.users_mode)
+        _, found = reference_gradients(recorded.closed, recorded.operands, active, recorded.users_mode)
     except Exception as error:  # what is the user's may refuse float64 in any way
         notes.append(f"no float64 reference: {first_line(error)}")
         return references

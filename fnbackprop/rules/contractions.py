@@ -101,8 +101,8 @@ def _ragged_product(left, left_letters, right, right_letters, over, parts, group
     letter, index = parts.ragged
     axes = (at[over], right_at[over]), (at["b"], right_at["b"])
     numbers = lax.RaggedDotDimensionNumbers(axes, (at[letter][index],), right_at.get("g", ()))
-    dtype = accumulator(left, right)
-    return lax.ragged_dot_general(left, right, group_sizes, numbers, precision=precision, preferred_element_type=dtype)
+    # No wider element type is asked for, for the reason given in `_cotangent`: groups become a batch axis.
+    return lax.ragged_dot_general(left, right, group_sizes, numbers, precision=precision)
 
 
 def _spans(letters: str, counts: dict[str, int]) -> dict[str, tuple[int, ...]]:
