@@ -1,7 +1,8 @@
 """The verdict on one equation: whether a difference is rounding, and if not, whose, and what would explain it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,13 @@ from fnbackprop.backprop.registry import lookup
 from .arrays import array_norm, over, wide
 from .hypotheses import explain
 from .in_place import CHECKS, EXACT, Found, Question, floor_of, in_float64, wide_function
-from .leaves import SAME_PRECISION
+from .leaves import NOISE, SAME_PRECISION
+from .program import facts_of_equation
 from .progress import first_line
 from .report import OF_THE_USER
 from .slopes import Slopes, shape_of
 from .verdict import EquationComparison, Hypothesis, Verdict
+from .witnesses import shaken
 
 LENGTHS = 4e-6 * 2.0 ** -np.arange(5)  # of steps in float64, relative to the operand's size
 LUCK = 1e-6  # how often a right rule may be accused because the automatic one was lucky in its rounding
@@ -54,7 +57,8 @@ def judge(
         return wrong
     exact = _exactly(question, operands, cts)
     for i in suspects:
-        reason, ours, theirs, noise = _difference(question, found[i], exact, i, floor)
+        moved = partial(_shaken_noise, question, operands, cts, found, i)
+        reason, ours, theirs, noise = _difference(question, found[i], exact, i, floor, moved)
         if not reason:
             continue
         agrees = (
@@ -83,7 +87,7 @@ def _exactly(question: Question, operands: Sequence[Any], cts: Sequence[Any]) ->
 
 
 def _difference(
-    question: Question, found: Found, exact: tuple[Any, Any], i: int, floor: float
+    question: Question, found: Found, exact: tuple[Any, Any], i: int, floor: float, moved: Callable[[], float]
 ) -> tuple[str, np.ndarray, np.ndarray, float]:
     """(the reason, or empty if it is rounding; both sides; the noise in them)."""
     first, second = wide(found.first), wide(found.second)
@@ -109,10 +113,21 @@ def _difference(
     off = over(array_norm(first - reference), array_norm(reference))
     if off <= max(2 * floor, luck(first.size) * noise):
         return "", first, second, noise
+    if not low and off <= NOISE * (noise := moved()):  # nothing finer than float64 tells of its rounding
+        return "", first, second, noise
     if firsts is not None:
         reason = f"the sums lose precision: {off:.1e} from float64, the automatic derivative {noise:.1e}"
         return reason, first, reference, noise
     return WRONG, first, reference, max(noise, floor)
+
+
+def _shaken_noise(question: Question, operands: Sequence[Any], cts: Sequence[Any], found: Sequence[Found], i: int):
+    """How far the automatic cotangent moves, relatively, when the last bit of every operand and cotangent changes."""
+    roundoff = facts_of_equation(question.equation).roundoff
+    samples = (shaken((list(operands), list(cts)), sample, roundoff) for sample in range(2))
+    moved = [CHECKS.both(question, *sample)[i].second for sample in samples]
+    second = wide(found[i].second)
+    return max(over(array_norm(wide(one) - second), array_norm(second)) for one in moved)
 
 
 def luck(size: int) -> float:
@@ -159,7 +174,8 @@ def judge_custom(
     for i in suspects:
         second = wide(found[i].second)
         broken = not np.isfinite(second).all()
-        reason, ours, theirs, noise = _difference(question, found[i], exact, i, floor)
+        moved = partial(_shaken_noise, question, operands, cts, found, i)
+        reason, ours, theirs, noise = _difference(question, found[i], exact, i, floor, moved)
         if not reason and not broken:
             continue
         agrees = differences(question, operands, cts, i, ours, theirs)

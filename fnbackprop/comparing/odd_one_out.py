@@ -49,7 +49,7 @@ def follows_manual(witness: Any, manual: Any, automatic: Any, i: int, allowed: f
     chosen, spread = best_step(slopes.central[None], slopes.lengths, slopes.rounding)
     limit = 4 * spread + allowed * array_norm(ours) * array_norm(apart)
     off = [abs(slopes.central[chosen] - side) for side in (along.manual, along.automatic)]
-    return off[0] <= limit and not off[1] <= limit and shape_of(slopes, limit)[0] is Verdict.PASS
+    return bool(off[0] <= limit and not off[1] <= limit) and shape_of(slopes, limit)[0] is Verdict.PASS
 
 
 def settled(

@@ -4,14 +4,18 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
+from jax.interpreters import ad
 
 import fnbackprop as fb
 from fnbackprop.backprop import registry
 from fnbackprop.comparing.contract import SAME_VALUE
-from fnbackprop.comparing.numeric import LeafNumeric
-from fnbackprop.comparing.odd_one_out import REASON, settled, settled_value
+from fnbackprop.comparing.in_place import CHECKS
+from fnbackprop.comparing.numeric import LeafNumeric, Witness
+from fnbackprop.comparing.odd_one_out import REASON, follows_manual, settled, settled_value
+from fnbackprop.comparing.program import make_program, record
 from fnbackprop.comparing.progress import first_line
 from fnbackprop.comparing.verdict import Check, LeafComparison, NumericComparison, Verdict
 
@@ -20,17 +24,31 @@ WEIGHTS = jnp.asarray([1 - 1j, 2 + 0.5j, 0.3 + 1j], "complex64")
 
 
 def turned(x):
-    """JAX takes the derivative of a complex sign as zero."""
     return jnp.sum(jnp.real(WEIGHTS * lax.sign(x)))
 
 
-def test_a_right_gradient_passes_where_jax_is_wrong():
-    result = fb.compare(turned, X)
-    assert result.ok and result.leaves[0].reason == REASON
+@pytest.fixture
+def wrong_jax(monkeypatch):
+    """JAX 0.10.2 takes the derivative of a complex sign as zero; newer ones do again."""
+
+    def zero(primals, tangents):
+        y = lax.sign(*primals)
+        return y, jnp.zeros_like(y)
+
+    monkeypatch.setitem(ad.primitive_jvps, lax.sign_p, zero)
+    monkeypatch.setattr(CHECKS, "compiled", {})
+
+
+@pytest.mark.parametrize("x, verdict", [(X, Verdict.PASS), (X.at[1].set(0), Verdict.UNBOUNDED)])
+def test_a_right_gradient_is_not_accused_where_jax_is_wrong(wrong_jax, x, verdict):
+    """At 0 a complex sign has no derivative, but what the two disagree on is elsewhere."""
+    result = fb.compare(turned, x)
+    assert result.verdict is verdict and result.leaves[0].reason == REASON
     assert any("jax.grad is wrong" in note for note in result.notes)
 
 
-def test_a_wrong_gradient_fails_where_jax_is_wrong(monkeypatch):
+@pytest.mark.parametrize("x", [X, X.at[1].set(0)])
+def test_a_wrong_gradient_fails_where_jax_is_wrong(wrong_jax, monkeypatch, x):
     """Planted: the rule twice too large, so that neither agrees with differences."""
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     registry._entries.pop("sign")
@@ -38,9 +56,10 @@ def test_a_wrong_gradient_fails_where_jax_is_wrong(monkeypatch):
     @registry.vjp_rule("sign")
     def sign_vjp(dy, x, y):
         along = lax.mul(lax.conj(y), lax.convert_element_type(lax.real(lax.mul(dy, y)), y.dtype))
-        return 2 * lax.div(lax.sub(dy, along), lax.convert_element_type(lax.abs(x), y.dtype))
+        size = lax.convert_element_type(lax.abs(x), y.dtype)
+        return jnp.where(x == 0, 0, 2 * lax.div(lax.sub(dy, along), jnp.where(x == 0, 1, size)))
 
-    assert fb.compare(turned, X).verdict is Verdict.FAIL
+    assert fb.compare(turned, x).verdict is Verdict.FAIL
 
 
 LEAF = LeafComparison("w", (3,), "float32", Verdict.FAIL, error=1.0, allowed=1e-6)
@@ -48,22 +67,42 @@ NUMERIC = NumericComparison(Verdict.PASS, "", 4, 1e-9, 1.0, 1e-8)
 
 
 @pytest.mark.parametrize(
-    "leaf, one, numeric, expected",
+    "leaf, one, odd, numeric, expected",
     [
-        (Verdict.FAIL, LeafNumeric(True, False, 1e-8), Verdict.PASS, Verdict.PASS),
-        (Verdict.NON_FINITE, LeafNumeric(True, False, 1e-8), Verdict.PASS, Verdict.PASS),
-        (Verdict.FAIL, LeafNumeric(True, True, 1e-8), Verdict.PASS, Verdict.FAIL),
-        (Verdict.FAIL, LeafNumeric(False, False, 1e-8), Verdict.PASS, Verdict.FAIL),
-        (Verdict.FAIL, None, Verdict.PASS, Verdict.FAIL),
-        (Verdict.FAIL, LeafNumeric(True, False, 1e-8), Verdict.KINK, Verdict.FAIL),
-        (Verdict.NOISE_LIMITED, LeafNumeric(True, False, 1e-8), Verdict.PASS, Verdict.NOISE_LIMITED),
+        (Verdict.FAIL, LeafNumeric(True, False, 1e-8), {0}, Verdict.PASS, Verdict.PASS),
+        (Verdict.NON_FINITE, LeafNumeric(True, False, 1e-8), {0}, Verdict.PASS, Verdict.PASS),
+        (Verdict.FAIL, None, {0}, Verdict.PASS, Verdict.PASS),
+        (Verdict.FAIL, LeafNumeric(True, False, 1e-8), set(), Verdict.PASS, Verdict.FAIL),
+        (Verdict.FAIL, LeafNumeric(False, False, 1e-8), {0}, Verdict.PASS, Verdict.FAIL),
+        (Verdict.FAIL, LeafNumeric(True, False, 1e-8), {0}, Verdict.KINK, Verdict.PASS),
+        (Verdict.FAIL, LeafNumeric(True, False, 1e-8), {0}, Verdict.FAIL, Verdict.FAIL),
     ],
 )
-def test_only_differences_that_agree_with_manual_alone_settle_it(leaf, one, numeric, expected):
+def test_only_differences_that_agree_with_manual_alone_settle_it(leaf, one, odd, numeric, expected):
     leaves, notes = settled(
-        [dataclasses.replace(LEAF, verdict=leaf)], [one], dataclasses.replace(NUMERIC, verdict=numeric)
+        [dataclasses.replace(LEAF, verdict=leaf)], [one], odd, dataclasses.replace(NUMERIC, verdict=numeric)
     )
     assert leaves[0].verdict is expected and bool(notes) == (expected is not leaf)
+
+
+FUNCTION = make_program(lambda x: jnp.sum(x**2), (jnp.float32([1.0, 2.0, 0.0]),), 0, None)
+RIGHT, NAN = np.float32([2.0, 4.0, 0.0]), np.float32([2.0, 4.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    "manual, automatic, expected",
+    [
+        (RIGHT, RIGHT * np.float32([1, 1.001, 1]), True),
+        (RIGHT * np.float32([1, 1.001, 1]), RIGHT, False),
+        (RIGHT * np.float32([1, 1.001, 1]), RIGHT * np.float32([0.999, 1, 1]), False),
+        (RIGHT, RIGHT, False),
+        (RIGHT, NAN, True),
+        (RIGHT + np.float32([0, 0, 1]), NAN, False),
+        (NAN, RIGHT, False),
+    ],
+)
+def test_the_function_follows_manual_along_the_difference(manual, automatic, expected):
+    assert follows_manual(Witness(FUNCTION, record(FUNCTION)), (manual,), (automatic,), 0, 1e-6) is expected
 
 
 @pytest.mark.parametrize("plain, expected", [(Verdict.PASS, Verdict.PASS), (Verdict.FAIL, Verdict.FAIL)])
