@@ -37,11 +37,12 @@ def _abs(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> lis
 
 
 def _clamp(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
-    """At a bound no operand gets a gradient, as in JAX."""
+    """min(max(x, low), high); at a bound no operand gets a gradient, as in JAX."""
     (low, low_h), (x, xh), (high, high_h) = operands
     inside = (x > low) & (x < high)
-    edge = jnp.where(x < low, low_h, jnp.where(x > high, high_h, lax.convert_element_type(x, xh.dtype)))
-    return [(outputs[0], jnp.where(inside, xh, edge))]
+    raised, lowered = (x < low) & (low < high), (x > high) | (low > high)
+    tie = lax.convert_element_type(outputs[0], xh.dtype)
+    return [(outputs[0], jnp.where(inside, xh, jnp.where(lowered, high_h, jnp.where(raised, low_h, tie))))]
 
 
 def _sign(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:

@@ -37,6 +37,8 @@ EQUIVALENT = [
     Row("pow_vjp_x", "both_zero =", "lax.bitwise_and(* -> lax.eq(y*", "the slope is multiplied by y = 0"),
     Row("_product_of_others", "u = lax.select", "1 -> 2", "an update that is left out has a run of its own, and no dy"),
     Row("select_n_vjp", "if on else None", "*", IGNORED),
+    Row("clamp_vjp_x", "", "x -> z", "z is x wherever the mask holds, and a bound elsewhere"),
+    Row("clamp_vjp_low", "", "low -> z", "z is low wherever the mask holds, and x or high elsewhere"),
     Row("clamp_vjp_high", "", "high -> z", "z is high wherever the mask holds"),
     Row("cumlogsumexp_vjp", "equal_infinities =", "lax.bitwise_and(* -> lax.eq(y, after)", "equal numbers differ by 0"),
     Row("cumlogsumexp_vjp", "decay = lax.select", "lax.full_like(decay, 0) -> *", "it differs at -inf alone"),
