@@ -181,7 +181,7 @@ def compare_numeric(
     result = _judge(found, size, own, MATTERS if witness.wide else 0.05)
     intended: list[str] = []
     if result.verdict is Verdict.FAIL and result.automatic > result.allowed:
-        result, intended, witness = _on_purpose(witness, result, facts, manual, automatic, seed, size, own, replaced)
+        result, intended, witness = _on_purpose(witness, result, facts, manual, automatic, seed, own, replaced)
     each = _each_leaf(witness, manual, automatic, seed, allowed, leaves, started, notes) if not intended else []
     wrong = [i for i, leaf in enumerate(each) if leaf is not None and not leaf.manual]
     if wrong and result.verdict in (Verdict.PASS, Verdict.NOISE_LIMITED):
@@ -194,13 +194,14 @@ def compare_numeric(
 
 
 class Judged(NamedTuple):
-    """A verdict, its reason, and the distances of both gradients, with what is allowed, relative to their size."""
+    """A verdict, its reason, and the distances of both gradients, with what is allowed, relative to `size`."""
 
     verdict: Verdict
     reason: str
     manual: float
     automatic: float
     allowed: float
+    size: float
 
 
 def _judge(found: list[Along], size: float, own: float, matters: float) -> Judged:
@@ -218,9 +219,9 @@ def _judge(found: list[Along], size: float, own: float, matters: float) -> Judge
     odd = [shape for shape in shapes if shape[0] is not Verdict.PASS]
     if 2 * len(odd) >= len(found) and odd:
         if odd[0][0] is Verdict.KINK and not all(_between(a, allowed * size) for a in found):
-            return Judged(Verdict.FAIL, f"{odd[0][1]}; the gradient's lies not between them", *worst, allowed)
-        return Judged(*odd[0], *worst, allowed)
-    return Judged(*_agreement(*worst, allowed), *worst, allowed)
+            return Judged(Verdict.FAIL, f"{odd[0][1]}; the gradient's lies not between them", *worst, allowed, size)
+        return Judged(*odd[0], *worst, allowed, size)
+    return Judged(*_agreement(*worst, allowed), *worst, allowed, size)
 
 
 def _between(along: Along, slack: float) -> bool:
@@ -242,13 +243,13 @@ def _agreement(manual: float, automatic: float, allowed: float) -> tuple[Verdict
     return Verdict.FAIL, "the differences agree with neither: a rule is wrong, or a gradient is stopped on purpose"
 
 
-def _on_purpose(witness, result, facts, manual, automatic, seed, size, own, replaced):
-    """Differences again, with decisions and what is stopped held: they agree if that is all that made the difference."""
+def _on_purpose(witness, result, facts, manual, automatic, seed, own, replaced):
+    """Differences again with decisions, and what is stopped, held: they agree if that alone made the difference."""
     stops = [f"the gradient is stopped at {line}" for line in facts.stop_gradients]
     if witness.wide:
         try:
             held = Witness(witness.program, witness.record, held=True)
-            again = _judge([held.along(manual, automatic, seed + i) for i in range(2)], size, own, MATTERS)
+            again = _judge([held.along(manual, automatic, seed + i) for i in range(2)], result.size, own, MATTERS)
         except Exception:  # as above
             again = result
         if again.verdict is Verdict.PASS and not stops:

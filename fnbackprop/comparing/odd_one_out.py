@@ -63,7 +63,8 @@ def settled(
     """
     if numeric.verdict is Verdict.FAIL:
         return tuple(leaves), []
-    wrong = [i in odd and not (i < len(each) and each[i] is not None and not each[i].manual) for i in range(len(leaves))]
+    denied = {i for i, one in enumerate(each) if one is not None and not one.manual}
+    wrong = [i in odd - denied for i in range(len(leaves))]
     if not any(wrong):
         return tuple(leaves), []
     passed = (

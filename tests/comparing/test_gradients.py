@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from fnbackprop.comparing import witnesses
 from fnbackprop.comparing.gradients import compare, measured_noise
@@ -251,3 +253,29 @@ def test_require_carries_the_comparison(monkeypatch):
     with pytest.raises(GradientMismatch) as raised:
         result.require()
     assert raised.value.comparison is result and str(raised.value) == str(result)
+
+
+def test_a_tie_that_a_smooth_function_hides_is_a_kink():
+    """x is clamped by -|x| from below: it is at the bound, where nothing gets a gradient, and the slope is 1."""
+    result = compare(lambda x: jnp.sum(lax.clamp(-jnp.abs(x), x, jnp.float32(9))), jnp.float32([-0.5, -2.0]))
+    assert result.verdict is Verdict.KINK and "tie" in result.numeric.reason
+    assert any("clamp" in note and "at a bound" in note for note in result.notes)
+
+
+def test_a_function_that_decides_otherwise_in_float64_is_taken_as_it_is():
+    """1 + 1e-9 is 1 in float32: differences in float64 would be of another function."""
+    result = compare(lambda x: jnp.sum(jnp.where(x + 1e-9 > x, 3.0, 1.0) * x**2), jnp.float32([1.0, 1.5]))
+    assert result.ok and any("in float64, and 3.25 here" in note for note in result.notes)
+
+
+def test_where_jax_refuses_the_manual_gradient_tells_of_the_noise():
+    opaque = lax.composite(lambda x: 1000 * x, "test.thousandfold")
+    result = compare(lambda x: jnp.sum(jnp.sin(opaque(x))), jnp.float32([0.3, 1.7, 2.2]))
+    assert result.ok and result.leaves[0].allowed > 1e-5 and "jax.grad refuses" in " ".join(result.notes)
+
+
+def test_a_layout_is_no_part_of_a_value():
+    def fun(x):
+        return jnp.sum(with_layout_constraint(x, Layout((1, 0))) * jnp.arange(6.0, dtype=x.dtype).reshape(2, 3))
+
+    assert compare(fun, jnp.float32([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])).ok

@@ -63,3 +63,8 @@ def test_what_does_not_depend_on_the_inputs_does_not_count():
 
     found = facts(fun, jnp.ones((3,)), jnp.ones((500,), jnp.bfloat16).astype(jnp.float32))
     assert (found.terms, found.dtype) == (3, np.float32)
+
+
+def test_what_reduce_precision_leaves_is_the_precision():
+    assert facts(lambda x: jax.lax.reduce_precision(x, 8, 10), jnp.ones(3)).roundoff == 2.0**-11
+    assert facts(lambda x: jax.lax.reduce_precision(x, 11, 40), jnp.ones(3)).roundoff == 2.0**-24

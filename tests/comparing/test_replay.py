@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from fnbackprop.comparing.program import make_program, record
-from fnbackprop.comparing.replay import ReplayError, reference_gradients, wide_value
+from fnbackprop.comparing.replay import ReplayError, is_another_branch, reference_gradients, wide_value
 
 X = np.random.default_rng(0).normal(size=(8,))
 
@@ -96,3 +96,19 @@ def test_the_function_itself_decides_anew():
     with jax.enable_x64(True):
         value = wide_value(recorded.closed, [0], False)
         assert [float(value(recorded.operands, [np.array([at])])) for at in (0.5, 2.0)] == [0.0, 4.0]
+
+
+def test_a_clamp_with_its_bounds_exchanged_is_the_upper_one():
+    """Which z = min(max(x, low), high) is; the gradient of the held value is that of the function."""
+
+    def fun(bounds):
+        return jnp.sum(lax.clamp(bounds[0], jnp.float32([-2.0, 0.5, 3.0]), bounds[1]) * jnp.float32([1, 2, 4]))
+
+    np.testing.assert_allclose(reference(fun, jnp.float32([[1, 1, 1], [-1, -1, -1]])), [[0, 0, 0], [1, 2, 4]])
+    np.testing.assert_allclose(reference(fun, jnp.float32([[-1, -1, -1], [1, 1, 1]])), [[1, 0, 0], [0, 0, 4]])
+
+
+@pytest.mark.parametrize("wide, value, differs", [(1.0, 1 + 5e-4, False), (1.0, -1.0, True), (np.nan, 1.0, False)])
+def test_another_branch_is_seen_from_its_value(wide, value, differs):
+    assert bool(is_another_branch(wide, np.float32(value), 1e-6)) is differs
+    assert not is_another_branch(wide, np.float32(value), 1.0)

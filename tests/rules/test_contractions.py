@@ -235,6 +235,18 @@ def test_ragged_dot_general_vjp_element_types(dtype, preferred):
     check_vjp(product, x, y, dtypes=[dtype], order=1, batched=False)
 
 
+def test_ragged_contraction_of_bfloat16_runs():
+    """Its groups are a batch axis, with which JAX 0.10.2 on a CPU cannot run every such product in float32."""
+    numbers = lax.RaggedDotDimensionNumbers((((1,), (0,)), ((), ())), [1], [])
+    x, y, dz = (normal(*shape, dtype="bfloat16", seed=i) for i, shape in enumerate([(3, 6), (6, 3), (3, 3, 3)]))
+
+    def cotangents(dtype):
+        fun = lambda x, y: lax.ragged_dot_general(x, y, jnp.array([2, 1, 3]), numbers)  # noqa: E731
+        return fb.vjp(fun, x.astype(dtype), y.astype(dtype))[1](dz.astype(dtype))
+
+    assert_close(tuple(a.astype(float) for a in cotangents("bfloat16")), cotangents("float64"), 8e-3)
+
+
 def test_a_wrong_layout_is_found(monkeypatch):
     """A cotangent with two axes exchanged has the right shape and the wrong values."""
     x, y = normal(3, 3, 3), normal(3, 3, 3, seed=1)
