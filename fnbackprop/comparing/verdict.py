@@ -17,8 +17,8 @@ class Verdict(enum.StrEnum):
 
     FAIL: the manual gradient is wrong. NON_FINITE: NaN or infinite. NONDETERMINISTIC: a second call differs.
     JUMP: the function is discontinuous here. UNBOUNDED: its slope is infinite. DOMAIN_EDGE: it is defined on one side
-    only. KINK: its slopes from the two sides differ, and the gradient is a convention. NOISE_LIMITED: rounding hides
-    whatever there may be. SKIPPED: not compared.
+    only. KINK: its slopes from the two sides differ, or a tie inside it hides its slope, and the gradient is a
+    convention. NOISE_LIMITED: rounding hides whatever there may be. SKIPPED: not compared.
     """
 
     PASS = "PASS"
