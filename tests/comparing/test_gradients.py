@@ -11,7 +11,7 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from fnbackprop.comparing import witnesses
-from fnbackprop.comparing.gradients import compare, measured_noise
+from fnbackprop.comparing.gradients import compare, measured_noise, narrow_noise
 from fnbackprop.comparing.program import facts_of, make_program, record
 from fnbackprop.comparing.verdict import GradientMismatch, Verdict
 
@@ -279,3 +279,24 @@ def test_a_layout_is_no_part_of_a_value():
         return jnp.sum(with_layout_constraint(x, Layout((1, 0))) * jnp.arange(6.0, dtype=x.dtype).reshape(2, 3))
 
     assert compare(fun, jnp.float32([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])).ok
+
+
+def test_what_cancels_inside_is_seen_in_float32():
+    """The gradient of a softmax that is nearly certain: shaking the inputs does not tell, the same in float32 does."""
+
+    def fun(x):
+        return jnp.dot(jnp.array([1.0, 2.0, 3.0], x.dtype), jax.nn.softmax(x))
+
+    with jax.enable_x64(True):
+        program = make_program(fun, (jnp.asarray([0.0, 12.0, 1.0], "float64"),), 0, None)
+        noise = narrow_noise(program, "automatic", jax.value_and_grad(fun)(*program.inputs))
+    assert 1e-12 < noise[1] < 1e-9
+
+
+def test_float32_says_nothing_of_a_program_that_draws_otherwise_there():
+    def fun(x):
+        return jnp.sum(x * jax.random.normal(jax.random.key(0), x.shape, x.dtype))
+
+    with jax.enable_x64(True):
+        program = make_program(fun, (jnp.ones(3),), 0, None)
+        assert narrow_noise(program, "automatic", jax.value_and_grad(fun)(*program.inputs)) == [0, 0]
