@@ -52,8 +52,8 @@ def compare(
     - 4 (u sqrt(n) + u), where u is the unit roundoff of the coarsest dtype in the program and n the number of terms in
       its longest sum;
     - 3 times the automatic gradient's own distance from the reference;
-    - 2 times (without a reference, 4 times) how far it moves when the last bit of every input changes; where JAX refuses
-      to differentiate, how far the manual one does;
+    - 2 times (without a reference, 4 times) how far it moves when the last bit of every input changes; where JAX
+      refuses to differentiate, how far the manual one does;
     - in float64, for which there is no finer reference, 4 times its distance from itself in float32, scaled to float64.
     There is no absolute tolerance. All is compiled, with matrix products in their highest precision, so that the
     mathematics is compared and not the shortcuts of a device.
