@@ -20,7 +20,7 @@ def reshape_vjp(dy, x_aval, *, dimensions=None):
 @vjp_rule("broadcast_in_dim")
 def broadcast_in_dim_vjp(dy, x_aval, *, shape, broadcast_dimensions):
     """x is repeated along the new axes and along its axes of size 1: dx = Σ dy over these."""
-    repeated = [d for d, n in zip(broadcast_dimensions, x_aval.shape, strict=True) if n == 1 and shape[d] != 1]
+    repeated = [d for d, n in zip(broadcast_dimensions, x_aval.shape, strict=True) if n != shape[d]]
     kept = set(broadcast_dimensions) - set(repeated)
     dx = sum_over(dy, [d for d in range(len(shape)) if d not in kept])
     return reshape_like(dx, x_aval) if dx.shape != x_aval.shape else dx

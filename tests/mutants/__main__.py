@@ -8,6 +8,7 @@ hundreds: by default each function gives its first few, a different choice for e
     python -m tests.mutants --per-function 3          # about 600 mutants
     python -m tests.mutants --rules tanh dot_general --per-function 100
     python -m tests.mutants --checkers compare        # without the two others
+    python -m tests.mutants --only "special.py:27 erf_vjp: x -> y  [another operand]"  # as the report names them
 
 With --record, one line of JSON for each mutant is appended to a file as it is done, and a run that is started again
 goes on where it stopped. A mutant may never end: the work is done in a process of its own, which gives one up after
@@ -52,7 +53,8 @@ def work(options: argparse.Namespace) -> int:
     """Try the chosen mutants that have no row in the record, and print the report."""
     from . import trial
 
-    chosen = sample(options.rules, options.seed, options.per_function)[: options.limit]
+    chosen = named(options.only) if options.only else sample(options.rules, options.seed, options.per_function)
+    chosen = chosen[: options.limit]
     checkers = {name: trial.CHECKERS[name] for name in options.checkers}
     trial.keep_compiled(options.cache or str(options.record.with_suffix(".cache")))
     rows = list(tried(chosen, checkers, recorded(options.record), options.record))
@@ -63,6 +65,7 @@ def work(options: argparse.Namespace) -> int:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.split("\n")[0])
     parser.add_argument("--rules", nargs="*", help="primitives whose rules are mutated; all by default")
+    parser.add_argument("--only", nargs="+", help="these mutants, as the report names them; the line may have moved")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of mutants")
     parser.add_argument("--per-function", type=int, default=3, help="the most mutants of one function")
     parser.add_argument("--limit", type=int, help="the most mutants in all")
@@ -71,6 +74,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", help="keep compiled programs in this folder between runs")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
+
+
+def named(names: Sequence[str]) -> list[Any]:
+    """The mutants that are called so, whatever their lines."""
+    from . import rules
+    from .programs import PROGRAMS
+
+    wanted = {name.partition(" ")[2].strip() for name in names}
+    return [mutant for mutant in rules.mutants(set(PROGRAMS)) if str(mutant).partition(" ")[2] in wanted]
 
 
 def sample(names: Iterable[str] | None, seed: int, per_function: int) -> list[Any]:

@@ -18,17 +18,26 @@ EDGE = "it differs at the edge of the domain alone, where the verdict is DOMAIN-
 NOT_FINITE = "it differs beside a NaN alone, where the function is not finite"
 IGNORED = "the driver takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
+SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
+PLACEMENT = "it says where a value lies, and changes no number"
 EQUIVALENT = [
     Row("cumlogsumexp_vjp", "after = _shift", "0 -> *", "what is shifted in at the end decays a sum of nothing, s = 0"),
     Row("cumprod_vjp", "total = _linear", "1 -> *", "what is shifted in at the end multiplies a sum of nothing, s = 0"),
     Row("gamma_density", "(x == 0) & (a == 1)", "1 -> *", EDGE),
     Row("gamma_density", "(x == 0) & (a == 1)", "0 -> *", EDGE),
-    Row("gamma_second_slope", "safe =", "x > 0 -> (x) >= (0)", EDGE),
+    Row("gamma_second_slope", "x > 0", "x > 0 -> (x) >= (0)", EDGE),
     Row("_share_among_extremes", "lax.max(count", "1 -> *", NOT_FINITE),
     Row("_share_among_extremes", "lax.max(count", "lax.max(count, scalar(1, count)) -> *", NOT_FINITE),
     Row("_share_among_extremes", "lax.max(count", "scalar(1, count) -> *", NOT_FINITE),
+    Row("beta_slope", "inside =", "* -> (*) >= (0)", EDGE),
+    Row("_per_value", "tied(gaps, scale), vanishing(x, x_scale)", "* -> tied(gaps, scale)", SINGULAR),
+    Row("jit_vjp", "INLINED_EQUATIONS", "len(closed.jaxpr.eqns) *", SAME_PATH),
+    Row("remat_vjp", "policy is None", "* -> choosing.save_nothing", "it costs time or memory, and changes no number"),
+    Row("Body.held", "return", "jaxprs.is_var(v) and v in atoms -> (jaxprs.is_var(v)) or *",
+        "more is held than is read: it costs memory, and changes no number"),
     Row("sign_vjp", "size = lax.convert_element_type", "*", "it guards the rule's own derivative alone"),
-    Row("explicit_sharding", "return", "mesh is not None and *", "it says where a value lies, and changes no number"),
+    Row("explicit_sharding", "return", "mesh is not None and *", PLACEMENT),
+    Row("_put_back", "ct is None or place is None", "* -> (ct is None) and *", PLACEMENT),
     Row("sort_vjp", "equation.invars[0].aval", "0 -> *", "all operands of a sort have one shape"),
     Row("sort_vjp", "if on and dy is not None", "*", IGNORED),
     Row("concatenate_vjp", "if on else None", "*", IGNORED),

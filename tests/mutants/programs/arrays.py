@@ -84,6 +84,8 @@ add("reduce_window_max", lambda x: lax.reduce_window(x, np.float32(-np.inf), lax
 add("reduce_window_max", lambda x: lax.reduce_window(x, np.float32(-np.inf), lax.max, (2,), (1,), "VALID", (1,), (2,)),
     np.float32([1, 2, 1, 0, 3]))
 add("reduce_window", lambda x, v: lax.reduce_window(x, v, jnp.logaddexp, (3,), (2,), ((1, 1),)), normal(6), normal())
+add("reduce_window", lambda x: lax.reduce_window(
+    x, np.float32(-np.inf), lambda a, b: b + jnp.log(jnp.exp(a - b) + 1), (3,), (2,), ((2, 2),)), normal(6))
 POOL = {"window_dimensions": (2, 2), "window_strides": (2, 1), "padding": ((1, 0), (0, 0))}
 for _prefer in (lax.ge_p, lax.le_p):
     add("select_and_scatter_add", lambda s, x, p=_prefer: lax.select_and_scatter_add_p.bind(
@@ -115,6 +117,8 @@ for _name, _method in (("add", "add"), ("sub", "subtract"), ("mul", "mul"), ("mi
         distinct(5, 2) + np.float32(0.1), distinct(4, 2, seed=1))
 add("scatter-mul", lambda x, u: x.at[REPEATED].mul(u, mode="drop"), away(5), away(6, seed=1).at[0].set(0))
 add("scatter-mul", lambda x, u: x.at[jnp.array([0, 1, 0, 1])].mul(u), away(3), away(4, seed=1))
+add("scatter-mul", lambda x, u: x.at[jnp.array([9, 9, 9, 0])].mul(u, mode="drop"), away(3),
+    np.float32([1e20, 1e20, 1e20, 2]))
 for _name in ("scatter-min", "scatter-max"):
     add(_name, lambda x, u, m=_name[-3:]: getattr(x.at[jnp.array([1, 1, 2, 2, 3])], m)(u),
         np.float32([1, 2, 3, 4]), np.float32([2, 2, 3, 7, 4]))

@@ -67,6 +67,7 @@ add("regularized_incomplete_beta", lax.betainc, positive(6),
     positive(6, seed=1), positive(6, seed=2, low=0.1, high=0.9))
 add("random_gamma", lambda a: jax.random.gamma(jax.random.key(1), a), positive(5))
 add("random_gamma", lambda a: jax.random.loggamma(jax.random.key(1), a), positive(5, low=0.05, high=3.0))
+add("random_gamma", lambda a: jax.random.loggamma(jax.random.key(1), a), np.float32([0.03, 0.02, 0.1]))
 add("random_gamma", lambda a: jax.random.loggamma(jax.random.key(2), a), positive(20, low=0.2, high=1.0))
 
 # ---------------------------------------------------------------- conversions and identities

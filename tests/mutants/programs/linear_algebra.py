@@ -13,6 +13,13 @@ from .table import add, bind
 # ---------------------------------------------------------------- linear algebra
 
 L = lax.linalg
+
+
+TIED = np.diag(np.float32([2, 1, 1]))  # what belongs to the value 2 alone is smooth
+add("eigh", lambda a: (lambda v, values: v[:, 2:] * values[2:] @ v[:, 2:].T)(*L.eigh(a)), TIED)
+add("svd", lambda a: (lambda u, s, vt: u[:, :1] * s[:1] @ vt[:1])(*L.svd(a)), TIED)
+add("schur", lambda a: (lambda t: (t[2, 2], jnp.sum(t[:2, 2] ** 2), (t[0, 1] - t[1, 0]) ** 2))(L.schur(a)[0]),
+    np.float32([[1, 2, 0.5], [-2, 1, 0.7], [0, 0, 3]]))  # a turn of the first plane keeps these three numbers
 for _dtype in ("float32", "complex64"):
     add("cholesky", L.cholesky, definite(3, dtype=_dtype))
     for _shape in ((3, 3), (4, 2), (2, 4)):
