@@ -20,6 +20,7 @@ IGNORED = "the driver takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
 SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
 PLACEMENT = "it says where a value lies, and changes no number"
+CHECKPOINTS = "other checkpoints are kept, each with its step: it costs time, and changes no number"
 EQUIVALENT = [
     Row("cumlogsumexp_vjp", "after = _shift", "0 -> *", "what is shifted in at the end decays a sum of nothing, s = 0"),
     Row("cumprod_vjp", "total = _linear", "1 -> *", "what is shifted in at the end multiplies a sum of nothing, s = 0"),
@@ -32,6 +33,12 @@ EQUIVALENT = [
     Row("beta_slope", "inside =", "* -> (*) >= (0)", EDGE),
     Row("_per_value", "tied(gaps, scale), vanishing(x, x_scale)", "* -> tied(gaps, scale)", SINGULAR),
     Row("jit_vjp", "INLINED_EQUATIONS", "len(closed.jaxpr.eqns) *", SAME_PATH),
+    Row("jit_vjp", "INLINED_EQUATIONS", "engine.in_place or *", SAME_PATH),
+    Row("_cond", "choosing.save_nothing", "False -> True", "a barrier for the compiler changes no number"),
+    Row("_thin", "order =", "1 + full.astype(jnp.int32) -> full*", CHECKPOINTS),
+    Row("_thin", "count =", "slots + 1 -> (slots) - (1)", CHECKPOINTS),
+    Row("_rounding", "16 *", "16 -> *", "it is a bound on rounding as well"),
+    Row("eigh_pullback", "scale =", "mx.column(values) -> mx.row(values)", "the same numbers have the same largest"),
     Row("remat_vjp", "policy is None", "* -> choosing.save_nothing", "it costs time or memory, and changes no number"),
     Row("Body.held", "return", "jaxprs.is_var(v) and v in atoms -> (jaxprs.is_var(v)) or *",
         "more is held than is read: it costs memory, and changes no number"),
