@@ -21,6 +21,7 @@ SAME_PATH = "the other branch, which is general, gives the same numbers"
 SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
 PLACEMENT = "it says where a value lies, and changes no number"
 CHECKPOINTS = "other checkpoints are kept, each with its step: it costs time, and changes no number"
+VANISHES = "what vanishes counts for nothing, tied or not; what is tied and does not vanish has no derivative"
 EQUIVALENT = [
     Row("cumlogsumexp_vjp", "after = _shift", "0 -> *", "what is shifted in at the end decays a sum of nothing, s = 0"),
     Row("cumprod_vjp", "total = _linear", "1 -> *", "what is shifted in at the end multiplies a sum of nothing, s = 0"),
@@ -34,9 +35,24 @@ EQUIVALENT = [
     Row("_per_value", "tied(gaps, scale), vanishing(x, x_scale)", "* -> tied(gaps, scale)", SINGULAR),
     Row("jit_vjp", "INLINED_EQUATIONS", "len(closed.jaxpr.eqns) *", SAME_PATH),
     Row("jit_vjp", "INLINED_EQUATIONS", "engine.in_place or *", SAME_PATH),
+    Row("jit_vjp", "INLINED_EQUATIONS", "equation.primitive.name != *", SAME_PATH),
     Row("_cond", "choosing.save_nothing", "False -> True", "a barrier for the compiler changes no number"),
     Row("_thin", "order =", "1 + full.astype(jnp.int32) -> full*", CHECKPOINTS),
     Row("_thin", "count =", "slots + 1 -> (slots) - (1)", CHECKPOINTS),
+    Row("lu_vjp", "permuted =", "-1 -> 1", SAME_PATH),
+    Row("_schedule", "2**30", "2 -> *", CHECKPOINTS),
+    Row("_schedule", "range(slots + 1)", "slots + 1 -> (slots) - (1)", CHECKPOINTS),
+    Row("explicit_sharding", "return", "* -> sharding", PLACEMENT),
+    Row("cumlogsumexp_vjp", "weight = lax.select(lax.eq(x", "* -> weight", NOT_FINITE),
+    Row("_next_checkpoint", "repeats =", "row < distance + 1 -> *", CHECKPOINTS),
+    Row("_push", "kept.steps, step", "0 -> -1", "the steps have one axis"),
+    Row("gamma_second_slope", "x > 0", "0 -> -1", EDGE),
+    Row("log_sample_slope", "tiny =", "1 -> 2", SAME_PATH),
+    Row("zeta_slope", "terms = 12", "12 -> 13", "the sum has converged before"),
+    Row("tied", "return", "*lax.lt(*", "it differs at the zero matrix alone, where nothing but a constant is smooth"),
+    Row("_settled", "return", "lax.bitwise_and(quiet, tied(gaps, scale)) -> *quiet*", VANISHES),
+    Row("_per_value", "tied(gaps, scale), vanishing(x, x_scale)", "* -> lax.bitwise_or(*", VANISHES),
+    Row("_per_value", "tied(gaps, scale), vanishing(x, x_scale)", "lax.bitwise_and(* -> vanishing(x, x_scale)", VANISHES),
     Row("_rounding", "16 *", "16*", "it is a bound on rounding as well"),
     Row("_completed", "noise =", "*", "it differs where Q₂ jumps, and the verdict is JUMP whatever the rule says"),
     Row("_checkpointed", "kept.count < slots", "*kept.count < slots -> (kept.count) <= (slots)", CHECKPOINTS),
@@ -48,6 +64,7 @@ EQUIVALENT = [
     Row("sign_vjp", "size = lax.convert_element_type", "*", "it guards the rule's own derivative alone"),
     Row("explicit_sharding", "return", "mesh is not None and *", PLACEMENT),
     Row("_put_back", "ct is None or place is None", "* -> (ct is None) and *", PLACEMENT),
+    Row("_put_back", "ct is None or place is None", "*memory_space == *", PLACEMENT),
     Row("sort_vjp", "equation.invars[0].aval", "0 -> *", "all operands of a sort have one shape"),
     Row("sort_vjp", "if on and dy is not None", "*", IGNORED),
     Row("concatenate_vjp", "if on else None", "*", IGNORED),

@@ -81,6 +81,8 @@ add("while", lambda c, w: lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1
     normal(3), normal(3, seed=1))
 add("while", lambda c, w: lax.while_loop(
     lambda s: s[0] < 70, lambda s: (s[0] + 1, jnp.tanh(s[1] * w) + c), (0, c))[1], inside(2), inside(2, seed=1))
+add("while", lambda c, w: lax.while_loop(  # the first step counts as much as the last
+    lambda s: s[0] < 70, lambda s: (s[0] + 1, s[1] + jnp.sin(s[1] * w) / 50), (0, c))[1], inside(2), inside(2, seed=1))
 
 # ---------------------------------------------------------------- devices
 

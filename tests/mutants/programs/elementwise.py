@@ -17,6 +17,7 @@ from .table import add, bind, of
 
 for _name in "neg square sin cos tanh exp exp2 expm1 atan asinh sinh cosh logistic erf erfc".split():
     add(_name, of(_name), normal(5))
+add("one_minus_square", bind("one_minus_square"), normal(4))
 for _name in "bessel_i0e bessel_i1e lgamma digamma log2".split():
     if hasattr(lax, _name):
         add(_name, of(_name), positive(5, high=2.6))
@@ -47,7 +48,7 @@ add("nextafter", lax.nextafter, normal(4), normal(4, seed=1))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), distinct(6), distinct(6, seed=1) + np.float32(0.2))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.float32([1.0, 2.0, 3.0]), np.float32([1.0, 5.0, 1.0]))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)),
-    np.complex64([1 + 2j, 1 + 2j, 3 - 1j, 2 + 1j]), np.complex64([1 + 2j, 1 - 1j, 2 + 5j, 2 + 4j]))
+    np.complex64([1 + 2j, 1 + 2j, 3 - 1j, 2 + 1j, 2 + 5j]), np.complex64([1 + 2j, 1 - 1j, 2 + 5j, 2 + 4j, 2 + 4j]))
 add("clamp", lax.clamp, np.full(6, -1, "float32"), np.float32([-2, -1.5, -0.5, 0.5, 1.5, 2]), np.full(6, 1, "float32"))
 add("clamp", lax.clamp, np.float32([1, 1, -3, 1]), np.float32([0, 3, 0.5, -2]), np.float32([-1, -1, -2, -1]))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.complex64([3 - 1j, 1 + 1j]), np.complex64([2 + 5j, 2]))
