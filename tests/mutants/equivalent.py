@@ -16,6 +16,7 @@ class Row(NamedTuple):
 
 EDGE = "it differs at the edge of the domain alone, where the verdict is DOMAIN-EDGE whatever the rule says"
 NOT_FINITE = "it differs beside a NaN alone, where the function is not finite"
+INFINITE = "it differs at -inf or inf alone, where the function is not finite, and where the rule's own test looks"
 IGNORED = "the driver takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
 SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
@@ -25,6 +26,15 @@ VANISHES = "what vanishes counts for nothing, tied or not; what is tied and does
 EQUIVALENT = [
     Row("cumlogsumexp_vjp", "after = _shift", "0 -> *", "what is shifted in at the end decays a sum of nothing, s = 0"),
     Row("cumprod_vjp", "total = _linear", "1 -> *", "what is shifted in at the end multiplies a sum of nothing, s = 0"),
+    Row("cumlogsumexp_vjp", "decay = lax.select(lax.eq(after", "0 -> *", INFINITE),
+    Row("cumlogsumexp_vjp", "decay = lax.select(lax.eq(after", "lax.eq(y, infinite) -> *", INFINITE),
+    Row("cumlogsumexp_vjp", "decay = lax.select(lax.eq(after", "y -> x", INFINITE),
+    Row("cumlogsumexp_vjp", "decay = lax.select(lax.eq(y", "* -> decay", INFINITE),
+    Row("cumlogsumexp_vjp", "decay = lax.select(lax.eq(y", "lax.neg(infinite) -> infinite", INFINITE),
+    Row("cumlogsumexp_vjp", "first = lax.eq(place", "1 -> 0", INFINITE),
+    Row("cumlogsumexp_vjp", "first = lax.eq(place", "x.shape[axis] - 1 -> *", INFINITE),
+    Row("cumlogsumexp_vjp", "weight = lax.select(lax.eq(x", "* -> weight", INFINITE),
+    Row("cumlogsumexp_vjp", "weight = lax.select(lax.eq(x", "lax.neg(infinite) -> infinite", INFINITE),
     Row("gamma_density", "(x == 0) & (a == 1)", "1 -> *", EDGE),
     Row("gamma_density", "(x == 0) & (a == 1)", "0 -> *", EDGE),
     Row("gamma_second_slope", "x > 0", "x > 0 -> (x) >= (0)", EDGE),
@@ -43,7 +53,6 @@ EQUIVALENT = [
     Row("_schedule", "2**30", "2 -> *", CHECKPOINTS),
     Row("_schedule", "range(slots + 1)", "slots + 1 -> (slots) - (1)", CHECKPOINTS),
     Row("explicit_sharding", "return", "* -> sharding", PLACEMENT),
-    Row("cumlogsumexp_vjp", "weight = lax.select(lax.eq(x", "* -> weight", NOT_FINITE),
     Row("_next_checkpoint", "repeats =", "row < distance + 1 -> *", CHECKPOINTS),
     Row("_push", "kept.steps, step", "0 -> -1", "the steps have one axis"),
     Row("gamma_second_slope", "x > 0", "0 -> -1", EDGE),
@@ -80,9 +89,6 @@ EQUIVALENT = [
     Row("clamp_vjp_x", "", "x -> z", "z is x wherever the mask holds, and a bound elsewhere"),
     Row("clamp_vjp_low", "", "low -> z", "z is low wherever the mask holds, and x or high elsewhere"),
     Row("clamp_vjp_high", "", "high -> z", "z is high wherever the mask holds"),
-    Row("cumlogsumexp_vjp", "equal_infinities =", "lax.bitwise_and(* -> lax.eq(y, after)", "equal numbers differ by 0"),
-    Row("cumlogsumexp_vjp", "decay = lax.select", "lax.full_like(decay, 0) -> *", "it differs at -inf alone"),
-    Row("cumlogsumexp_vjp", "decay = lax.select", "0 -> *", "it differs at -inf alone, which has no weight"),
     Row("accumulator", "< 4", "4 -> 5", "float32 is what float32 accumulates in anyway"),
     Row("_product_of_others", "num_keys=1", "1 -> 2", "the order within a run changes no product"),
     Row("_to_extremes", "set(window_dilation) - {1}", "set(window_dilation) - {1} -> set(window_dilation)", SAME_PATH),
