@@ -13,9 +13,9 @@ from . import jaxprs
 
 
 class Lifted(NamedTuple):
-    """A closed jaxpr whose first operands are what were constants, and these."""
+    """A jaxpr, closed or open as it was, whose first operands are what were constants, and these."""
 
-    closed: Any
+    jaxpr: Any
     constants: tuple[Any, ...]
 
 
@@ -26,7 +26,7 @@ class Operands:
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def of(self, lifted: Lifted) -> list[Any]:
-        leading = lifted.closed.jaxpr.invars[: len(lifted.constants)]
+        leading = _open(lifted.jaxpr).invars[: len(lifted.constants)]
         pairs = zip(leading, lifted.constants, strict=True)
         return [self._known.setdefault(id(value), (variable, value))[0] for variable, value in pairs]
 
@@ -37,7 +37,8 @@ class Operands:
         return [value for _, value in self._known.values()]
 
 
-_lifted: weakref.WeakKeyDictionary[Any, Lifted] = weakref.WeakKeyDictionary()  # a jaxpr has one lifted form
+# The one lifted form of a jaxpr; None where there is nothing to lift (a value must not hold its key).
+_lifted: weakref.WeakKeyDictionary[Any, Lifted | None] = weakref.WeakKeyDictionary()
 
 
 def lift(closed: Any) -> Any:
@@ -52,16 +53,24 @@ def lift(closed: Any) -> Any:
 
 def _lift_inner(inner: Any) -> Lifted:
     """An inner jaxpr (remat's is an open one) with its constants, and those of further ones, as its first operands."""
-    if inner in _lifted:
-        return _lifted[inner]
-    operands, jaxpr = Operands(), getattr(inner, "jaxpr", inner)
+    if inner not in _lifted:
+        _lifted[inner] = _new_lift(inner)
+    return _lifted[inner] or Lifted(inner, ())
+
+
+def _new_lift(inner: Any) -> Lifted | None:
+    operands, jaxpr = Operands(), _open(inner)
     equations = _lift_equations(jaxpr.eqns, operands)
     constants = (*getattr(inner, "consts", ()), *operands.values())
     if not constants or jaxprs.counts_operands(jaxpr):
-        return Lifted(inner, ())
+        return None
     leading = [*jaxpr.constvars, *operands.variables()]
-    _lifted[inner] = Lifted(jaxprs.changed(jaxpr, [], [], [*leading, *jaxpr.invars], equations), constants)
-    return _lifted[inner]
+    lifted = jaxprs.changed(jaxpr, [], [], [*leading, *jaxpr.invars], equations)
+    return Lifted(lifted if hasattr(inner, "consts") else lifted.jaxpr, constants)
+
+
+def _open(jaxpr: Any) -> Any:
+    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def _lift_equations(equations: Sequence[Any], operands: Operands) -> list[Any]:
@@ -70,20 +79,20 @@ def _lift_equations(equations: Sequence[Any], operands: Operands) -> list[Any]:
     return [equation if change is None else change(equation, operands) for equation, change in pairs]
 
 
-def _in_jit(equation: Any, operands: Operands) -> Any:
-    inner = _lift_inner(equation.params["jaxpr"])
-    if not inner.constants:
-        return equation
-    params = jaxprs.with_leading_jit_operands(equation.params, len(inner.constants))
-    return equation.replace(invars=[*operands.of(inner), *equation.invars], params={**params, "jaxpr": inner.closed})
+def _leading(more: Callable[[dict[str, Any], int], dict[str, Any]]) -> Callable:
+    """The change of an equation that holds one jaxpr, whose constants become its first operands.
 
+    more: gives its parameters where it has so many more operands before the others.
+    """
 
-def _in_scan(equation: Any, operands: Operands) -> Any:
-    inner = _lift_inner(equation.params["jaxpr"])
-    if not inner.constants:
-        return equation
-    params = jaxprs.with_leading_scan_constants(equation.params, len(inner.constants))
-    return equation.replace(invars=[*operands.of(inner), *equation.invars], params={**params, "jaxpr": inner.closed})
+    def change(equation: Any, operands: Operands) -> Any:
+        inner = _lift_inner(equation.params["jaxpr"])
+        if not inner.constants:
+            return equation
+        params = {**more(equation.params, len(inner.constants)), "jaxpr": inner.jaxpr}
+        return equation.replace(invars=[*operands.of(inner), *equation.invars], params=params)
+
+    return change
 
 
 def _in_while(equation: Any, operands: Operands) -> Any:
@@ -92,21 +101,18 @@ def _in_while(equation: Any, operands: Operands) -> Any:
     if not (cond.constants or body.constants):
         return equation
     invars = [*operands.of(cond), *equation.invars[:first], *operands.of(body), *equation.invars[first:]]
-    counts = {
+    lifted = {
+        "cond_jaxpr": cond.jaxpr,
         "cond_nconsts": first + len(cond.constants),
+        "body_jaxpr": body.jaxpr,
         "body_nconsts": params["body_nconsts"] + len(body.constants),
     }
-    return equation.replace(
-        invars=invars, params={**params, "cond_jaxpr": cond.closed, "body_jaxpr": body.closed, **counts}
-    )
+    return equation.replace(invars=invars, params={**params, **lifted})
 
 
-def _in_remat(equation: Any, operands: Operands) -> Any:
-    inner = _lift_inner(equation.params["jaxpr"])
-    if not inner.constants:
-        return equation
-    params = {**equation.params, "jaxpr": inner.closed.jaxpr}
-    return equation.replace(invars=[*operands.of(inner), *equation.invars], params=params)
-
-
-_CHANGES: dict[str, Callable] = {"jit": _in_jit, "scan": _in_scan, "while": _in_while, "remat2": _in_remat}
+_CHANGES: dict[str, Callable] = {
+    "jit": _leading(jaxprs.with_leading_jit_operands),
+    "scan": _leading(jaxprs.with_leading_scan_constants),
+    "remat2": _leading(lambda params, count: params),
+    "while": _in_while,
+}

@@ -21,7 +21,7 @@ from jax import lax
 from . import jaxprs
 from .precision import wide
 from .references import without_references
-from .registry import Entry, MissingRule, Place, Rule, Structured, lookup
+from .registry import Entry, MissingRule, Place, Rule, Structured, Where, lookup
 
 
 class RuleCall(NamedTuple):
@@ -43,14 +43,9 @@ class Step(NamedTuple):
 
     def variables(self) -> list[Any]:
         """The variables whose values the rules read, which must be saved."""
-        places = [place for call in self.calls for place in call.rule.reads.values()]
-        return [v for place in places for v in _as_tuple(self.atoms(place)) if jaxprs.is_var(v)]
-
-    def atoms(self, place: Place) -> Any:
-        """The operand or output, or the slice of them, whose value a rule reads there; () if it reads no value."""
-        if place.kind == "operand":
-            return self.equation.invars[place.where]
-        return self.equation.outvars[place.where] if place.kind == "output" else ()
+        values = (place for call in self.calls for place in call.rule.reads.values() if place.kind == "value")
+        atoms = (_at(getattr(self.equation, place.side), place.where) for place in values)
+        return [atom for found in atoms for atom in found if jaxprs.is_var(atom)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,13 +285,13 @@ def _rule_calls(entry: Entry | None, equation: Any, active: tuple[bool, ...]) ->
             raise MissingRule([(equation, jaxprs.source_line(equation))])
         rules[id(rule)] = rule
     everything = range(len(equation.invars))
-    targets = ((rule, everything if rule.target is None else everything[rule.target]) for rule in rules.values())
-    return tuple(RuleCall(rule, _as_tuple(positions)) for rule, positions in targets)
+    targets = ((rule, everything if rule.target is None else _at(everything, rule.target)) for rule in rules.values())
+    return tuple(RuleCall(rule, tuple(positions)) for rule, positions in targets)
 
 
-def _as_tuple(found: Any) -> tuple[Any, ...]:
-    """What a place gives: one thing, or several for a starred name."""
-    return tuple(found) if isinstance(found, (list, tuple, range)) else (found,)
+def _at(values: Sequence[Any], where: Where) -> Sequence[Any]:
+    """What stands at a place: one thing, or several for a starred name."""
+    return values[where] if isinstance(where, slice) else [values[where]]
 
 
 # ---------------------------------------------------------------- walking
@@ -313,17 +308,16 @@ def _apply(call: RuleCall, step: Step, env: dict, cts: list[Any]) -> list[tuple[
 
 
 def _argument(place: Place, step: Step, env: dict, cts: list[Any]) -> Any:
-    kind, where = place
-    if kind == "cotangent":
-        return tuple(cts[where]) if isinstance(where, slice) else cts[where]
+    """What a rule is given for one of its parameters: a tuple for a starred name."""
+    kind, side, where = place
     if where is None:  # "active" or "wanted"
         return getattr(step, kind)
-    atoms = (step.equation.invars if kind.startswith("operand") else step.equation.outvars)[where]
-    if kind.endswith("_aval"):
-        return tuple(atom.aval for atom in atoms) if isinstance(where, slice) else atoms.aval
-    return (
-        tuple(jaxprs.read_array(env, a) for a in atoms) if isinstance(where, slice) else jaxprs.read_array(env, atoms)
-    )
+    found = _at(cts if kind == "cotangent" else getattr(step.equation, side), where)
+    if kind == "value":
+        found = [jaxprs.read_array(env, atom) for atom in found]
+    elif kind == "aval":
+        found = [atom.aval for atom in found]
+    return tuple(found) if isinstance(where, slice) else found[0]
 
 
 def _where_nonzero(dy: Any, dx: Any) -> Any:

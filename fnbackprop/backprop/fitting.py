@@ -17,7 +17,7 @@ def fit_budget(fun: Callable, *args: Any, memory: int, **options: Any) -> float 
     """The `budget=` with which the value and gradient of `fun(*args)`, compiled, take at most `memory` bytes.
 
     What loops and jitted functions save is only a part of what a program needs: the rest is known when it is compiled.
-    This compiles it up to ten times (nothing runs), and ends when at least nine tenths of the memory are in use, or
+    This compiles it up to nine times (nothing runs), and ends when at least nine tenths of the memory are in use, or
     when what is saved can be chosen no finer.
 
     Args:

@@ -40,23 +40,15 @@ class MissingRule(NotImplementedError):
         return tuple(equation for equation, _ in self.missing)
 
 
+Where = int | slice  # of a name among the operands or outputs: a slice for a starred one
+
+
 class Place(NamedTuple):
     """Where an argument of a rule comes from."""
 
-    kind: str  # "operand", "output", "operand_aval", "output_aval", "cotangent", "active" or "wanted"
-    where: int | slice | None  # among the operands or outputs; a slice for a starred name
-
-
-class Names(NamedTuple):
-    """One side of a signature: the plain names, then an optional starred one."""
-
-    plain: tuple[str, ...]
-    star: str | None
-
-    def places(self) -> dict[str, int | slice]:
-        """Where each name lies among the values: a position, or a slice for the starred name."""
-        found: dict[str, int | slice] = {name: position for position, name in enumerate(self.plain)}
-        return found if self.star is None else found | {self.star: slice(len(self.plain), None)}
+    kind: str  # "value", "aval", "cotangent", "active" or "wanted"
+    side: str = ""  # of the equation, for a value or an aval: "invars" or "outvars"
+    where: Where | None = None  # on that side; of a cotangent, among the outputs
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Rule:
 
     function: Callable
     wrt: str | None
-    target: int | slice | None  # where `wrt` lies among the operands
+    target: Where | None  # where `wrt` lies among the operands
     reads: dict[str, Place]
     params: tuple[str, ...]
     takes_all_params: bool
@@ -177,7 +169,7 @@ def registered() -> dict[Any, Entry]:
 
 
 def _parse(function: Callable, signature: str, wrt: str | None) -> Rule:
-    operands, outputs = (_names(side).places() for side in signature.split("->"))
+    operands, outputs = (_places(side) for side in signature.split("->"))
     known = _readable(operands, outputs)
     reads, params, takes_all = {}, [], False
     for parameter in inspect.signature(function).parameters.values():
@@ -198,23 +190,22 @@ def _parse(function: Callable, signature: str, wrt: str | None) -> Rule:
     return Rule(function, wrt, operands.get(wrt), reads, tuple(params), takes_all)
 
 
-def _readable(operands: dict[str, int | slice], outputs: dict[str, int | slice]) -> dict[str, Place]:
+def _readable(operands: dict[str, Where], outputs: dict[str, Where]) -> dict[str, Place]:
     """All that a rule of this signature may read; where a name means two things, its value goes before."""
-    found = {name: Place(name, None) for name in ("active", "wanted")}
-    found |= {f"d{name}": Place("cotangent", where) for name, where in outputs.items()}
-    for side, kind in ((outputs, "output"), (operands, "operand")):
-        found |= {f"{name}_aval": Place(f"{kind}_aval", where) for name, where in side.items()}
-    for side, kind in ((outputs, "output"), (operands, "operand")):
-        found |= {name: Place(kind, where) for name, where in side.items()}
-    return found
+    found = {name: Place(name) for name in ("active", "wanted")}
+    found |= {f"d{name}": Place("cotangent", where=where) for name, where in outputs.items()}
+    sides = [("outvars", outputs), ("invars", operands)]
+    found |= {f"{name}_aval": Place("aval", side, where) for side, names in sides for name, where in names.items()}
+    return found | {name: Place("value", side, where) for side, names in sides for name, where in names.items()}
 
 
-def _names(side: str) -> Names:
+def _places(side: str) -> dict[str, Where]:
+    """Where each name of one side of a signature lies: a position, or a slice for the starred one."""
     names = [name.strip() for name in side.split(",") if name.strip()]
-    starred = [name[1:] for name in names if name.startswith("*")]
+    starred = [name for name in names if name.startswith("*")]
     if len(starred) > 1 or (starred and not names[-1].startswith("*")):
         raise TypeError(f"a signature's starred name comes last and once, but got {side.strip()!r}.")
-    return Names(tuple(name for name in names if not name.startswith("*")), starred[0] if starred else None)
+    return {name.removeprefix("*"): slice(i, None) if name.startswith("*") else i for i, name in enumerate(names)}
 
 
 def _missing_message(missing: Sequence[tuple[Any, str]]) -> str:

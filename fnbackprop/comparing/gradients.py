@@ -89,7 +89,7 @@ def compare(
     }  # fmt: skip
     if float64:
         with jax.enable_x64(True):
-            return compare(fun, *jax.tree.map(_in_float64, args), **options)
+            return compare(fun, *_with_bits(args, 64), **options)
     if isinstance(intended, str):
         raise TypeError(f"intended must be a sequence of names, like ({intended!r},).")
     if against is not None:
@@ -255,16 +255,15 @@ def _by_differences_alone(leaf: LeafComparison, numeric: Any) -> LeafComparison:
     return dataclasses.replace(leaf, reason="compared with differences alone", error=math.nan, ratio=math.nan)
 
 
-def _in_float64(leaf: Any) -> Any:
-    if not is_array(leaf) or not is_inexact(leaf):
-        return leaf
-    return leaf.astype("complex128" if jax.numpy.iscomplexobj(leaf) else "float64")
+def _with_bits(tree: Any, bits: int) -> Any:
+    """The tree with every real number of its arrays in so many bits, two of them in a complex one."""
 
+    def cast(leaf: Any) -> Any:
+        if not is_array(leaf) or not is_inexact(leaf):
+            return leaf
+        return leaf.astype(f"complex{2 * bits}" if jax.numpy.iscomplexobj(leaf) else f"float{bits}")
 
-def _in_float32(leaf: Any) -> Any:
-    if not is_array(leaf) or not is_inexact(leaf):
-        return leaf
-    return np.asarray(leaf).astype("complex64" if jax.numpy.iscomplexobj(leaf) else "float32")
+    return jax.tree.map(cast, tree)
 
 
 def measured_noise(program: Program, facts: Facts, function: Callable, reference: Any) -> list[float]:
@@ -288,7 +287,7 @@ def narrow_noise(program: Program, backward: str, reference: Any) -> list[float]
     try:
         with jax.enable_x64(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of dtypes that are named in the program
-            arguments = jax.tree.map(_in_float32, (program.inputs, program.others))
+            arguments = _with_bits((program.inputs, program.others), 32)
             found = gradient_function(program, backward)(*arguments, np.float32(1))
         if is_another_branch(float(reference[0]), found[0], 0.0):
             return nothing

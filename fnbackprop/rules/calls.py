@@ -198,6 +198,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
     joint, split = parts
     present = [ct is not None for ct in joint.found]
     cotangent_atoms = [ct for ct in joint.found if ct is not None]
+    again = split.again
 
     def forward(*operands):
         out = split.run(split.forward, zip(joint.operands, operands, strict=True), [*joint.outputs, *split.saved])
@@ -212,7 +213,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
     def backward(residual, cotangents):
         triples = zip(cotangents, joint.outputs, wanted, strict=True)
         cts = [engine.instantiate(ct, v.aval) for ct, v, on in triples if on]
-        if not (barrier and split.again):
+        if not (barrier and again):
             found = iter(pulled(residual, cts))
         elif engine.in_place:  # what is around is a loop, or itself apart from the forward
             found = iter(pulled(*jaxprs.barrier((residual, cts))))
@@ -223,7 +224,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
     def describe(where):
         producers = {v: e for e in joint.closed.jaxpr.eqns for v in e.outvars}
         rows = [explaining.saved_row("saved", v, 1, producers, "the policy or the budget") for v in split.saved]
-        return rows + explaining.again_rows(split.again, where)
+        return rows + explaining.again_rows(again, where)
 
     return Structured(forward, backward, tuple(a and on for a, on in zip(active, present, strict=True)), describe)
 

@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
 from jax import lax
 
 from ..backprop.precision import wide
 from ..backprop.registry import vjp_rule
-from .layouts import spread
+from .layouts import inverse, spread
 from .scalars import scalar
 
 
@@ -50,7 +49,7 @@ def reduce_prod_vjp(dy, x, x_aval, *, axes):
     flat = lax.reshape(rows, (*rows.shape[: len(kept)], math.prod(rows.shape[len(kept) :])))  # (*kept, reduced)
     others = lax.mul(exclusive_product(flat, False), exclusive_product(flat, True))
     others = lax.reshape(others, rows.shape)
-    return lax.mul(spread(dy, x_aval, axes), lax.transpose(others, np.argsort(order)))
+    return lax.mul(spread(dy, x_aval, axes), lax.transpose(others, inverse(order)))
 
 
 def exclusive_product(x, reverse):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fnbackprop as fb
+from fnbackprop.backprop import constants
 
 X = np.random.default_rng(0).normal(size=(2, 3))
 
@@ -70,6 +71,17 @@ def test_nothing_is_kept(place):
     array = once()
     gc.collect()
     assert array() is None
+
+
+def test_each_inner_function_is_looked_at_once(monkeypatch):
+    """However often the functions around it call it, 2 to the power of 12 times here."""
+    looked, new_lift = [], constants._new_lift
+    monkeypatch.setattr(constants, "_new_lift", lambda inner: looked.append(inner) or new_lift(inner))
+    fun = jnp.sin
+    for _ in range(12):
+        fun = jax.jit(lambda x, inner=fun: inner(inner(x)))
+    assert np.isfinite(fb.grad(fun)(1.0))
+    assert len(looked) <= 2 * 12
 
 
 def test_equal_calls_are_planned_once():
