@@ -4,8 +4,8 @@ import importlib
 
 from . import rules as rules  # registers every rule
 from .backprop.coverage import coverage
-from .backprop.explaining import residuals
-from .backprop.fitting import fit_budget
+from .backprop.memory.budget_search import fit_budget
+from .backprop.memory.residual_report import residuals
 from .backprop.registry import MissingRule, nondifferentiable, vjp_rule
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad, vjp
 

@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from . import jaxprs
+from ..jaxprs.compat import with_leading_jit_operands, with_leading_scan_constants
+from ..jaxprs.types import counts_operands, rebuild
 
 
 class Lifted(NamedTuple):
@@ -45,10 +46,10 @@ def lift(closed: Any) -> Any:
     """The same function, with the constants of inner jits among its own."""
     operands, jaxpr = Operands(), closed.jaxpr
     equations = _lift_equations(jaxpr.eqns, operands)
-    if not operands.variables() or jaxprs.counts_operands(jaxpr):
+    if not operands.variables() or counts_operands(jaxpr):
         return closed
     constants = [*jaxpr.constvars, *operands.variables()], [*closed.consts, *operands.values()]
-    return jaxprs.changed(jaxpr, *constants, jaxpr.invars, equations)
+    return rebuild(jaxpr, *constants, jaxpr.invars, equations)
 
 
 def _lift_inner(inner: Any) -> Lifted:
@@ -62,10 +63,10 @@ def _new_lift(inner: Any) -> Lifted | None:
     operands, jaxpr = Operands(), _open(inner)
     equations = _lift_equations(jaxpr.eqns, operands)
     constants = (*getattr(inner, "consts", ()), *operands.values())
-    if not constants or jaxprs.counts_operands(jaxpr):
+    if not constants or counts_operands(jaxpr):
         return None
     leading = [*jaxpr.constvars, *operands.variables()]
-    lifted = jaxprs.changed(jaxpr, [], [], [*leading, *jaxpr.invars], equations)
+    lifted = rebuild(jaxpr, [], [], [*leading, *jaxpr.invars], equations)
     return Lifted(lifted if hasattr(inner, "consts") else lifted.jaxpr, constants)
 
 
@@ -111,8 +112,8 @@ def _in_while(equation: Any, operands: Operands) -> Any:
 
 
 _CHANGES: dict[str, Callable] = {
-    "jit": _leading(jaxprs.with_leading_jit_operands),
-    "scan": _leading(jaxprs.with_leading_scan_constants),
+    "jit": _leading(with_leading_jit_operands),
+    "scan": _leading(with_leading_scan_constants),
     "remat2": _leading(lambda params, count: params),
     "while": _in_while,
 }

@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 
-from . import jaxprs
+from ..jaxprs.evaluate import source_line
+from ..jaxprs.graph import inner_jaxprs
+from ..jaxprs.primitives import all_primitives
 from .registry import Entry, lookup
 
 RULED, CONSTANT, OUTSIDE, MISSING = "rule", "no derivative", "outside", "missing"
@@ -60,19 +62,19 @@ def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage
             the installed JAX is listed.
     """
     if fun is None:
-        return Coverage(tuple(_row(p) for p in sorted(jaxprs.all_primitives(), key=lambda p: p.name)))
+        return Coverage(tuple(_row(p) for p in sorted(all_primitives(), key=lambda p: p.name)))
     closed = jax.make_jaxpr(lambda *xs: fun(*xs, **kwargs))(*args)
     counts: dict[Any, list[Any]] = {}
     for equation in _equations(closed.jaxpr):
         counts.setdefault(equation.primitive, []).append(equation)
-    rows = [_row(p, len(found), jaxprs.source_line(found[0])) for p, found in counts.items()]
+    rows = [_row(p, len(found), source_line(found[0])) for p, found in counts.items()]
     return Coverage(tuple(sorted(rows, key=lambda row: (row.kind != MISSING, -row.count, row.primitive))))
 
 
 def _equations(jaxpr: Any):
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jaxprs.inner_jaxprs(equation):
+        for inner in inner_jaxprs(equation):
             yield from _equations(inner.jaxpr if hasattr(inner, "jaxpr") else inner)
 
 

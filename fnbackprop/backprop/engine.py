@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from . import jaxprs
+from ..jaxprs.avals import add_typed, is_inexact, zero_cotangent
+from ..jaxprs.evaluate import bind, read_array, read_atom, source_line, source_of
+from ..jaxprs.types import is_var
+from .discharge import without_references
 from .precision import wide
-from .references import without_references
 from .registry import Entry, MissingRule, Place, Rule, Structured, Where, lookup
 
 
@@ -45,7 +47,7 @@ class Step(NamedTuple):
         """The variables whose values the rules read, which must be saved."""
         values = (place for call in self.calls for place in call.rule.reads.values() if place.kind == "value")
         atoms = (_at(getattr(self.equation, place.side), place.where) for place in values)
-        return [atom for found in atoms for atom in found if jaxprs.is_var(atom)]
+        return [atom for found in atoms for atom in found if is_var(atom)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class Engine:
         jaxpr = closed.jaxpr
         returned = len(jaxpr.outvars) if returned is None else returned
         depends = _activity(self, jaxpr, active)
-        outputs = (v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and jaxprs.is_var(v))
+        outputs = (v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and is_var(v))
         used = {v for v in outputs if v in depends}
         steps, saved, missing = {}, {}, []
         for index in reversed(range(len(jaxpr.eqns))):
@@ -122,7 +124,7 @@ class Engine:
             wants = tuple(v in used for v in equation.outvars)
             if not any(wants):
                 continue
-            reaches = tuple(jaxprs.is_var(v) and v in depends for v in equation.invars)
+            reaches = tuple(is_var(v) and v in depends for v in equation.invars)
             try:
                 step = self._step(index, equation, reaches, wants)
             except MissingRule as error:
@@ -141,7 +143,7 @@ class Engine:
             closed,
             steps,
             tuple(saved),
-            tuple(jaxprs.is_var(v) and v in depends for v in jaxpr.outvars),
+            tuple(is_var(v) and v in depends for v in jaxpr.outvars),
             tuple(v in used for v in jaxpr.invars),
             returned,
             _evaluated(jaxpr, returned, steps, saved),
@@ -169,16 +171,16 @@ class Engine:
             if index not in plan.evaluated:
                 continue
             step = plan.steps.get(index)
-            with jaxprs.source_of(equation):
+            with source_of(equation):
                 if step is not None and step.structured:
-                    values = [jaxprs.read_array(env, atom) for atom in equation.invars]
+                    values = [read_array(env, atom) for atom in equation.invars]
                     outputs, residuals = step.structured.forward(*values)
                     inner.append(residuals)
                 else:
-                    outputs = jaxprs.bind(equation, [jaxprs.read(env, atom) for atom in equation.invars])
+                    outputs = bind(equation, [read_atom(env, atom) for atom in equation.invars])
             env.update(zip(equation.outvars, outputs, strict=True))
         residuals = (tuple(env[v] for v in plan.saved), tuple(inner))
-        return [jaxprs.read(env, atom) for atom in jaxpr.outvars[: plan.returned]], residuals
+        return [read_atom(env, atom) for atom in jaxpr.outvars[: plan.returned]], residuals
 
     def backward(self, plan: Plan, residuals: Any, cotangents: Sequence[Any]) -> list[Any]:
         """Turn the outputs' cotangents (None: zero) into the inputs' (None: zero, or not active)."""
@@ -188,7 +190,7 @@ class Engine:
         inner = list(inner)
         ct_env: dict[Any, Any] = {}
         for var, ct in zip(jaxpr.outvars, cotangents, strict=True):
-            if ct is not None and jaxprs.is_var(var):
+            if ct is not None and is_var(var):
                 _accumulate(ct_env, var, ct)
         for index in sorted(plan.steps, reverse=True):
             step = plan.steps[index]
@@ -196,14 +198,14 @@ class Engine:
             cts = [ct_env.pop(v, None) if w else None for v, w in zip(step.equation.outvars, step.wanted, strict=True)]
             if all(ct is None for ct in cts):
                 continue
-            with jaxprs.source_of(step.equation):
+            with source_of(step.equation):
                 self._pull(step, env, residual, cts, ct_env)
         return [ct_env.get(v) for v in jaxpr.invars]
 
     @staticmethod
     def instantiate(ct: Any, aval: Any) -> Any:
         """A cotangent, or zeros where it is None, for the structured rules that need an array."""
-        return jaxprs.zero_cotangent(aval) if ct is None else ct
+        return zero_cotangent(aval) if ct is None else ct
 
     @staticmethod
     def add_cotangents(known: dict[Any, Any], keys: Sequence[Any], cotangents: Sequence[Any]) -> None:
@@ -237,7 +239,7 @@ def _cached_plan(engine: Engine, closed: Any, active: tuple[bool, ...], wanted: 
 def _cached_active_outputs(engine: Engine, closed: Any, active: tuple[bool, ...]) -> tuple[bool, ...]:
     jaxpr = without_references(closed).jaxpr
     depends = _activity(engine, jaxpr, active)
-    return tuple(jaxprs.is_var(v) and v in depends for v in jaxpr.outvars)
+    return tuple(is_var(v) and v in depends for v in jaxpr.outvars)
 
 
 # ---------------------------------------------------------------- planning
@@ -247,7 +249,7 @@ def _activity(engine: Engine, jaxpr: Any, active: Sequence[bool]) -> set[Any]:
     """The variables that depend on an active input through differentiable primitives."""
     depends = {v for v, on in zip(jaxpr.invars, active, strict=True) if on}
     for equation in jaxpr.eqns:
-        reaches = tuple(jaxprs.is_var(v) and v in depends for v in equation.invars)
+        reaches = tuple(is_var(v) and v in depends for v in equation.invars)
         if not any(reaches):
             continue
         entry = lookup(equation.primitive)
@@ -258,7 +260,7 @@ def _activity(engine: Engine, jaxpr: Any, active: Sequence[bool]) -> set[Any]:
         else:
             outputs = (True,) * len(equation.outvars)
         pairs = zip(equation.outvars, outputs, strict=True)
-        depends.update(v for v, on in pairs if on and jaxprs.is_inexact(v.aval))
+        depends.update(v for v, on in pairs if on and is_inexact(v.aval))
     return depends
 
 
@@ -266,13 +268,13 @@ def _evaluated(jaxpr: Any, returned: int, steps: dict[int, Step], saved: dict[An
     """The equations that the returned outputs, the saved values and the structured steps need."""
     if returned == len(jaxpr.outvars):
         return frozenset(range(len(jaxpr.eqns)))
-    needed, kept = {*filter(jaxprs.is_var, jaxpr.outvars[:returned]), *saved}, set()
+    needed, kept = {*filter(is_var, jaxpr.outvars[:returned]), *saved}, set()
     for index in reversed(range(len(jaxpr.eqns))):
         equation = jaxpr.eqns[index]
         structured = index in steps and steps[index].structured
         if structured or equation.effects or any(v in needed for v in equation.outvars):
             kept.add(index)
-            needed.update(filter(jaxprs.is_var, equation.invars))
+            needed.update(filter(is_var, equation.invars))
     return frozenset(kept)
 
 
@@ -282,7 +284,7 @@ def _rule_calls(entry: Entry | None, equation: Any, active: tuple[bool, ...]) ->
     for position in (i for i, on in enumerate(active) if on):
         rule = entry.rule_for(position) if entry else None
         if rule is None:
-            raise MissingRule([(equation, jaxprs.source_line(equation))])
+            raise MissingRule([(equation, source_line(equation))])
         rules[id(rule)] = rule
     everything = range(len(equation.invars))
     targets = ((rule, everything if rule.target is None else _at(everything, rule.target)) for rule in rules.values())
@@ -301,7 +303,7 @@ def _apply(call: RuleCall, step: Step, env: dict, cts: list[Any]) -> list[tuple[
     """Call one rule; pairs of operand position and cotangent."""
     rule, known = call.rule, step.equation.params
     params = known if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
-    out = rule.function(*[_argument(place, step, env, cts) for place in rule.reads.values()], **params)
+    out = rule.call(*[_argument(place, step, env, cts) for place in rule.reads.values()], **params)
     if len(call.targets) == 1 and not isinstance(out, tuple | list):
         out = (out,)
     return list(zip(call.targets, out, strict=True))
@@ -314,7 +316,7 @@ def _argument(place: Place, step: Step, env: dict, cts: list[Any]) -> Any:
         return getattr(step, kind)
     found = _at(cts if kind == "cotangent" else getattr(step.equation, side), where)
     if kind == "value":
-        found = [jaxprs.read_array(env, atom) for atom in found]
+        found = [read_array(env, atom) for atom in found]
     elif kind == "aval":
         found = [atom.aval for atom in found]
     return tuple(found) if isinstance(where, slice) else found[0]
@@ -329,7 +331,7 @@ def _where_nonzero(dy: Any, dx: Any) -> Any:
 
 def _accumulate(ct_env: dict, var: Any, ct: Any) -> None:
     known = ct_env.get(var)
-    ct_env[var] = ct if known is None else jaxprs.add(known, ct)
+    ct_env[var] = ct if known is None else add_typed(known, ct)
 
 
 def fit(ct: Any, aval: Any) -> Any:

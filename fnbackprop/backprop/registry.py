@@ -2,13 +2,13 @@
 
 A rule says what it reads by the names of its parameters, so what must be saved is known before anything runs:
 
-    @vjp_rule("tanh")                                # the default signature is "x -> y"
-    def tanh_vjp(dy, y):
-        return lax.mul(dy, lax.sub(scalar(1, y), lax.square(y)))
+    @vjp_rule("sort_rows", "x -> y, order")          # the default signature is "x -> y"
+    def sort_rows_vjp(dy, order):
+        return inverse_permutation(dy, order)
 
-    @vjp_rule("mul", "x, y -> z", wrt="x")
-    def mul_vjp_x(dz, y):
-        return lax.mul(dz, y)
+    @derivative("atan2", "x, y -> z", wrt="x")       # of an elementwise primitive only dz/dx is written
+    def atan2_vjp_x(x, y):
+        return y / (x**2 + y**2)
 
 The signature names the operands and outputs. A parameter of the rule is one of
 - `dy`: the cotangent of the output `y` (an array of y's shape and dtype; zeros where none reaches it);
@@ -24,8 +24,11 @@ a single operand, just it). None stands for zero. What the driver does for every
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import numpy as np
+from jax import lax
 
 
 class MissingRule(NotImplementedError):
@@ -53,9 +56,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """A hand-written VJP: the function, what it reads, and which operand's cotangent it returns (None: all)."""
+    """A hand-written VJP: the function, what it reads, and which operand's cotangent it returns (None: all).
+
+    call: what the engine calls with the arguments of `reads`, all arrays: the function itself, or what adapts it."""
 
     function: Callable
+    call: Callable
     wrt: str | None
     target: Where | None  # where `wrt` lies among the operands
     reads: dict[str, Place]
@@ -89,13 +95,19 @@ class Entry:
 _entries: dict[Any, Entry] = {}
 
 
-def vjp_rule(primitive: str | Any, signature: str = "x -> y", wrt: str | None = None) -> Callable:
+Adapt = Callable[[Callable, Sequence[Place]], Callable]  # a function and what it is given -> a function of arrays
+
+
+def vjp_rule(
+    primitive: str | Any, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
+) -> Callable:
     """Register a hand-written VJP of a primitive.
 
     Args:
         primitive: its name, or the `Primitive` itself (which then goes before a rule by name).
         signature: the names of its operands and outputs, `"x, y -> z"`; a starred one takes the rest.
         wrt: the operand whose cotangent the function returns; None: the function returns those of all.
+        adapt: internal: for functions of something else than arrays.
     Returns:
         A decorator that registers the function and returns it unchanged.
     Raises:
@@ -103,14 +115,64 @@ def vjp_rule(primitive: str | Any, signature: str = "x -> y", wrt: str | None = 
     """
 
     def register(function: Callable) -> Callable:
-        rule = _parse(function, signature, wrt)
-        entry = _entries.setdefault(primitive, Entry())
-        entry.no_gradient = entry.outside = entry.structured = None
-        replaced = [old for old in entry.rules if wrt is not None and old.wrt not in (wrt, None)]
-        entry.rules = [*replaced, rule]
+        _register(primitive, _parse(function, signature, wrt, adapt))
         return function
 
     return register
+
+
+def derivative(
+    primitive: str | Any, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
+) -> Callable:
+    """Register the derivative of an elementwise primitive: its cotangent is multiplied by what the function returns.
+
+        @derivative("tanh")
+        def tanh_vjp(y):
+            return 1 - y**2
+
+    Args:
+        primitive, signature, adapt: as for `vjp_rule`.
+        wrt: the operand with respect to which it is; it may be left out of a primitive of one operand.
+    Returns:
+        A decorator that registers the function, of operands and output and not of a cotangent, and returns it
+        unchanged. The function may return None for a derivative of zero.
+    Raises:
+        TypeError: there are several operands and `wrt` does not say which, or several outputs; or as `vjp_rule`.
+    """
+
+    def register(function: Callable) -> Callable:
+        _register(primitive, _times_cotangent(_parse(function, signature, wrt, adapt), signature))
+        return function
+
+    return register
+
+
+def _register(primitive: str | Any, rule: Rule) -> None:
+    entry = _entries.setdefault(primitive, Entry())
+    entry.no_gradient = entry.outside = entry.structured = None
+    replaced = [old for old in entry.rules if rule.wrt is not None and old.wrt not in (rule.wrt, None)]
+    entry.rules = [*replaced, rule]
+
+
+def _times_cotangent(rule: Rule, signature: str) -> Rule:
+    """The VJP of a derivative: dy times dy/dx."""
+    operands, outputs = (_places(side) for side in signature.split("->"))
+    name, slope = rule.name, rule.call
+    if len(outputs) != 1 or (rule.wrt is None and list(operands.values()) != [0]):
+        raise TypeError(
+            f"the derivative {name} is of one output with respect to one operand: {signature!r} needs wrt=."
+        )
+    if given := [read for read, place in rule.reads.items() if place.kind == "cotangent"]:
+        raise TypeError(f"the derivative {name} reads {given[0]}: a rule that reads a cotangent is a `vjp_rule`.")
+
+    def call(dy, *arguments, **params):
+        found = slope(*arguments, **params)
+        if isinstance(found, int | float | complex):
+            found = np.array(found, dy.dtype)
+        return None if found is None else lax.mul(dy, found)
+
+    (output,) = outputs
+    return replace(rule, call=call, reads={f"d{output}": Place("cotangent", where=0), **rule.reads})
 
 
 def structured_rule(*primitives: str | Any, activity: Callable | None = None) -> Callable:
@@ -168,7 +230,7 @@ def registered() -> dict[Any, Entry]:
 # ---------------------------------------------------------------- signatures
 
 
-def _parse(function: Callable, signature: str, wrt: str | None) -> Rule:
+def _parse(function: Callable, signature: str, wrt: str | None, adapt: Adapt | None) -> Rule:
     operands, outputs = (_places(side) for side in signature.split("->"))
     known = _readable(operands, outputs)
     reads, params, takes_all = {}, [], False
@@ -187,7 +249,8 @@ def _parse(function: Callable, signature: str, wrt: str | None) -> Rule:
             )
     if wrt is not None and wrt not in operands:
         raise TypeError(f"the VJP rule {function.__name__} is for wrt={wrt!r}, no operand of {signature!r}.")
-    return Rule(function, wrt, operands.get(wrt), reads, tuple(params), takes_all)
+    call = function if adapt is None else adapt(function, list(reads.values()))
+    return Rule(function, call, wrt, operands.get(wrt), reads, tuple(params), takes_all)
 
 
 def _readable(operands: dict[str, Where], outputs: dict[str, Where]) -> dict[str, Place]:

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import eager, jaxprs
+from ..jaxprs.avals import aval_of, is_inexact, zeros_like_aval
+from ..jaxprs.evaluate import trace_flat
+from . import tape
 from .constants import lift
 from .engine import Engine
 
@@ -69,8 +71,8 @@ class _Static(NamedTuple):
 
 def input_zeros(aval: Any) -> Any:
     """The zero cotangent of an input: of its own dtype, or float0 for integers, booleans and keys."""
-    if jaxprs.is_inexact(aval):
-        return jaxprs.zeros(aval)
+    if is_inexact(aval):
+        return zeros_like_aval(aval)
     return np.zeros(aval.shape, jax.dtypes.float0)
 
 
@@ -93,8 +95,8 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     leaves = [_as_array(leaf) for leaf in leaves]
     call = _Call(fun, in_tree, has_aux)
     outputs, residuals, backward = _run(engine, call, leaves)
-    in_avals = tuple(map(jaxprs.aval_of, leaves))
-    out_avals = tuple(map(jaxprs.aval_of, outputs[: call.count]))
+    in_avals = tuple(map(aval_of, leaves))
+    out_avals = tuple(map(aval_of, outputs[: call.count]))
     name = getattr(fun, "__name__", repr(fun))
     pullback = Pullback(residuals, _Static(backward, in_avals, out_avals, in_tree, call.out_tree, name))
     value = call.out_tree.unflatten(outputs[: call.count])
@@ -106,16 +108,16 @@ def _run(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], A
     if not engine.eager:
         try:
             return _run_traced(engine, call, leaves)
-        except eager.NEEDS_VALUES:
+        except tape.NEEDS_VALUES:
             pass
-    return eager.run(engine, call, leaves)
+    return tape.run(engine, call, leaves)
 
 
 def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """Trace the function, plan it and walk it forward."""
-    closed = lift(jaxprs.trace(call, leaves).closed)
-    active = tuple(jaxprs.is_inexact(v.aval) for v in closed.jaxpr.invars)
-    wanted = tuple(i < call.count and jaxprs.is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
+    closed = lift(trace_flat(call, leaves).closed)
+    active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
+    wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     plan = engine.new_plan(closed, active, wanted)
     outputs, residuals = engine.forward(plan, leaves)
     aux_cts = [None] * (len(outputs) - call.count)
@@ -286,8 +288,7 @@ def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool) -> Any
 
     found = iter(jax.vmap(rows)(out_tree.unflatten(basis)))
     columns = [
-        next(found) if jaxprs.is_inexact(jaxprs.aval_of(x)) else np.zeros((total, *jnp.shape(x)), jax.dtypes.float0)
-        for x in inputs
+        next(found) if is_inexact(aval_of(x)) else np.zeros((total, *jnp.shape(x)), jax.dtypes.float0) for x in inputs
     ]
     blocks = []
     for y, size, start in zip(outputs, sizes, starts, strict=False):
@@ -409,7 +410,7 @@ def _check_cotangents(static: _Static, cotangents: Any) -> list[Any]:
 
 
 def _check_cotangent(ct: Any, aval: Any) -> Any:
-    expected = aval.dtype if jaxprs.is_inexact(aval) else jax.dtypes.float0
+    expected = aval.dtype if is_inexact(aval) else jax.dtypes.float0
     if getattr(ct, "dtype", None) != jax.dtypes.float0:
         ct = _as_array(ct)
     if ct.shape != aval.shape or ct.dtype != expected:
@@ -417,7 +418,7 @@ def _check_cotangent(ct: Any, aval: Any) -> Any:
         shape = ",".join(map(str, aval.shape))
         raise ValueError(
             "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
-            f"got {jaxprs.aval_of(ct).str_short()}, but expected {short}[{shape}] "
+            f"got {aval_of(ct).str_short()}, but expected {short}[{shape}] "
             "because the corresponding output of the differentiated function had JAX type "
             f"{aval.str_short()}"
         )

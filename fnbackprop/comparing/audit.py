@@ -15,8 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
 from fnbackprop.backprop.engine import Engine, Plan
+from fnbackprop.jaxprs.avals import is_inexact, output_avals
+from fnbackprop.jaxprs.compat import branch_platforms
+from fnbackprop.jaxprs.evaluate import read_array, source_of
+from fnbackprop.jaxprs.graph import inner_jaxprs
+from fnbackprop.jaxprs.types import Tracer, close_jaxpr, is_var
 
 from . import loops_in_place
 from .in_place import CHECKS, CUSTOM, Question, manual_cotangents
@@ -81,7 +85,7 @@ class Audit:
     def run(self) -> "Audit":
         """Walk forward from the operands and back from a cotangent of one."""
         record = self.record
-        wanted = tuple(jaxprs.is_inexact(v.aval) for v in record.closed.jaxpr.outvars)
+        wanted = tuple(is_inexact(v.aval) for v in record.closed.jaxpr.outvars)
         plan = self.engine.new_plan(record.closed, record.active, wanted)
         outputs, visits = self.forward(plan, [jnp.asarray(x) for x in record.operands], Place())
         self.value = outputs[0]
@@ -105,9 +109,9 @@ class Audit:
         env.update(zip(jaxpr.invars, operands, strict=True))
         visits = []
         for index, equation in enumerate(jaxpr.eqns):
-            values = [jaxprs.read_array(env, atom) for atom in equation.invars]
+            values = [read_array(env, atom) for atom in equation.invars]
             step = plan.steps.get(index)
-            with jaxprs.source_of(equation):
+            with source_of(equation):
                 if step is None:
                     outputs = self.evaluate(equation, values)
                 else:
@@ -115,7 +119,7 @@ class Audit:
                     outputs = self._visit(visit)
                     visits.append(visit)
             env.update(zip(equation.outvars, outputs, strict=True))
-        return [jaxprs.read_array(env, atom) for atom in jaxpr.outvars], visits
+        return [read_array(env, atom) for atom in jaxpr.outvars], visits
 
     def evaluate(self, equation: Any, values: list[Any]) -> Sequence[Any]:
         """One equation's outputs."""
@@ -140,7 +144,7 @@ class Audit:
         """Cotangents of the jaxpr's operands; None for zero. Asks every equation on the way."""
         known: dict[Any, Any] = {}
         self.engine.add_cotangents(
-            known, [v if jaxprs.is_var(v) else None for v in plan.closed.jaxpr.outvars], list(cotangents)
+            known, [v if is_var(v) else None for v in plan.closed.jaxpr.outvars], list(cotangents)
         )
         while visits:
             visit = visits.pop()  # its values are given free
@@ -148,8 +152,8 @@ class Audit:
             cts = [known.pop(v, None) for v in equation.outvars]
             if all(ct is None for ct in cts):
                 continue
-            pairs = zip(cts, jaxprs.output_avals(equation), strict=True)
-            cts = [self.engine.instantiate(ct, aval) if jaxprs.is_inexact(aval) else None for ct, aval in pairs]
+            pairs = zip(cts, output_avals(equation), strict=True)
+            cts = [self.engine.instantiate(ct, aval) if is_inexact(aval) else None for ct, aval in pairs]
             found = self._back(visit, cts)
             active = visit.step.active
             keys = [v if on else None for v, on in zip(equation.invars, active, strict=True)]
@@ -179,7 +183,7 @@ class Audit:
 
         before = dict(self.groups)
         found = self.ask(visit, [ct for ct in cts if ct is not None])
-        body = jaxprs.close(visit.step.equation.params["jaxpr"]).jaxpr
+        body = close_jaxpr(visit.step.equation.params["jaxpr"]).jaxpr
         if before.keys() == self.groups.keys() and not holds(body, CUSTOM):
             return found
         try:
@@ -257,9 +261,9 @@ def _entered(equation: Any, operands: Sequence[Any], place: Place) -> tuple[Any,
     """The jaxpr to walk instead of this equation, how many operands it does not take, and where that is."""
     params, name = equation.params, equation.primitive.name
     if name in CALLS:
-        return jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, place
-    known = not any(isinstance(x, jaxprs.Tracer) for x in operands[:1])
-    if name == "cond" and known and jaxprs.branch_platforms(equation) is None:
+        return close_jaxpr(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, place
+    known = not any(isinstance(x, Tracer) for x in operands[:1])
+    if name == "cond" and known and branch_platforms(equation) is None:
         taken = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
         return params["branches"][taken], 1, place.inside(f"cond[{taken}]")
     return None
@@ -268,7 +272,6 @@ def _entered(equation: Any, operands: Sequence[Any], place: Place) -> tuple[Any,
 def holds(jaxpr: Any, names: Sequence[str]) -> bool:
     """Whether one of these primitives stands anywhere in a jaxpr."""
     return any(
-        e.primitive.name in names
-        or any(holds(getattr(inner, "jaxpr", inner), names) for inner in jaxprs.inner_jaxprs(e))
+        e.primitive.name in names or any(holds(getattr(inner, "jaxpr", inner), names) for inner in inner_jaxprs(e))
         for e in jaxpr.eqns
     )

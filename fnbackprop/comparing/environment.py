@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.evaluate import bind, read_atom
+from fnbackprop.jaxprs.types import close_jaxpr
 
 from .arrays import array_norm, over, wide
 from .program import Program, Record
@@ -126,19 +127,19 @@ def _unrolled(program: Program, record: Record) -> Callable:
 
 def _run_unrolled(closed: Any, operands: Sequence[Any]) -> list[Any]:
     """The jaxpr with every scan at the top, or in a call, unrolled."""
-    closed = jaxprs.close(closed)
+    closed = close_jaxpr(closed)
     env = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     env.update(zip(closed.jaxpr.invars, operands, strict=True))
     for equation in closed.jaxpr.eqns:
-        values, params = [jaxprs.read(env, atom) for atom in equation.invars], equation.params
+        values, params = [read_atom(env, atom) for atom in equation.invars], equation.params
         if equation.primitive.name == "jit":
             outputs = _run_unrolled(params["jaxpr"], values)
         elif equation.primitive.name == "scan":
             outputs = equation.primitive.bind(*values, **{**params, "unroll": max(params["length"], 1)})
         else:
-            outputs = jaxprs.bind(equation, values)
+            outputs = bind(equation, values)
         env.update(zip(equation.outvars, outputs, strict=True))
-    return [jaxprs.read(env, atom) for atom in closed.jaxpr.outvars]
+    return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
 
 
 def _equations(jaxpr: Any) -> Any:

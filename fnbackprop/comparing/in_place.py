@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
 from fnbackprop.backprop.registry import lookup, registered
 from fnbackprop.backprop.transforms import vjp
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals
+from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.evaluate import as_function, bind, source_of
+from fnbackprop.jaxprs.types import close_jaxpr
 
 from .arrays import array_norm, wide
 from .leaves import rounding_floor
@@ -88,7 +91,7 @@ class Checks:
         if key not in self.compiled:
             if len(self.compiled) >= MOST_CHECKS:
                 self.compiled.clear()
-            self.compiled[key] = jax.jit(function, compiler_options=jaxprs.quick_compilation())
+            self.compiled[key] = jax.jit(function, compiler_options=quick_compilation())
         return self.compiled[key]
 
 
@@ -96,8 +99,8 @@ CHECKS = Checks()
 
 
 def _values(equation: Any, operands: list[Any]) -> list[Any]:
-    with jaxprs.source_of(equation):
-        return list(jaxprs.bind(equation, operands))
+    with source_of(equation):
+        return list(bind(equation, operands))
 
 
 def _key(question: Question, operands: Sequence[Any]) -> Any:
@@ -112,7 +115,7 @@ def _key(question: Question, operands: Sequence[Any]) -> Any:
 
 
 def _equation_key(equation: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
-    avals = tuple(map(str, map(jaxprs.aval_of, operands))), tuple(map(str, jaxprs.output_avals(equation)))
+    avals = tuple(map(str, map(aval_of, operands))), tuple(map(str, output_avals(equation)))
     params = tuple(sorted(equation.params.items(), key=lambda item: item[0]))
     modes = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
     try:
@@ -131,8 +134,8 @@ def equation_function(question: Question, operands: Sequence[Any], primal: bool 
 
     def function(*moving):
         given = _filled(question, operands, moving)
-        with jaxprs.source_of(equation):
-            out = _primal(equation)(*given) if primal else jaxprs.bind(equation, given)
+        with source_of(equation):
+            out = _primal(equation)(*given) if primal else bind(equation, given)
         return _floating(equation, out)
 
     return function
@@ -170,13 +173,13 @@ def _filled(question: Question, operands: Sequence[Any], moving: Sequence[Any]) 
 
 
 def _floating(equation: Any, outputs: Sequence[Any]) -> list[Any]:
-    return [y for y, aval in zip(outputs, jaxprs.output_avals(equation), strict=True) if jaxprs.is_inexact(aval)]
+    return [y for y, aval in zip(outputs, output_avals(equation), strict=True) if is_inexact(aval)]
 
 
 def _primal(equation: Any) -> Callable:
     """The definition that a user's rule stands for, as a function of flat operands."""
     params = equation.params
-    return jaxprs.evaluate(jaxprs.close(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]))
+    return as_function(close_jaxpr(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]))
 
 
 def _stats(first: Any, second: Any) -> Any:
@@ -211,9 +214,7 @@ def in_float64(question: Question, operands: Sequence[Any], cotangents: Sequence
 
 
 def _pulled_wide(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
-    run = jax.jit(
-        lambda moving, cts: _pull(transform, function, moving, cts), compiler_options=jaxprs.quick_compilation()
-    )
+    run = jax.jit(lambda moving, cts: _pull(transform, function, moving, cts), compiler_options=quick_compilation())
     found = run(moving, cotangents)
     return [np.asarray(x) for x in found]
 
@@ -229,7 +230,7 @@ def wide_function(question: Question, operands: Sequence[Any], rule: bool = Fals
 
     def function(*moving):
         if name not in HOLDING:
-            highs = [x if not jaxprs.is_inexact(jaxprs.aval_of(x)) else wide_array(x) for x in operands]
+            highs = [x if not is_inexact(aval_of(x)) else wide_array(x) for x in operands]
             return _floating(equation, bind_wide(equation, _filled(question, highs, moving)))
         pairs = list(map(replay.pair, operands))
         for position, high in zip(question.targets, moving, strict=True):

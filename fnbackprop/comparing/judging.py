@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
 from fnbackprop.backprop.registry import lookup
+from fnbackprop.jaxprs.avals import operand_avals, output_avals
+from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.evaluate import source_line
 
 from .arrays import array_norm, over, wide
 from .hypotheses import explain
@@ -38,7 +40,7 @@ class Place(NamedTuple):
     within: str = ""
 
     def at(self, equation: Any) -> "Place":
-        return Place(jaxprs.source_line(equation) or self.line, self.within)
+        return Place(source_line(equation) or self.line, self.within)
 
     def inside(self, what: str) -> "Place":
         return Place(self.line, f"{self.within}/{what}" if self.within else what)
@@ -229,7 +231,7 @@ def _differences(question, operands, cts, i, centre, ours, theirs) -> Opinion:
         return sum(jax.numpy.sum(jax.numpy.real(ct * y)) for ct, y in zip(cts, function(*moved), strict=True))
 
     values = np.asarray(
-        jax.jit(lambda lengths: jax.lax.map(along, lengths), compiler_options=jaxprs.quick_compilation())(
+        jax.jit(lambda lengths: jax.lax.map(along, lengths), compiler_options=quick_compilation())(
             np.array([0.0, *LENGTHS, *-LENGTHS])
         )
     )
@@ -276,7 +278,7 @@ def sizes_of(equation: Any, position: int) -> dict[int, str]:
     """What a wrong factor may come from: sizes of axes that the operand has not, products of them, device counts."""
     own = equation.invars[position].aval.shape
     sizes = {jax.device_count(): "the number of devices"} if jax.device_count() > 1 else {}
-    for aval in (*jaxprs.operand_avals(equation), *jaxprs.output_avals(equation)):
+    for aval in (*operand_avals(equation), *output_avals(equation)):
         for axis, count in enumerate(getattr(aval, "shape", ())):
             if count > 1 and aval.shape != own:
                 sizes.setdefault(count, f"axis {axis}")

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals
+from fnbackprop.jaxprs.compat import branch_platforms, scan_groups
+from fnbackprop.jaxprs.evaluate import bind, read_array, source_line
+from fnbackprop.jaxprs.types import close_jaxpr
 
 from .in_place import CUSTOM
 from .program import Record
@@ -78,37 +81,37 @@ def find_kinks(record: Record) -> list[str]:
 
 def _walk(closed: Any, operands: Sequence[Any], outer: Outer, results: list[Any]) -> Iterator[str]:
     """The lines of a jaxpr, whose outputs are left in `results`."""
-    closed = jaxprs.close(closed)
+    closed = close_jaxpr(closed)
     jaxpr = closed.jaxpr
     env = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     env.update(zip(jaxpr.invars, operands, strict=True))
     for equation in jaxpr.eqns:
-        values = [jaxprs.read_array(env, atom) for atom in equation.invars]
+        values = [read_array(env, atom) for atom in equation.invars]
         outputs: list[Any] = []
         yield from _equation(equation, values, outer, outputs)
         env.update(zip(equation.outvars, outputs, strict=True))
-    results += [jaxprs.read_array(env, atom) for atom in jaxpr.outvars]
+    results += [read_array(env, atom) for atom in jaxpr.outvars]
 
 
 def _equation(equation: Any, values: list[Any], outer: Outer, outputs: list[Any]) -> Iterator[str]:
     name, params = equation.primitive.name, equation.params
-    outer = outer._replace(line=jaxprs.source_line(equation) or outer.line)
+    outer = outer._replace(line=source_line(equation) or outer.line)
     if name in CALLS:
         around = outer._replace(rule=equation, values=values) if name in CUSTOM and outer.rule is None else outer
         yield from _walk(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], values, around, outputs)
         return
-    if name == "cond" and jaxprs.branch_platforms(equation) is None:
+    if name == "cond" and branch_platforms(equation) is None:
         taken = int(np.clip(int(values[0]), 0, len(params["branches"]) - 1))
         yield from _walk(params["branches"][taken], values[1:], outer, outputs)
         return
     if name == "scan":
         yield from _scan(equation, values, outer)
-    outputs += jaxprs.bind(equation, values)
+    outputs += bind(equation, values)
     yield from _places(equation, values, outputs, outer)
 
 
 def _scan(equation: Any, values: list[Any], outer: Outer) -> Iterator[str]:
-    params, groups = equation.params, jaxprs.scan_groups(equation)
+    params, groups = equation.params, scan_groups(equation)
     first = groups.consts + groups.carry
     consts, carry, xs = values[: groups.consts], values[groups.consts : first], values[first:]
     steps = list(range(params["length"]))
@@ -120,7 +123,7 @@ def _scan(equation: Any, values: list[Any], outer: Outer) -> Iterator[str]:
 
 def _places(equation: Any, values: list[Any], outputs: list[Any], outer: Outer) -> Iterator[str]:
     name = equation.primitive.name
-    floating = [jaxprs.is_inexact(aval) for aval in jaxprs.operand_avals(equation)]
+    floating = [is_inexact(aval) for aval in operand_avals(equation)]
     if not any(floating):
         return
     if name in PLACES and not any(np.iscomplexobj(x) for x in values):
@@ -142,13 +145,13 @@ def _places(equation: Any, values: list[Any], outputs: list[Any], outer: Outer) 
 
 def _convention(equation: Any, values: list[Any], hit: np.ndarray) -> str:
     """The slope that the gradient takes at the first such element, where one operand has its shape."""
-    positions = [i for i, x in enumerate(values) if jaxprs.is_inexact(jaxprs.aval_of(x)) and np.shape(x) == hit.shape]
-    outputs = jaxprs.output_avals(equation)
-    if not positions or len(outputs) != 1 or not jaxprs.is_inexact(outputs[0]):
+    positions = [i for i, x in enumerate(values) if is_inexact(aval_of(x)) and np.shape(x) == hit.shape]
+    outputs = output_avals(equation)
+    if not positions or len(outputs) != 1 or not is_inexact(outputs[0]):
         return ""
 
     def function(x):
-        return jaxprs.bind(equation, [x if i == positions[0] else v for i, v in enumerate(values)])[0]
+        return bind(equation, [x if i == positions[0] else v for i, v in enumerate(values)])[0]
 
     y, pull = jax.vjp(function, jnp.asarray(values[positions[0]]))
     slope = np.asarray(pull(jnp.ones_like(y))[0])[hit].ravel()[0]

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 from jax import lax
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, zeros_like_aval
+from fnbackprop.jaxprs.compat import quick_compilation, scan_groups
+from fnbackprop.jaxprs.evaluate import as_function, source_line
 
 ITERATIONS = 4  # of a loop are walked: the last, the first, and some between
 MOST_ITERATIONS = 256  # when looking for what is wrong
@@ -23,7 +25,7 @@ def chosen(length: int, thorough: bool) -> list[int]:
 def scan(audit: Any, visit: Any, cts: list[Any]) -> list[Any]:
     """Cotangents of a scan's operands; its body is walked at some iterations."""
     equation, operands = visit.step.equation, visit.operands
-    groups, params = jaxprs.scan_groups(equation), equation.params
+    groups, params = scan_groups(equation), equation.params
     first = groups.consts + groups.carry
     consts, xs = operands[: groups.consts], operands[first:]
     carries, carry_cts, found = _scan_states(params, groups)(operands, cts)
@@ -55,7 +57,7 @@ def _body_plan(engine: Any, body: Any, active: Sequence[bool], consts: int, coun
 
 def _scan_states(params: Any, groups: Any) -> Any:
     """(operands, cts) -> the carries before each iteration, the cotangents after each, and those of the operands."""
-    body = jaxprs.evaluate(params["jaxpr"])
+    body = as_function(params["jaxpr"])
     first = groups.consts + groups.carry
     loop = {"length": params["length"]}
 
@@ -75,24 +77,24 @@ def _scan_states(params: Any, groups: Any) -> Any:
             dconsts = [None if old is None else old + new for old, new in zip(dconsts, found, strict=False)]
             return (found[groups.consts : first], dconsts), (dcarry, found[first:])
 
-        zeros = [jaxprs.zeros(jaxprs.aval_of(c)) if jaxprs.is_inexact(jaxprs.aval_of(c)) else None for c in consts]
+        zeros = [zeros_like_aval(aval_of(c)) if is_inexact(aval_of(c)) else None for c in consts]
         scanned = (carries, list(xs), cts[groups.carry :])
         (dcarry, dconsts), (carry_cts, dxs) = lax.scan(
             back, (cts[: groups.carry], zeros), scanned, reverse=not params["reverse"], **loop
         )
         return carries, carry_cts, [*dconsts, *dcarry, *dxs]
 
-    return jax.jit(states, compiler_options=jaxprs.quick_compilation())
+    return jax.jit(states, compiler_options=quick_compilation())
 
 
 def _pull(body: Any, operands: list[Any], cts: list[Any]) -> list[Any]:
     """JAX's cotangents of the floating operands; None for the others."""
-    floating = [jaxprs.is_inexact(jaxprs.aval_of(x)) for x in operands]
+    floating = [is_inexact(aval_of(x)) for x in operands]
 
     def function(*moving):
         given = iter(moving)
         out = body(*(next(given) if on else x for x, on in zip(operands, floating, strict=True)))
-        return [y for y in out if jaxprs.is_inexact(jaxprs.aval_of(y))]
+        return [y for y in out if is_inexact(aval_of(y))]
 
     _, pull = jax.vjp(function, *(x for x, on in zip(operands, floating, strict=True) if on))
     found = iter(pull([ct for ct in cts if ct is not None]))
@@ -104,17 +106,17 @@ def while_(audit: Any, visit: Any, cts: list[Any]) -> list[Any]:
     equation, operands, params = visit.step.equation, visit.operands, visit.step.equation.params
     first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     cond_consts, consts, carry = operands[:first], operands[first:second], operands[second:]
-    test, body = (jax.jit(jaxprs.evaluate(params[name])) for name in ("cond_jaxpr", "body_jaxpr"))
+    test, body = (jax.jit(as_function(params[name])) for name in ("cond_jaxpr", "body_jaxpr"))
     states, each = [], sum(x.nbytes for x in carry if hasattr(x, "nbytes"))
     while bool(test(*cond_consts, *carry)[0]):
         states.append(carry)
         carry = body(*consts, *carry)
         if len(states) * each > MOST_STATES:
-            where = jaxprs.source_line(equation)
+            where = source_line(equation)
             audit.notes[f"the while loop at {where} is too long to be walked: no equation before it was asked"] = None
             return [None] * len(operands)
     plan = _body_plan(audit.engine, params["body_jaxpr"], visit.step.active[first:], second - first, len(carry))
-    pull = jax.jit(lambda operands, cts: _pull(jaxprs.evaluate(params["body_jaxpr"]), operands, cts))
+    pull = jax.jit(lambda operands, cts: _pull(as_function(params["body_jaxpr"]), operands, cts))
     steps, dconsts, dcarry = set(chosen(len(states), audit.thorough)), [None] * len(consts), list(cts)
     for step in reversed(range(len(states))):
         at = [*consts, *states[step]]

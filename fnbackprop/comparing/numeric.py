@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.compat import quick_compilation
 
 from .arrays import array_norm, wide
 from .odd_one_out import follows_manual
@@ -90,7 +90,7 @@ class Witness:
         dtype = np.float64 if self.wide else _coarsest(record)
         self.step, self.roundoff = numeric_step(dtype), unit_roundoff(dtype)
         values = self._wide_values(held) if self.wide else self._values
-        self.compiled = jax.jit(values, compiler_options=jaxprs.quick_compilation())
+        self.compiled = jax.jit(values, compiler_options=quick_compilation())
 
     def _wide_values(self, held: bool) -> Callable:
         make = held_value if held else wide_value

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.avals import is_inexact, output_avals
+from fnbackprop.jaxprs.evaluate import source_line, trace_flat
+from fnbackprop.jaxprs.graph import inner_jaxprs
+from fnbackprop.jaxprs.types import Literal, is_var
 
 Arrays = list[Any]
 
@@ -94,18 +97,16 @@ class Record(NamedTuple):
 def record(program: Program) -> Record:
     """Trace the program."""
     operands, tree = jax.tree.flatten((program.inputs, program.others))
-    closed = jaxprs.trace(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
+    closed = trace_flat(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
     count = len(jax.tree.leaves(program.inputs))
-    active = tuple(i < count and jaxprs.is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
+    active = tuple(i < count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
     return Record(closed, operands, active, jax.config.jax_enable_x64)
 
 
 def unused_inputs(recorded: Record) -> set[int]:
     """The positions of the operands that no equation reads and that are no output."""
     jaxpr = recorded.closed.jaxpr
-    read = {v for e in jaxpr.eqns for v in e.invars if jaxprs.is_var(v)} | {
-        v for v in jaxpr.outvars if jaxprs.is_var(v)
-    }
+    read = {v for e in jaxpr.eqns for v in e.invars if is_var(v)} | {v for v in jaxpr.outvars if is_var(v)}
     return {i for i, v in enumerate(jaxpr.invars) if v not in read}
 
 
@@ -117,7 +118,7 @@ def facts_of(recorded: Record) -> Facts:
 
 def facts_of_equation(equation: Any) -> Facts:
     """The facts of one equation, all that stands in it included."""
-    return _facts([v for v in equation.invars if jaxprs.is_var(v)], _Single((equation,)))
+    return _facts([v for v in equation.invars if is_var(v)], _Single((equation,)))
 
 
 class _Single(NamedTuple):
@@ -126,9 +127,9 @@ class _Single(NamedTuple):
 
 def _facts(inputs: list[Any], jaxpr: Any) -> Facts:
     equations = list(_equations(jaxpr, set(inputs)))
-    avals = [v.aval for v in inputs] + [aval for e, _ in equations for aval in jaxprs.output_avals(e)]
-    dtypes = {aval.dtype for aval in avals if jaxprs.is_inexact(aval)}
-    stops = (jaxprs.source_line(e) for e, _ in equations if e.primitive.name == "stop_gradient")
+    avals = [v.aval for v in inputs] + [aval for e, _ in equations for aval in output_avals(e)]
+    dtypes = {aval.dtype for aval in avals if is_inexact(aval)}
+    stops = (source_line(e) for e, _ in equations if e.primitive.name == "stop_gradient")
     coarsest = max(dtypes, key=unit_roundoff, default=np.dtype(np.float32))
     terms = max((repeats * _terms(e) for e, repeats in equations), default=1)
     kept = (e.params["mantissa_bits"] for e, _ in equations if e.primitive.name == "reduce_precision")
@@ -147,13 +148,13 @@ def _equations(jaxpr: Any, depends: set, repeats: int = 1) -> Iterator[tuple[Any
     A `while` counts once: its length is not known.
     """
     for equation in jaxpr.eqns:
-        reads = [not isinstance(v, jaxprs.Literal) and v in depends for v in equation.invars]
+        reads = [not isinstance(v, Literal) and v in depends for v in equation.invars]
         if not any(reads):
             continue
         yield equation, repeats
         depends.update(equation.outvars)
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in jaxprs.inner_jaxprs(equation):
+        for inner in inner_jaxprs(equation):
             inner = getattr(inner, "jaxpr", inner)
             same = len(inner.invars) == len(reads) and equation.primitive.name not in ("scan", "while")
             entering = [v for v, read in zip(inner.invars, reads, strict=True) if read] if same else inner.invars
@@ -163,9 +164,9 @@ def _equations(jaxpr: Any, depends: set, repeats: int = 1) -> Iterator[tuple[Any
 def _terms(equation: Any) -> int:
     """The terms in the longest sum that this equation or its backward takes."""
     name, params = equation.primitive.name, equation.params
-    operands = [v.aval for v in equation.invars if not isinstance(v, jaxprs.Literal)]
-    sizes = [aval.size for aval in (*operands, *jaxprs.output_avals(equation)) if jaxprs.is_inexact(aval) and aval.size]
-    if jaxprs.inner_jaxprs(equation) or len(sizes) < 2:
+    operands = [v.aval for v in equation.invars if not isinstance(v, Literal)]
+    sizes = [aval.size for aval in (*operands, *output_avals(equation)) if is_inexact(aval) and aval.size]
+    if inner_jaxprs(equation) or len(sizes) < 2:
         return 1
     if name == "dot_general" and len(operands) == 2:
         (contracted, _), (batch, _) = params["dimension_numbers"]

@@ -14,7 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals
+from fnbackprop.jaxprs.compat import branch_platforms, quick_compilation, scan_groups, switch_branch
+from fnbackprop.jaxprs.custom import absent, custom_jvp_jaxpr, custom_vjp_functions, zero_tangent
+from fnbackprop.jaxprs.evaluate import bind, read_array, source_line, source_of, trace_avals, trace_flat
+from fnbackprop.jaxprs.types import close_jaxpr, is_var
 
 from .pinned import PINNED
 
@@ -37,8 +41,8 @@ def wide_dtype(dtype: Any) -> np.dtype:
 
 def widened(x: Any) -> Any:
     """The high half of a low value: None if it is no floating number."""
-    aval = jaxprs.aval_of(x)
-    return lax.convert_element_type(x, wide_dtype(aval.dtype)) if jaxprs.is_inexact(aval) else None
+    aval = aval_of(x)
+    return lax.convert_element_type(x, wide_dtype(aval.dtype)) if is_inexact(aval) else None
 
 
 class Replay:
@@ -59,20 +63,20 @@ class Replay:
         return (low if self.pinned or high is None else None), high
 
     def _read(self, env: dict, atom: Any) -> Pair:
-        return env[atom] if jaxprs.is_var(atom) else self.pair(jaxprs.read_array(env, atom))
+        return env[atom] if is_var(atom) else self.pair(read_array(env, atom))
 
     def run(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
         """The jaxpr's outputs as pairs."""
         env = dict(zip(jaxpr.constvars, map(self.pair, consts), strict=True))
         env.update(zip(jaxpr.invars, operands, strict=True))
         for equation in jaxpr.eqns:
-            with jaxprs.source_of(equation):
+            with source_of(equation):
                 outputs = self.equation(equation, [self._read(env, atom) for atom in equation.invars])
             env.update(zip(equation.outvars, outputs, strict=True))
         return [self._read(env, atom) for atom in jaxpr.outvars]
 
     def closed(self, closed: Any, operands: Sequence[Pair]) -> list[Pair]:
-        closed = jaxprs.close(closed)
+        closed = close_jaxpr(closed)
         return self.run(closed.jaxpr, closed.consts, operands)
 
     def equation(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
@@ -82,13 +86,13 @@ class Replay:
         if name in STRUCTURED:
             return STRUCTURED[name](self, equation, list(operands))
         if all(high is None for _, high in operands):
-            return [self.pair(low) for low in jaxprs.bind(equation, lows)]
+            return [self.pair(low) for low in bind(equation, lows)]
         if name in REFUSED:
-            raise ReplayError(f"{name} at {jaxprs.source_line(equation)} cannot be run in float64")
+            raise ReplayError(f"{name} at {source_line(equation)} cannot be run in float64")
         if not self.pinned:
             return self._moved(equation, operands)
-        outputs = jaxprs.bind(equation, lows)
-        if not any(map(jaxprs.is_inexact, jaxprs.output_avals(equation))):
+        outputs = bind(equation, lows)
+        if not any(map(is_inexact, output_avals(equation))):
             return [(low, None) for low in outputs]
         if name in PINNED:
             return PINNED[name](equation, operands, outputs)
@@ -100,10 +104,10 @@ class Replay:
         if equation.primitive.name == "reduce_precision":
             return [operands[0]]
         if equation.primitive.name == "bitcast_convert_type":
-            raise ReplayError(f"the bits of a number at {jaxprs.source_line(equation)} have no float64 counterpart")
+            raise ReplayError(f"the bits of a number at {source_line(equation)} have no float64 counterpart")
         outputs = bind_wide(equation, [low if high is None else high for low, high in operands])
-        avals = jaxprs.output_avals(equation)
-        return [(None, y) if jaxprs.is_inexact(a) else (y, None) for y, a in zip(outputs, avals, strict=True)]
+        avals = output_avals(equation)
+        return [(None, y) if is_inexact(a) else (y, None) for y, a in zip(outputs, avals, strict=True)]
 
     def users(self, function: Callable) -> Any:
         """The result of tracing the user's code in the mode in which it was written."""
@@ -117,7 +121,7 @@ class Replay:
         return self.closed(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], operands)
 
     def scan(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        params, groups = equation.params, jaxprs.scan_groups(equation)
+        params, groups = equation.params, scan_groups(equation)
         first = groups.consts + groups.carry
         consts, carry, xs = operands[: groups.consts], operands[groups.consts : first], operands[first:]
 
@@ -141,7 +145,7 @@ class Replay:
     def cond(self, equation: Any, operands: list[Pair]) -> list[Pair]:
         (index, _), *rest = operands
         branches = [lambda *ops, b=branch: self.closed(b, ops) for branch in equation.params["branches"]]
-        return jaxprs.switch(index, branches, jaxprs.branch_platforms(equation), *rest)
+        return switch_branch(index, branches, branch_platforms(equation), *rest)
 
     def shard_map(self, equation: Any, operands: list[Pair]) -> list[Pair]:
         params = equation.params
@@ -149,7 +153,7 @@ class Replay:
             (None if low is None else spec, None if high is None else spec)
             for spec, (low, high) in zip(params["in_specs"], operands, strict=True)
         ]
-        kinds = map(jaxprs.is_inexact, jaxprs.output_avals(equation))
+        kinds = map(is_inexact, output_avals(equation))
         outs = [
             (spec if self.pinned or not floating else None, spec if floating else None)
             for spec, floating in zip(params["out_specs"], kinds, strict=True)
@@ -166,8 +170,8 @@ class Replay:
             return self.call(equation, operands)
         lows, highs = zip(*operands, strict=True)
         active = [high is not None for high in highs]
-        outputs = jaxprs.output_avals(equation)
-        jvp = self.users(lambda: jaxprs.custom_jvp_jaxpr(equation, active))
+        outputs = output_avals(equation)
+        jvp = self.users(lambda: custom_jvp_jaxpr(equation, active))
 
         @jax.custom_jvp
         def function(lows, highs):
@@ -181,7 +185,7 @@ class Replay:
             count = len(outputs)
             slopes = [None if i is None else out[i][1] for i in jvp.tangents_out]
             found = [
-                (jaxprs.zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
+                (zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
                 for (low, high), slope in zip(out[:count], slopes, strict=True)
             ]
             return out[:count], found
@@ -193,8 +197,8 @@ class Replay:
             return self.call(equation, operands)
         lows, highs = zip(*operands, strict=True)
         active = [high is not None for high in highs]
-        custom, avals = jaxprs.custom_vjp_functions(equation), jaxprs.operand_avals(equation)
-        traced = self.users(lambda: jaxprs.trace(lambda *xs: custom.forward(xs, active), avals))
+        custom, avals = custom_vjp_functions(equation), operand_avals(equation)
+        traced = self.users(lambda: trace_flat(lambda *xs: custom.forward(xs, active), avals))
 
         @jax.custom_vjp
         def function(lows, highs):
@@ -218,23 +222,21 @@ class Replay:
 
     def _pull(self, equation: Any, backward: Callable, residuals: list[Pair], cts: list[Any]) -> list[Any]:
         """A user's backward on pairs: its jaxpr is traced at the low types. None stands for zero."""
-        outputs, symbolic = jaxprs.output_avals(equation), equation.params["symbolic_zeros"]
+        outputs, symbolic = output_avals(equation), equation.params["symbolic_zeros"]
         floating = [
-            (lax.convert_element_type(ct, a.dtype), ct)
-            for ct, a in zip(cts, outputs, strict=True)
-            if jaxprs.is_inexact(a)
+            (lax.convert_element_type(ct, a.dtype), ct) for ct, a in zip(cts, outputs, strict=True) if is_inexact(a)
         ]
         present = []
 
         def pull(*flat):
             given = iter(flat[len(residuals) :])
-            full = [next(given) if jaxprs.is_inexact(a) else jaxprs.absent(symbolic, a) for a in outputs]
+            full = [next(given) if is_inexact(a) else absent(symbolic, a) for a in outputs]
             found = backward(list(flat[: len(residuals)]), full)
             present[:] = [ct is not None for ct in found]
             return [ct for ct in found if ct is not None]
 
         flat = [*residuals, *floating]
-        pulled = self.users(lambda: jaxprs.trace(pull, [jaxprs.aval_of(low) for low, _ in flat]))
+        pulled = self.users(lambda: trace_flat(pull, [aval_of(low) for low, _ in flat]))
         found = iter(self.closed(pulled.closed, flat))
         return [next(found)[1] if on else None for on in present]
 
@@ -269,14 +271,14 @@ def _wide_parameter(name: str, value: Any) -> Any:
 
 def _wide_jaxpr(jaxpr: Any) -> Any:
     """The combining function of a scatter or a reduction."""
-    closed = jaxprs.close(jaxpr)
+    closed = close_jaxpr(jaxpr)
     replay = Replay(jax.config.jax_enable_x64, pinned=False)
 
     def combined(*highs):
         return [low if high is None else high for low, high in replay.closed(closed, [(None, x) for x in highs])]
 
     avals = [jax.ShapeDtypeStruct(v.aval.shape, wide_dtype(v.aval.dtype)) for v in closed.jaxpr.invars]
-    wide = jaxprs.trace_avals(combined, avals)
+    wide = trace_avals(combined, avals)
     return wide if hasattr(jaxpr, "jaxpr") else wide.jaxpr
 
 
@@ -296,7 +298,7 @@ def reference_gradients(
     with jax.enable_x64(True):
         lows = list(operands)
         highs = [np.asarray(lows[i]).astype(wide_dtype(jnp.result_type(lows[i]))) for i in active]
-        value, gradients = jax.jit(both, compiler_options=jaxprs.quick_compilation())(lows, highs)
+        value, gradients = jax.jit(both, compiler_options=quick_compilation())(lows, highs)
         return float(value), list(map(np.asarray, gradients))
 
 

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.evaluate import bind
+from fnbackprop.jaxprs.types import close_jaxpr
 
 from .audit import Audit, Visit
 from .hypotheses import scale_hypothesis
@@ -40,7 +42,7 @@ class Shards(Audit):
         self.stats: list[Any] = []
 
     def evaluate(self, equation: Any, values: list[Any]) -> Sequence[Any]:
-        return jaxprs.bind(equation, values)
+        return bind(equation, values)
 
     def walks_loop(self, name: str) -> bool:
         return False
@@ -76,7 +78,7 @@ def look_inside(outer: Audit, visit: Visit, cts: Sequence[Any]) -> list[Equation
       cts: of the outputs; None for those that are no floating numbers.
     """
     step, params = visit.step, visit.step.equation.params
-    closed, shards = jaxprs.close(params["jaxpr"]), Shards(outer)
+    closed, shards = close_jaxpr(params["jaxpr"]), Shards(outer)
     axes = tuple(axis for axis in params["mesh"].axis_names if axis in params["newly_manual_axes"])
 
     def run(operands, cotangents):
@@ -91,7 +93,7 @@ def look_inside(outer: Audit, visit: Visit, cts: Sequence[Any]) -> list[Equation
         out_specs=jax.sharding.PartitionSpec(axes), axis_names=params["newly_manual_axes"],
         check_vma=params["check_vma"],
     )  # fmt: skip
-    stats = np.asarray(jax.jit(region, compiler_options=jaxprs.quick_compilation())(visit.operands, list(cts)))
+    stats = np.asarray(jax.jit(region, compiler_options=quick_compilation())(visit.operands, list(cts)))
     found = (_judged(row, stats[:, i], outer.intended) for i, row in enumerate(shards.rows))
     outer.asked.update(row.visit.identity() for row in shards.rows)
     return [one for one in found if one is not None]

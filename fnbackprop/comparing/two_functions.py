@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals
 
 from .arrays import array_norm, over, wide
 from .audit import Audit, Visit
@@ -54,8 +54,8 @@ class Tape(Audit):
 
     def ask(self, visit: Visit, cts: list[Any]) -> list[Any]:
         equation, step = visit.step.equation, visit.step
-        floating = [y for y in visit.outputs if jaxprs.is_inexact(jaxprs.aval_of(y))]
-        key = equation.primitive.name, *(str(aval) for aval in jaxprs.output_avals(equation))
+        floating = [y for y in visit.outputs if is_inexact(aval_of(y))]
+        key = equation.primitive.name, *(str(aval) for aval in output_avals(equation))
         found = CHECKS.both(Question(equation, step.active, False, self.record.users_mode), visit.operands, cts)
         by_position = dict(zip((i for i, on in enumerate(step.active) if on), found, strict=True))
         given = [by_position[i].second if i in by_position else None for i in range(len(visit.operands))]

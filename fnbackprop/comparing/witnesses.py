@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop import jaxprs
 from fnbackprop.backprop.transforms import value_and_grad
+from fnbackprop.jaxprs.compat import quick_compilation
 
 from .program import Program
 
@@ -36,7 +36,7 @@ def gradient_function(program: Program, backward: str) -> Callable:
         return value * jnp.asarray(cotangent).astype(value.dtype)
 
     function = value_and_grad_by(backward)(scaled, allow_int=True)
-    return jax.jit(function, compiler_options=jaxprs.quick_compilation())
+    return jax.jit(function, compiler_options=quick_compilation())
 
 
 def shaken(tree: Any, seed: int, size: float) -> Any:

@@ -1,38 +1,11 @@
-"""A hand-written VJP per primitive, a file a family. Importing this package registers them all."""
+"""A hand-written VJP per primitive, a room a family. Importing this package registers them all."""
 
-from . import (  # noqa: F401
-    arithmetic,
-    callbacks,
-    calls,
-    collectives,
-    condensed,
-    contractions,
-    conversions,
-    convolutions,
-    cumulative,
-    elementwise,
-    factorizations,
-    fourier,
-    hi_primitives,
-    identities,
-    incomplete,
-    indexing,
-    loops,
-    monoids,
-    nondifferentiable,
-    outside,
-    randomness,
-    reductions,
-    references,
-    reflectors,
-    scatter,
-    shapes,
-    sharding,
-    solves,
-    sorting,
-    special,
-    spectral,
-    while_loops,
-    windows,
-    wrapped_calls,
-)
+# ruff: noqa: F401
+from . import without_rule
+from .arrays import cumulative, generic_reductions, identities, indexing, reductions, scatter, shapes, sorting, windows
+from .calls import calls, hijax, wrapped
+from .devices import collectives, shard_map
+from .linear_algebra import eigen_svd, factorizations, hessenberg_schur, householder, solves
+from .loops import scan, while_loop
+from .pointwise import binary, conversions, incomplete, special, unary
+from .products import conv, dot, fourier

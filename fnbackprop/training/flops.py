@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from fnbackprop.backprop import jaxprs
+from fnbackprop.jaxprs.graph import inner_jaxprs
 
 # Dense peaks in FLOP/s for bfloat16 products, by what `device_kind` contains. Source: the vendors' data sheets.
 PEAKS = {
@@ -59,7 +59,7 @@ def _of_equation(equation: Any) -> int:
     if name == "conv_general_dilated":
         kernel, spec = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[spec[0]]
-    inner = [_of_jaxpr(getattr(closed, "jaxpr", closed)) for closed in jaxprs.inner_jaxprs(equation)]
+    inner = [_of_jaxpr(getattr(closed, "jaxpr", closed)) for closed in inner_jaxprs(equation)]
     if name == "scan":
         return params["length"] * sum(inner)
     return max(inner, default=0) if name == "cond" else sum(inner)

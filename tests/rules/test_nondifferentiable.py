@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 
 import fnbackprop as fb
-from fnbackprop.backprop import jaxprs, registry
+from fnbackprop.backprop import registry
+from fnbackprop.jaxprs.primitives import all_primitives
 
 from .checking import assert_close
 
@@ -76,7 +77,7 @@ def listed():
 
 def test_every_listed_name_exists():
     """A misspelt name would be listed without effect."""
-    assert listed() - {primitive.name for primitive in jaxprs.all_primitives()} == set()
+    assert listed() - {primitive.name for primitive in all_primitives()} == set()
 
 
 def test_every_program_and_inactive_name_is_listed():

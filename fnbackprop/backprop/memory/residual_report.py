@@ -1,0 +1,92 @@
+"""`fb.residuals`: what a function's backward pass saves, computes again and takes out of loops, and why."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ...jaxprs.avals import is_inexact
+from ...jaxprs.evaluate import source_line, trace_flat
+from ..engine import Engine, Plan
+from .save_policy import nbytes
+
+
+@dataclass(frozen=True)
+class Residual:
+    """One value that is saved (or a loop's work): `kind` is "saved", "stacked", "again" or "hoisted"."""
+
+    kind: str
+    what: str  # shape and dtype, or the primitives
+    nbytes: int  # over all steps
+    where: str  # the user's line
+    why: str
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """The rows of `fb.residuals`. Printing it shows a table with the bytes in all."""
+
+    rows: tuple[Residual, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes saved for the backward, beyond the function's own inputs."""
+        return sum(row.nbytes for row in self.rows)
+
+    def __str__(self) -> str:
+        cells = [("", "what", "bytes", "where", "why")]
+        cells += [(r.kind, r.what, f"{r.nbytes:,}" if r.nbytes else "", r.where, r.why) for r in self.rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+        return "\n".join([*lines, f"{self.nbytes:,} bytes saved"])
+
+
+def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:
+    """What the backward of `fun(*args)` saves, computes again and takes out of loops.
+
+    Args:
+        fun: a function of arrays and pytrees of them; nothing is computed.
+        options: as in `fb.vjp` (`budget`, `hoist` ...), whose effect can so be seen beforehand.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    closed = trace_flat(lambda *flat: fun(*tree.unflatten(flat)), leaves).closed
+    active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
+    wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
+    return Residuals(tuple(_rows(Engine(**options).new_plan(closed, active, wanted))))
+
+
+def _rows(plan: Plan) -> list[Residual]:
+    jaxpr = plan.closed.jaxpr
+    producers = {v: e for e in jaxpr.eqns for v in e.outvars}
+    readers = {v: step.equation for step in plan.steps.values() for v in step.variables()}
+    rows = []
+    for var in (v for v in plan.saved if v in producers):
+        why = f"read by the rule of {readers[var].primitive.name}"
+        rows.append(saved_row("saved", var, 1, producers, why))
+    for index in sorted(plan.steps):
+        step = plan.steps[index]
+        if step.structured and step.structured.describe:
+            rows += step.structured.describe(source_line(step.equation))
+    return rows
+
+
+def saved_row(kind: str, var: Any, steps: int, producers: dict[Any, Any], why: str) -> Residual:
+    """A saved value; of a loop, over all its steps."""
+    producer = producers.get(var)
+    where = "an input" if producer is None else source_line(producer)
+    shape = var.aval.str_short(short_dtypes=True)
+    return Residual(kind, f"{steps} x {shape}" if steps != 1 else shape, steps * nbytes(var.aval), where, why)
+
+
+def again_rows(equations: Sequence[Any], where: str) -> list[Residual]:
+    """What is computed again; no row if nothing is."""
+    return [Residual("again", counted(equations), 0, where, "cheaper than to save")] if equations else []
+
+
+def counted(equations: Any) -> str:
+    """Equations by primitive, the most frequent ones: "3 mul, 1 tanh"."""
+    counts = Counter(e.primitive.name for e in equations).most_common()
+    shown = ", ".join(f"{n} {name}" for name, n in counts[:3])
+    return shown if len(counts) <= 3 else f"{shown}, {sum(n for _, n in counts[3:])} others"

@@ -1,0 +1,161 @@
+"""What the backward of a loop body reads: saved, or computed again.
+
+A body is traced once, forward and backward together (the *joint* jaxpr). Its equations fall into two parts: those that
+depend on a cotangent belong to the backward; the others to the forward. The values that cross from one part to the
+other are the residuals, and any set that separates the forward's inputs from what the backward reads would do: the
+equations between that set and the backward are computed again. `save_policy.py` chooses the set.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jax import lax
+
+from ...jaxprs.avals import cotangent_aval
+from ...jaxprs.evaluate import bind, read_atom, source_of, trace_avals
+from ...jaxprs.types import is_var
+from .save_policy import Boundary, Chooser
+
+
+class Joint(NamedTuple):
+    """A jaxpr's forward and backward traced as one."""
+
+    closed: Any
+    operands: tuple[Any, ...]  # variables: the forward's inputs
+    cotangents: tuple[Any, ...]  # variables: the wanted outputs' cotangents
+    outputs: tuple[Any, ...]  # atoms: the forward's outputs
+    found: tuple[Any, ...]  # atoms: the operands' cotangents; None where none can come
+
+
+def trace_joint(engine: Any, plan: Any, wanted: Sequence[bool], needed: Sequence[bool]) -> Joint:
+    """Trace a plan's forward and backward together.
+
+    Args:
+        wanted: the outputs that have a cotangent.
+        needed: the operands whose cotangent must be an array, zeros if need be.
+    """
+    jaxpr = plan.closed.jaxpr
+    in_avals = [v.aval for v in jaxpr.invars]
+    ct_avals = [cotangent_aval(v.aval) for v, on in zip(jaxpr.outvars, wanted, strict=True) if on]
+    pattern = []  # which operands' cotangents are not None
+
+    def both(*flat):
+        operands, cts = flat[: len(in_avals)], iter(flat[len(in_avals) :])
+        outputs, saved = engine.forward(plan, operands)
+        found = engine.backward(plan, saved, [next(cts) if on else None for on in wanted])
+        for i in (i for i, on in enumerate(needed) if on):
+            found[i] = engine.instantiate(found[i], in_avals[i])
+        pattern[:] = [ct is not None for ct in found]
+        # The conversion to its own dtype drops a weak type, which a loop's carry must not have.
+        return [*outputs, *(lax.convert_element_type(ct, ct.dtype) for ct in found if ct is not None)]
+
+    closed = trace_avals(both, [*in_avals, *ct_avals])
+    invars, outvars = closed.jaxpr.invars, closed.jaxpr.outvars
+    count, outputs = len(in_avals), len(jaxpr.outvars)
+    found = iter(outvars[outputs:])
+    return Joint(
+        closed,
+        tuple(invars[:count]),
+        tuple(invars[count:]),
+        tuple(outvars[:outputs]),
+        tuple(next(found) if on else None for on in pattern),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A joint jaxpr in two parts, and the forward values that the second reads."""
+
+    closed: Any
+    saved: tuple[Any, ...]  # forward values handed to the backward
+    forward: tuple[Any, ...]  # equations of the forward part
+    backward: tuple[Any, ...]  # equations of the backward part, those computed again among them
+
+    @property
+    def again(self) -> list[Any]:
+        """The forward equations that are evaluated a second time, in the backward part."""
+        forward = set(map(id, self.forward))
+        return [equation for equation in self.backward if id(equation) in forward]
+
+    def run(self, equations: Sequence[Any], known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]) -> list[Any]:
+        """Evaluate `equations` from pairs (variable, value); returns the values of the atoms `outputs`."""
+        env = dict(zip(self.closed.jaxpr.constvars, self.closed.consts, strict=True))
+        env.update(known)
+        for equation in equations:
+            with source_of(equation):
+                out = bind(equation, [read_atom(env, atom) for atom in equation.invars])
+            env.update(zip(equation.outvars, out, strict=True))
+        return [read_atom(env, atom) for atom in outputs]
+
+
+def split(
+    joint: Joint, free: Sequence[Any], invariant: Sequence[Any], choose: Chooser, held: Iterable[Any] = ()
+) -> Split:
+    """Split a joint jaxpr into its two parts.
+
+    Args:
+        free: the operands that the backward has anyway; `invariant`: those among them that do not change in the loop.
+        choose: which forward values to save.
+        held: forward values that cost nothing to save.
+    """
+    closed, jaxpr = joint.closed, joint.closed.jaxpr
+    backward_outputs = [atom for atom in joint.found if atom is not None]
+    tainted = descendants(jaxpr.eqns, joint.cotangents)
+    forward = [e for e in jaxpr.eqns if not _is_tainted(e, tainted)]
+    backward = [e for e in jaxpr.eqns if _is_tainted(e, tainted)]
+    backward = live(backward, backward_outputs)
+    always = frozenset(free) | frozenset(jaxpr.constvars) | _determined(forward, [*invariant, *jaxpr.constvars])
+    reads = dict.fromkeys(atom for e in backward for atom in e.invars if _is_forward(atom, tainted))
+    reads.update(dict.fromkeys(atom for atom in backward_outputs if _is_forward(atom, tainted)))
+    needed = tuple(v for v in reads if v not in always)
+    inputs = tuple(v for v in joint.operands if v not in always)
+    saved = tuple(choose(Boundary(tuple(forward), inputs, needed, always, frozenset(held))))
+    again = _between(forward, saved, reads, frozenset(free) | frozenset(jaxpr.constvars))
+    return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), (*again, *backward))
+
+
+def live(equations: Sequence[Any], outputs: Iterable[Any]) -> list[Any]:
+    """The equations that the outputs need, or that have effects, in order."""
+    needed, kept = {v for v in outputs if is_var(v)}, []
+    for equation in reversed(equations):
+        if equation.effects or any(v in needed for v in equation.outvars):
+            kept.append(equation)
+            needed.update(v for v in equation.invars if is_var(v))
+    return kept[::-1]
+
+
+def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any], free: frozenset) -> list[Any]:
+    """The forward equations that compute the needed values from the saved and free ones."""
+    wanted, again, known = set(needed), [], set(saved) | free
+    for equation in reversed(forward):
+        if any(v in wanted and v not in known for v in equation.outvars):
+            again.append(equation)
+            wanted.update(v for v in equation.invars if is_var(v))
+    return again[::-1]
+
+
+def descendants(equations: Sequence[Any], roots: Iterable[Any]) -> set[Any]:
+    """The roots and all that is computed from them."""
+    found = set(roots)
+    for equation in equations:
+        if _is_tainted(equation, found):
+            found.update(equation.outvars)
+    return found
+
+
+def _determined(equations: Sequence[Any], roots: Iterable[Any]) -> frozenset[Any]:
+    """The values that depend on nothing but the roots and can be computed again."""
+    known = set(roots)
+    for equation in equations:
+        if not equation.effects and all(not is_var(v) or v in known for v in equation.invars):
+            known.update(equation.outvars)
+    return frozenset(known)
+
+
+def _is_tainted(equation: Any, tainted: set[Any]) -> bool:
+    return any(is_var(v) and v in tainted for v in equation.invars)
+
+
+def _is_forward(atom: Any, tainted: set[Any]) -> bool:
+    return is_var(atom) and atom not in tainted

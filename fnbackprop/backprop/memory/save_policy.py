@@ -1,0 +1,256 @@
+"""Which values a backward is handed, and which it computes again.
+
+`choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products (but
+for attention's scores), random bits, loops and reductions to something far smaller are not computed twice.
+`choose_within` gives that rule up, equation by equation, to keep a budget.
+"""
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...jaxprs.compat import policy_saves
+from ...jaxprs.graph import inner_jaxprs
+from ...jaxprs.types import is_var
+from .time_sums import contracted
+
+# Primitives that are not computed again: their work exceeds what reading a saved result costs.
+EXPENSIVE = frozenset(
+    """dot_general ragged_dot_general conv_general_dilated fft scan while cond sort top_k approx_top_k cumsum cumprod
+    cummax cummin cumlogsumexp reduce_window reduce_window_sum reduce_window_max reduce_window_min
+    select_and_scatter_add select_and_gather_add gather scatter scatter-add scatter-sub scatter-mul scatter-min
+    scatter-max cholesky qr lu svd eigh eig schur triangular_solve tridiagonal_solve householder_product geqrf
+    custom_linear_solve random_bits threefry2x32 random_seed random_wrap random_unwrap random_fold_in random_split
+    random_gamma rng_bit_generator rng_uniform igamma igammac regularized_incomplete_beta lgamma digamma
+    pallas_call pure_callback io_callback ffi_call shard_map all_gather all_to_all psum ppermute reduce_scatter
+    custom_vjp_call custom_jvp_call run_state psum_invariant pmax pmin all_gather_invariant all_gather_reduced
+    unreduced_psum unreduced_reduce_scatter ragged_all_to_all pbroadcast""".split()
+)
+# Their results cost few bytes where they are this many times smaller than the operands, all of which must be read.
+REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
+SMALLER = 8
+PASS = 100  # operations that a processor does in the time in which it reads an element
+# A batched product of so few terms whose result is larger than its operands, as attention's scores are of queries and
+# keys, is computed again in less time than its result takes to be written and read.
+FEW_TERMS = 128
+# Not even to keep a budget: they would have to give the same numbers twice, or cost more than the loop itself.
+NEVER = frozenset("scan while cond shard_map custom_vjp_call pure_callback io_callback ffi_call run_state".split())
+
+Chooser = Callable[["Boundary"], list[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """The forward part of a joint jaxpr as a graph, for the choice of what is saved."""
+
+    equations: tuple[Any, ...]  # of the forward, in order
+    inputs: tuple[Any, ...]  # forward inputs that cost something to save (a loop's carry)
+    needed: tuple[Any, ...]  # forward values that the backward reads and that are not free
+    free: frozenset[Any]  # values that the backward has anyway (constants, scanned inputs), or makes from these
+    held: frozenset[Any] = frozenset()  # values that cost nothing to save: results that the loop stacks anyway
+
+
+def save_all(boundary: Boundary) -> list[Any]:
+    """Save just what the backward reads."""
+    return list(boundary.needed)
+
+
+def save_nothing(boundary: Boundary) -> list[Any]:
+    """Compute all again. Every forward input must be free."""
+    return []
+
+
+def choose_by_policy(policy: Callable) -> Chooser:
+    """Save what a `jax.checkpoint` policy lets be saved, as far as the backward's recomputation meets it."""
+
+    def choose(boundary: Boundary) -> list[Any]:
+        producers = {v: e for e in boundary.equations for v in e.outvars}
+        saved, seen, stack = {}, set(), list(boundary.needed)
+        while stack:
+            var = stack.pop()
+            if var in seen or var not in producers or var in boundary.free:
+                continue
+            seen.add(var)
+            if policy_saves(policy, producers[var]):
+                saved[var] = None
+            else:
+                stack += [atom for atom in producers[var].invars if is_var(atom)]
+        return list(saved)
+
+    return choose
+
+
+def choose_saved(boundary: Boundary, again: Container[int] = ()) -> list[Any]:
+    """The set of fewest bytes from which all that the backward reads can be computed cheaply: a minimum cut.
+
+    `again`: identities of expensive equations that may be computed again all the same.
+    """
+    if not boundary.needed:
+        return []
+    graph = _Graph()
+    producers = {v: e for e in boundary.equations for v in e.outvars}
+    for var in _ancestors(boundary, producers):
+        producer = producers.get(var)
+        graph.add(("in", var), ("out", var), 0 if var in boundary.held else nbytes(var.aval))
+        if producer is None or not (is_cheap(producer) or id(producer) in again):
+            graph.add("source", ("in", var), None)
+        else:
+            for atom in producer.invars:
+                if is_var(atom) and atom not in boundary.free:
+                    graph.add(("out", atom), ("in", var), None)
+    for var in boundary.needed:
+        graph.add(("out", var), "sink", None)
+    reached = graph.source_side()
+    return [v for tag, v in (n for n in reached if isinstance(n, tuple)) if tag == "in" and ("out", v) not in reached]
+
+
+class BudgetError(ValueError):
+    """A loop cannot be run backward within the bytes allowed for its residuals.
+
+    least, everything: the bytes per step that must be saved, and those that saving all would take.
+    """
+
+    def __init__(self, message: str, least: int, everything: int):
+        super().__init__(message)
+        self.least, self.everything = least, everything
+
+
+def choose_within(budget: float, steps: int) -> Chooser:
+    """Save at most `budget` bytes over all steps, computing as little as possible again.
+
+    Args:
+        budget: bytes; or, up to 1, a fraction of the bytes that saving all that the backward reads would take.
+        steps: the loop's length; 1 for a jitted function.
+    Raises:
+        BudgetError: even with all computed again that may be, more must be saved.
+    """
+
+    def choose(boundary: Boundary) -> list[Any]:
+        def stacked(saved: Iterable[Any]) -> int:
+            return total_bytes(v for v in saved if v not in boundary.held)
+
+        everything = stacked(save_all(boundary))
+        allowed = budget * everything if budget <= 1 else budget / max(steps, 1)
+        if everything <= allowed or steps == 0:
+            return save_all(boundary)
+        again: set[int] = set()
+        saved = choose_saved(boundary)
+        for equation in _by_cost_per_byte(boundary):
+            if stacked(saved) <= allowed:
+                break
+            again.add(id(equation))
+            saved = choose_saved(boundary, again)
+        least = stacked(saved)
+        if least > allowed:
+            raise budget_error(budget, steps, least * steps, least, everything)
+        return saved
+
+    return choose
+
+
+def budget_error(budget: float, steps: int, total: int, least: int, everything: int) -> BudgetError:
+    what = "a jitted function, or a loop of one step," if steps == 1 else f"a loop of {steps} steps"
+    return BudgetError(
+        f"{what} must save at least {total:,} bytes for its backward "
+        f"({total / (everything * steps):.3f} of what it reads), but the budget is {budget:,}",
+        least,
+        everything,
+    )
+
+
+def _by_cost_per_byte(boundary: Boundary) -> list[Any]:
+    """The expensive equations that may be computed again, the least work per byte saved first."""
+    candidates = [e for e in boundary.equations if not is_cheap(e) and not e.effects and e.primitive.name not in NEVER]
+    return sorted(candidates, key=lambda e: _operations(e) / max(total_bytes(e.outvars), 1))
+
+
+def _operations(equation: Any) -> int:
+    """A rough count: a pass over the operands and results, and a product's multiplications and additions."""
+    size = sum(v.aval.size for v in equation.outvars)
+    work = PASS * max(size, sum(atom.aval.size for atom in equation.invars))
+    return work + 2 * size * contracted(equation) if equation.primitive.name == "dot_general" else work
+
+
+def is_cheap(equation: Any) -> bool:
+    """Whether an equation may be computed again: elementwise and of shapes, small reductions, scores; no effects."""
+    if _is_outer(equation):
+        return True
+    if equation.primitive.name in EXPENSIVE or equation.effects or _shrinks(equation):
+        return False
+    return all(is_cheap(inner) for closed in inner_jaxprs(equation) for inner in closed.eqns)
+
+
+def _is_outer(equation: Any) -> bool:
+    """Whether an equation is a batched product of few terms that is larger than its operands."""
+    if equation.primitive.name != "dot_general" or not equation.params["dimension_numbers"][1][0]:
+        return False
+    size = equation.outvars[0].aval.size
+    return contracted(equation) <= FEW_TERMS and size >= sum(atom.aval.size for atom in equation.invars)
+
+
+def _shrinks(equation: Any) -> bool:
+    """Whether an equation reduces to something far smaller."""
+    if equation.primitive.name not in REDUCTIONS:
+        return False
+    return SMALLER * equation.outvars[0].aval.size <= equation.invars[0].aval.size
+
+
+def nbytes(aval: Any) -> int:
+    """Bytes of one value; keys count as four words."""
+    itemsize = getattr(aval.dtype, "itemsize", 16)
+    return int(np.prod(aval.shape, dtype=np.int64)) * itemsize
+
+
+def total_bytes(variables: Iterable[Any]) -> int:
+    return sum(nbytes(v.aval) for v in variables)
+
+
+# ---------------------------------------------------------------- the graph
+
+
+class _Graph:
+    """A flow network with a capacity in bytes per edge (None: unlimited), cut by scipy's maximum flow."""
+
+    def __init__(self):
+        self.numbers: dict[Any, int] = {"source": 0, "sink": 1}
+        self.edges: dict[tuple[int, int], int | None] = {}
+
+    def add(self, start: Any, end: Any, capacity: int | None) -> None:
+        pair = tuple(self.numbers.setdefault(node, len(self.numbers)) for node in (start, end))
+        self.edges[pair] = capacity
+
+    def source_side(self) -> dict[Any, None]:
+        """The nodes that the source still reaches when the flow is maximal."""
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+        total = sum(c for c in self.edges.values() if c is not None)
+        unit = max(1, total // 2**29)  # scipy's capacities are 32-bit
+        unlimited = total // unit + len(self.edges) + 1
+        # A value of no bytes still costs something, so that nothing is saved needlessly.
+        costs = [unlimited if c is None else max(1, c // unit) for c in self.edges.values()]
+        rows, columns = np.array(list(self.edges), dtype=np.int32).T
+        shape = (len(self.numbers),) * 2
+        capacity = csr_array((np.array(costs, dtype=np.int32), (rows, columns)), shape=shape)
+        flow = maximum_flow(capacity, 0, 1).flow
+        rest = csr_array(capacity - flow)
+        rest.data = np.maximum(rest.data, 0)
+        rest.eliminate_zeros()
+        order = breadth_first_order(rest, 0, return_predecessors=False)
+        names = list(self.numbers)
+        return {names[i]: None for i in order}
+
+
+def _ancestors(boundary: Boundary, producers: dict) -> list[Any]:
+    """The forward values that the needed ones are computed from, free ones left out."""
+    seen, stack = {}, list(boundary.needed)
+    while stack:
+        var = stack.pop()
+        if var in seen or var in boundary.free:
+            continue
+        seen[var] = None
+        if var in producers:
+            stack += [atom for atom in producers[var].invars if is_var(atom)]
+    return list(seen)

@@ -1,0 +1,79 @@
+"""Avals, the types of values (shape, dtype, weak type, sharding), and the constants that are made to be of one."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def varying_axes(aval: Any) -> frozenset[Any]:
+    """The mesh axes along which a value differs from device to device inside `shard_map`, where its type says so."""
+    return aval.manual_axis_type.varying
+
+
+def aval_of(x: Any) -> Any:
+    """The aval of an array, tracer or Python scalar."""
+    return jax.typeof(x)
+
+
+def zeros_like_stack(x: Any, length: int) -> Any:
+    """A stack of `length` zeros like `x`; keys are stacked as copies."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        return jax.lax.broadcast(x, (length,))
+    return jax.lax.full((length, *x.shape), 0, x.dtype)
+
+
+def is_inexact(aval: Any) -> bool:
+    """Whether a value of this aval can carry a cotangent: a real or complex floating dtype."""
+    dtype = getattr(aval, "dtype", None)
+    return dtype is not None and jax.dtypes.issubdtype(dtype, np.inexact)
+
+
+def operand_avals(equation: Any) -> list[Any]:
+    return [atom.aval for atom in equation.invars]
+
+
+def output_avals(equation: Any) -> list[Any]:
+    return [var.aval for var in equation.outvars]
+
+
+def zeros_like_aval(aval: Any, lead: tuple[int, ...] = ()) -> Any:
+    """Zeros of an aval's shape, after leading axes `lead`, and dtype, typed as it is over the axes of `shard_map`."""
+    return _manual_like(jax.lax.full((*lead, *aval.shape), 0, aval.dtype), aval.manual_axis_type)
+
+
+def _manual_like(x: Any, manual: Any) -> Any:
+    """A constant as a value of this manual type: varying, unreduced and reduced over the type's axes."""
+    x = jax.lax.pcast(x, tuple(manual.varying | manual.unreduced), to="varying")
+    x = jax.lax.pcast(x, tuple(manual.unreduced), to="unreduced")
+    return jax.lax.pcast(x, tuple(manual.reduced), to="reduced")
+
+
+def cotangent_aval(aval: Any) -> Any:
+    """The type of a value's cotangent: that of the value, but reduced and unreduced exchanged."""
+    return aval.to_ct_aval()
+
+
+def zero_cotangent(aval: Any) -> Any:
+    """The zero cotangent of a value of this aval."""
+    return zeros_like_aval(cotangent_aval(aval))
+
+
+def add_typed(x: Any, y: Any) -> Any:
+    """x + y of one type, in the mesh of that type: JAX refuses it where the context has the mesh in another mode."""
+    mesh, current = aval_of(y).sharding.mesh, jax.sharding.get_abstract_mesh()
+    if mesh.empty or current.empty or mesh == current:
+        return jax.lax.add(x, y)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.lax.add(x, y)
+
+
+def optimization_barrier(values: Any) -> Any:
+    """`lax.optimization_barrier` of a pytree, one for each manual type: JAX 0.10.2 would give all of them one type."""
+    leaves, tree = jax.tree.flatten(values)
+    types = [aval_of(leaf).manual_axis_type for leaf in leaves]
+    for manual in dict.fromkeys(types):
+        alike = [i for i, other in enumerate(types) if other == manual]
+        for i, leaf in zip(alike, jax.lax.optimization_barrier([leaves[i] for i in alike]), strict=True):
+            leaves[i] = leaf
+    return tree.unflatten(leaves)

@@ -1,0 +1,104 @@
+"""Every difference between the JAX versions that are supported."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import hijax
+
+from .avals import operand_avals
+
+
+def jit_shardings(equation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Where the operands and the outputs of a jit must lie; None where that was left open."""
+    given = (equation.params.get(name, ()) for name in ("in_shardings", "out_shardings"))
+    ins, outs = (tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in group) for group in given)
+    return ins, outs
+
+
+def with_leading_jit_operands(params: dict[str, Any], count: int) -> dict[str, Any]:
+    """A jit's parameters where it has so many more operands before the others, of which nothing is said."""
+    more = {"in_shardings": _left_open(), "in_layouts": None, "donated_invars": False}
+    return {**params, **{name: (value,) * count + tuple(params[name]) for name, value in more.items()}}
+
+
+@lru_cache
+def _left_open() -> Any:
+    """What a jit has for the sharding of an operand of which nothing was said."""
+    return jax.make_jaxpr(jax.jit(lambda x: x))(0.0).jaxpr.eqns[0].params["in_shardings"][0]
+
+
+# Which cotangent JAX gives `cholesky`: that of the lower triangle, which it reads; before, that of a hermitian matrix.
+CHOLESKY_READS_THE_LOWER_TRIANGLE = jax.__version_info__ >= (0, 11)
+
+
+def quick_compilation() -> dict[str, Any] | None:
+    """Options of `jax.jit` for code that is soon compiled rather than fast, for programs that run a few times."""
+    if jax.default_backend() != "cpu":
+        return None
+    older = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+    return {"xla_backend_optimization_level": 0, **older}
+
+
+class ScanGroups(NamedTuple):
+    """How many operands of a scan are loop-invariant constants, and how many are the carry."""
+
+    consts: int
+    carry: int
+
+
+def scan_groups(equation: Any) -> ScanGroups:
+    params = equation.params
+    if "num_consts" in params:
+        return ScanGroups(params["num_consts"], params["num_carry"])
+    groups = params["ft_in"].update(list(equation.invars)).unpack()
+    consts, carry = (len(jax.tree.leaves(list(group))) for group in groups[:2])
+    return ScanGroups(consts, carry)
+
+
+def with_leading_scan_constants(params: dict[str, Any], count: int) -> dict[str, Any]:
+    """A scan's parameters where it has so many more loop-invariant operands before the others."""
+    if "num_consts" in params:
+        return {**params, "num_consts": params["num_consts"] + count}
+    consts, *others = params["ft_in"].unpack()  # JAX 0.12
+    one_leaf = _groups_of_a_scan().unpack()[0].unpack()[0]
+    tuple_of = type(_groups_of_a_scan())
+    return {**params, "ft_in": tuple_of(tuple_of(*[one_leaf] * count, consts), *others)}
+
+
+@lru_cache
+def _groups_of_a_scan() -> Any:
+    """Those of a scan that has one loop-invariant operand."""
+    scan = jax.make_jaxpr(lambda c: jax.lax.scan(lambda h, _: (h * c, None), 0.0, None, length=1))(1.0)
+    return scan.jaxpr.eqns[-1].params["ft_in"]
+
+
+def branch_platforms(equation: Any) -> tuple | None:
+    """Of `lax.platform_dependent`, the platforms of each branch (None: all others); of another cond, None."""
+    return equation.params.get("branches_platforms")
+
+
+def switch_branch(index: Any, branches: Sequence[Callable], platforms: tuple | None, *operands: Any) -> Any:
+    """`lax.switch`, or `lax.platform_dependent`, of which a platform compiles its own branch alone."""
+    if platforms is None:
+        return jax.lax.switch(index, branches, *operands)
+    pairs = list(zip(branches, platforms, strict=True))
+    named = {name: branch for branch, names in pairs for name in names or ()}
+    default = next((branch for branch, names in pairs if names is None), None)
+    return jax.lax.platform_dependent(*operands, default=default, **named)
+
+
+def hijax_gives(primitive: Any, method: str) -> bool:
+    """Whether the class of a `jax.experimental.hijax` primitive has a method of its own: not its base's, nor one that
+    JAX derives from another."""
+    base = getattr(hijax, "HiPrim", None) or hijax.VJPHiPrimitive  # JAX 0.12, JAX 0.10.2
+    derived = (*getattr(hijax, "vjp_from_jvp", ()), *getattr(hijax, "vjp_from_lin", ()))
+    return getattr(type(primitive), method) not in (getattr(base, method), *derived)
+
+
+def policy_saves(policy: Callable, equation: Any) -> bool:
+    """Whether a `jax.checkpoint` policy lets an equation's outputs be saved."""
+    verdict = policy(equation.primitive, *operand_avals(equation), **equation.params)
+    # Policies answer with a bool or with a marker; those that offload name where to, and count as saving.
+    return verdict is True or type(verdict).__name__ in ("SaveableType", "Offloadable")

@@ -1,0 +1,50 @@
+"""What shape and reduction rules share: sharding of a cotangent, spreading over axes, sums in a wide accumulator."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax import lax
+from jax.sharding import AxisType
+
+from ...backprop.precision import wide
+
+
+def explicit_sharding(aval: Any) -> Any:
+    """The sharding that a value of this aval must have, if its mesh has explicit axes; else None: the compiler's."""
+    sharding = getattr(aval, "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    return sharding if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+
+
+@lru_cache
+def inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes one; of other distinct numbers, their order."""
+    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
+
+
+def reshape_like(dy: Any, aval: Any) -> Any:
+    """`dy` in the shape of `aval`, of as many elements."""
+    return lax.reshape(dy, aval.shape, out_sharding=explicit_sharding(aval))
+
+
+def spread(y: Any, aval: Any, axes: Sequence[int]) -> Any:
+    """Repeat `y` along the reduced `axes` of `aval`: the transpose of a sum over them."""
+    kept = tuple(a for a in range(len(aval.shape)) if a not in set(axes))
+    return lax.broadcast_in_dim(y, aval.shape, kept, out_sharding=explicit_sharding(aval))
+
+
+def vary_alike(xs: Sequence[Any]) -> list[Any]:
+    """Make all vary over the axes of `shard_map` over which one does: a jaxpr evaluated on them expects one type."""
+    varying = [jax.typeof(x).manual_axis_type.varying for x in xs]
+    axes = frozenset().union(*varying)
+    return [lax.pcast(x, tuple(axes - own), to="varying") for x, own in zip(xs, varying, strict=True)]
+
+
+def sum_over(x: Any, axes: Sequence[int]) -> Any:
+    """Sum over `axes` in a wide accumulator, rounded once, to the dtype of `x`."""
+    if not axes:
+        return x
+    total = lax.reduce_sum(wide(x), axes=tuple(axes))
+    return total if total.dtype == x.dtype else lax.convert_element_type(total, x.dtype)

@@ -1,0 +1,246 @@
+"""Incomplete gamma and beta functions, in all arguments. `dx` is the cotangent of `x`: same shape, same dtype.
+
+Their derivatives with respect to the parameters are not elementary. They are integrals over a tail of the
+distribution, of its density times a logarithm, and are computed as such, by `tail_integral`. Its nodes are constants
+to the chain rule and all else is ordinary JAX, so derivatives of every order follow from it.
+
+DLMF: NIST's Digital Library of Mathematical Functions, by equation number.
+"""
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from ...backprop.precision import wide
+from ...backprop.registry import vjp_rule
+from ..expressions import scalar
+
+# ---------------------------------------------------------------- quadrature
+
+
+def _tanh_sinh(count: int = 121, reach: float = 3.4) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1], dense at both ends (Takahasi & Mori, Publ. RIMS 9, 1974)."""
+    t = np.linspace(-reach, reach, count)
+    nodes = 1 / (1 + np.exp(-np.pi * np.sinh(t)))
+    weights = (t[1] - t[0]) * np.pi * np.cosh(t) * nodes * (1 / (1 + np.exp(np.pi * np.sinh(t))))
+    return nodes, weights
+
+
+NODES, WEIGHTS = _tanh_sinh()
+DROP = 44.0  # the tail ends where the integrand has fallen by e^-44, below the rounding of float64
+
+
+def tail_integral(fall, weight, like):
+    """∫₀^∞ exp(-fall(s))·weight(s) ds for a convex increasing `fall` with fall(0) = 0; one integral per element.
+
+    `like` has the shape (1, ...) of the result; `fall` and `weight` take an array with the nodes along that first axis.
+    The range is [0, S] with fall(S) = DROP, found by bisection on log S; S is a constant to the chain rule.
+    """
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        beyond = fall(jnp.exp(middle)) > DROP
+        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+
+    start = jnp.full_like(like, -60.0), jnp.full_like(like, 60.0)
+    end = jnp.exp(lax.stop_gradient(lax.fori_loop(0, 14, halve, start)[1]))
+    nodes, weights = (jnp.asarray(v, like.dtype).reshape(-1, *(1,) * (like.ndim - 1)) for v in (NODES, WEIGHTS))
+    s = nodes * end  # (node, ...)
+    return jnp.sum(jnp.exp(-fall(s)) * weight(s) * weights, axis=0, keepdims=True) * end
+
+
+def _with_node_axis(*operands):
+    """The operands in their common shape, with an axis in front for the nodes."""
+    shape = jnp.broadcast_shapes(*(x.shape for x in operands))
+    return [jnp.broadcast_to(x, (1, *shape)) for x in operands]
+
+
+# ---------------------------------------------------------------- incomplete gamma function
+
+
+@vjp_rule("igamma", "a, x -> y", wrt="x")
+def igamma_vjp_x(dy, a, x):
+    """y = P(a, x), ∂y/∂x = x^(a-1)·e^(-x)/Γ(a), the gamma density (DLMF 8.8.13)."""
+    return lax.mul(dy, gamma_density(a, x))
+
+
+@vjp_rule("igamma", "a, x -> y", wrt="a")
+def igamma_vjp_a(dy, a, x):
+    """∂P/∂a is a primitive of JAX."""
+    return lax.mul(dy, lax.igamma_grad_a(a, x))
+
+
+@vjp_rule("igammac", "a, x -> y", wrt="x")
+def igammac_vjp_x(dy, a, x):
+    """y = Q(a, x) = 1 - P(a, x)."""
+    return lax.neg(lax.mul(dy, gamma_density(a, x)))
+
+
+@vjp_rule("igammac", "a, x -> y", wrt="a")
+def igammac_vjp_a(dy, a, x):
+    """y = Q(a, x) = 1 - P(a, x)."""
+    return lax.neg(lax.mul(dy, lax.igamma_grad_a(a, x)))
+
+
+@vjp_rule("igamma_grad_a", "a, x -> y", wrt="x")
+def igamma_grad_a_vjp_x(dy, a, x):
+    """y = ∂P/∂a, ∂y/∂x = ∂/∂a of the density p = p·(log x - ψ(a)), and 0 at x = 0 for a > 1."""
+    density = gamma_density(a, x)
+    slope = lax.mul(density, lax.sub(lax.log(x), lax.digamma(a)))
+    return lax.mul(dy, lax.select_n(lax.eq(density, scalar(0, x)), slope, lax.full_like(density, 0)))
+
+
+@vjp_rule("igamma_grad_a", "a, x -> y", wrt="a")
+def igamma_grad_a_vjp_a(dy, a, x):
+    """y = ∂P/∂a, ∂y/∂a by `gamma_second_slope`."""
+    slope = gamma_second_slope(wide(a), wide(x))
+    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+
+
+@jax.jit
+def gamma_second_slope(a, x):
+    """∂²P(a, x)/∂a²: 0 at x = 0, NaN below."""
+    safe = jnp.where(x > 0, x, 1)
+    slope = safe * gamma_density(a, safe) * gamma_curvature(a, safe)
+    return jnp.where(x > 0, slope, jnp.where(x == 0, 0, jnp.nan))
+
+
+@jax.jit
+def gamma_density(a, x):
+    """p(x; a) = x^(a-1)·e^(-x)/Γ(a); at x = 0 infinite, 1 or 0 for a below, at or above 1."""
+    power = jnp.where((x == 0) & (a == 1), 0, (a - 1) * jnp.log(x))
+    return jnp.exp(power - x - lax.lgamma(a))
+
+
+@jax.jit
+def gamma_curvature(a, x):
+    """∂²P(a, x)/∂a² divided by x·p(x; a), for x > 0.
+
+    p depends on a as ∂²p/∂a² = p·h with h(t) = (log t - ψ(a))² - ψ'(a). The integral of p·h over (0, ∞) is that of
+    ∂²p/∂a², zero, so ∫₀ˣ = -∫ₓ^∞ and the tail that does not hold the mode of log t, log a, is taken. With
+    t = x·e^(±s):  dt·p(t)/(x·p(x)) = exp(-fall(s)) ds, where fall(s) = x·expm1(±s) ∓ a·s.
+    """
+    a, x = _with_node_axis(a, x)
+    sign = jnp.where(x < a, -1, 1).astype(x.dtype)
+    offset, variance = jnp.log(x) - lax.digamma(a), lax.polygamma(jnp.ones_like(a), a)
+
+    def fall(s):
+        return x * jnp.expm1(sign * s) - sign * a * s
+
+    def weight(s):
+        return (offset + sign * s) ** 2 - variance
+
+    return (-sign * tail_integral(fall, weight, x))[0]
+
+
+# ---------------------------------------------------------------- samples of the gamma distribution
+
+
+@vjp_rule("random_gamma", "key, a -> y", wrt="a")
+def random_gamma_vjp(dy, a, y, *, log_space):
+    """A sample y keeps its quantile P(a, y) as a moves: dy/da = -(∂P/∂a)/(∂P/∂y), by the implicit function theorem
+    (Figurnov, Mohamed & Mnih, "Implicit reparameterization gradients", NeurIPS 2018)."""
+    slope = log_sample_slope(wide(a), wide(y)) if log_space else sample_slope(a, y)
+    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+
+
+@jax.custom_jvp
+def sample_slope(a, y):
+    """g(a, y) = -(∂P/∂a)/p, a function of JAX; its derivatives are given below."""
+    return lax.random_gamma_grad(a, y)
+
+
+@sample_slope.defjvp
+def sample_slope_jvp(primals, tangents):
+    """With q = log y - ψ(a) = (∂p/∂a)/p and r = (a - 1)/y - 1 = (∂p/∂y)/p:
+    ∂g/∂y = -q - g·r and ∂g/∂a = -(∂²P/∂a²)/p - g·q."""
+    (a, y), (da, dy) = primals, tangents
+    g = sample_slope(a, y)
+    q = jnp.log(y) - lax.digamma(a)
+    slope_y = -q - g * ((a - 1) / y - 1)
+    slope_a = -y * gamma_curvature(a, y) - g * q
+    return g, slope_y * dy + slope_a * da
+
+
+@jax.jit
+def log_sample_slope(a, z):
+    """dz/da of a log-sample z = log y: g(a, y)/y. Where y is below rounding, P(a, y) = yᵃ/Γ(a + 1), and so
+    dz/da = (ψ(a + 1) - z)/a, which needs no y and cannot underflow."""
+    tiny = z < np.log(jnp.finfo(z.dtype).eps) - 1
+    y = jnp.exp(jnp.where(tiny, 0, z))
+    return jnp.where(tiny, (lax.digamma(a + 1) - z) / a, sample_slope(a, y) / y)
+
+
+# ---------------------------------------------------------------- incomplete beta function
+
+
+@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="x")
+def regularized_incomplete_beta_vjp_x(dy, a, b, x):
+    """y = I(a, b, x), ∂y/∂x = x^(a-1)·(1-x)^(b-1)/B(a, b), the beta density (DLMF 8.17.1)."""
+    slope = beta_density(wide(a), wide(b), wide(x))
+    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+
+
+@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="a")
+def regularized_incomplete_beta_vjp_a(dy, a, b, x):
+    """∂y/∂a, by `beta_slope`."""
+    a, b, x = wide(a), wide(b), wide(x)
+    slope = beta_slope(a, b, x, lax.sub(scalar(1, x), x))
+    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+
+
+@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="b")
+def regularized_incomplete_beta_vjp_b(dy, a, b, x):
+    """I(a, b, x) = 1 - I(b, a, 1 - x) (DLMF 8.17.4), so ∂y/∂b is the mirror image of ∂y/∂a."""
+    a, b, x = wide(a), wide(b), wide(x)
+    slope = beta_slope(b, a, lax.sub(scalar(1, x), x), x)
+    return lax.neg(lax.mul(dy, lax.convert_element_type(slope, dy.dtype)))
+
+
+@jax.jit
+def beta_density(a, b, x):
+    """x^(a-1)·(1-x)^(b-1)/B(a, b); an exponent of zero makes its factor 1, at the ends too."""
+    left = jnp.where((x == 0) & (a == 1), 0, (a - 1) * jnp.log(x))
+    right = jnp.where((x == 1) & (b == 1), 0, (b - 1) * jnp.log1p(-x))
+    return jnp.exp(left + right - _log_beta(a, b))
+
+
+@jax.jit
+def beta_slope(a, b, x, rest):
+    """∂I(a, b, x)/∂a, where rest = 1 - x; 0 at both ends, NaN beyond them.
+
+    The density p of DLMF 8.17.1 depends on a as ∂p/∂a = p·h with h(t) = log t - (ψ(a) - ψ(a + b)). The integral of
+    p·h over (0, 1) is that of ∂p/∂a, zero, so ∫₀ˣ = -∫ₓ¹, and the tail that does not hold the mode of logit t is taken.
+    Say it is the upper one (the lower one is its mirror image: t and 1-t, a and b exchange). With logit t = logit x + s
+    and A(s) = log(x + (1-x)e⁻ˢ):  log t = log x - A,  log(1-t) = log(1-x) - s - A,  and
+    p dt = x^a·(1-x)^b/B(a, b)·exp(-fall(s)) ds, where fall(s) = (a + b)·A + b·s.
+    """
+    a, b, x, rest = _with_node_axis(a, b, x, rest)
+    inside = (x > 0) & (rest > 0)
+    x_safe, rest_safe = jnp.where(inside, x, 0.5), jnp.where(inside, rest, 0.5)
+    upper = x_safe * (a + b) > a
+    near, far = jnp.where(upper, x_safe, rest_safe), jnp.where(upper, rest_safe, x_safe)
+    exponent = jnp.where(upper, b, a)
+    offset = jnp.log(x_safe) - (lax.digamma(a) - lax.digamma(a + b))
+
+    def log_mix(s):  # A(s), near s = 0 by log1p
+        shrink = far * jnp.expm1(-s)
+        small = shrink > -0.5
+        return jnp.where(small, jnp.log1p(jnp.where(small, shrink, 0)), jnp.log(near + far * jnp.exp(-s)))
+
+    def fall(s):
+        return (a + b) * log_mix(s) + exponent * s
+
+    def weight(s):
+        return offset - log_mix(s) - jnp.where(upper, 0, s)
+
+    scale = jnp.exp(a * jnp.log(x_safe) + b * jnp.log(rest_safe) - _log_beta(a, b))
+    slope = jnp.where(upper, -scale, scale) * tail_integral(fall, weight, x_safe)
+    return jnp.where(inside, slope, jnp.where((x == 0) | (rest == 0), 0, jnp.nan))[0]
+
+
+def _log_beta(a, b):
+    """log B(a, b) (DLMF 5.12.1)."""
+    return lax.lgamma(a) + lax.lgamma(b) - lax.lgamma(a + b)

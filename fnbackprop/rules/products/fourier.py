@@ -1,0 +1,40 @@
+"""Fourier transforms: fft. `dx` is the cotangent of `x`: same shape, same dtype.
+
+Over axes of lengths n (of the last one m, of all their product N), with ω_jk = exp(−2πi Σ jk/n) summed over the axes:
+
+    FFT:    y_k = Σ_j x_j ω_jk, a symmetric matrix: dx = FFT(dy). IFFT likewise: dx = IFFT(dy).
+    RFFT:   x is real and k stops at m/2 in the last axis: dx_j = Re Σ_k dy_k ω_jk, the FFT of dy with zeros behind.
+    IRFFT:  y_j = Re Σ_k (w_k/N) x_k conj(ω_jk), where w_k weighs the half spectrum: 2 for a frequency that stands for
+            its mirror image too, 1 for k = 0 and k = m/2, which are their own. So dx_k = (w_k/N) Σ_j dy_j conj(ω_jk),
+            and this is (w/N) conj(RFFT(dy)), as dy is real.
+"""
+
+import math
+
+import numpy as np
+from jax import lax
+
+from ...backprop.registry import vjp_rule
+from ..expressions import scalar
+
+
+@vjp_rule("fft")
+def fft_vjp(dy, *, fft_type, fft_lengths):
+    """FFT and IFFT are their own transposes; the real transforms are above."""
+    if 0 in dy.shape:
+        return None
+    if fft_type == lax.FftType.RFFT:
+        behind = fft_lengths[-1] - dy.shape[-1]
+        padded = lax.pad(dy, scalar(0, dy), [(0, 0, 0)] * (dy.ndim - 1) + [(0, behind, 0)])
+        return lax.fft(padded, lax.FftType.FFT, fft_lengths)  # the driver takes the real part
+    if fft_type == lax.FftType.IRFFT:
+        spectrum = lax.conj(lax.fft(dy, lax.FftType.RFFT, fft_lengths))
+        weights = (_half_spectrum_weights(fft_lengths[-1]) / math.prod(fft_lengths)).astype(spectrum.dtype)
+        return lax.mul(spectrum, lax.broadcast_in_dim(weights, spectrum.shape, (spectrum.ndim - 1,)))
+    return lax.fft(dy, fft_type, fft_lengths)
+
+
+def _half_spectrum_weights(length: int) -> np.ndarray:
+    """How many frequencies of the full spectrum each of the half stands for: its own and its mirror image."""
+    k = np.arange(length // 2 + 1)
+    return np.where(2 * k % length == 0, 1.0, 2.0)

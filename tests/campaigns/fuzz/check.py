@@ -1,0 +1,134 @@
+"""Manual against automatic gradients of one case, in float64, with a random cotangent.
+
+A leaf may differ by the largest of a few hundred roundoffs of its own norm, some tens of roundoffs of the largest
+norm in the case (for a leaf that cancels to zero), and several times the noise: how far JAX's own gradient moves when
+the last bits of inputs and cotangents change. The noise is only measured where the first two do not suffice.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnbackprop as fb
+from fnbackprop.backprop.memory.save_policy import BudgetError
+
+from .programs import Case, function
+
+FLOAT0 = jax.dtypes.float0
+RELATIVE = 1e-12
+OF_LARGEST = 1e-14
+NOISE_FACTOR = 16.0
+OPTIONS: dict[str, Any] = {}  # of `fb.vjp`, for all checks of a run
+USELESS = 1e-3  # a gradient with more relative noise than this / NOISE_FACTOR shows nothing
+
+
+class Verdict(NamedTuple):
+    """`kind` is "same", "mismatch" or "skipped"; `why` says the figures, or the reason for skipping."""
+
+    kind: str
+    why: str = ""
+
+
+def check(case: Case) -> Verdict:
+    """Compare value and gradient of a case by `fb.vjp` and `jax.vjp`."""
+    program = function(case.program)
+    try:
+        want_value, cotangents, want = run(jax.vjp, program, case)
+    except Exception as error:
+        return Verdict("skipped", f"jax.vjp raises {type(error).__name__}")
+    try:
+        value, _, got = run(functools.partial(fb.vjp, **OPTIONS), program, case)
+    except BudgetError:
+        return Verdict("skipped", "the budget cannot be kept")
+    except Exception as error:
+        if _raises_under_jit(program, case):
+            return Verdict("skipped", "jax.vjp raises under jit, as ours does")
+        return Verdict("mismatch", f"fb.vjp raises {type(error).__name__}: {error}")
+    if not all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(value, want_value, strict=True)):
+        return Verdict("mismatch", "the value differs")
+    return _compare(case, program, cotangents, got, want)
+
+
+def _raises_under_jit(program: Callable, case: Case) -> bool:
+    """Whether JAX fails where the program is traced, too: some jaxprs of its own making are not well-typed."""
+    try:
+        run(jax.vjp, jax.jit(program), case)
+    except Exception:
+        return True
+    return False
+
+
+def cotangents_of(values: Sequence[Any], seed: int) -> tuple[Any, ...]:
+    """A normal cotangent for each output."""
+    rng = np.random.default_rng(seed)
+    return tuple(_normal_like(rng, y) for y in values)
+
+
+def _normal_like(rng: np.random.Generator, y: Any) -> Any:
+    normal = rng.normal(size=y.shape)
+    return jnp.asarray(normal + 1j * rng.normal(size=y.shape) if jnp.iscomplexobj(y) else normal, y.dtype)
+
+
+def run(transform: Callable, program: Callable, case: Case) -> tuple[Any, tuple, list[np.ndarray]]:
+    """The value, the cotangents used and the inputs' cotangents."""
+    value, pullback = transform(program, *case.inputs)
+    cotangents = cotangents_of(value, case.seed)
+    return value, cotangents, [np.asarray(leaf) for leaf in pullback(cotangents)]
+
+
+def _compare(case: Case, program: Callable, cotangents: tuple, got: list, want: list) -> Verdict:
+    problems = [_different_kind(i, g, w) for i, (g, w) in enumerate(zip(got, want, strict=True))]
+    if any(problems):
+        return Verdict("mismatch", next(filter(None, problems)))
+    floating = [i for i, w in enumerate(want) if w.dtype != FLOAT0]
+    for i in floating:
+        if not np.all(np.isfinite(want[i])):
+            same = np.array_equal(np.isnan(got[i]), np.isnan(want[i])) and np.all(np.isinf(got[i]) == np.isinf(want[i]))
+            return Verdict("skipped", f"JAX's gradient is not finite, ours {'likewise' if same else 'otherwise'}")
+    largest = max((_norm(x) for x in [*cotangents, *(want[i] for i in floating)]), default=0.0)
+    errors = {i: _norm(got[i] - want[i]) for i in floating}
+    suspects = [i for i in floating if not errors[i] <= max(RELATIVE * _norm(want[i]), OF_LARGEST * largest)]
+    return _judge_by_noise(case, program, cotangents, want, suspects, errors) if suspects else Verdict("same")
+
+
+def _different_kind(number: int, got: np.ndarray, want: np.ndarray) -> str:
+    """What is wrong with a leaf's shape or dtype, or empty."""
+    if got.shape == want.shape and got.dtype == want.dtype:
+        return ""
+    return f"x{number}: {got.dtype}{got.shape} against {want.dtype}{want.shape}"
+
+
+def _judge_by_noise(
+    case: Case, program: Callable, cotangents: tuple, want: list, suspects: list[int], errors: dict[int, float]
+) -> Verdict:
+    moved = [_gradient_nearby(case, program, cotangents, seed) for seed in range(3)]
+    skipped = Verdict("same")
+    for i in suspects:
+        noise = NOISE_FACTOR * max(_norm(other[i] - want[i]) for other in moved)
+        norm = _norm(want[i])
+        if not errors[i] <= noise and np.isfinite(noise):
+            return Verdict("mismatch", f"x{i}: error {errors[i]:.2e} of norm {norm:.2e}, {noise:.2e} allowed for noise")
+        if not noise <= USELESS * norm and norm > 0 and errors[i] > USELESS * norm:
+            skipped = Verdict("skipped", "ill-conditioned: noise alone moves JAX's gradient that far")
+    return skipped
+
+
+def _gradient_nearby(case: Case, program: Callable, cotangents: tuple, seed: int) -> list[np.ndarray]:
+    """JAX's gradient with the last bits of inputs and cotangents changed."""
+    rng = np.random.default_rng(seed)
+    _, pullback = jax.vjp(program, *(_nudge(rng, x) for x in case.inputs))
+    return [np.asarray(leaf) for leaf in pullback(tuple(_nudge(rng, ct) for ct in cotangents))]
+
+
+def _nudge(rng: np.random.Generator, x: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, np.inexact):
+        return x
+    return jnp.asarray(x * (1 + 2.0**-51 * rng.choice([-1, 1], size=x.shape)), x.dtype)
+
+
+def _norm(x: Any) -> float:
+    return float(np.linalg.norm(np.ravel(np.asarray(x))))

@@ -1,0 +1,125 @@
+"""Special functions against JAX, and where it refuses against differences, recurrences and closed forms."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fnbackprop as fb
+from fnbackprop.rules.pointwise.special import zeta_slope
+
+from ..checking import assert_close, check_numeric, check_vjp
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+DOMAINS = {
+    "erf": (-2, 2),
+    "erfc": (-2, 2),
+    "erf_inv": (-0.9, 0.9),
+    "lgamma": (0.2, 5),
+    "digamma": (0.2, 5),
+    "bessel_i0e": (-3, 3),
+    "bessel_i1e": (-3, 3),
+}
+EDGES = {
+    "erf": (0.0, 30.0, math.inf, math.nan),
+    "erfc": (0.0, 30.0, -math.inf, math.nan),
+    "erf_inv": (0.0, 1.0, -1.0, 1.5, math.nan),
+    "lgamma": (-0.5, -2.5, 1e30, math.nan),
+    "digamma": (-0.5, -2.5, 0.0, math.nan),
+    "bessel_i0e": (0.0, -0.0, 1e-20, 800.0, -800.0, math.nan),
+    "bessel_i1e": (0.0, -0.0, 800.0, -800.0, math.nan),
+}
+
+
+def points(low, high, shape=(5,), seed=0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(low, high, shape))
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_special_vjp(name):
+    check_vjp(getattr(lax, name), points(*DOMAINS[name]), dtypes=("float64", "float32", "bfloat16"))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 1)], ids=str)
+@pytest.mark.parametrize("name", DOMAINS)
+def test_special_vjp_shapes(name, shape):
+    check_vjp(getattr(lax, name), points(*DOMAINS[name], shape), dtypes=("float64",), order=1, batched=False)
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_special_vjp_edges(name):
+    x = jnp.asarray(EDGES[name])
+    ours, theirs = (transform(getattr(lax, name), x)[1](jnp.ones_like(x)) for transform in (fb.vjp, jax.vjp))
+    for i, point in enumerate(EDGES[name]):
+        if name == "bessel_i1e" and math.isnan(point):
+            assert np.isnan(ours[0][i])  # JAX says 1/2
+            continue
+        assert_close(ours[0][i], theirs[0][i], 1e-10, f"{name} at {point}: ")
+
+
+def test_bessel_i1e_vjp_near_zero():
+    """I₁(x)/x tends to ½: the quotient keeps its digits however small x is, where JAX returns ½."""
+    x = jnp.asarray([1e-300, 1e-20, 1e-8, -1e-8])
+    exact = 0.5 - jnp.abs(x)  # e^(-|x|)·I₁(x) = x/2·(1 - |x| + O(x²))
+    assert_close(fb.vjp(lax.bessel_i1e, x)[1](jnp.ones(4))[0], exact, 1e-14)
+
+
+@pytest.mark.parametrize("m", [0, 1, 4])
+def test_polygamma_vjp_x(m):
+    check_vjp(lambda x: lax.polygamma(jnp.full_like(x, m), x), points(0.3, 4))
+
+
+def test_polygamma_vjp_m():
+    """ψ⁽ᵐ⁾ exists for whole m alone."""
+    with pytest.raises(ValueError, match="no derivative with respect to its order m"):
+        fb.grad(lax.polygamma)(jnp.float64(1), jnp.float64(2))
+
+
+# ---------------------------------------------------------------- zeta
+
+ZETA_X, ZETA_Q = np.array([1.05, 1.5, 2.0, 4.7, 30.0]), np.array([0.1, 1.0, 2.3, 0.7, 11.0])
+
+
+def test_zeta_vjp():
+    """JAX refuses both arguments: against differences, to second order."""
+    check_numeric(lax.zeta, ZETA_X, ZETA_Q)
+
+    def slopes(x, q):
+        return fb.vjp(lax.zeta, x, q)[1](jnp.ones_like(x))
+
+    check_numeric(slopes, ZETA_X[1:], ZETA_Q[1:])
+
+
+def test_zeta_vjp_closed_forms():
+    """ζ'(2) = π²/6·(γ + log 2π - 12·log A), with Glaisher's A; ∂ζ/∂q at x = 2 is ψ''; ζ(x, ½) = (2ˣ - 1)ζ(x)."""
+    glaisher, two = 1.2824271291006226369, jnp.float64(2)
+    want = math.pi**2 / 6 * (np.euler_gamma + math.log(2 * math.pi) - 12 * math.log(glaisher))
+    assert_close(fb.grad(lax.zeta)(two, jnp.float64(1)), np.float64(want), 1e-14)
+    assert_close(fb.grad(lax.zeta, argnums=1)(two, two), lax.polygamma(two, two), 1e-14)
+    x = jnp.asarray([1.3, 2.5, 7.0])
+    half, one = jnp.full(3, 0.5), jnp.ones(3)
+    want = 2**x * math.log(2) * lax.zeta(x, one) + (2**x - 1) * zeta_slope(x, one)
+    assert_close(zeta_slope(x, half), want, 1e-14)
+
+
+def test_zeta_vjp_recurrence():
+    """ζ(x, q) - ζ(x, q + 1) = q⁻ˣ, so the slopes differ by -log(q)·q⁻ˣ, at any x and q."""
+    x, q = np.meshgrid(np.array([1.001, 1.5, 3.0, 12.0, 60.0, 100.0]), np.array([1e-3, 0.5, 2.0, 9.0, 80.0]))
+    difference = zeta_slope(jnp.asarray(x), jnp.asarray(q)) - zeta_slope(jnp.asarray(x), jnp.asarray(q + 1))
+    want = -np.log(q) * q**-x
+    scale = np.abs(np.asarray(zeta_slope(jnp.asarray(x), jnp.asarray(q))))
+    assert np.all(np.abs(difference - want) <= 1e-13 * scale)
+
+
+def test_zeta_vjp_batched_and_in_low_precision():
+    x, q = jnp.asarray(ZETA_X[1:4]), jnp.asarray(ZETA_Q[1:4])
+    exact = fb.vjp(lax.zeta, x, q)[1](jnp.ones(3))
+    got = jax.vmap(lambda x, q: fb.vjp(lax.zeta, x, q)[1](jnp.float64(1)))(x, q)
+    assert_close(got, exact, 1e-13)
+    narrow = fb.vjp(lax.zeta, x.astype("float32"), q.astype("float32"))[1](jnp.ones(3, "float32"))
+    assert_close(jax.tree.map(lambda g: g.astype("float64"), narrow), exact, 1e-5)
+    assert_close(fb.vjp(lax.zeta, jnp.ones(0), jnp.ones(0))[1](jnp.ones(0)), (jnp.ones(0),) * 2, 0)
