@@ -12,6 +12,7 @@ takes the dtype of its partner, and two arrays must have one dtype and shape, or
 """
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Expr:
 
     __slots__ = ("array",)
     __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None  # a NumPy array on the left leaves the operation to the expression
 
     def __init__(self, array: Any):
         self.array = array
@@ -100,11 +102,16 @@ class Expr:
     def __invert__(self):
         return Expr(lax.bitwise_not(self.array))
 
+    def __getitem__(self, index):
+        return Expr(self.array[index])
+
     def __matmul__(self, other):
         """The product of two stacks of matrices, (..., m, k) and (..., k, n)."""
+        if not isinstance(other, Expr):
+            return NotImplemented
         stack = tuple(range(self.ndim - 2))
         numbers = (((self.ndim - 1,), (other.ndim - 2,)), (stack, stack))
-        return Expr(lax.dot_general(self.array, _operand(other, self), numbers, precision=lax.Precision.HIGHEST))
+        return Expr(lax.dot_general(self.array, other.array, numbers, precision=lax.Precision.HIGHEST))
 
     @property
     def T(self):
@@ -183,6 +190,16 @@ def _on_arrays(function: Callable, places: Sequence[registry.Place]) -> Callable
     def on_arrays(*arguments: Any, **params: Any) -> Any:
         pairs = zip(arguments, wrapped, strict=True)
         return unwrap(function(*[wrap(x) if on else x for x, on in pairs], **params))
+
+    return on_arrays
+
+
+def on_expressions(function: Callable) -> Callable:
+    """A function of expressions, as one of arrays: for the backward pass of a structured rule."""
+
+    @wraps(function)
+    def on_arrays(*arguments: Any) -> Any:
+        return unwrap(function(*map(wrap, arguments)))
 
     return on_arrays
 
