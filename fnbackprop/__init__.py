@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 
 # Imported when first used: what training, comparing and plotting need is slow to import.
 _LATER = {
-    "compare": "comparing.gradients",
-    "Comparison": "comparing.verdict",
-    "GradientMismatch": "comparing.verdict",
-    "Verdict": "comparing.verdict",
+    "compare": "comparing.pipeline",
+    "Comparison": "comparing.results",
+    "GradientMismatch": "comparing.results",
+    "Verdict": "comparing.results",
     "Experiment": "experiment",
     "ExperimentError": "experiment",
     "train": "training.loop",

@@ -111,7 +111,7 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
 
 def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     from fnbackprop.comparing.command import report
-    from fnbackprop.comparing.gradients import compare
+    from fnbackprop.comparing.pipeline import compare
 
     arguments = _arguments_after(experiment, options.after)
     return report(compare(experiment.loss, *arguments, **options.settings()), options)
@@ -267,7 +267,7 @@ def _arguments(options: Any) -> list[str]:
 def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
     from fnbackprop.backprop.registry import MissingRule
-    from fnbackprop.comparing.verdict import GradientMismatch
+    from fnbackprop.comparing.results import GradientMismatch
     from fnbackprop.training.recorder import RunError
 
     try:

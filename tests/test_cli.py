@@ -124,9 +124,9 @@ def test_compare_in_float64(file, capsys):
 
 
 def test_compare_fails_with_status_one(file, capsys, monkeypatch):
-    from fnbackprop.comparing import witnesses
+    from fnbackprop.comparing import gradient_sources
 
-    manual = witnesses.BACKWARDS["manual"]
+    manual = gradient_sources.BACKWARDS["manual"]
 
     def wrong(fun, **options):
         def negated(*args):
@@ -135,7 +135,7 @@ def test_compare_fails_with_status_one(file, capsys, monkeypatch):
 
         return negated
 
-    monkeypatch.setitem(witnesses.BACKWARDS, "manual", wrong)
+    monkeypatch.setitem(gradient_sources.BACKWARDS, "manual", wrong)
     assert status("compare", file) == 1
     assert capsys.readouterr().out.startswith("FAIL  loss")
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 
-def wide(leaf: Any) -> np.ndarray:
+def to_float64(leaf: Any) -> np.ndarray:
     """The array in float64 or complex128."""
     array = np.asarray(leaf)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
@@ -13,7 +13,7 @@ def wide(leaf: Any) -> np.ndarray:
 
 def array_norm(array: Any) -> float:
     """The Euclidean norm, scaled by the largest element, so neither 1e-200 nor 1e200 is lost in its square."""
-    array = wide(array)
+    array = to_float64(array)
     largest = float(np.max(np.abs(array), initial=0.0))
     return largest * float(np.linalg.norm((array / largest).ravel())) if 0 < largest < np.inf else largest
 

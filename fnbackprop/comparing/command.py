@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .gradients import compare
-from .verdict import Comparison
+from .pipeline import compare
+from .results import Comparison
 from .weighted import differentiable, weighted
 
 EXAMPLE_ARGS = "example_args"
@@ -34,10 +34,10 @@ FORMS = (
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
-    """Which witnesses are asked and how, and where the result is written."""
+    """Which gradient_sources are asked and how, and where the result is written."""
 
     directions: int = 4
-    """How many Gaussian directions the numeric witness takes."""
+    """How many Gaussian directions the numeric evaluator takes."""
     leaf_directions: bool | None = None
     """Whether it takes one more for each leaf alone; by default, as far as that takes some seconds."""
     rules: bool = True

@@ -10,18 +10,18 @@ import numpy as np
 from fnbackprop.jaxprs.evaluate import bind, read_atom
 from fnbackprop.jaxprs.types import close_jaxpr
 
-from .arrays import array_norm, over, wide
-from .program import Program, Record
-from .progress import first_line
-from .verdict import Check, Verdict
-from .witnesses import is_inexact, value_and_grad_by
+from .arrays import array_norm, over, to_float64
+from .gradient_sources import is_inexact, value_and_grad_by
+from .program import Program, TracedProgram
+from .results import Check, Verdict
+from .show.status_line import first_line
 
 REPEATS = 3
 Gradient = Callable[[str], Any]  # by the "manual" or the "automatic" backward
 
 
 def check_environment(
-    program: Program, record: Record, manual: Any, bounds: Sequence[float], say: Callable[[str], None]
+    program: Program, traced: TracedProgram, manual: Any, bounds: Sequence[float], say: Callable[[str], None]
 ) -> tuple[Check, ...]:
     """The manual gradient in each of the surroundings against that of the plain compiled function.
 
@@ -35,8 +35,8 @@ def check_environment(
         "repeated": lambda by: _repeated(by, program),
     }
     checks = []
-    if any(e.primitive.name == "scan" for e in _equations(record.closed.jaxpr)):
-        surroundings["with loops unrolled"] = lambda by: _compiled(by, program, _unrolled(program, record))
+    if any(e.primitive.name == "scan" for e in _equations(traced.closed.jaxpr)):
+        surroundings["with loops unrolled"] = lambda by: _compiled(by, program, _unrolled(program, traced))
     else:
         checks.append(Check("with loops unrolled", Verdict.SKIPPED, "there is no scan"))
     if jax.device_count() > 1:
@@ -62,7 +62,7 @@ def _check(name: str, gradient: Gradient, manual: Any, bounds: Sequence[float]) 
     if isinstance(found, Check):
         return found
     pairs = [(path, a, b) for path, a, b in _leaves(found, manual) if np.isfinite(b).all()]
-    errors = [over(array_norm(wide(a) - wide(b)), array_norm(b)) for _, a, b in pairs]
+    errors = [over(array_norm(to_float64(a) - to_float64(b)), array_norm(b)) for _, a, b in pairs]
     for (path, _, _), error, bound in zip(pairs, errors, bounds, strict=False):
         if not error <= bound:
             return Check(name, Verdict.FAIL, f"the gradient at {path or 'the input'} differs", error, bound)
@@ -100,7 +100,7 @@ def _repeated(by: str, program: Program) -> Any:
     first, *others = (function(program.inputs, program.others)[1] for _ in range(REPEATS + 1))
     for other in others:
         for path, a, b in _leaves(other, first):
-            if not np.array_equal(wide(a), wide(b), equal_nan=True):
+            if not np.array_equal(to_float64(a), to_float64(b), equal_nan=True):
                 return Check("repeated", Verdict.NONDETERMINISTIC, f"the gradient at {path} differs from call to call")
     return first
 
@@ -118,9 +118,9 @@ def _sharded(by: str, program: Program) -> Any:
     return jax.jit(_gradient(by, program.function))(inputs, list(map(place, program.others)))[1]
 
 
-def _unrolled(program: Program, record: Record) -> Callable:
+def _unrolled(program: Program, traced: TracedProgram) -> Callable:
     def function(inputs, others):
-        return _run_unrolled(record.closed, jax.tree.leaves((inputs, others)))[0]
+        return _run_unrolled(traced.closed, jax.tree.leaves((inputs, others)))[0]
 
     return function
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arrays import array_norm, wide
+from .arrays import array_norm, to_float64
 from .arrays import over as _over
-from .hypotheses import explain
-from .program import Facts, unit_roundoff
-from .verdict import NOISE_LIMIT, LeafComparison, Verdict
+from .diagnosis import diagnose
+from .program import RoundingFacts, unit_roundoff
+from .results import NOISE_LIMIT, LeafComparison, Verdict
 
 ROUNDING = 4.0  # c: roundings of a sum of n terms add up to about c u sqrt(n)
 NOISE = 4.0  # two shaken samples see the size of the noise to within this factor
@@ -41,7 +41,7 @@ def allowed_error(floor: float, noise: Noise) -> float:
     return max(floor, (NOISE_TOO if noise.rounded else NOISE) * noise.shaken, SAME_PRECISION * noise.rounded)
 
 
-def rounding_floor(facts: Facts) -> float:
+def rounding_floor(facts: RoundingFacts) -> float:
     """c (u_acc sqrt(n) + u): sums of n terms are taken in float32 at least, results kept in the coarsest precision."""
     return ROUNDING * (min(facts.roundoff, unit_roundoff("float32")) * math.sqrt(facts.terms) + facts.roundoff)
 
@@ -60,7 +60,7 @@ def compare_leaf(
     Args:
       floor, shaken: relative to the gradient's norm, see `rounding_floor` and `Noise`.
       reference: the gradient in float64; without it, the automatic gradient is the reference.
-      sizes: what a wrong factor may be of, see `hypotheses.explain`.
+      sizes: what a wrong factor may be of, see `hypotheses.diagnose`.
     """
     shape, dtype = np.shape(automatic), _dtype(automatic)
     facts = {"path": path, "shape": shape, "dtype": str(dtype)}
@@ -71,7 +71,7 @@ def compare_leaf(
         return LeafComparison(**facts, verdict=Verdict.FAIL, reason=found)
     if not np.size(automatic):
         return LeafComparison(**facts, verdict=Verdict.PASS, reason="no elements")
-    manual, automatic = wide(manual), wide(automatic)
+    manual, automatic = to_float64(manual), to_float64(automatic)
     broken = _non_finite(manual, automatic)
     if broken:
         ours_alone = bool(np.any(~np.isfinite(manual) & np.isfinite(automatic)))
@@ -84,7 +84,7 @@ def compare_leaf(
 
 def relative_error(found: Any, reference: Any) -> float:
     """The norm of the difference over the reference's norm; 0 for two zeros, inf beside a zero, NaN if not finite."""
-    found, reference = wide(found), wide(reference)
+    found, reference = to_float64(found), to_float64(reference)
     if not (np.isfinite(found).all() and np.isfinite(reference).all()):
         return np.nan
     return _over(array_norm(found - reference), array_norm(reference))
@@ -103,7 +103,7 @@ def _judge(
     verdict, reason = Verdict.PASS, ""
     if not error <= allowed:
         verdict, reason = Verdict.FAIL, _in_words(numbers["worst"])
-        numbers["hypothesis"] = explain(manual, reference, max(noise, allowed / ROUNDING), sizes)
+        numbers["hypothesis"] = diagnose(manual, reference, max(noise, allowed / ROUNDING), sizes)
     elif allowed > NOISE_LIMIT:
         verdict, reason = Verdict.NOISE_LIMITED, f"rounding alone moves this gradient by {noise:.1e} of its norm"
     return LeafComparison(**facts, verdict=verdict, reason=reason, **numbers)

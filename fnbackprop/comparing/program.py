@@ -62,7 +62,7 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
-class Facts(NamedTuple):
+class RoundingFacts(NamedTuple):
     """What the tolerance depends on.
 
     Attributes:
@@ -78,14 +78,14 @@ class Facts(NamedTuple):
     stop_gradients: tuple[str, ...]
 
 
-class Record(NamedTuple):
-    """A program as JAX recorded it.
+class TracedProgram(NamedTuple):
+    """A program as JAX traced it.
 
     Attributes:
       closed: its jaxpr.
       operands: the flat inputs, then the flat others.
       active: which operands are differentiated: the floating inputs.
-      users_mode: whether it was recorded in 64-bit mode.
+      users_mode: whether it was traced in 64-bit mode.
     """
 
     closed: Any
@@ -94,29 +94,29 @@ class Record(NamedTuple):
     users_mode: bool
 
 
-def record(program: Program) -> Record:
+def trace_program(program: Program) -> TracedProgram:
     """Trace the program."""
     operands, tree = jax.tree.flatten((program.inputs, program.others))
     closed = trace_flat(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
     count = len(jax.tree.leaves(program.inputs))
     active = tuple(i < count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
-    return Record(closed, operands, active, jax.config.jax_enable_x64)
+    return TracedProgram(closed, operands, active, jax.config.jax_enable_x64)
 
 
-def unused_inputs(recorded: Record) -> set[int]:
+def unused_inputs(traced: TracedProgram) -> set[int]:
     """The positions of the operands that no equation reads and that are no output."""
-    jaxpr = recorded.closed.jaxpr
+    jaxpr = traced.closed.jaxpr
     read = {v for e in jaxpr.eqns for v in e.invars if is_var(v)} | {v for v in jaxpr.outvars if is_var(v)}
     return {i for i, v in enumerate(jaxpr.invars) if v not in read}
 
 
-def facts_of(recorded: Record) -> Facts:
+def facts_of(traced: TracedProgram) -> RoundingFacts:
     """Read the equations that depend on the program's inputs, those in bodies of loops and calls included."""
-    jaxpr = recorded.closed.jaxpr
-    return _facts([v for v, on in zip(jaxpr.invars, recorded.active, strict=True) if on], jaxpr)
+    jaxpr = traced.closed.jaxpr
+    return _facts([v for v, on in zip(jaxpr.invars, traced.active, strict=True) if on], jaxpr)
 
 
-def facts_of_equation(equation: Any) -> Facts:
+def facts_of_equation(equation: Any) -> RoundingFacts:
     """The facts of one equation, all that stands in it included."""
     return _facts([v for v in equation.invars if is_var(v)], _Single((equation,)))
 
@@ -125,7 +125,7 @@ class _Single(NamedTuple):
     eqns: tuple[Any, ...]
 
 
-def _facts(inputs: list[Any], jaxpr: Any) -> Facts:
+def _facts(inputs: list[Any], jaxpr: Any) -> RoundingFacts:
     equations = list(_equations(jaxpr, set(inputs)))
     avals = [v.aval for v in inputs] + [aval for e, _ in equations for aval in output_avals(e)]
     dtypes = {aval.dtype for aval in avals if is_inexact(aval)}
@@ -134,7 +134,7 @@ def _facts(inputs: list[Any], jaxpr: Any) -> Facts:
     terms = max((repeats * _terms(e) for e, repeats in equations), default=1)
     kept = (e.params["mantissa_bits"] for e, _ in equations if e.primitive.name == "reduce_precision")
     roundoff = max([unit_roundoff(coarsest), *(2.0 ** -(bits + 1) for bits in kept)])
-    return Facts(np.dtype(coarsest), roundoff, terms, tuple(dict.fromkeys(stops)))
+    return RoundingFacts(np.dtype(coarsest), roundoff, terms, tuple(dict.fromkeys(stops)))
 
 
 def unit_roundoff(dtype: Any) -> float:

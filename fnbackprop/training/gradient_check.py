@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from fnbackprop.comparing.gradients import compare
+from fnbackprop.comparing.gradient_sources import value_and_grad_by
 from fnbackprop.comparing.leaves import relative_error
-from fnbackprop.comparing.verdict import Comparison, GradientMismatch, LeafComparison, Verdict
-from fnbackprop.comparing.witnesses import value_and_grad_by
+from fnbackprop.comparing.pipeline import compare
+from fnbackprop.comparing.results import Comparison, GradientMismatch, LeafComparison, Verdict
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .gradients import loss_in_precision, split_batch

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from fnbackprop import trees
-from fnbackprop.comparing.witnesses import value_and_grad_by
+from fnbackprop.comparing.gradient_sources import value_and_grad_by
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .precision import Precision, cast

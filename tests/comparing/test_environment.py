@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.comparing import witnesses
-from fnbackprop.comparing.gradients import compare
-from fnbackprop.comparing.verdict import Verdict
+from fnbackprop.comparing import gradient_sources
+from fnbackprop.comparing.pipeline import compare
+from fnbackprop.comparing.results import Verdict
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 OPTIONS = {"environment": True, "directions": 0, "rules": False, "reference": False}
@@ -44,7 +44,7 @@ def test_a_gradient_that_depends_on_the_surroundings_fails(monkeypatch):
 
         return value_and_changed
 
-    monkeypatch.setitem(witnesses.BACKWARDS, "manual", planted)
+    monkeypatch.setitem(gradient_sources.BACKWARDS, "manual", planted)
     result = compare(looped, X[0], X, **OPTIONS)
     wrong = [check for check in result.environment if check.verdict is Verdict.FAIL]
     assert [check.name for check in wrong] == ["without jit"] and abs(wrong[0].error - 0.01) < 1e-4

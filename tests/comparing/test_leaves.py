@@ -7,7 +7,7 @@ import pytest
 
 from fnbackprop.comparing.arrays import array_norm
 from fnbackprop.comparing.leaves import compare_leaf, relative_error
-from fnbackprop.comparing.verdict import Verdict
+from fnbackprop.comparing.results import Verdict
 
 
 @pytest.mark.parametrize("size", [1e-250, 1.0, 1e250])

@@ -7,9 +7,9 @@ import pytest
 
 import fnbackprop as fb
 from fnbackprop.backprop import registry
-from fnbackprop.comparing import witnesses
-from fnbackprop.comparing.gradients import compare
-from fnbackprop.comparing.verdict import Verdict
+from fnbackprop.comparing import gradient_sources
+from fnbackprop.comparing.pipeline import compare
+from fnbackprop.comparing.results import Verdict
 
 from .nasty_cases import CASES, custom, normal, weighted
 
@@ -260,7 +260,7 @@ def test_a_tiny_leaf_beside_a_huge_one(monkeypatch):
     params = {"huge": 1e3 * normal(4), "tiny": 1e-4 * normal(4, seed=1)}
     fun = lambda p: weighted(p["huge"]) + weighted(1e3 * p["tiny"])  # noqa: E731
     assert compare(fun, params, rules=False).ok
-    monkeypatch.setitem(witnesses.BACKWARDS, "manual", planted)
+    monkeypatch.setitem(gradient_sources.BACKWARDS, "manual", planted)
     result = compare(fun, params, rules=False)
     assert [leaf.verdict for leaf in result.leaves] == [Verdict.PASS, Verdict.FAIL]
     assert "agree with automatic, not with manual" in result.numeric.reason

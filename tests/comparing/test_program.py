@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.comparing.program import facts_of, make_program, record, unit_roundoff
+from fnbackprop.comparing.program import facts_of, make_program, trace_program, unit_roundoff
 
 
 def facts(fun, *args):
-    return facts_of(record(make_program(fun, args, 0, None)))
+    return facts_of(trace_program(make_program(fun, args, 0, None)))
 
 
 def test_unit_roundoff():

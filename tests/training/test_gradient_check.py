@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from fnbackprop.comparing import witnesses
-from fnbackprop.comparing.verdict import GradientMismatch
+from fnbackprop.comparing import gradient_sources
+from fnbackprop.comparing.results import GradientMismatch
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import gradient_check
 from fnbackprop.training.gradient_check import GradientCheck
@@ -42,7 +42,7 @@ def comparisons(monkeypatch):
     return made
 
 
-def parted(late, right=witnesses.BACKWARDS["manual"]):
+def parted(late, right=gradient_sources.BACKWARDS["manual"]):
     """The planted error: 1 % of `w` from where `late(params)` on, in place of a rule that errs beyond some value."""
 
     def wrong(fun, has_aux=False, **options):
@@ -80,7 +80,7 @@ def test_training_goes_on_as_by_the_manual_backward(comparisons, tmp_path):
 
 
 def test_a_gradient_that_parts_late_stops_the_run(monkeypatch, comparisons, tmp_path):
-    monkeypatch.setitem(witnesses.BACKWARDS, "manual", parted(lambda params: params["scale"] < 0.85))
+    monkeypatch.setitem(gradient_sources.BACKWARDS, "manual", parted(lambda params: params["scale"] < 0.85))
     seen = []
     experiment = regression(evaluate=lambda params: seen.append(float(params["scale"])) or {}, evaluate_every=1)
     with pytest.raises(GradientMismatch, match=r"FAIL\s+w ") as raised:
@@ -108,7 +108,7 @@ def test_a_leaf_that_was_zero_or_noise_at_first_is_held_to_more_later(monkeypatc
     def loss(params, batch, key):
         return jnp.mean(jnp.tanh(batch) * params["w"]) + jnp.float32(0.1) * params["scale"]
 
-    monkeypatch.setitem(witnesses.BACKWARDS, "manual", parted(lambda params: params["scale"] < 0.95))
+    monkeypatch.setitem(gradient_sources.BACKWARDS, "manual", parted(lambda params: params["scale"] < 0.95))
     parts = {"init": lambda key: {"w": jnp.float32(0.5), "scale": jnp.float32(1)}, "loss": loss}
     experiment = regression(**parts, batch=lambda step: cancels + np.float32(step))
     with pytest.raises(GradientMismatch, match=r"FAIL\s+w "):

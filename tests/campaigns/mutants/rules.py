@@ -231,4 +231,4 @@ def clear_caches() -> None:
 
 def load_all() -> None:
     """Import what is imported late, so that `clear_caches` sees it."""
-    importlib.import_module("fnbackprop.comparing.gradients")
+    importlib.import_module("fnbackprop.comparing.pipeline")

@@ -14,7 +14,7 @@ import numpy as np
 from jax.test_util import check_grads
 
 import fnbackprop as fb
-from fnbackprop.comparing.verdict import SEVERITY, Verdict
+from fnbackprop.comparing.results import SEVERITY, Verdict
 
 from . import rules
 from .programs import PROGRAMS, Program

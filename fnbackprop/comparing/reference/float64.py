@@ -1,0 +1,346 @@
+"""The reference in float64: the traced program run again with wider numbers, and with the same decisions.
+
+Tracing again in 64-bit mode would give another program: other constants, other random numbers, other winners of a
+`max`. So the traced jaxpr is run on pairs: each value as it was (low), and in float64 (high). What is an integer or
+a boolean (masks, indices, random bits, trip counts) is taken from the low run; so are the winners of max, sort and
+their kin, and what rounds to integers. What no differentiated value needs of the low run, XLA leaves out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals
+from fnbackprop.jaxprs.compat import branch_platforms, quick_compilation, scan_groups, switch_branch
+from fnbackprop.jaxprs.custom import absent, custom_jvp_jaxpr, custom_vjp_functions, zero_tangent
+from fnbackprop.jaxprs.evaluate import bind, read_array, source_line, source_of, trace_avals, trace_flat
+from fnbackprop.jaxprs.types import close_jaxpr, is_var
+
+from .frozen_decisions import FROZEN_DECISIONS
+
+Pair = tuple[Any, Any]  # (low, high); of what is no floating number, high is None
+INLINED = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
+# They draw or iterate otherwise in float64, or hold functions that cannot be high_half.
+REFUSED = frozenset(
+    "random_gamma custom_linear_solve linear_call pallas_call pure_callback io_callback ffi_call".split()
+)
+
+
+class NotInFloat64(NotImplementedError):
+    """The program holds an equation that cannot be run in float64; the message names it and its line."""
+
+
+def float64_dtype(dtype: Any) -> np.dtype:
+    """float64 or complex128."""
+    return np.dtype(np.complex128 if jax.dtypes.issubdtype(dtype, np.complexfloating) else np.float64)
+
+
+def high_half(x: Any) -> Any:
+    """The high half of a low value: None if it is no floating number."""
+    aval = aval_of(x)
+    return lax.convert_element_type(x, float64_dtype(aval.dtype)) if is_inexact(aval) else None
+
+
+class Float64Run:
+    """Runs jaxprs on pairs, in 64-bit mode.
+
+    Args:
+      users_mode: whether the program was traced in 64-bit mode itself.
+      frozen: whether decisions are those of the low run. Otherwise a floating value has no low half, the high numbers
+        decide, and no derivative can be asked for: this is the function itself, for differences of it.
+    """
+
+    def __init__(self, users_mode: bool, frozen: bool = True):
+        self.users_mode, self.frozen = users_mode, frozen
+
+    def pair(self, low: Any) -> Pair:
+        """A value that nothing differentiated reaches."""
+        high = high_half(low)
+        return (low if self.frozen or high is None else None), high
+
+    def _read(self, env: dict, atom: Any) -> Pair:
+        return env[atom] if is_var(atom) else self.pair(read_array(env, atom))
+
+    def run(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
+        """The jaxpr's outputs as pairs."""
+        env = dict(zip(jaxpr.constvars, map(self.pair, consts), strict=True))
+        env.update(zip(jaxpr.invars, operands, strict=True))
+        for equation in jaxpr.eqns:
+            with source_of(equation):
+                outputs = self.equation(equation, [self._read(env, atom) for atom in equation.invars])
+            env.update(zip(equation.outvars, outputs, strict=True))
+        return [self._read(env, atom) for atom in jaxpr.outvars]
+
+    def closed(self, closed: Any, operands: Sequence[Pair]) -> list[Pair]:
+        closed = close_jaxpr(closed)
+        return self.run(closed.jaxpr, closed.consts, operands)
+
+    def equation(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
+        """One equation on pairs."""
+        name = equation.primitive.name
+        lows = [low for low, _ in operands]
+        if name in STRUCTURED:
+            return STRUCTURED[name](self, equation, list(operands))
+        if all(high is None for _, high in operands):
+            return [self.pair(low) for low in bind(equation, lows)]
+        if name in REFUSED:
+            raise NotInFloat64(f"{name} at {source_line(equation)} cannot be run in float64")
+        if not self.frozen:
+            return self._moved(equation, operands)
+        outputs = bind(equation, lows)
+        if not any(map(is_inexact, output_avals(equation))):
+            return [(low, None) for low in outputs]
+        if name in FROZEN_DECISIONS:
+            return FROZEN_DECISIONS[name](equation, operands, outputs)
+        highs = bind_in_float64(equation, [low if high is None else high for low, high in operands])
+        return [(low, None if high_half(low) is None else high) for low, high in zip(outputs, highs, strict=True)]
+
+    def _moved(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
+        """One equation on the high halves alone."""
+        if equation.primitive.name == "reduce_precision":
+            return [operands[0]]
+        if equation.primitive.name == "bitcast_convert_type":
+            raise NotInFloat64(f"the bits of a number at {source_line(equation)} have no float64 counterpart")
+        outputs = bind_in_float64(equation, [low if high is None else high for low, high in operands])
+        avals = output_avals(equation)
+        return [(None, y) if is_inexact(a) else (y, None) for y, a in zip(outputs, avals, strict=True)]
+
+    def users(self, function: Callable) -> Any:
+        """The result of tracing the user's code in the mode in which it was written."""
+        with jax.enable_x64(self.users_mode):
+            return function()
+
+    # ------------------------------------------------------------ equations that hold jaxprs
+
+    def call(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params = equation.params
+        return self.closed(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], operands)
+
+    def scan(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params, groups = equation.params, scan_groups(equation)
+        first = groups.consts + groups.carry
+        consts, carry, xs = operands[: groups.consts], operands[groups.consts : first], operands[first:]
+
+        def step(carry, x):
+            out = self.closed(params["jaxpr"], [*consts, *carry, *x])
+            return out[: groups.carry], out[groups.carry :]
+
+        carry, ys = lax.scan(step, carry, xs, length=params["length"], reverse=params["reverse"])
+        return [*carry, *ys]
+
+    def while_(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params = equation.params
+        first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        cond_consts, consts, carry = operands[:first], operands[first:second], operands[second:]
+
+        def test(carry):
+            return self.closed(params["cond_jaxpr"], [*cond_consts, *carry])[0][0]
+
+        return lax.while_loop(test, lambda carry: self.closed(params["body_jaxpr"], [*consts, *carry]), carry)
+
+    def cond(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        (index, _), *rest = operands
+        branches = [lambda *ops, b=branch: self.closed(b, ops) for branch in equation.params["branches"]]
+        return switch_branch(index, branches, branch_platforms(equation), *rest)
+
+    def shard_map(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        params = equation.params
+        ins = [
+            (None if low is None else spec, None if high is None else spec)
+            for spec, (low, high) in zip(params["in_specs"], operands, strict=True)
+        ]
+        kinds = map(is_inexact, output_avals(equation))
+        outs = [
+            (spec if self.frozen or not floating else None, spec if floating else None)
+            for spec, floating in zip(params["out_specs"], kinds, strict=True)
+        ]
+        return jax.shard_map(
+            lambda *ops: self.closed(params["jaxpr"], ops), mesh=params["mesh"], in_specs=tuple(ins), out_specs=outs,
+            axis_names=params["newly_manual_axes"], check_vma=params["check_vma"],
+        )(*operands)  # fmt: skip
+
+    # ------------------------------------------------------------ the users' own rules, run on pairs too
+
+    def custom_jvp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        if not self.frozen:
+            return self.call(equation, operands)
+        lows, highs = zip(*operands, strict=True)
+        active = [high is not None for high in highs]
+        outputs = output_avals(equation)
+        jvp = self.users(lambda: custom_jvp_jaxpr(equation, active))
+
+        @jax.custom_jvp
+        def function(lows, highs):
+            return self.call(equation, list(zip(lows, highs, strict=True)))
+
+        @function.defjvp
+        def _(primals, tangents):
+            pairs = list(zip(*primals, strict=True))
+            moved = [(jnp.zeros_like(lows[i]), tangents[1][i]) for i in jvp.tangents]
+            out = self.run(jvp.closed.jaxpr, jvp.closed.consts, [*pairs[jvp.consts :], *moved])
+            count = len(outputs)
+            slopes = [None if i is None else out[i][1] for i in jvp.tangents_out]
+            found = [
+                (zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
+                for (low, high), slope in zip(out[:count], slopes, strict=True)
+            ]
+            return out[:count], found
+
+        return function(lows, highs)
+
+    def custom_vjp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+        if not self.frozen:
+            return self.call(equation, operands)
+        lows, highs = zip(*operands, strict=True)
+        active = [high is not None for high in highs]
+        custom, avals = custom_vjp_functions(equation), operand_avals(equation)
+        traced = self.users(lambda: trace_flat(lambda *xs: custom.forward(xs, active), avals))
+
+        @jax.custom_vjp
+        def function(lows, highs):
+            return self.call(equation, list(zip(lows, highs, strict=True)))
+
+        def forward(lows, highs):
+            out = self.closed(traced.closed, list(zip(lows, highs, strict=True)))
+            residuals, values = traced.out_tree.unflatten(range(len(out)))
+            return [out[i] for i in values], [out[i] for i in residuals]
+
+        def backward(residuals, cts):
+            found = self._pull(equation, custom.backward, residuals, [high for _, high in cts])
+            zeros = (
+                lax.full(aval.shape, 0, float64_dtype(aval.dtype)) if on else None
+                for aval, on in zip(avals, active, strict=True)
+            )
+            return None, tuple(z if ct is None else ct for z, ct in zip(zeros, found, strict=True))
+
+        function.defvjp(forward, backward)
+        return function(lows, highs)
+
+    def _pull(self, equation: Any, backward: Callable, residuals: list[Pair], cts: list[Any]) -> list[Any]:
+        """A user's backward on pairs: its jaxpr is traced at the low types. None stands for zero."""
+        outputs, symbolic = output_avals(equation), equation.params["symbolic_zeros"]
+        floating = [
+            (lax.convert_element_type(ct, a.dtype), ct) for ct, a in zip(cts, outputs, strict=True) if is_inexact(a)
+        ]
+        present = []
+
+        def pull(*flat):
+            given = iter(flat[len(residuals) :])
+            full = [next(given) if is_inexact(a) else absent(symbolic, a) for a in outputs]
+            found = backward(list(flat[: len(residuals)]), full)
+            present[:] = [ct is not None for ct in found]
+            return [ct for ct in found if ct is not None]
+
+        flat = [*residuals, *floating]
+        pulled = self.users(lambda: trace_flat(pull, [aval_of(low) for low, _ in flat]))
+        found = iter(self.closed(pulled.closed, flat))
+        return [next(found)[1] if on else None for on in present]
+
+
+STRUCTURED: dict[str, Callable] = {
+    **dict.fromkeys(INLINED, Float64Run.call),
+    "scan": Float64Run.scan,
+    "while": Float64Run.while_,
+    "cond": Float64Run.cond,
+    "shard_map": Float64Run.shard_map,
+    "custom_jvp_call": Float64Run.custom_jvp,
+    "custom_vjp_call": Float64Run.custom_vjp,
+}
+
+
+def bind_in_float64(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """The equation with every floating dtype among its parameters high_half."""
+    primitive = equation.primitive
+    params = {name: _float64_parameter(name, value) for name, value in equation.params.items()}
+    out = primitive.bind(*operands, **primitive.get_bind_params(params))
+    return out if primitive.multiple_results else (out,)
+
+
+def _float64_parameter(name: str, value: Any) -> Any:
+    if name in ("precision", "accuracy"):
+        return None
+    if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+        return _float64_jaxpr(value)
+    is_dtype = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
+    return float64_dtype(value) if is_dtype and jax.dtypes.issubdtype(value, np.inexact) else value
+
+
+def _float64_jaxpr(jaxpr: Any) -> Any:
+    """The combining function of a scatter or a reduction."""
+    closed = close_jaxpr(jaxpr)
+    run = Float64Run(jax.config.jax_enable_x64, frozen=False)
+
+    def combined(*highs):
+        return [low if high is None else high for low, high in run.closed(closed, [(None, x) for x in highs])]
+
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, float64_dtype(v.aval.dtype)) for v in closed.jaxpr.invars]
+    traced = trace_avals(combined, avals)
+    return traced if hasattr(jaxpr, "jaxpr") else traced.jaxpr
+
+
+def reference_gradients(
+    closed: Any, operands: Sequence[Any], active: Sequence[int], users_mode: bool
+) -> tuple[float, list[Any]]:
+    """The value and the gradient of a traced program of scalar value, in float64, as numpy arrays.
+
+    Args:
+      closed: its jaxpr. operands: the flat operands. active: the positions of those that are differentiated.
+      users_mode: whether it was traced in 64-bit mode.
+    Raises:
+      NotInFloat64: it holds something that cannot be run in float64.
+    """
+    both = jax.value_and_grad(frozen_value(closed, active, users_mode), argnums=1)
+
+    with jax.enable_x64(True):
+        lows = list(operands)
+        highs = [np.asarray(lows[i]).astype(float64_dtype(jnp.result_type(lows[i]))) for i in active]
+        value, gradients = jax.jit(both, compiler_options=quick_compilation())(lows, highs)
+        return float(value), list(map(np.asarray, gradients))
+
+
+def is_another_branch(high_value: float, value: Any, allowed: float) -> str:
+    """Why a value in float64 is not that of the program, or nothing if it is.
+
+    What a decomposition leaves open (an order, a sign) may come out otherwise in float64: that is another function,
+    with another gradient.
+
+    Args:
+      allowed: the relative error of the value that rounding explains.
+    """
+    off = abs(high_value - float(value))
+    if not off > max(10 * allowed, 1e-3) * abs(high_value):
+        return ""
+    return f"the value is {high_value:.6g} in float64, and {float(value):.6g} here"
+
+
+def float64_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
+    """`(operands, highs) -> value`: a traced program as a function of its floating operands in float64.
+
+    Its decisions are its own: this is the function whose differences differences are taken of. Call it in 64-bit mode.
+    """
+    run = Float64Run(users_mode, frozen=False)
+
+    def value(operands, highs):
+        pairs = list(map(run.pair, operands))
+        for position, high in zip(active, highs, strict=True):
+            pairs[position] = None, high
+        return run.closed(closed, pairs)[0][1]
+
+    return value
+
+
+def frozen_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
+    """As `float64_value`, but decisions, and all that a gradient is stopped at, stay what they are at the operands."""
+    run = Float64Run(users_mode)
+
+    def value(operands, highs):
+        pairs = list(map(run.pair, operands))
+        for position, high in zip(active, highs, strict=True):
+            pairs[position] = operands[position], high
+        return run.closed(closed, pairs)[0][1]
+
+    return value

@@ -1,0 +1,44 @@
+"""Which equations stand on a kink, at how many elements, and which slope is taken there."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from fnbackprop.comparing.equations.kinks import find_kinks
+from fnbackprop.comparing.program import make_program, trace_program
+
+X = jnp.float32([0.0, 0.0, 1.0, 2.0])
+
+
+def found(fun, x=X):
+    return find_kinks(trace_program(make_program(fun, (x,), 0, None)))
+
+
+@pytest.mark.parametrize(
+    "fun, said",
+    [
+        (lambda x: jnp.sum(jnp.abs(x)), "2 of 4 elements are at 0; the gradient takes the slope 1 there"),
+        (lambda x: jnp.sum(jax.nn.relu(x)), "2 of 4 elements are at a tie; the gradient takes the slope 0 there"),
+        (lambda x: jnp.max(-x), "2 of 4 elements are at a tie; the gradient takes the slope 0.5 there"),
+        (lambda x: jnp.sum(jnp.sort(x)), "1 of 3 elements are at a tie"),
+        (lambda x: jnp.sum(jnp.clip(x, 1.0, 3.0)), "1 of 4 elements are at a"),
+        (lambda x: jnp.sum(jnp.where(x > 1, x, 0)), "1 of 4 elements are at equality"),
+        (lambda x: jnp.sum(jnp.sqrt(x)), "2 of 4 elements are at 0 (infinite slope)"),
+        (lambda x: lax.scan(lambda c, t: (c + jnp.abs(t), None), 0.0, x)[0], "1 of 1 elements are at 0"),
+        (lambda x: lax.cond(x[2] > 0, jnp.abs, jnp.sin, x)[0], "2 of 4 elements are at 0"),
+    ],
+    ids="abs relu max sort clip where sqrt scan cond".split(),
+)
+def test_a_kink_is_found(fun, said):
+    lines = found(fun)
+    assert any(said in line and "test_kinks.py" in line for line in lines)
+
+
+def test_a_smooth_place_has_none():
+    assert found(lambda x: jnp.sum(jnp.abs(x) + jax.nn.relu(x)) + jnp.max(x), jnp.float32([1.0, 2.0, 3.0])) == []
+
+
+def test_many_are_counted():
+    lines = found(lambda x: sum(jnp.sum(jnp.abs(x * i)) for i in range(1, 12)))
+    assert len(lines) <= 9
