@@ -41,6 +41,13 @@ def quick_compilation() -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": 0, **older}
 
 
+def called_jaxpr(equation: Any) -> Any:
+    """The jaxpr of a call. The parameter's name differs between primitives, that of composite between versions too."""
+    return next(
+        equation.params[name] for name in ("jaxpr", "call_jaxpr", "call", "fwd_jaxpr") if name in equation.params
+    )
+
+
 class ScanGroups(NamedTuple):
     """How many operands of a scan are loop-invariant constants, and how many are the carry."""
 
