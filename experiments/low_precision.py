@@ -21,7 +21,7 @@ import numpy as np
 import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.models import lstm
-from fnbackprop.training.plots import new_figure
+from fnbackprop.training.record.plots import new_figure
 
 PICTURE = Path("runs/low_precision.png")
 

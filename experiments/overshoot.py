@@ -22,7 +22,7 @@ import optax
 import fnbackprop as fb
 from fnbackprop import losses, trees
 from fnbackprop.models import mlp
-from fnbackprop.training.plots import plot_curves
+from fnbackprop.training.record.plots import plot_curves
 
 RATES = {"too-low": 0.003, "balanced": 0.3, "too-high": 10.0}
 

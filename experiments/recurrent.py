@@ -25,7 +25,7 @@ import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.models import embedding, gru, linear, lstm, rnn
 from fnbackprop.training import data
-from fnbackprop.training.plots import new_figure
+from fnbackprop.training.record.plots import new_figure
 
 MODELS = {"rnn": rnn, "gru": gru, "lstm": lstm}
 PICTURE = "runs/reach.png"

@@ -268,7 +268,7 @@ def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
     from fnbackprop.backprop.registry import MissingRule
     from fnbackprop.comparing.results import GradientMismatch
-    from fnbackprop.training.recorder import RunError
+    from fnbackprop.training.record.run_log import RunError
 
     try:
         return action()

@@ -73,7 +73,7 @@ def runs_command(options: RunsOptions) -> int:
     import rich
     from rich.table import Table
 
-    from fnbackprop.training.run_file import find_runs
+    from fnbackprop.training.record.run_description import find_runs
 
     if not options.directory.is_dir():
         raise CommandError(f"there is no folder {options.directory}.")
@@ -88,8 +88,8 @@ def runs_command(options: RunsOptions) -> int:
 
 def _row(folder: Path, directory: Path) -> tuple[str, ...]:
     """What there is to say about a run in one line."""
-    from fnbackprop.training.metrics import METRICS_FILE, read_metrics
-    from fnbackprop.training.run_file import read_run
+    from fnbackprop.training.record.metrics import METRICS_FILE, read_metrics
+    from fnbackprop.training.record.run_description import read_run
 
     run = read_run(folder)
     records = read_metrics(folder) if (folder / METRICS_FILE).is_file() else []
@@ -108,8 +108,8 @@ def _row(folder: Path, directory: Path) -> tuple[str, ...]:
 
 
 def report_command(options: ReportOptions) -> int:
-    from fnbackprop.training.metrics import METRICS_FILE
-    from fnbackprop.training.report import REPORT_FILE, write_report
+    from fnbackprop.training.record.metrics import METRICS_FILE
+    from fnbackprop.training.record.run_report import REPORT_FILE, write_report
 
     folders = [folder for folder in (options.run, options.against) if folder is not None]
     for folder in folders:

@@ -41,7 +41,7 @@ class Experiment:
       accumulate: into how many microbatches a batch is split, of which one at a time is in memory. The gradient is
         their mean: that of the batch, if the loss is a mean over examples.
       precision: "float32"; "bfloat16" or "float16" to compute in (parameters are kept in float32, and float16 has a
-        loss scale); or a `training.precision.Precision`. None leaves every dtype as it is.
+        loss scale); or a `fb.Precision`. None leaves every dtype as it is.
       ema: the decay of an exponential moving average of the parameters, 0.999 for instance, which `evaluate` is then
         given; None keeps none.
       sharding: what lies where when a run is given a mesh. "data": parameters on every device, batches split over the

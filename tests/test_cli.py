@@ -10,7 +10,7 @@ import pytest
 
 from fnbackprop.cli import COMMANDS, main, run
 from fnbackprop.experiment_files import load
-from fnbackprop.training.metrics import read_metrics
+from fnbackprop.training.record.metrics import read_metrics
 
 FILE = '''
 """A line through points. What there is to say about it takes more than eighty columns, and is

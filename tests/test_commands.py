@@ -9,7 +9,7 @@ import pytest
 
 import fnbackprop
 from fnbackprop.cli import main
-from tests.training.test_run_file import line
+from tests.training.record.test_run_description import line
 
 
 def status(*argv):

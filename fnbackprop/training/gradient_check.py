@@ -13,14 +13,14 @@ from fnbackprop.comparing.pipeline import compare
 from fnbackprop.comparing.results import Comparison, GradientMismatch, LeafComparison, Verdict
 from fnbackprop.experiment import Experiment, ExperimentError
 
-from .gradients import loss_in_precision, split_batch
+from .checkpoints.manifest import write_json
 from .hooks import Hook
-from .manifest import write_json
-from .precision import precision_of
-from .recorder import Recorder
-from .report import COMPARISON_FILE
-from .sharding import Layout
-from .state import TrainState
+from .record.run_log import Recorder
+from .record.run_report import COMPARISON_FILE
+from .sharding_rules import Layout
+from .step.loss_gradient import loss_in_precision, split_batch
+from .step.mixed_precision import precision_of
+from .step.state import TrainState
 
 
 class GradientCheck(Hook):

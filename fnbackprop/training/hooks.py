@@ -8,8 +8,8 @@ from typing import Any
 
 from fnbackprop.experiment import Experiment
 
-from .recorder import Recorder
-from .state import TrainState
+from .record.run_log import Recorder
+from .step.state import TrainState
 
 
 class Hook:

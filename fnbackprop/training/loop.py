@@ -11,22 +11,22 @@ from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .checkpoints.resuming import Start, begin, settings_of
+from .checkpoints.schedule import Policy, Saving
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .gradient_check import GradientCheck
 from .hooks import Evaluation, Hook
-from .kept_batch import BatchKeeper
 from .mesh import leads, make_mesh
-from .profiling import Profile
-from .recorder import Recorder
-from .resuming import Start, begin, settings_of
-from .run_file import Documenting
-from .saving import Policy, Saving
-from .sharding import make_layout
-from .state import TrainState, adopted_state, initial_state
-from .step import Update, compiled, make_update
+from .record.nonfinite_batch import BatchKeeper
+from .record.profiling import Profile
+from .record.run_description import Documenting
+from .record.run_log import Recorder
+from .record.tensorboard import TensorBoard
+from .sharding_rules import make_layout
+from .step.state import TrainState, adopted_state, initial_state
+from .step.weight_update import Update, compiled, make_update
 from .stopping import Signals
-from .tensorboard import TensorBoard
 
 
 def train(

@@ -11,16 +11,16 @@ import jax
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
-from .checkpoint import list_checkpoints, read_state
-from .gradients import make_gradient
-from .kept_batch import NONFINITE_FOLDER, leaves_not_finite, read_batch
+from .checkpoints.checkpoint import list_checkpoints, read_state
+from .checkpoints.resuming import last_good, require_same_leaves
 from .loop import run_steps
-from .precision import cast, precision_of
-from .recorder import Recorder
-from .resuming import last_good, require_same_leaves
-from .run_file import RUN_FILE
-from .state import TrainState, initial_state
-from .step import compiled, make_update
+from .record.nonfinite_batch import NONFINITE_FOLDER, leaves_not_finite, read_batch
+from .record.run_description import RUN_FILE
+from .record.run_log import Recorder
+from .step.loss_gradient import make_gradient
+from .step.mixed_precision import cast, precision_of
+from .step.state import TrainState, initial_state
+from .step.weight_update import compiled, make_update
 
 LIBRARIES = ("site-packages", "fnbackprop")
 

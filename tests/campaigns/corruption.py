@@ -15,13 +15,13 @@ import sys
 import tempfile
 from collections import Counter
 
-from fnbackprop.training.checkpoint import CheckpointError, list_checkpoints
+from fnbackprop.training.checkpoints.checkpoint import CheckpointError, list_checkpoints
+from fnbackprop.training.checkpoints.resuming import Start, begin, load_checkpoint, settings_of
 from fnbackprop.training.loop import train
-from fnbackprop.training.resuming import Start, begin, load_checkpoint, settings_of
-from fnbackprop.training.state import initial_state
+from fnbackprop.training.step.state import initial_state
 
+from ..training.checkpoints.test_checkpoint import assert_same_bits
 from ..training.survivor import Config, experiment
-from ..training.test_checkpoint import assert_same_bits
 
 MADE = experiment(Config())
 SETTINGS = settings_of(MADE, backward="manual")

@@ -18,11 +18,11 @@ import tempfile
 import time
 from collections import Counter
 
-from fnbackprop.training.checkpoint import list_checkpoints
-from fnbackprop.training.resuming import load_checkpoint
+from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
+from fnbackprop.training.checkpoints.resuming import load_checkpoint
 
+from ..training.checkpoints.test_checkpoint import assert_same_bits
 from ..training.survivor import Config, experiment
-from ..training.test_checkpoint import assert_same_bits
 
 ROOT = pathlib.Path(__file__).parents[1]
 EVERY = 7  # steps between two checkpoints

@@ -12,9 +12,9 @@ import pytest
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import data, loop
 from fnbackprop.training.loop import train
-from fnbackprop.training.metrics import curve, read_metrics
-from fnbackprop.training.recorder import NonFiniteLoss
-from fnbackprop.training.state import initial_state
+from fnbackprop.training.record.metrics import curve, read_metrics
+from fnbackprop.training.record.run_log import NonFiniteLoss
+from fnbackprop.training.step.state import initial_state
 
 
 def regression(**changes) -> Experiment:

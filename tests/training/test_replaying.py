@@ -9,10 +9,10 @@ import pytest
 
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.training.loop import train
-from fnbackprop.training.recorder import NonFiniteLoss
+from fnbackprop.training.record.run_log import NonFiniteLoss
 from fnbackprop.training.replaying import replay
+from tests.training.checkpoints.test_checkpoint import assert_same_bits
 from tests.training.survivor import Config, experiment
-from tests.training.test_checkpoint import assert_same_bits
 
 MADE = experiment(Config(steps=12))
 

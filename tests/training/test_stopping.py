@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from fnbackprop.cli import main
-from fnbackprop.training import run_file
-from fnbackprop.training.checkpoint import list_checkpoints
+from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
+from fnbackprop.training.checkpoints.resuming import load_checkpoint
 from fnbackprop.training.loop import train
-from fnbackprop.training.resuming import load_checkpoint
+from fnbackprop.training.record import run_description
 from fnbackprop.training.stopping import Interrupted, Signals
+from tests.training.checkpoints.test_resuming import ROOT, survivor
 from tests.training.survivor import Config, experiment
-from tests.training.test_resuming import ROOT, survivor
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +52,15 @@ def test_a_signal_after_the_last_step_lets_the_run_be_described(tmp_path, monkey
             raise ConnectionError("the data are gone")
         return made.batch(step)
 
-    write_report = run_file.write_report
-    monkeypatch.setattr(run_file, "write_report", drawn)
+    write_report = run_description.write_report
+    monkeypatch.setattr(run_description, "write_report", drawn)
     made = experiment(Config(steps=4))
     with pytest.raises(ConnectionError if breaks else Interrupted):
         train(dataclasses.replace(made, batch=batch), directory=tmp_path, progress=False)
     written = {path.name for path in (tmp_path / "survivor").iterdir()}
-    assert {"report.html", "curves.png"} <= written and run_file.read_run(tmp_path / "survivor")["step"] == 4 - breaks
+    assert {"report.html", "curves.png"} <= written and run_description.read_run(tmp_path / "survivor")[
+        "step"
+    ] == 4 - breaks
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

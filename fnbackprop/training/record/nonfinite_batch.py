@@ -1,0 +1,85 @@
+"""The batch of a loss that was not finite, kept as `runs/<name>/nonfinite/step_00000011.npz` to be run again.
+
+The file holds a leaf under its path; a dtype that numpy does not have (bfloat16) is stored as bits. No pickle.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnbackprop import trees
+from fnbackprop.experiment import Experiment
+
+from ..hooks import Hook
+from .run_log import NonFiniteLoss
+
+NONFINITE_FOLDER = "nonfinite"
+
+
+class BatchKeeper(Hook):
+    """Keeps the batch of a loss that is not finite, and says so in the error."""
+
+    def __init__(self, experiment: Experiment, run: Path):
+        self._experiment, self._run = experiment, run
+
+    def close(self, error: BaseException | None) -> None:
+        if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
+            return
+        try:
+            batch = self._experiment.batch(error.step)
+            path = write_batch(self._run / NONFINITE_FOLDER / f"step_{error.step:08}.npz", batch)
+        except Exception as failure:  # the first error is the one that matters
+            error.args = (f"{error}\nIts batch could not be kept: {failure}",)
+            return
+        broken = leaves_not_finite(batch)
+        itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
+        error.args = (f"{error}\nIts batch{itself} is kept in {path}. To run that step again: fb.replay(experiment)",)
+
+
+def leaves_not_finite(tree: Any) -> list[str]:
+    """The paths of the leaves that hold a NaN or an infinity."""
+    leaves = trees.leaves_with_paths(tree)
+    floating = [(path, leaf) for path, leaf in leaves if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return [path or "the array" for path, leaf in floating if not jnp.all(jnp.isfinite(leaf))]
+
+
+def write_batch(path: Path, batch: Any) -> Path:
+    """Write a batch as an npz file, whole or not at all; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    with open(unfinished, "wb") as file:
+        np.savez(file, **{name or "batch": _as_stored(leaf) for name, leaf in trees.leaves_with_paths(batch)})
+    os.replace(unfinished, path)
+    return path
+
+
+def read_batch(path: Path, like: Any) -> Any:
+    """The batch in a file, with the structure and the dtypes of `like`.
+
+    Raises:
+      ValueError: the file's leaves are others than those of `like`.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        names = {name or "batch" for name, _ in trees.leaves_with_paths(like)}
+        if names != set(stored.files):
+            raise ValueError(f"{path} holds {sorted(stored.files)}, but batch(step) has {sorted(names)}.")
+        return trees.map_with_paths(lambda name, leaf: _as_was(stored[name or "batch"], leaf), like)
+
+
+def _as_stored(leaf: Any) -> np.ndarray:
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    return array if array.dtype.isbuiltin else array.view(f"u{array.dtype.itemsize}")
+
+
+def _as_was(array: np.ndarray, like: Any) -> Any:
+    dtype = jax.dtypes.result_type(like)
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    dtype = np.asarray(like).dtype
+    return array if array.dtype == dtype else array.view(dtype)

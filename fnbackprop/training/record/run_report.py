@@ -1,0 +1,192 @@
+"""A run, or two side by side, as one HTML page that needs nothing beside it."""
+
+import datetime
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.manifest import read_json
+from ..step.step_metrics import PREFIX
+from .metrics import METRICS_FILE, Record, curve, read_metrics
+from .plots import PANELS, curves_svg, layers_svg
+from .progress_line import clock_time
+from .throughput import short
+
+REPORT_FILE = "report.html"
+COMPARISON_FILE = "comparison.json"  # of `fnbackprop compare`, or of `--backward both`
+EVALUATED = "evaluate/"
+WRONG = ("FAIL", "NON-FINITE")
+DIFFERS = ' class="differs"'
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #222; --faint: #777; --line: #ddd; --page: #fff; --mark: #fff3c4; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --faint: #999; --line: #444; --page: #1b1b1b; --mark: #4a4020; }
+}
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--page);
+       max-width: 1240px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 1.8em 0 .5em; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1em; }
+svg { width: 100%; height: auto; color: var(--faint); }
+.scroll { overflow-x: auto; } .scroll svg { min-width: 900px; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .15em 1.2em .15em 0; vertical-align: top;
+        border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+th { font-weight: 600; } td:first-child { color: var(--faint); } .differs td { background: var(--mark); }
+.number td:not(:first-child), .number th:not(:first-child) { text-align: right; }
+code, pre { font: 13px/1.4 ui-monospace, monospace; } pre { white-space: pre-wrap; margin: 0; }
+.bad { color: #c62828; font-weight: 600; } .note { color: var(--faint); }
+"""
+
+
+def write_report(folders: Sequence[Path], path: Path) -> Path:
+    """Write the page of one run, or of two side by side; returns its path.
+
+    Args:
+      folders: of the runs, each with `metrics.jsonl`, and `run.json` and `comparison.json` if there are any.
+      path: of the page.
+    """
+    from .run_description import read_run  # which writes reports
+
+    labels = _labels(folders)
+    runs = {label: read_run(folder) for label, folder in zip(labels, folders, strict=True)}
+    records = {label: _records(folder) for label, folder in zip(labels, folders, strict=True)}
+    title = " and ".join(labels)
+    sections = [
+        f"<h1>{html.escape(title)}</h1>",
+        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, records), headed=len(labels) > 1),
+        *_curves(records),
+        *_layers(records),
+        "<h2>Config</h2>",
+        _config(runs),
+        "<h2>Is the gradient right?</h2>",
+        *(
+            _comparison_section(label, folder, runs[label].get("began", ""), len(labels) > 1)
+            for label, folder in zip(labels, folders, strict=True)
+        ),
+        "<h2>Environment</h2>",
+        _table(_rows([run.get("environment", {}) for run in runs.values()])),
+        "<h2>To reproduce</h2>",
+        *(f"<pre>{html.escape(run['command'])}</pre>" for run in runs.values() if "command" in run),
+    ]
+    page = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    page += f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(sections) + "\n</body></html>\n"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """The runs' names; their paths if these are the same."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _records(folder: Path) -> list[Record]:
+    return read_metrics(folder) if (folder / METRICS_FILE).is_file() else []
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _summary(runs: Mapping[str, dict[str, Any]], records: Mapping[str, Sequence[Record]]) -> dict[str, list[str]]:
+    """What a run came to, a row for each fact and a column for each run."""
+    columns = []
+    for label, run in runs.items():
+        steps = [record for record in records[label] if "loss" in record]
+        last = {name: value for record in records[label] for name, value in record.items()}
+        seconds, amount = run.get("seconds", 0.0), run.get("batch") or {"count": 1, "unit": "steps"}
+        columns.append(
+            {
+                "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
+                "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
+                **{
+                    _words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith("evaluate/")
+                },
+                "time": clock_time(seconds),
+                "speed": f"{short(len(steps) * amount['count'] / seconds)} {amount['unit']}/s" if seconds else "",
+                "parameters": f"{run.get('parameters', 0):,}",
+                "backward": run.get("backward", ""),
+                "began": run.get("began", ""),
+            }
+        )
+    return _rows(columns)
+
+
+def _curves(records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """A panel for every metric that a run has recorded more than once."""
+    names = dict.fromkeys(name for found in records.values() for record in found for name in record)
+    shown = [name for name in names if name != "step" and not name.startswith(PREFIX)]
+    shown = [name for name in shown if max(len(curve(found, name)[0]) for found in records.values()) > 1]
+    runs = records if len(records) > 1 else {"": next(iter(records.values()))}
+    panels = [f"<div>{curves_svg(runs, name, _words(name))}</div>" for name in shown]
+    return ["<h2>Curves</h2>", '<div class="curves">', *panels, "</div>"] if panels else []
+
+
+def _layers(records: Mapping[str, Sequence[Record]]) -> list[str]:
+    found = {label: run for label, run in records.items() if any(name.startswith(PREFIX) for r in run for name in r)}
+    if not found:
+        return []
+    labels = {label: label if len(records) > 1 else "" for label in found}
+    maps = [f'<div class="scroll">{layers_svg(run, labels[label])}</div>' for label, run in found.items()]
+    return ["<h2>Gradient norm of each layer</h2>", *maps]
+
+
+def _config(runs: Mapping[str, dict[str, Any]]) -> str:
+    columns = [{"seed": run.get("seed", "")} | run.get("config", {}) for run in runs.values()]
+    return _table(_rows(columns))
+
+
+def _comparison_section(label: str, folder: Path, began: str, named: bool) -> str:
+    head, path = f"<h3>{html.escape(label)}</h3>" if named else "", folder / COMPARISON_FILE
+    if not path.is_file():
+        hint = f"fnbackprop compare FILE --json {path} && fnbackprop report {folder}"
+        return f'{head}<p class="note">Not compared. To add it: <code>{html.escape(hint)}</code></p>'
+    found, made = read_json(path), datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    earlier = bool(began) and made < datetime.datetime.fromisoformat(began)
+    since = {"largest": "largest since"} if len(found.get("steps", ())) > 1 else {}
+    columns = {"verdict": "verdict", "norm": "norm", "error": "error"} | since | {"allowed": "allowed"}
+    rows = {leaf["path"]: [_number(leaf[name]) for name in columns] for leaf in found["leaves"]}
+    table = _table({"leaf": list(columns.values())} | rows, headed=True, marks=False, kind="number")
+    return f"{head}{_verdict(found, earlier)}<div class=scroll>{table}</div>"
+
+
+def _verdict(found: dict[str, Any], earlier: bool) -> str:
+    """What was compared when, and what was wrong first."""
+    first, *later = found.get("steps") or [None]
+    when = ("" if first is None else f" at step {first}") + " before this run began" * earlier
+    if later:
+        when += f", and held to that at {len(later)} later step{'s' * (len(later) > 1)}, the last {later[-1]}"
+    said = f"{found['verdict']}, the manual gradient against the automatic one{when}:"
+    lines = [f'<p class="{"bad" if found["verdict"] in WRONG else "good"}">{html.escape(said)}</p>']
+    for wrong in found.get("equations", [])[:1]:
+        where = f"first wrong equation: {wrong['primitive']} {wrong['where']}: {wrong['reason']}"
+        lines.append(f"<p>{html.escape(where)}</p>")
+    return "".join(lines)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _rows(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dicts side by side: name -> its value in each, "" where it has none."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return {name: [str(column.get(name, "")) for column in columns] for name in names}
+
+
+def _table(rows: Mapping[str, Sequence[str]], headed: bool = False, marks: bool = True, kind: str = "") -> str:
+    """A table with a row for each name; rows whose values differ are marked, but the first if it is a head."""
+    lines = []
+    for number, (name, values) in enumerate(rows.items()):
+        is_head = headed and number == 0
+        cell = "th" if is_head else "td"
+        cells = "".join(f"<{cell}>{html.escape(value)}</{cell}>" for value in (name, *values))
+        lines.append(f"<tr{DIFFERS if marks and not is_head and len(set(values)) > 1 else ''}>{cells}</tr>")
+    return f'<table class="{kind}">' + "\n".join(lines) + "</table>"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _words(name: str) -> str:
+    return PANELS.get(name, name.removeprefix(EVALUATED).replace("_", " "))

@@ -1,0 +1,81 @@
+"""What a run carries from one step to the next."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from fnbackprop.experiment import Experiment
+
+from .mixed_precision import LossScale, cast, precision_of
+from .moving_average import first_average
+
+if TYPE_CHECKING:
+    from ..sharding_rules import Layout
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that a step reads and writes, as one pytree.
+
+    Attributes:
+      params: the parameters.
+      opt_state: the optimizer's state.
+      step: how many steps have been taken, an int32 scalar.
+      key: the run's key, the same at every step; the step's own is `fold_in(key, step)`.
+      ema: the parameters' exponential moving average, in float32 at least; None if the experiment keeps none.
+      loss_scale: of float16; None if the precision has none.
+    """
+
+    params: Any
+    opt_state: Any
+    step: jax.Array
+    key: jax.Array
+    ema: Any = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def averaged(self) -> Any:
+        """The parameters' moving average in their own dtypes, or the parameters if none is kept."""
+        if self.ema is None:
+            return self.params
+        return jax.tree.map(lambda average, leaf: average.astype(leaf.dtype), self.ema, self.params)
+
+
+def initial_state(experiment: Experiment, layout: "Layout | None" = None) -> TrainState:
+    """The state before the first step, a function of the experiment's seed.
+
+    With a layout, `experiment.init` is compiled, and every device computes its own part: no device need hold the whole.
+    """
+    if layout is None:
+        return _initial_state(experiment)
+    return jax.jit(lambda: _initial_state(experiment), out_shardings=layout.state)()
+
+
+def _initial_state(experiment: Experiment) -> TrainState:
+    init_key, loss_key = experiment.keys()
+    precision = precision_of(experiment.precision)
+    params = own_buffers(cast(experiment.init(init_key), precision.params))
+    return TrainState(
+        params=params,
+        opt_state=own_buffers(experiment.optimizer.init(params)),
+        step=jnp.zeros((), jnp.int32),
+        key=loss_key,
+        ema=None if experiment.ema is None else first_average(params),
+        loss_scale=LossScale.first() if precision.loss_scaling else None,
+    )
+
+
+def adopted_state(state: TrainState, layout: "Layout | None" = None) -> TrainState:
+    """A state that was handed in, in memory of its own, and where the layout wants it."""
+    return own_buffers(state if layout is None else jax.device_put(state, layout.state))
+
+
+def own_buffers(tree: Any) -> Any:
+    """The same values in memory of their own, so that a step may be given it for good (donated).
+
+    Weak types (from Python scalars) become plain ones: a step that returned another type would be compiled twice.
+    """
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), tree)

@@ -1,0 +1,56 @@
+"""The batch of a loss that is not finite comes back from its file, bit for bit, without pickle."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnbackprop.training.record.nonfinite_batch import BatchKeeper, read_batch, write_batch
+from fnbackprop.training.record.run_log import NonFiniteLoss
+from tests.training.checkpoints.test_checkpoint import assert_same_bits
+from tests.training.survivor import Config, experiment
+
+BATCH = {
+    "x": np.float32([[1.5, np.nan]]),
+    "deep": {"low": jnp.array([1.5, -0.0], jnp.bfloat16), "key": jax.random.key(3)},
+    "labels": (np.int32([3]), 2),
+}
+
+
+@pytest.mark.parametrize("batch", [BATCH, np.float64([2.5])])
+def test_round_trip(tmp_path, batch):
+    path = write_batch(tmp_path / "deep" / "step.npz", batch)
+    assert_same_bits(*(jax.tree.map(jnp.asarray, tree) for tree in (read_batch(path, batch), batch)))
+
+
+def test_a_batch_of_another_kind_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"holds \['a'\], but batch\(step\) has \['b'\]"):
+        read_batch(write_batch(tmp_path / "step.npz", {"a": 1}), {"b": 1})
+
+
+def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
+    keeper = BatchKeeper(experiment(Config()), tmp_path)
+    keeper.close(None)
+    keeper.close(ValueError())
+    assert list(tmp_path.iterdir()) == []
+    error = NonFiniteLoss("it broke", 4)
+    keeper.close(error)
+    kept = tmp_path / "nonfinite" / "step_00000004.npz"
+    assert f"{error}" == f"it broke\nIts batch is kept in {kept}. To run that step again: fb.replay(experiment)"
+    np.testing.assert_array_equal(np.load(kept)["x"], experiment(Config()).batch(4)["x"])
+
+
+@pytest.mark.parametrize("batch, named", [(BATCH, "x"), (np.float32([1, np.inf]), "the array")])
+def test_a_batch_that_is_itself_not_finite_is_told(tmp_path, batch, named):
+    error = NonFiniteLoss("it broke", 4)
+    BatchKeeper(dataclasses.replace(experiment(Config()), batch=lambda step: batch), tmp_path).close(error)
+    assert f"Its batch, which is itself not finite ({named}), is kept in " in str(error)
+
+
+def test_a_batch_that_cannot_be_kept_does_not_hide_the_error(tmp_path):
+    (tmp_path / "nonfinite").touch()
+    error = NonFiniteLoss("it broke", 4)
+    BatchKeeper(experiment(Config()), tmp_path).close(error)
+    assert str(error).startswith("it broke\nIts batch could not be kept: ")

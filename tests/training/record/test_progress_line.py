@@ -1,0 +1,75 @@
+"""Progress: ten lines in a pipe, one live line on a terminal."""
+
+import pytest
+import rich
+from rich.console import Console
+
+from fnbackprop.training.record import progress_line
+from fnbackprop.training.record.progress_line import (
+    LiveProgress,
+    PlainProgress,
+    Rate,
+    SilentProgress,
+    describe,
+    make_progress,
+)
+from fnbackprop.training.record.throughput import Amount
+
+
+def records(steps):
+    return [{"step": step, "loss": 1 / (step + 1), "gradient_norm": 0.5} for step in steps]
+
+
+def test_rate_leaves_the_first_record_out():
+    now = iter([10.0, 12.0]).__next__
+    rate = Rate(stop=101, clock=now)
+    assert rate.after(0) == (0.0, 0.0)
+    assert rate.after(50) == (25.0, 2.0)
+
+
+@pytest.mark.parametrize("stop, lines", [(3, 3), (10, 10), (95, 10), (1000, 10)])
+def test_plain_progress_prints_at_most_ten_lines(capsys, stop, lines):
+    shown = PlainProgress("digits", stop)
+    for step in range(0, stop, 7):
+        shown.show(records(range(step, min(step + 7, stop))))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines
+    assert printed[-1].startswith(f"digits  step {stop}/{stop}  loss {1 / stop:.4g}  grad 5.0e-01")
+
+
+def test_describe():
+    record = {"step": 3, "loss": 0.123456, "gradient_norm": 12.0}
+    assert describe(record, 812.4, 65) == "loss 0.1235  grad 1.2e+01  812 steps/s  1:05 left"
+    assert describe(record, 0.0, 0.0) == "loss 0.1235  grad 1.2e+01"
+    tokens = Amount(2048, "tokens")
+    assert describe(record | {"update_ratio": 1e-3}, 2.5, 65, tokens) == (
+        "loss 0.1235  grad 1.2e+01  upd 1e-03  5.1k tok/s  1:05 left"
+    )
+    longest = describe({"loss": 1.2346e-05, "gradient_norm": 1e-12, "update_ratio": 1e-3}, 4999, 36000, tokens, True)
+    assert longest == "loss 1.235e-05 grad 1e-12 upd 1e-03 10.2M tok/s 10:00:00 left"
+
+
+@pytest.mark.parametrize("width, bar", [(80, False), (200, True)])
+def test_live_line_fits(monkeypatch, capsys, width, bar):
+    monkeypatch.setattr(rich, "_console", Console(force_terminal=True, width=width, no_color=True))
+    shown = make_progress("digits-convnet", 0, 1000)
+    assert isinstance(shown, LiveProgress)
+    monkeypatch.setattr(shown._rate, "after", lambda step: (1234.5, 65.0))
+    shown.amount = Amount(64, "examples")
+    shown.show(records(range(998)))
+    shown.say("a line above")
+    shown.close()
+    printed = capsys.readouterr().out
+    assert "a line above" in printed
+    summary = (
+        "loss 0.001002  grad 5.0e-01  79.0k ex/s  1:05 left" if bar else "loss 0.001002 grad 5e-01 79.0k ex/s 1:05 left"
+    )
+    assert f"digits-convnet {'━' * 19 + '╸ ' if bar else ''} 998/1000 {summary}" in printed
+    assert ("━" in printed) == bar
+
+
+def test_progress_fits_where_it_is_shown(monkeypatch):
+    assert type(make_progress("a", 0, 1, shown=False)) is SilentProgress
+    monkeypatch.setattr(rich, "_console", Console(force_terminal=False))
+    assert type(make_progress("a", 0, 1)) is PlainProgress
+    assert progress_line.clock_time(59.6) == "1:00"

@@ -1,0 +1,45 @@
+"""The state is a pytree of its own memory and of plain (not weak) types."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fnbackprop.experiment import Experiment
+from fnbackprop.training.step.state import TrainState, initial_state, own_buffers
+
+
+def test_initial_state_is_a_function_of_the_seed():
+    def init(key):
+        return {"w": jax.random.normal(key, (4,))}
+
+    def loss(params, batch, key):
+        return jnp.sum(params["w"])
+
+    def state(seed):
+        return initial_state(
+            Experiment(
+                name="s", init=init, loss=loss, batch=lambda step: 0, optimizer=optax.adam(1.0), steps=1, seed=seed
+            )
+        )
+
+    np.testing.assert_array_equal(state(1).params["w"], state(1).params["w"])
+    assert not np.array_equal(state(1).params["w"], state(2).params["w"])
+    assert state(1).step == 0 and state(1).step.dtype == jnp.int32
+
+
+def test_state_is_a_pytree_with_paths():
+    state = TrainState({"w": 1.0}, (), 2, 3)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert paths == [".params['w']", ".step", ".key"]
+    assert jax.tree.map(lambda leaf: leaf + 1, state) == TrainState({"w": 2.0}, (), 3, 4)
+
+
+def test_own_buffers_copies_and_strips_weak_types():
+    array, key = jnp.arange(3.0), jax.random.key(0)
+    copied = own_buffers({"array": array, "key": key, "scalar": 0.5, "twice": array})
+    assert copied["array"].unsafe_buffer_pointer() != array.unsafe_buffer_pointer()
+    assert copied["array"].unsafe_buffer_pointer() != copied["twice"].unsafe_buffer_pointer()
+    assert not copied["scalar"].weak_type
+    assert copied["key"] == key
+    np.testing.assert_array_equal(copied["array"], array)
