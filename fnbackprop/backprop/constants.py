@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..jaxprs.compat import with_leading_jit_operands, with_leading_scan_constants
-from ..jaxprs.types import counts_operands, rebuild
+from ..jaxprs.types import counts_operands, is_closed, open_jaxpr, rebuild
 
 
 class Lifted(NamedTuple):
@@ -27,7 +27,7 @@ class Operands:
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def of(self, lifted: Lifted) -> list[Any]:
-        leading = _open(lifted.jaxpr).invars[: len(lifted.constants)]
+        leading = open_jaxpr(lifted.jaxpr).invars[: len(lifted.constants)]
         pairs = zip(leading, lifted.constants, strict=True)
         return [self._known.setdefault(id(value), (variable, value))[0] for variable, value in pairs]
 
@@ -60,18 +60,14 @@ def _lift_inner(inner: Any) -> Lifted:
 
 
 def _new_lift(inner: Any) -> Lifted | None:
-    operands, jaxpr = Operands(), _open(inner)
+    operands, jaxpr = Operands(), open_jaxpr(inner)
     equations = _lift_equations(jaxpr.eqns, operands)
     constants = (*getattr(inner, "consts", ()), *operands.values())
     if not constants or counts_operands(jaxpr):
         return None
     leading = [*jaxpr.constvars, *operands.variables()]
     lifted = rebuild(jaxpr, [], [], [*leading, *jaxpr.invars], equations)
-    return Lifted(lifted if hasattr(inner, "consts") else lifted.jaxpr, constants)
-
-
-def _open(jaxpr: Any) -> Any:
-    return getattr(jaxpr, "jaxpr", jaxpr)
+    return Lifted(lifted if is_closed(inner) else lifted.jaxpr, constants)
 
 
 def _lift_equations(equations: Sequence[Any], operands: Operands) -> list[Any]:

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from ..jaxprs.evaluate import source_line
-from ..jaxprs.graph import inner_jaxprs
+from ..jaxprs.graph import all_equations
 from ..jaxprs.primitives import all_primitives
 from .registry import Entry, lookup
 
-RULED, CONSTANT, OUTSIDE, MISSING = "rule", "no derivative", "outside", "missing"
+RULED, CONSTANT, UNSUPPORTED, MISSING = "rule", "no derivative", "unsupported", "missing"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Coverage:
         return not self.missing
 
     def of(self, kind: str) -> tuple[Row, ...]:
-        """The rows of one kind: "rule", "no derivative", "outside" or "missing"."""
+        """The rows of one kind: "rule", "no derivative", "unsupported" or "missing"."""
         return tuple(row for row in self.rows if row.kind == kind)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Coverage:
         table = [tuple(str(cell or "") for cell in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        kinds = ", ".join(f"{len(self.of(k))} {k}" for k in (RULED, CONSTANT, OUTSIDE, MISSING) if self.of(k))
+        kinds = ", ".join(f"{len(self.of(k))} {k}" for k in (RULED, CONSTANT, UNSUPPORTED, MISSING) if self.of(k))
         return "\n".join([*lines, kinds])
 
 
@@ -65,17 +65,10 @@ def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage
         return Coverage(tuple(_row(p) for p in sorted(all_primitives(), key=lambda p: p.name)))
     closed = jax.make_jaxpr(lambda *xs: fun(*xs, **kwargs))(*args)
     counts: dict[Any, list[Any]] = {}
-    for equation in _equations(closed.jaxpr):
+    for equation in all_equations(closed):
         counts.setdefault(equation.primitive, []).append(equation)
     rows = [_row(p, len(found), source_line(found[0])) for p, found in counts.items()]
     return Coverage(tuple(sorted(rows, key=lambda row: (row.kind != MISSING, -row.count, row.primitive))))
-
-
-def _equations(jaxpr: Any):
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in inner_jaxprs(equation):
-            yield from _equations(inner.jaxpr if hasattr(inner, "jaxpr") else inner)
 
 
 def _row(primitive: Any, count: int = 0, where: str = "") -> Row:
@@ -85,8 +78,8 @@ def _row(primitive: Any, count: int = 0, where: str = "") -> Row:
 def _cover(entry: Entry | None) -> tuple[str, str]:
     if entry is None:
         return MISSING, ""
-    if entry.outside:
-        return OUTSIDE, entry.outside
+    if entry.unsupported:
+        return UNSUPPORTED, entry.unsupported
     if entry.no_gradient:
         return CONSTANT, entry.no_gradient
     functions = [entry.structured] if entry.structured else [rule.function for rule in entry.rules]

@@ -16,8 +16,8 @@ from jax import lax
 
 from ..jaxprs.avals import aval_of
 from ..jaxprs.compat import branch_platforms, scan_groups, switch_branch
-from ..jaxprs.evaluate import bind, read_atom, source_line, source_of, trace_avals
-from ..jaxprs.types import close_jaxpr
+from ..jaxprs.evaluate import bind, interpret, source_line, trace_avals
+from ..jaxprs.types import Jaxpr, close_jaxpr
 
 
 class Cell:
@@ -95,15 +95,8 @@ def _strong(value: Any) -> Any:
 # ---------------------------------------------------------------- evaluation with cells in the place of references
 
 
-def _run(jaxpr: Any, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-    env = dict(zip(jaxpr.constvars, consts, strict=True))
-    env.update(zip(jaxpr.invars, operands, strict=True))
-    for equation in jaxpr.eqns:
-        values = [read_atom(env, atom) for atom in equation.invars]
-        with source_of(equation):
-            outputs = _apply(equation, values)
-        env.update(zip(equation.outvars, outputs, strict=True))
-    return [read_atom(env, atom) for atom in jaxpr.outvars]
+def _run(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    return interpret(jaxpr, consts, operands, _apply)
 
 
 def _apply(equation: Any, values: list[Any]) -> Sequence[Any]:

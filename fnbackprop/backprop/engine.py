@@ -19,8 +19,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..jaxprs.avals import add_typed, is_inexact, zero_cotangent
-from ..jaxprs.evaluate import bind, read_array, read_atom, source_line, source_of
-from ..jaxprs.types import is_var
+from ..jaxprs.evaluate import (
+    bind,
+    environment,
+    evaluate,
+    literals_as_arrays,
+    read_array,
+    read_atom,
+    source_line,
+    source_of,
+)
+from ..jaxprs.graph import live
+from ..jaxprs.types import Equation, Jaxpr, Var, is_var
 from .discharge import without_references
 from .precision import wide
 from .registry import Entry, MissingRule, Place, Rule, Structured, Where, lookup
@@ -58,9 +68,10 @@ class Plan:
     steps: dict[int, Step]  # by position of the equation
     saved: tuple[Any, ...]  # variables whose values the rules read
     active_out: tuple[bool, ...]
-    linked: tuple[bool, ...]  # inputs that can get a cotangent
+    has_cotangent: tuple[bool, ...]  # inputs that can get a cotangent
     returned: int  # how many outputs the forward walk returns
-    evaluated: frozenset[int]  # positions of the equations that it evaluates
+    evaluated: tuple[Equation, ...]  # by the forward walk, in order
+    structured: dict[int, Structured]  # of the steps that have one, by id of the equation
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Engine:
     checkpoints: how many carries a while loop keeps for its backward; with more steps, some are computed again.
     eager: run the function on its numbers, on a tape: a print or a debugger in it shows them, as under `jax.grad`. By
         default it is traced first, and run so only where it needs them (`if x > 0`, `float(x)`).
-    in_place: internal: walk an inner jit where it is called, for regions that choose their residuals.
+    inline: internal: walk an inner jit where it is called, for regions that choose their residuals.
     at_zero: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
     """
 
@@ -86,7 +97,7 @@ class Engine:
     budget: float | None = None
     checkpoints: int = 64
     eager: bool = False
-    in_place: bool = False
+    inline: bool = False
     at_zero: bool = False
 
     def __post_init__(self):
@@ -95,8 +106,8 @@ class Engine:
         if self.budget is not None and self.budget < 0:
             raise ValueError(f"budget must be bytes, or a fraction up to 1, but got {self.budget}")
 
-    def walking_in_place(self) -> "Engine":
-        return replace(self, in_place=True)
+    def inlining(self) -> "Engine":
+        return replace(self, inline=True)
 
     def walking_at_zero(self) -> "Engine":
         return replace(self, at_zero=True)
@@ -134,8 +145,8 @@ class Engine:
             if step is None:
                 continue
             steps[index] = step
-            linked = step.structured.linked if step.structured else reaches
-            used.update(v for v, a, on in zip(equation.invars, reaches, linked, strict=True) if a and on)
+            has_cotangent = step.structured.has_cotangent if step.structured else reaches
+            used.update(v for v, a, on in zip(equation.invars, reaches, has_cotangent, strict=True) if a and on)
             saved.update((v, None) for v in step.variables())
         if missing:
             raise MissingRule(missing)
@@ -147,13 +158,14 @@ class Engine:
             tuple(v in used for v in jaxpr.invars),
             returned,
             _evaluated(jaxpr, returned, steps, saved),
+            {id(step.equation): step.structured for step in steps.values() if step.structured},
         )
 
     def _step(self, index: int, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Step | None:
         entry = lookup(equation.primitive)
         if entry is not None and entry.structured:
             structured = entry.structured(self, equation, active, wanted)
-            return Step(index, equation, active, wanted, (), structured) if any(structured.linked) else None
+            return Step(index, equation, active, wanted, (), structured) if any(structured.has_cotangent) else None
         calls = _rule_calls(entry, equation, active)
         return Step(index, equation, active, wanted, calls, None)
 
@@ -164,21 +176,18 @@ class Engine:
     def forward(self, plan: Plan, operands: Sequence[Any]) -> tuple[list[Any], Any]:
         """Evaluate the jaxpr. Returns its outputs and the residuals, a pytree for `backward`."""
         jaxpr = plan.closed.jaxpr
-        env = dict(zip(jaxpr.constvars, plan.closed.consts, strict=True))
-        env.update(zip(jaxpr.invars, operands, strict=True))
+        env = environment(jaxpr, plan.closed.consts, operands)
         inner = []
-        for index, equation in enumerate(jaxpr.eqns):
-            if index not in plan.evaluated:
-                continue
-            step = plan.steps.get(index)
-            with source_of(equation):
-                if step is not None and step.structured:
-                    values = [read_array(env, atom) for atom in equation.invars]
-                    outputs, residuals = step.structured.forward(*values)
-                    inner.append(residuals)
-                else:
-                    outputs = bind(equation, [read_atom(env, atom) for atom in equation.invars])
-            env.update(zip(equation.outvars, outputs, strict=True))
+
+        def apply(equation, values):
+            structured = plan.structured.get(id(equation))
+            if structured is None:
+                return bind(equation, values)
+            outputs, residuals = structured.forward(*literals_as_arrays(equation, values))
+            inner.append(residuals)
+            return outputs
+
+        evaluate(plan.evaluated, env, apply)
         residuals = (tuple(env[v] for v in plan.saved), tuple(inner))
         return [read_atom(env, atom) for atom in jaxpr.outvars[: plan.returned]], residuals
 
@@ -264,18 +273,12 @@ def _activity(engine: Engine, jaxpr: Any, active: Sequence[bool]) -> set[Any]:
     return depends
 
 
-def _evaluated(jaxpr: Any, returned: int, steps: dict[int, Step], saved: dict[Any, None]) -> frozenset[int]:
+def _evaluated(jaxpr: Jaxpr, returned: int, steps: dict[int, Step], saved: dict[Var, None]) -> tuple[Equation, ...]:
     """The equations that the returned outputs, the saved values and the structured steps need."""
     if returned == len(jaxpr.outvars):
-        return frozenset(range(len(jaxpr.eqns)))
-    needed, kept = {*filter(is_var, jaxpr.outvars[:returned]), *saved}, set()
-    for index in reversed(range(len(jaxpr.eqns))):
-        equation = jaxpr.eqns[index]
-        structured = index in steps and steps[index].structured
-        if structured or equation.effects or any(v in needed for v in equation.outvars):
-            kept.add(index)
-            needed.update(filter(is_var, equation.invars))
-    return frozenset(kept)
+        return tuple(jaxpr.eqns)
+    inner = (v for step in steps.values() if step.structured for v in step.equation.outvars)
+    return tuple(live(jaxpr.eqns, (*jaxpr.outvars[:returned], *saved, *inner)))
 
 
 def _rule_calls(entry: Entry | None, equation: Any, active: tuple[bool, ...]) -> tuple[RuleCall, ...]:

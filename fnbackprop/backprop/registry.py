@@ -81,7 +81,7 @@ class Entry:
     structured: Callable | None = None
     activity: Callable | None = None
     no_gradient: str | None = None  # the reason why no gradient flows
-    outside: str | None = None  # the reason why there is no rule
+    unsupported: str | None = None  # the reason why there is no rule
 
     def rule_for(self, position: int) -> Rule | None:
         """The rule that gives the cotangent of the operand at `position`."""
@@ -149,7 +149,7 @@ def derivative(
 
 def _register(primitive: str | Any, rule: Rule) -> None:
     entry = _entries.setdefault(primitive, Entry())
-    entry.no_gradient = entry.outside = entry.structured = None
+    entry.no_gradient = entry.unsupported = entry.structured = None
     replaced = [old for old in entry.rules if rule.wrt is not None and old.wrt not in (rule.wrt, None)]
     entry.rules = [*replaced, rule]
 
@@ -195,13 +195,13 @@ class Structured(NamedTuple):
 
     forward(*operands) -> (outputs, residuals), where the residuals are a pytree of arrays;
     backward(residuals, cotangents) -> a cotangent for each operand. None stands for zero in both directions;
-    linked: which operands can get a cotangent that is not None;
+    has_cotangent: which operands can get a cotangent that is not None;
     describe(where) -> rows for `fb.residuals`, what is saved in there and why; None: nothing to say.
     """
 
     forward: Callable
     backward: Callable
-    linked: tuple[bool, ...]
+    has_cotangent: tuple[bool, ...]
     describe: Callable | None = None
 
 
@@ -211,10 +211,10 @@ def nondifferentiable(*primitives: str | Any, reason: str) -> None:
         _entries[primitive] = Entry(no_gradient=reason)
 
 
-def outside(*primitives: str | Any, reason: str) -> None:
+def unsupported(*primitives: str | Any, reason: str) -> None:
     """Declare that these primitives have no rule here, and why; a gradient through one is a MissingRule."""
     for primitive in primitives:
-        _entries[primitive] = Entry(outside=reason)
+        _entries[primitive] = Entry(unsupported=reason)
 
 
 def lookup(primitive: Any) -> Entry | None:
@@ -278,8 +278,8 @@ def _missing_message(missing: Sequence[tuple[Any, str]]) -> str:
         operands = ", ".join(str(atom.aval.str_short()) for atom in equation.invars)
         lines.append(f"  {_called(equation)}({operands})  at {where}")
         entry = lookup(equation.primitive)
-        if entry is not None and entry.outside:
-            lines.append(f"    {entry.outside}")
+        if entry is not None and entry.unsupported:
+            lines.append(f"    {entry.unsupported}")
         else:
             unexplained = unexplained or equation
     return "\n".join(lines if unexplained is None else [*lines, *_suggestion(unexplained)])

@@ -21,7 +21,7 @@ from .engine import Engine
 
 def _engine(options: dict[str, Any]) -> Engine:
     """The engine with the options given by keyword."""
-    known = [f.name for f in dataclasses.fields(Engine) if f.name not in ("in_place", "at_zero")]
+    known = [f.name for f in dataclasses.fields(Engine) if f.name not in ("inline", "at_zero")]
     for name in options:
         if name not in known:
             raise TypeError(f"unexpected option {name!r}; the options are {', '.join(known)}")

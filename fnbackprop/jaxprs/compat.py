@@ -6,26 +6,41 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import hijax
+from jax.extend import core
 
 from .avals import operand_avals
 
 
+def with_constants(jaxpr: Any, consts: Sequence[Any]) -> Any:
+    """An open jaxpr closed over the values of its constants."""
+    if hasattr(jaxpr, "with_consts"):  # JAX 0.12: until then its constants are its first operands
+        return jaxpr.with_consts(consts)
+    return core.ClosedJaxpr(jaxpr, consts)
+
+
+def replaced_and_closed(jaxpr: Any, consts: Sequence[Any], **parts: Any) -> Any:
+    """A jaxpr with other parts, `constvars` among them, closed over these constants."""
+    if hasattr(jaxpr, "with_consts"):  # JAX 0.12: a jaxpr holds its constants
+        return jaxpr.replace(**parts, consts=list(consts))
+    return core.ClosedJaxpr(jaxpr.replace(**parts), list(consts))
+
+
 def jit_shardings(equation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Where the operands and the outputs of a jit must lie; None where that was left open."""
+    """The shardings that a jit prescribes for its operands and for its outputs; None where it prescribes none."""
     given = (equation.params.get(name, ()) for name in ("in_shardings", "out_shardings"))
     ins, outs = (tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in group) for group in given)
     return ins, outs
 
 
 def with_leading_jit_operands(params: dict[str, Any], count: int) -> dict[str, Any]:
-    """A jit's parameters where it has so many more operands before the others, of which nothing is said."""
+    """A jit's parameters after `count` operands without sharding or layout are put before its own."""
     more = {"in_shardings": _left_open(), "in_layouts": None, "donated_invars": False}
     return {**params, **{name: (value,) * count + tuple(params[name]) for name, value in more.items()}}
 
 
 @lru_cache
 def _left_open() -> Any:
-    """What a jit has for the sharding of an operand of which nothing was said."""
+    """What a jit has for the sharding of an operand whose sharding was not given."""
     return jax.make_jaxpr(jax.jit(lambda x: x))(0.0).jaxpr.eqns[0].params["in_shardings"][0]
 
 
@@ -34,7 +49,7 @@ CHOLESKY_READS_THE_LOWER_TRIANGLE = jax.__version_info__ >= (0, 11)
 
 
 def quick_compilation() -> dict[str, Any] | None:
-    """Options of `jax.jit` for code that is soon compiled rather than fast, for programs that run a few times."""
+    """Compiler options that favour compile time over speed, for programs that run a few times."""
     if jax.default_backend() != "cpu":
         return None
     older = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
@@ -65,7 +80,7 @@ def scan_groups(equation: Any) -> ScanGroups:
 
 
 def with_leading_scan_constants(params: dict[str, Any], count: int) -> dict[str, Any]:
-    """A scan's parameters where it has so many more loop-invariant operands before the others."""
+    """A scan's parameters after `count` loop-invariant operands are put before its own."""
     if "num_consts" in params:
         return {**params, "num_consts": params["num_consts"] + count}
     consts, *others = params["ft_in"].unpack()  # JAX 0.12
@@ -76,18 +91,18 @@ def with_leading_scan_constants(params: dict[str, Any], count: int) -> dict[str,
 
 @lru_cache
 def _groups_of_a_scan() -> Any:
-    """Those of a scan that has one loop-invariant operand."""
+    """The operand groups of a scan that has one loop-invariant operand."""
     scan = jax.make_jaxpr(lambda c: jax.lax.scan(lambda h, _: (h * c, None), 0.0, None, length=1))(1.0)
     return scan.jaxpr.eqns[-1].params["ft_in"]
 
 
 def branch_platforms(equation: Any) -> tuple | None:
-    """Of `lax.platform_dependent`, the platforms of each branch (None: all others); of another cond, None."""
+    """The platforms of each branch of `lax.platform_dependent` (None: all others); None for an ordinary cond."""
     return equation.params.get("branches_platforms")
 
 
 def switch_branch(index: Any, branches: Sequence[Callable], platforms: tuple | None, *operands: Any) -> Any:
-    """`lax.switch`, or `lax.platform_dependent`, of which a platform compiles its own branch alone."""
+    """`lax.switch`; with `platforms`, `lax.platform_dependent`, where each platform compiles only its own branch."""
     if platforms is None:
         return jax.lax.switch(index, branches, *operands)
     pairs = list(zip(branches, platforms, strict=True))
@@ -97,8 +112,8 @@ def switch_branch(index: Any, branches: Sequence[Callable], platforms: tuple | N
 
 
 def hijax_gives(primitive: Any, method: str) -> bool:
-    """Whether the class of a `jax.experimental.hijax` primitive has a method of its own: not its base's, nor one that
-    JAX derives from another."""
+    """Whether the class of a `jax.experimental.hijax` primitive defines a method itself: neither inherits it nor lets
+    JAX derive it from another."""
     base = getattr(hijax, "HiPrim", None) or hijax.VJPHiPrimitive  # JAX 0.12, JAX 0.10.2
     derived = (*getattr(hijax, "vjp_from_jvp", ()), *getattr(hijax, "vjp_from_lin", ()))
     return getattr(type(primitive), method) not in (getattr(base, method), *derived)

@@ -8,18 +8,9 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from .avals import aval_of, is_inexact, zeros_like_aval
+from .compat import with_constants
 from .evaluate import as_function, source_line, trace_avals, trace_flat
-from .types import close_jaxpr
-
-
-class ClosedOver(NamedTuple):
-    """An open jaxpr with its constants, for the engine, which reads no more of a closed jaxpr than these."""
-
-    jaxpr: Any
-    consts: Sequence[Any]
-
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
+from .types import ClosedJaxpr, close_jaxpr
 
 
 class CustomJvp(NamedTuple):
@@ -30,7 +21,7 @@ class CustomJvp(NamedTuple):
     tangents: the operands that have a tangent; tangents_out: for each output the position of its tangent, or None.
     """
 
-    closed: ClosedOver
+    closed: ClosedJaxpr
     consts: int
     tangents: tuple[int, ...]
     tangents_out: tuple[int | None, ...]
@@ -46,8 +37,7 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     # An inactive operand's tangent is a symbolic zero if the user asked for these, else zeros.
     given = [on or not symbolic for on in active[consts:]]
     jaxpr, values, zero_out = params["jvp_jaxpr_fun"].call_wrapped(*(not on for on in given))
-    # JAX 0.12: constants are the first operands until values are attached.
-    closed = jaxpr.with_consts(values) if hasattr(jaxpr, "with_consts") else ClosedOver(jaxpr, values)
+    closed = with_constants(jaxpr, values)
     if any(v.aval.shape != w.aval.shape for v, w in zip(equation.outvars, jaxpr.outvars, strict=False)):
         # of a function under vmap whose result does not depend on what is mapped, though its JVP does
         raise IllTyped(

@@ -1,13 +1,13 @@
 """Tracing a function to a jaxpr, and evaluating one equation by equation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend import core, source_info_util
 
-from .types import Literal
+from .types import Atom, Aval, ClosedJaxpr, Equation, Jaxpr, Literal, Var
 
 as_function = core.jaxpr_as_fun  # closed jaxpr -> a function of flat operands
 
@@ -15,7 +15,7 @@ as_function = core.jaxpr_as_fun  # closed jaxpr -> a function of flat operands
 class Traced(NamedTuple):
     """A traced function: its closed jaxpr and the tree of its output."""
 
-    closed: Any
+    closed: ClosedJaxpr
     out_tree: Any
 
 
@@ -34,42 +34,73 @@ def trace_flat(fun: Callable, args: Sequence[Any]) -> Traced:
     return Traced(closed, out_tree)
 
 
-def trace_avals(fun: Callable, avals: Sequence[Any]) -> Any:
+def trace_avals(fun: Callable, avals: Sequence[Aval]) -> ClosedJaxpr:
     """The closed jaxpr of `fun`, a function of flat arrays that returns a flat list, at these avals."""
     return jax.make_jaxpr(fun)(*avals)
 
 
-def read_atom(env: dict, atom: Any) -> Any:
-    """An operand's value: a literal's own, a variable's from `env`."""
-    return atom.val if isinstance(atom, Literal) else env[atom]
-
-
-def read_array(env: dict, atom: Any) -> Any:
-    """As `read`, a literal as an array with a shape, for code that asks for one."""
-    return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else env[atom]
-
-
-def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
+def bind(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:
     """Apply an equation's primitive to new operands; always a list of outputs."""
     primitive = equation.primitive
     out = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
     return out if primitive.multiple_results else (out,)
 
 
+Apply = Callable[[Equation, list[Any]], Sequence[Any]]  # an equation and its operands' values -> its outputs
+Environment = dict[Var, Any]  # the value of each variable
+
+
+def read_atom(env: Environment, atom: Atom) -> Any:
+    """An atom's value: a variable's from `env`, a literal's own."""
+    return atom.val if isinstance(atom, Literal) else env[atom]
+
+
+def read_array(env: Environment, atom: Atom) -> Any:
+    """As `read_atom`, a literal as an array with a shape and dtype, for code that asks for these."""
+    return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else env[atom]
+
+
 def interpret(
-    jaxpr: Any,
+    jaxpr: Jaxpr,
     consts: Sequence[Any],
     operands: Sequence[Any],
-    apply: Callable[[Any, list[Any]], Sequence[Any]] = bind,
+    apply: Apply = bind,
+    read: Callable[[Environment, Atom], Any] = read_atom,
 ) -> list[Any]:
-    """Evaluate a jaxpr, each equation by `apply(equation, operands) -> outputs` in the user's source context."""
+    """The outputs of a jaxpr, each equation evaluated by `apply(equation, values)` in the user's source context.
+
+    Values may be anything that `apply` takes and returns; `read(env, atom)` makes one of a literal.
+    """
+    env = environment(jaxpr, consts, operands)
+    evaluate(jaxpr.eqns, env, apply, read)
+    return [read(env, atom) for atom in jaxpr.outvars]
+
+
+def environment(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> Environment:
+    """The values that are known before the first equation."""
     env = dict(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, operands, strict=True))
-    for equation in jaxpr.eqns:
+    return env
+
+
+def evaluate(
+    equations: Iterable[Equation],
+    env: Environment,
+    apply: Apply = bind,
+    read: Callable[[Environment, Atom], Any] = read_atom,
+) -> None:
+    """The loop of `interpret`: adds the equations' outputs to `env`. For some of a jaxpr's equations, or where other
+    values than its outputs are read afterwards."""
+    for equation in equations:
         with source_of(equation):
-            outputs = apply(equation, [read_atom(env, atom) for atom in equation.invars])
+            outputs = apply(equation, [read(env, atom) for atom in equation.invars])
         env.update(zip(equation.outvars, outputs, strict=True))
-    return [read_atom(env, atom) for atom in jaxpr.outvars]
+
+
+def literals_as_arrays(equation: Equation, values: Sequence[Any]) -> list[Any]:
+    """The operands of an equation, those that are literals as arrays."""
+    pairs = zip(equation.invars, values, strict=True)
+    return [np.asarray(x, atom.aval.dtype) if isinstance(atom, Literal) else x for atom, x in pairs]
 
 
 class source_of:  # a class, because a generator enters slower
@@ -77,7 +108,7 @@ class source_of:  # a class, because a generator enters slower
 
     __slots__ = ("source", "context")
 
-    def __init__(self, equation: Any):
+    def __init__(self, equation: Equation):
         info = equation.source_info
         outer = source_info_util.current_name_stack()
         stack = outer + info.name_stack if outer.stack else info.name_stack
@@ -93,6 +124,6 @@ class source_of:  # a class, because a generator enters slower
         self.source.__exit__(*error)
 
 
-def source_line(equation: Any) -> str:
+def source_line(equation: Equation) -> str:
     """Where the user wrote an equation: "file:line:column (function)"."""
     return source_info_util.summarize(equation.source_info)

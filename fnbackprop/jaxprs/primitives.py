@@ -1,12 +1,168 @@
-"""What is known of each primitive."""
+"""What is known of each primitive beside its rule: one row of traits each. A primitive without a row has none of them.
 
-from typing import Any
+Adding a primitive means one row in `TRAITS`; code asks `has(equation, Trait.EXPENSIVE)`, or takes the names of all that
+have a trait with `having(Trait.EXPENSIVE)`.
+"""
 
-from .types import Primitive
+import gc
+from enum import Enum, auto
+
+from .types import Equation, Primitive
 
 
-def all_primitives() -> set[Any]:
+class Trait(Enum):
+    """What can be true of a primitive."""
+
+    # What evaluating it a second time, in the backward, means for a residual.
+    EXPENSIVE = auto()  # its work exceeds what reading a saved result costs; recomputed only to keep a budget
+    NEVER_RECOMPUTED = auto()  # not even then: it may give other numbers the second time, or costs a loop's work
+    REDUCTION = auto()  # its result may be far smaller than its operands, all of which must be read
+
+    # What a sum over the steps of a loop may do with it.
+    ADDITION = auto()  # the sum of its operands
+    LINEAR = auto()  # linear in its one operand, the same at each step: may be applied once, to the sum
+    SUMMED_OVER_TIME = auto()  # the sum of its results over all steps is one equation on stacked operands
+
+    # The jaxprs that it holds.
+    CALL = auto()  # one jaxpr, evaluated once on the equation's own operands
+    CONTROL_FLOW = auto()  # bodies or branches, evaluated a number of times or on a choice
+    CUSTOM_RULE = auto()  # a function with the user's own derivative
+
+    # Other.
+    MAKES_REFERENCE = auto()  # a mutable reference
+    NOT_IN_FLOAT64 = auto()  # draws or iterates otherwise in float64, or holds a function that cannot be widened
+
+
+(EXPENSIVE, NEVER, REDUCTION, ADDITION, LINEAR, SUMMED, CALL, CONTROL, CUSTOM, REFERENCE, NOT_WIDENED) = Trait
+
+TRAITS: dict[str, tuple[Trait, ...]] = {
+    # calls and control flow
+    "jit": (CALL,),
+    "closed_call": (CALL,),
+    "call": (CALL,),
+    "eval_jaxpr": (CALL,),
+    "remat2": (CALL,),
+    "custom_jvp_call": (CUSTOM, EXPENSIVE),
+    "custom_vjp_call": (CUSTOM, EXPENSIVE, NEVER),
+    "custom_linear_solve": (EXPENSIVE, NOT_WIDENED),
+    "linear_call": (NOT_WIDENED,),
+    "scan": (CONTROL, EXPENSIVE, NEVER),
+    "while": (CONTROL, EXPENSIVE, NEVER),
+    "cond": (CONTROL, EXPENSIVE, NEVER),
+    "shard_map": (CONTROL, EXPENSIVE, NEVER),
+    "run_state": (REFERENCE, EXPENSIVE, NEVER),
+    "new_ref": (REFERENCE,),
+    "empty_ref": (REFERENCE,),
+    # foreign code
+    "pallas_call": (EXPENSIVE, NOT_WIDENED),
+    "pure_callback": (EXPENSIVE, NEVER, NOT_WIDENED),
+    "io_callback": (EXPENSIVE, NEVER, NOT_WIDENED),
+    "ffi_call": (EXPENSIVE, NEVER, NOT_WIDENED),
+    # elementwise
+    "add": (ADDITION,),
+    "add_any": (ADDITION,),
+    "mul": (SUMMED,),
+    "neg": (LINEAR,),
+    "convert_element_type": (LINEAR,),
+    "digamma": (EXPENSIVE,),
+    "lgamma": (EXPENSIVE,),
+    "igamma": (EXPENSIVE,),
+    "igammac": (EXPENSIVE,),
+    "regularized_incomplete_beta": (EXPENSIVE,),
+    # shapes
+    "reshape": (LINEAR,),
+    "rev": (LINEAR,),
+    "squeeze": (LINEAR,),
+    "transpose": (LINEAR,),
+    # reductions and cumulative sums
+    "reduce_sum": (REDUCTION, LINEAR),
+    "reduce_max": (REDUCTION,),
+    "reduce_min": (REDUCTION,),
+    "reduce_prod": (REDUCTION,),
+    "reduce_and": (REDUCTION,),
+    "reduce_or": (REDUCTION,),
+    "argmax": (REDUCTION,),
+    "argmin": (REDUCTION,),
+    "cumsum": (EXPENSIVE,),
+    "cumprod": (EXPENSIVE,),
+    "cummax": (EXPENSIVE,),
+    "cummin": (EXPENSIVE,),
+    "cumlogsumexp": (EXPENSIVE,),
+    "reduce_window": (EXPENSIVE,),
+    "reduce_window_sum": (EXPENSIVE,),
+    "reduce_window_max": (EXPENSIVE,),
+    "reduce_window_min": (EXPENSIVE,),
+    "select_and_scatter_add": (EXPENSIVE,),
+    "select_and_gather_add": (EXPENSIVE,),
+    # sorting, gathering and scattering
+    "sort": (EXPENSIVE,),
+    "top_k": (EXPENSIVE,),
+    "approx_top_k": (EXPENSIVE,),
+    "gather": (EXPENSIVE,),
+    "scatter": (EXPENSIVE,),
+    "scatter-add": (EXPENSIVE, SUMMED),
+    "scatter-sub": (EXPENSIVE,),
+    "scatter-mul": (EXPENSIVE,),
+    "scatter-min": (EXPENSIVE,),
+    "scatter-max": (EXPENSIVE,),
+    # products
+    "dot_general": (EXPENSIVE, SUMMED),
+    "ragged_dot_general": (EXPENSIVE,),
+    "conv_general_dilated": (EXPENSIVE, SUMMED),
+    "fft": (EXPENSIVE,),
+    # linear algebra
+    "cholesky": (EXPENSIVE,),
+    "qr": (EXPENSIVE,),
+    "geqrf": (EXPENSIVE,),
+    "householder_product": (EXPENSIVE,),
+    "lu": (EXPENSIVE,),
+    "svd": (EXPENSIVE,),
+    "eigh": (EXPENSIVE,),
+    "eig": (EXPENSIVE,),
+    "schur": (EXPENSIVE,),
+    "triangular_solve": (EXPENSIVE,),
+    "tridiagonal_solve": (EXPENSIVE,),
+    # random bits
+    "random_bits": (EXPENSIVE,),
+    "random_seed": (EXPENSIVE,),
+    "random_wrap": (EXPENSIVE,),
+    "random_unwrap": (EXPENSIVE,),
+    "random_fold_in": (EXPENSIVE,),
+    "random_split": (EXPENSIVE,),
+    "random_gamma": (EXPENSIVE, NOT_WIDENED),
+    "threefry2x32": (EXPENSIVE,),
+    "rng_bit_generator": (EXPENSIVE,),
+    "rng_uniform": (EXPENSIVE,),
+    # collectives
+    "psum": (EXPENSIVE,),
+    "psum_invariant": (EXPENSIVE,),
+    "unreduced_psum": (EXPENSIVE,),
+    "pmax": (EXPENSIVE,),
+    "pmin": (EXPENSIVE,),
+    "ppermute": (EXPENSIVE,),
+    "pbroadcast": (EXPENSIVE,),
+    "all_gather": (EXPENSIVE,),
+    "all_gather_invariant": (EXPENSIVE,),
+    "all_gather_reduced": (EXPENSIVE,),
+    "all_to_all": (EXPENSIVE,),
+    "ragged_all_to_all": (EXPENSIVE,),
+    "reduce_scatter": (EXPENSIVE,),
+    "unreduced_reduce_scatter": (EXPENSIVE,),
+}
+
+_NAMES = {trait: frozenset(name for name, traits in TRAITS.items() if trait in traits) for trait in Trait}
+
+
+def having(*traits: Trait) -> frozenset[str]:
+    """The names of the primitives that have at least one of these traits."""
+    return frozenset().union(*(_NAMES[trait] for trait in traits))
+
+
+def has(equation: Equation, trait: Trait) -> bool:
+    """Whether an equation's primitive has a trait."""
+    return equation.primitive.name in _NAMES[trait]
+
+
+def all_primitives() -> set[Primitive]:
     """Every primitive of the installed JAX that is loaded, whoever defined it."""
-    import gc
-
     return {x for x in gc.get_objects() if isinstance(x, Primitive)}

@@ -3,7 +3,7 @@
 Through the first no gradient flows; a gradient through one of the second is a `MissingRule` that gives the reason.
 """
 
-from ..backprop.registry import nondifferentiable, outside, structured_rule
+from ..backprop.registry import nondifferentiable, structured_rule, unsupported
 from ..jaxprs.evaluate import source_line
 
 # ---------------------------------------------------------------- no derivative
@@ -42,12 +42,12 @@ nondifferentiable("zeros_like", reason="a constant, whatever the operand's value
 
 # ---------------------------------------------------------------- no rule of ours
 
-outside(
+unsupported(
     "pure_callback", "io_callback", "ffi_call",
     reason="a host function or foreign kernel has no derivative that can be read off: give it one with jax.custom_vjp "
     "around the call, or declare that none flows with jax.lax.stop_gradient on its operands",
 )  # fmt: skip
-outside(
+unsupported(
     "bcoo_dot_general", "bcoo_dot_general_sampled", "bcoo_extract", "bcoo_fromdense", "bcoo_sort_indices",
     "bcoo_spdot_general", "bcoo_sum_duplicates", "bcoo_todense", "bcoo_transpose", "bcsr_dot_general", "bcsr_extract",
     "bcsr_fromdense", "bcsr_todense", "coo_fromdense", "coo_matmat", "coo_matvec", "coo_spmm", "coo_spmv",
@@ -55,41 +55,41 @@ outside(
     "todense",
     reason="sparse: jax.experimental.sparse stores matrices in its own formats",
 )  # fmt: skip
-outside(
+unsupported(
     "pallas_call", "core_map", "mpmd_map", "jaxpr_call", "run_scoped", "masked_load", "masked_swap", "multiple_of",
     "program_id", "num_programs", "reciprocal", "delay", "get_global", "semaphore_read", "semaphore_signal",
     "semaphore_wait", "with_memory_space_constraint", "pin", "unpin", "create_linear",
     reason="Pallas and Mosaic: a kernel's derivative is another kernel; give it with jax.custom_vjp around the call",
 )  # fmt: skip
-outside(
+unsupported(
     "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper", "dot_product_attention_bwd",
     "dot_product_attention_bwd_wrapper", "dot_product_attention_fp8_fwd", "dot_product_attention_fp8_fwd_wrapper",
     "dot_product_attention_fp8_bwd", "dot_product_attention_fp8_bwd_wrapper", "cudnn_fusion", "scaled_matmul",
     "scaled_matmul_wrapper", "scaled_dot",
     reason="internal: a kernel of a vendor's library, which JAX's own function wraps in a custom_vjp where it has one",
 )  # fmt: skip
-outside(
+unsupported(
     "psum_start", "psum_done", "psum_invariant_start", "unreduced_psum_start", "all_gather_start", "all_gather_done",
     "all_gather_reduced_start", "all_to_all_start", "all_to_all_done", "ppermute_start", "ppermute_done",
     "pbroadcast_start", "pbroadcast_done", "reduce_scatter_start", "reduce_scatter_done",
     "unreduced_reduce_scatter_start", "psend", "precv", "unreduced_pmax", "unreduced_pmin",
     reason="internal: one half of a collective, or a form of one that has no derivative in JAX",
 )  # fmt: skip
-outside(
+unsupported(
     "call_hi_primitive_linearized", "new_box", "box_get", "box_set", "new_log", "log_read",
     "log_extend", "to_edtype", "from_edtype", "unreachable",
     reason="internal: JAX's machinery for types and calls of its own",
 )  # fmt: skip
-outside(
+unsupported(
     "custom_jvp_call_jaxpr", "accum_grad_in_ref",
     reason="internal: JAX's automatic differentiation makes it within a backward pass of its own",
 )  # fmt: skip
-outside(
+unsupported(
     "call_exported",
     reason="internal: an exported program is compiled code; Exported.call wraps it in the custom_vjp that was "
     "exported with it",
 )  # fmt: skip
-outside("select_and_scatter", reason="internal: the form for any scatter function, which no public function makes")
+unsupported("select_and_scatter", reason="internal: the form for any scatter function, which no public function makes")
 
 
 # ---------------------------------------------------------------- rewritten before a function is planned

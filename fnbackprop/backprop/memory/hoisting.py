@@ -19,16 +19,14 @@ from typing import Any, NamedTuple
 from jax import lax
 
 from ...jaxprs.evaluate import bind
+from ...jaxprs.graph import descendants, producers
+from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import is_var
 from ..precision import wide
 from . import residuals, time_sums
 from .save_policy import nbytes, total_bytes
 
 CONTRACTION = 48
-
-# Linear primitives of one operand, the same at each step: they may be applied once, to the sum.
-LINEAR = frozenset(("transpose", "reshape", "neg", "squeeze", "convert_element_type", "rev", "reduce_sum"))
-ADDITIONS = frozenset(("add", "add_any"))
 
 
 class Term(NamedTuple):
@@ -75,15 +73,15 @@ def choose(
         always: True: whatever can be; False: nothing; None: by the cost rule.
         extra: whether the cost rule may stack further values.
     """
-    producers = {v: e for e in split.backward for v in e.outvars}
-    changing = residuals.descendants(split.backward, (*available, *carried))
-    summands = [_summands(atom, producers) for atom in atoms]
+    producer_of = producers(split.backward)
+    changing = descendants(split.backward, (*available, *carried))
+    summands = [_summands(atom, producer_of) for atom in atoms]
     stacked: dict[Any, None] = {}
     chosen: dict[Any, Term] = {}
     # Those that may need further stacks come first: what they stack, others find.
-    for leaf, after in sorted((pair for pairs in summands for pair in pairs), key=_finds_its_stacks(producers)):
-        for term in _candidates(leaf, after, producers, {*available, *stacked}) if always is not False else ():
-            if _can_leave(term, changing, producers) and _pays(term, {*available, *stacked}, always, extra):
+    for leaf, after in sorted((pair for pairs in summands for pair in pairs), key=_finds_its_stacks(producer_of)):
+        for term in _candidates(leaf, after, producer_of, {*available, *stacked}) if always is not False else ():
+            if _can_leave(term, changing, producer_of) and _pays(term, {*available, *stacked}, always, extra):
                 chosen.setdefault((leaf, after), term)
                 stacked.update((v, None) for v in term.reads() if v not in available)
                 break
@@ -105,13 +103,13 @@ def total(term: Term, stacks: dict[Any, Any]) -> Any:
     return result
 
 
-def _summands(atom: Any, producers: dict[Any, Any], after: tuple[Any, ...] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
+def _summands(atom: Any, producer_of: dict[Any, Any], after: tuple[Any, ...] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
     """The leaves of a sum, each with the linear equations between it and the sum, innermost first."""
-    equation = producers.get(atom) if is_var(atom) else None
-    if equation is not None and not after and equation.primitive.name in ADDITIONS and _same_shapes(equation):
-        return [pair for operand in equation.invars for pair in _summands(operand, producers)]
-    if equation is not None and equation.primitive.name in LINEAR:
-        return _summands(equation.invars[0], producers, (equation, *after))
+    equation = producer_of.get(atom) if is_var(atom) else None
+    if equation is not None and not after and has(equation, Trait.ADDITION) and _same_shapes(equation):
+        return [pair for operand in equation.invars for pair in _summands(operand, producer_of)]
+    if equation is not None and has(equation, Trait.LINEAR):
+        return _summands(equation.invars[0], producer_of, (equation, *after))
     return [(atom, after)]
 
 
@@ -123,26 +121,26 @@ def _same_shapes(equation: Any) -> bool:
     return all(is_var(v) and v.aval.shape == equation.outvars[0].aval.shape for v in equation.invars)
 
 
-def _finds_its_stacks(producers: dict[Any, Any]) -> Callable:
+def _finds_its_stacks(producer_of: dict[Any, Any]) -> Callable:
     def key(pair: tuple[Any, tuple[Any, ...]]) -> bool:
-        equation = producers.get(pair[0]) if is_var(pair[0]) else None
+        equation = producer_of.get(pair[0]) if is_var(pair[0]) else None
         return equation is None or equation.primitive.name not in time_sums.SUMS or equation.primitive.name == "mul"
 
     return key
 
 
-def _candidates(leaf: Any, after: tuple, producers: dict[Any, Any], available: set[Any]) -> list[Term]:
+def _candidates(leaf: Any, after: tuple, producer_of: dict[Any, Any], available: set[Any]) -> list[Term]:
     """The ways to sum a leaf after the loop: by its equation, or itself, which comes first if it is stacked anyway."""
     if not is_var(leaf):
         return []
     itself = Term(leaf, None, after)
-    if leaf in available or leaf not in producers:
+    if leaf in available or leaf not in producer_of:
         return [itself]
-    return [Term(leaf, producers[leaf], after), itself]
+    return [Term(leaf, producer_of[leaf], after), itself]
 
 
-def _can_leave(term: Term, changing: set[Any], producers: dict[Any, Any]) -> bool:
-    if term.equation is not None and not time_sums.is_sum(term.equation, producers):
+def _can_leave(term: Term, changing: set[Any], producer_of: dict[Any, Any]) -> bool:
+    if term.equation is not None and not time_sums.is_sum(term.equation, producer_of):
         return False
     return all(v in changing for v in term.reads())
 

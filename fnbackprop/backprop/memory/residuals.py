@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from jax import lax
 
 from ...jaxprs.avals import cotangent_aval
-from ...jaxprs.evaluate import bind, read_atom, source_of, trace_avals
+from ...jaxprs.evaluate import evaluate, read_atom, trace_avals
+from ...jaxprs.graph import descendants, live, reads_any
 from ...jaxprs.types import is_var
 from .save_policy import Boundary, Chooser
 
@@ -80,12 +81,9 @@ class Split:
 
     def run(self, equations: Sequence[Any], known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]) -> list[Any]:
         """Evaluate `equations` from pairs (variable, value); returns the values of the atoms `outputs`."""
-        env = dict(zip(self.closed.jaxpr.constvars, self.closed.consts, strict=True))
-        env.update(known)
-        for equation in equations:
-            with source_of(equation):
-                out = bind(equation, [read_atom(env, atom) for atom in equation.invars])
-            env.update(zip(equation.outvars, out, strict=True))
+        jaxpr = self.closed.jaxpr
+        env = {**dict(zip(jaxpr.constvars, self.closed.consts, strict=True)), **dict(known)}
+        evaluate(equations, env)
         return [read_atom(env, atom) for atom in outputs]
 
 
@@ -102,8 +100,8 @@ def split(
     closed, jaxpr = joint.closed, joint.closed.jaxpr
     backward_outputs = [atom for atom in joint.found if atom is not None]
     tainted = descendants(jaxpr.eqns, joint.cotangents)
-    forward = [e for e in jaxpr.eqns if not _is_tainted(e, tainted)]
-    backward = [e for e in jaxpr.eqns if _is_tainted(e, tainted)]
+    forward = [e for e in jaxpr.eqns if not reads_any(e, tainted)]
+    backward = [e for e in jaxpr.eqns if reads_any(e, tainted)]
     backward = live(backward, backward_outputs)
     always = frozenset(free) | frozenset(jaxpr.constvars) | _determined(forward, [*invariant, *jaxpr.constvars])
     reads = dict.fromkeys(atom for e in backward for atom in e.invars if _is_forward(atom, tainted))
@@ -113,16 +111,6 @@ def split(
     saved = tuple(choose(Boundary(tuple(forward), inputs, needed, always, frozenset(held))))
     again = _between(forward, saved, reads, frozenset(free) | frozenset(jaxpr.constvars))
     return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), (*again, *backward))
-
-
-def live(equations: Sequence[Any], outputs: Iterable[Any]) -> list[Any]:
-    """The equations that the outputs need, or that have effects, in order."""
-    needed, kept = {v for v in outputs if is_var(v)}, []
-    for equation in reversed(equations):
-        if equation.effects or any(v in needed for v in equation.outvars):
-            kept.append(equation)
-            needed.update(v for v in equation.invars if is_var(v))
-    return kept[::-1]
 
 
 def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any], free: frozenset) -> list[Any]:
@@ -135,15 +123,6 @@ def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any]
     return again[::-1]
 
 
-def descendants(equations: Sequence[Any], roots: Iterable[Any]) -> set[Any]:
-    """The roots and all that is computed from them."""
-    found = set(roots)
-    for equation in equations:
-        if _is_tainted(equation, found):
-            found.update(equation.outvars)
-    return found
-
-
 def _determined(equations: Sequence[Any], roots: Iterable[Any]) -> frozenset[Any]:
     """The values that depend on nothing but the roots and can be computed again."""
     known = set(roots)
@@ -151,10 +130,6 @@ def _determined(equations: Sequence[Any], roots: Iterable[Any]) -> frozenset[Any
         if not equation.effects and all(not is_var(v) or v in known for v in equation.invars):
             known.update(equation.outvars)
     return frozenset(known)
-
-
-def _is_tainted(equation: Any, tainted: set[Any]) -> bool:
-    return any(is_var(v) and v in tainted for v in equation.invars)
 
 
 def _is_forward(atom: Any, tainted: set[Any]) -> bool:

@@ -12,32 +12,16 @@ from typing import Any
 import numpy as np
 
 from ...jaxprs.compat import policy_saves
-from ...jaxprs.graph import inner_jaxprs
+from ...jaxprs.graph import ancestors, inner_jaxprs, producers
+from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import is_var
 from .time_sums import contracted
 
-# Primitives that are not computed again: their work exceeds what reading a saved result costs.
-EXPENSIVE = frozenset(
-    """dot_general ragged_dot_general conv_general_dilated fft scan while cond sort top_k approx_top_k cumsum cumprod
-    cummax cummin cumlogsumexp reduce_window reduce_window_sum reduce_window_max reduce_window_min
-    select_and_scatter_add select_and_gather_add gather scatter scatter-add scatter-sub scatter-mul scatter-min
-    scatter-max cholesky qr lu svd eigh eig schur triangular_solve tridiagonal_solve householder_product geqrf
-    custom_linear_solve random_bits threefry2x32 random_seed random_wrap random_unwrap random_fold_in random_split
-    random_gamma rng_bit_generator rng_uniform igamma igammac regularized_incomplete_beta lgamma digamma
-    pallas_call pure_callback io_callback ffi_call shard_map all_gather all_to_all psum ppermute reduce_scatter
-    custom_vjp_call custom_jvp_call run_state psum_invariant pmax pmin all_gather_invariant all_gather_reduced
-    unreduced_psum unreduced_reduce_scatter ragged_all_to_all pbroadcast""".split()
-)
-# Their results cost few bytes where they are this many times smaller than the operands, all of which must be read.
-REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
-SMALLER = 8
+SMALLER = 8  # times: the result of such a reduction costs few bytes to save
 PASS = 100  # operations that a processor does in the time in which it reads an element
 # A batched product of so few terms whose result is larger than its operands, as attention's scores are of queries and
 # keys, is computed again in less time than its result takes to be written and read.
 FEW_TERMS = 128
-# Not even to keep a budget: they would have to give the same numbers twice, or cost more than the loop itself.
-NEVER = frozenset("scan while cond shard_map custom_vjp_call pure_callback io_callback ffi_call run_state".split())
-
 Chooser = Callable[["Boundary"], list[Any]]
 
 
@@ -66,17 +50,17 @@ def choose_by_policy(policy: Callable) -> Chooser:
     """Save what a `jax.checkpoint` policy lets be saved, as far as the backward's recomputation meets it."""
 
     def choose(boundary: Boundary) -> list[Any]:
-        producers = {v: e for e in boundary.equations for v in e.outvars}
+        producer_of = producers(boundary.equations)
         saved, seen, stack = {}, set(), list(boundary.needed)
         while stack:
             var = stack.pop()
-            if var in seen or var not in producers or var in boundary.free:
+            if var in seen or var not in producer_of or var in boundary.free:
                 continue
             seen.add(var)
-            if policy_saves(policy, producers[var]):
+            if policy_saves(policy, producer_of[var]):
                 saved[var] = None
             else:
-                stack += [atom for atom in producers[var].invars if is_var(atom)]
+                stack += [atom for atom in producer_of[var].invars if is_var(atom)]
         return list(saved)
 
     return choose
@@ -90,9 +74,9 @@ def choose_saved(boundary: Boundary, again: Container[int] = ()) -> list[Any]:
     if not boundary.needed:
         return []
     graph = _Graph()
-    producers = {v: e for e in boundary.equations for v in e.outvars}
-    for var in _ancestors(boundary, producers):
-        producer = producers.get(var)
+    producer_of = producers(boundary.equations)
+    for var in ancestors(boundary.equations, boundary.needed, stop=boundary.free):
+        producer = producer_of.get(var)
         graph.add(("in", var), ("out", var), 0 if var in boundary.held else nbytes(var.aval))
         if producer is None or not (is_cheap(producer) or id(producer) in again):
             graph.add("source", ("in", var), None)
@@ -162,7 +146,9 @@ def budget_error(budget: float, steps: int, total: int, least: int, everything: 
 
 def _by_cost_per_byte(boundary: Boundary) -> list[Any]:
     """The expensive equations that may be computed again, the least work per byte saved first."""
-    candidates = [e for e in boundary.equations if not is_cheap(e) and not e.effects and e.primitive.name not in NEVER]
+    candidates = [
+        e for e in boundary.equations if not is_cheap(e) and not e.effects and not has(e, Trait.NEVER_RECOMPUTED)
+    ]
     return sorted(candidates, key=lambda e: _operations(e) / max(total_bytes(e.outvars), 1))
 
 
@@ -177,7 +163,7 @@ def is_cheap(equation: Any) -> bool:
     """Whether an equation may be computed again: elementwise and of shapes, small reductions, scores; no effects."""
     if _is_outer(equation):
         return True
-    if equation.primitive.name in EXPENSIVE or equation.effects or _shrinks(equation):
+    if has(equation, Trait.EXPENSIVE) or equation.effects or _shrinks(equation):
         return False
     return all(is_cheap(inner) for closed in inner_jaxprs(equation) for inner in closed.eqns)
 
@@ -192,7 +178,7 @@ def _is_outer(equation: Any) -> bool:
 
 def _shrinks(equation: Any) -> bool:
     """Whether an equation reduces to something far smaller."""
-    if equation.primitive.name not in REDUCTIONS:
+    if not has(equation, Trait.REDUCTION):
         return False
     return SMALLER * equation.outvars[0].aval.size <= equation.invars[0].aval.size
 
@@ -241,16 +227,3 @@ class _Graph:
         order = breadth_first_order(rest, 0, return_predecessors=False)
         names = list(self.numbers)
         return {names[i]: None for i in order}
-
-
-def _ancestors(boundary: Boundary, producers: dict) -> list[Any]:
-    """The forward values that the needed ones are computed from, free ones left out."""
-    seen, stack = {}, list(boundary.needed)
-    while stack:
-        var = stack.pop()
-        if var in seen or var in boundary.free:
-            continue
-        seen[var] = None
-        if var in producers:
-            stack += [atom for atom in producers[var].invars if is_var(atom)]
-    return list(seen)

@@ -38,7 +38,7 @@ def walk_instead(engine: Any, equation: Any, active: Sequence[bool], wanted: Seq
         _, residuals = engine.forward(plan, operands)
         return engine.backward(plan, residuals, cotangents)
 
-    return Structured(forward, backward, plan.linked)
+    return Structured(forward, backward, plan.has_cotangent)
 
 
 @structured_rule("reduce")

@@ -15,6 +15,7 @@ from ...jaxprs.avals import optimization_barrier, output_avals, zeros_like_aval
 from ...jaxprs.compat import branch_platforms, jit_shardings, switch_branch
 from ...jaxprs.custom import absent, custom_jvp_jaxpr, custom_linear_map, custom_vjp_functions, zero_tangent
 from ...jaxprs.evaluate import as_function, source_line
+from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import close_jaxpr
 
 INLINED_EQUATIONS = 4  # a smaller jit is walked in place: wrapping it costs more tracing than it saves
@@ -38,14 +39,14 @@ def jit_vjp(engine, equation, active, wanted):
     saved of a jit that holds products or loops is chosen, as for a loop's body."""
     closed, shardings = _closed(equation), jit_shardings(equation)
     name = equation.params.get("name", "call")
-    if engine.in_place or equation.primitive.name != "jit" or len(closed.jaxpr.eqns) <= INLINED_EQUATIONS:
-        return _placed(walk_in_place(engine, closed, active, wanted), *shardings)
+    if engine.inline or equation.primitive.name != "jit" or len(closed.jaxpr.eqns) <= INLINED_EQUATIONS:
+        return _placed(walk_inline(engine, closed, active, wanted), *shardings)
     budgeted = engine.budget is not None and not save_policy.is_cheap(equation)
     return _jitted(engine, closed, active, wanted, name, shardings, budgeted)
 
 
 @lru_cache(maxsize=4096)
-def walk_in_place(engine, closed, active, wanted):
+def walk_inline(engine, closed, active, wanted):
     """Forward and backward of a closed jaxpr, emitted where it is called."""
     plan = engine.plan(closed, active, wanted)
 
@@ -55,7 +56,7 @@ def walk_in_place(engine, closed, active, wanted):
     def backward(residuals, cotangents):
         return engine.backward(plan, residuals, cotangents)
 
-    return Structured(forward, backward, plan.linked)
+    return Structured(forward, backward, plan.has_cotangent)
 
 
 @lru_cache(maxsize=4096)
@@ -63,7 +64,7 @@ def _jitted(engine, closed, active, wanted, name, shardings, budgeted):
     if budgeted:
         inner = _recomputed(engine, closed, save_policy.choose_within(engine.budget, 1), True, active, wanted)
     else:
-        inner = walk_in_place(engine, closed, active, wanted)
+        inner = walk_inline(engine, closed, active, wanted)
     inner = _placed(inner, *shardings)
 
     def forward(*operands):
@@ -135,9 +136,9 @@ def walk_jvp(engine, equation, jvp, active, wanted):
         values = dict(zip(jvp.tangents, values, strict=True))
         return [values.get(i, otherwise) for i in range(len(active))]
 
-    linked = tuple(by_operand(plan.linked[primals:], False))
+    has_cotangent = tuple(by_operand(plan.has_cotangent[primals:], False))
     # If no operand is, the outputs are still the JVP's own, as in JAX: a further derivative goes through these.
-    return Structured(forward, backward, linked if any(linked) else active)
+    return Structured(forward, backward, has_cotangent if any(has_cotangent) else active)
 
 
 @structured_rule("custom_vjp_call")
@@ -175,8 +176,8 @@ def custom_lin_vjp(engine, equation, active, wanted):
         cts = [absent(custom.symbolic, aval) if ct is None else ct for ct, aval in pairs]
         return [*[None] * custom.residuals, *custom.backward(residuals, cts)]
 
-    linked = tuple(on and i >= custom.residuals for i, on in enumerate(active))
-    return Structured(forward, backward, linked)
+    has_cotangent = tuple(on and i >= custom.residuals for i, on in enumerate(active))
+    return Structured(forward, backward, has_cotangent)
 
 
 @jax.tree_util.register_static
@@ -199,7 +200,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
     """A region whose backward starts from its operands and what `choose` saves.
 
     barrier: whether a compiler might merge what is computed again with the forward, and must be kept from it."""
-    parts = _recomputed_parts(engine.walking_in_place(), closed, choose, active, wanted)
+    parts = _recomputed_parts(engine.inlining(), closed, choose, active, wanted)
     joint, split = parts
     present = [ct is not None for ct in joint.found]
     cotangent_atoms = [ct for ct in joint.found if ct is not None]
@@ -220,7 +221,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
         cts = [engine.instantiate(ct, v.aval) for ct, v, on in triples if on]
         if not (barrier and again):
             found = iter(pulled(residual, cts))
-        elif engine.in_place:  # what is around is a loop, or itself apart from the forward
+        elif engine.inline:  # what is around is a loop, or itself apart from the forward
             found = iter(pulled(*optimization_barrier((residual, cts))))
         else:
             found = iter(
@@ -239,7 +240,7 @@ def _recomputed(engine, closed, choose, barrier, active, wanted):
 def _recomputed_parts(engine, closed, choose, active, wanted):
     plan = engine.plan(closed, active, wanted)
     joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
-    loops = [v for e in joint.closed.jaxpr.eqns if e.primitive.name in save_policy.NEVER for v in e.outvars]
+    loops = [v for e in joint.closed.jaxpr.eqns if has(e, Trait.NEVER_RECOMPUTED) for v in e.outvars]
     return joint, residuals.split(joint, joint.operands, (), choose, held=loops)  # loops have budgets of their own
 
 
@@ -261,13 +262,13 @@ def _cond(engine, closed_branches, platforms, active, wanted):
     branches = [
         _recomputed(engine, closed, save_policy.save_nothing, False, active, wanted) for closed in closed_branches
     ]
-    linked = tuple(map(any, zip(*(branch.linked for branch in branches), strict=True)))
+    has_cotangent = tuple(map(any, zip(*(branch.has_cotangent for branch in branches), strict=True)))
     avals = [v.aval for v in closed_branches[0].jaxpr.invars]
 
     def pull(branch):
         def pulled(operands, cotangents):
             found = branch.backward((operands, ()), cotangents)
-            return [engine.instantiate(ct, a) for ct, a, on in zip(found, avals, linked, strict=True) if on]
+            return [engine.instantiate(ct, a) for ct, a, on in zip(found, avals, has_cotangent, strict=True) if on]
 
         return pulled
 
@@ -280,9 +281,9 @@ def _cond(engine, closed_branches, platforms, active, wanted):
     def backward(residual, cotangents):
         index, operands = residual
         found = iter(switch_branch(index, pulls, platforms, operands, tuple(cotangents)))
-        return [None, *(next(found) if on else None for on in linked)]
+        return [None, *(next(found) if on else None for on in has_cotangent)]
 
-    return Structured(forward, backward, (False, *linked))
+    return Structured(forward, backward, (False, *has_cotangent))
 
 
 @vjp_rule("optimization_barrier", "*xs -> *ys")

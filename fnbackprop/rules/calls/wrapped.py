@@ -7,7 +7,7 @@ from ...jaxprs.avals import output_avals
 from ...jaxprs.custom import linear_call_functions
 from ...jaxprs.evaluate import bind
 from ...jaxprs.types import close_jaxpr
-from .calls import walk_in_place
+from .calls import walk_inline
 
 # The parameter that holds the function, by primitive; JAX 0.10.2 and 0.12 differ in composite's.
 JAXPR_NAMES = ("jaxpr", "call_jaxpr", "call", "fwd_jaxpr")
@@ -29,7 +29,7 @@ def wrapped_vjp(engine, equation, active, wanted):
 
     remat_opt is a custom_vjp's forward (optimize_remat=True), met when that forward is differentiated again.
     """
-    return walk_in_place(engine, wrapped_function(equation), active, wanted)
+    return walk_inline(engine, wrapped_function(equation), active, wanted)
 
 
 @structured_rule("custom_vmap_call", activity=wrapped_activity)
@@ -44,7 +44,7 @@ def custom_vmap_vjp(engine, equation, active, wanted):
         _, residuals = engine.forward(plan, operands)
         return engine.backward(plan, residuals, cotangents)
 
-    return Structured(forward, backward, plan.linked)
+    return Structured(forward, backward, plan.has_cotangent)
 
 
 @structured_rule("linear_call")
@@ -71,4 +71,4 @@ def linear_call_vjp(engine, equation, active, wanted):
         cts = [engine.instantiate(ct, aval) for ct, aval in pairs]
         return [*found, *jax.custom_derivatives.linear_call(call.transpose, call.function, known, cts)]
 
-    return Structured(forward, backward, (*plan.linked[:held], *active[held:]))
+    return Structured(forward, backward, (*plan.has_cotangent[:held], *active[held:]))

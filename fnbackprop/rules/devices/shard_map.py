@@ -89,8 +89,8 @@ def _shard_map(engine, closed, region, avals, outputs, active, wanted):
         found = iter(pull(*residual, cts))
         return [None if ct is None else next(found) for ct in body.joint.found]
 
-    linked = tuple(a and ct is not None for a, ct in zip(active, body.joint.found, strict=True))
-    return Structured(forward, backward, linked)
+    has_cotangent = tuple(a and ct is not None for a, ct in zip(active, body.joint.found, strict=True))
+    return Structured(forward, backward, has_cotangent)
 
 
 class Body(NamedTuple):

@@ -83,7 +83,11 @@ def custom_linear_solve_vjp(engine, equation, active, wanted):
     lengths, count = equation.params["const_lengths"], len(_operator(equation).jaxpr.outvars)
     consts_active = active[: lengths.matvec]
     plan = engine.plan(_operator(equation), (*consts_active, *(False,) * count), (True,) * count)
-    linked = (*plan.linked[: lengths.matvec], *(False,) * (len(active) - lengths.matvec - count), *active[-count:])
+    has_cotangent = (
+        *plan.has_cotangent[: lengths.matvec],
+        *(False,) * (len(active) - lengths.matvec - count),
+        *active[-count:],
+    )
 
     def forward(*operands):
         outputs = bind(equation, operands)
@@ -95,12 +99,12 @@ def custom_linear_solve_vjp(engine, equation, active, wanted):
         dx = [engine.instantiate(ct, aval) for ct, aval in pairs]
         db = _solve_transposed(equation, consts, dx)
         dconsts = [None] * lengths.matvec
-        if any(plan.linked):
+        if any(plan.has_cotangent):
             _, inner = engine.forward(plan, [*consts[: lengths.matvec], *x])
             dconsts = engine.backward(plan, inner, [lax.neg(ct) for ct in db])[: lengths.matvec]
         return [*dconsts, *(None,) * (len(consts) - lengths.matvec), *db]
 
-    return Structured(forward, backward, linked)
+    return Structured(forward, backward, has_cotangent)
 
 
 def _solve_transposed(equation: Any, consts: Sequence[Any], dx: Sequence[Any]) -> Sequence[Any]:

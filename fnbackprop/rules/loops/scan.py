@@ -19,6 +19,7 @@ from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.compat import scan_groups
 from ...jaxprs.evaluate import source_line
+from ...jaxprs.graph import live
 from ...jaxprs.types import is_effect_free, is_var
 from . import segmented_scan
 
@@ -76,7 +77,7 @@ def _scan(engine, body, groups, loop, active, wanted):
     return Structured(
         lambda *operands: _forward(parts, loop, operands),
         lambda saved, cts: _backward(parts, loop, saved, cts),
-        parts.linked,
+        parts.has_cotangent,
         lambda where: _describe(parts, length, where),
     )
 
@@ -88,10 +89,12 @@ def _by_segments(engine, loop, active, wanted, error):
         raise error
     active, outputs_active = _active_outputs(engine, body, groups, active)
     wanted = tuple(w and a for w, a in zip(wanted, outputs_active, strict=True))
-    carry_cts, plan = _wanted_carry(engine.walking_in_place(), body, groups, active, wanted)
+    carry_cts, plan = _wanted_carry(engine.inlining(), body, groups, active, wanted)
     wanted = (*carry_cts, *wanted[groups.carry :])
     _, carry, xs = groups.operands(body.jaxpr.invars)
-    sums, _, dxs = groups.operands([v if on else None for v, on in zip(body.jaxpr.invars, plan.linked, strict=True)])
+    sums, _, dxs = groups.operands(
+        [v if on else None for v, on in zip(body.jaxpr.invars, plan.has_cotangent, strict=True)]
+    )
     ys = [v for v, on in zip(body.jaxpr.outvars, wanted, strict=True) if on][sum(carry_cts) :]
     cost = segmented_scan.Cost(
         carry=save_policy.total_bytes(carry),
@@ -123,7 +126,7 @@ class ScanBody(NamedTuple):
     groups: Groups
     carry_cts: tuple[bool, ...]
     ys_cts: tuple[bool, ...]
-    linked: tuple[bool, ...]
+    has_cotangent: tuple[bool, ...]
     hoisted: hoisting.Hoisted
 
 
@@ -132,15 +135,15 @@ def _wanted_carry(engine, body, groups, active, wanted):
     carry, ys = groups.results(wanted)
     while True:
         plan = engine.plan(body, active, (*carry, *ys))
-        linked = groups.operands(plan.linked)[1]
-        grown = [a or b for a, b in zip(carry, linked, strict=True)]
+        has_cotangent = groups.operands(plan.has_cotangent)[1]
+        grown = [a or b for a, b in zip(carry, has_cotangent, strict=True)]
         if grown == carry:
             return tuple(carry), plan
         carry = grown
 
 
 def _scan_body(engine, body, groups, length, active, wanted):
-    engine = engine.walking_in_place()
+    engine = engine.inlining()
     active, outputs_active = _active_outputs(engine, body, groups, active)
     wanted = tuple(w and a for w, a in zip(wanted, outputs_active, strict=True))
     carry_cts, plan = _wanted_carry(engine, body, groups, active, wanted)
@@ -151,12 +154,12 @@ def _scan_body(engine, body, groups, length, active, wanted):
     choose = save_policy.choose_saved if engine.budget is None else save_policy.choose_within(engine.budget, length)
     ys = filter(is_var, joint.outputs[groups.carry :])  # stacked already
     parts = residuals.split(joint, [*consts, *xs], consts, choose, held=ys)
-    linked = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
+    has_cotangent = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
     sums = [ct for ct in groups.operands(joint.found)[0] if ct is not None]
     dcarry, dys = joint.cotangents[: sum(carry_cts)], joint.cotangents[sum(carry_cts) :]
     extra = engine.budget is None  # stacks beyond the residuals would break a budget
     hoisted = hoisting.choose(parts, sums, (*xs, *parts.saved, *dys), dcarry, engine.hoist, extra)
-    return ScanBody(joint, parts, groups, carry_cts, ys_cts, linked, hoisted)
+    return ScanBody(joint, parts, groups, carry_cts, ys_cts, has_cotangent, hoisted)
 
 
 # ---------------------------------------------------------------- the two scans
@@ -195,7 +198,7 @@ def _backward(body, loop, saved, cotangents):
     dcarry, dys = _present_cotangents(body, length, cotangents)
     sums = [zeros_like_aval(accumulator(terms[0].aval)) if terms else None for terms in hoisted.remaining]
     outputs = [*dcarry_atoms, *dxs_atoms, *hoisted.stacked, *(d for terms in hoisted.remaining for d in terms)]
-    equations = residuals.live(split.backward, outputs)
+    equations = live(split.backward, outputs)
     cuts = list(itertools.accumulate((len(dcarry_atoms), len(dxs_atoms), len(hoisted.stacked))))
 
     def step(state, scanned):

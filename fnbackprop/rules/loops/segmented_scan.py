@@ -138,10 +138,10 @@ def segmented(loop: Loop, count: int, carry_cts: tuple[bool, ...], pulled: Calla
         ]
 
     def _reversed(consts, rows, starts, dcarry, dys):
-        linked = groups.operands(inner.linked)
+        has_cotangent = groups.operands(inner.has_cotangent)
         sums = [
             zeros_like_aval(v.aval.update(dtype=wide_dtype(v.aval.dtype))) if on else None
-            for v, on in zip(groups.operands(loop.body.jaxpr.invars)[0], linked[0], strict=True)
+            for v, on in zip(groups.operands(loop.body.jaxpr.invars)[0], has_cotangent[0], strict=True)
         ]
 
         def step(state, scanned):
@@ -163,7 +163,7 @@ def segmented(loop: Loop, count: int, carry_cts: tuple[bool, ...], pulled: Calla
         rows = [Residual("stacked", *row, where, why) for row in zip(shapes, sizes, strict=True)]
         return rows + inner.describe(where)
 
-    return Structured(forward, backward, inner.linked, describe)
+    return Structured(forward, backward, inner.has_cotangent, describe)
 
 
 def _parts(xs: list, steps: int, reverse: bool) -> tuple[list, list]:

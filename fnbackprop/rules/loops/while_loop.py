@@ -79,7 +79,7 @@ def _while(engine, bodies, active, wanted):
     def backward(saved, cotangents):
         return _reversed(bodies, step, slots, saved, cotangents)
 
-    return Structured(forward, backward, (*(False,) * bodies.cond_consts, *step.linked))
+    return Structured(forward, backward, (*(False,) * bodies.cond_consts, *step.has_cotangent))
 
 
 class Step(NamedTuple):
@@ -88,23 +88,23 @@ class Step(NamedTuple):
     joint: residuals.Joint
     split: residuals.Split
     carry_cts: tuple[bool, ...]
-    linked: tuple[bool, ...]
+    has_cotangent: tuple[bool, ...]
 
 
 def _step(engine, bodies, active, wanted):
-    engine = engine.walking_in_place()
+    engine = engine.inlining()
     active, carry_active = _active_operands(engine, bodies, active)
     carry = tuple(w and a for w, a in zip(wanted, carry_active, strict=True))
     while True:  # the fixpoint of the carries that get a cotangent
         plan = engine.plan(bodies.body, active, carry)
-        grown = tuple(a or b for a, b in zip(carry, plan.linked[bodies.body_consts :], strict=True))
+        grown = tuple(a or b for a, b in zip(carry, plan.has_cotangent[bodies.body_consts :], strict=True))
         if grown == carry:
             break
         carry = grown
     joint = residuals.trace_joint(engine, plan, carry, (*(False,) * bodies.body_consts, *carry))
     split = residuals.split(joint, joint.operands, (), save_policy.save_nothing)
-    linked = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
-    return Step(joint, split, carry, linked)
+    has_cotangent = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
+    return Step(joint, split, carry, has_cotangent)
 
 
 # ---------------------------------------------------------------- forward

@@ -44,7 +44,7 @@ EQUIVALENT = [
     Row("beta_slope", "inside =", "* -> (*) >= (0)", EDGE),
     Row("_per_value", "tied(gaps, scale), vanishing(x, x_scale)", "* -> tied(gaps, scale)", SINGULAR),
     Row("jit_vjp", "INLINED_EQUATIONS", "len(closed.jaxpr.eqns) *", SAME_PATH),
-    Row("jit_vjp", "INLINED_EQUATIONS", "engine.in_place or *", SAME_PATH),
+    Row("jit_vjp", "INLINED_EQUATIONS", "engine.inline or *", SAME_PATH),
     Row("jit_vjp", "INLINED_EQUATIONS", "equation.primitive.name != *", SAME_PATH),
     Row("_cond", "choosing.save_nothing", "False -> True", "a barrier for the compiler changes no number"),
     Row("_thin", "order =", "1 + full.astype(jnp.int32) -> full*", CHECKPOINTS),

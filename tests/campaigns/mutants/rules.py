@@ -21,7 +21,7 @@ from fnbackprop.backprop import registry
 from .operators import Edit, Source, edits
 
 # They hold no rule (what has no gradient, what is refused), or one that works with a budget alone (segments).
-LEFT_OUT = {"nondifferentiable", "outside", "callbacks", "references", "scalars", "segments", "__init__"}
+LEFT_OUT = {"without_rule", "callbacks", "references", "scalars", "segments", "__init__"}
 Function = tuple[str, str]  # module, name
 
 

@@ -1,4 +1,4 @@
-"""Every primitive of the installed JAX is ruled, without derivative, or outside with a reason that is allowed."""
+"""Every primitive of the installed JAX is ruled, without derivative, or unsupported with a reason that is allowed."""
 
 import ast
 import subprocess
@@ -45,8 +45,8 @@ def test_no_primitive_is_missing():
     assert in_a_process_of_its_own(code) == []
 
 
-def test_what_is_outside():
-    rows = fb.coverage().of("outside")
+def test_unsupported_primitives():
+    rows = fb.coverage().of("unsupported")
     assert [row for row in rows if not row.by.startswith(KINDS)] == []
     callbacks = [row.primitive for row in rows if row.by.startswith(KINDS[-1])]
     assert callbacks == ["ffi_call", "io_callback", "pure_callback"]
@@ -64,9 +64,9 @@ def test_what_jax_differentiates():
     """Every primitive in JAX's own tables has a rule here, but for those of two lists that are written out above."""
     kinds = in_a_process_of_its_own(DIFFERENTIATED)
     of = {kind: {name for name in kinds if kinds[name] == kind} for kind in set(kinds.values())}
-    assert len(of["rule"]) >= 150 and set(of) == {"rule", "no derivative", "outside"}
+    assert len(of["rule"]) >= 150 and set(of) == {"rule", "no derivative", "unsupported"}
     assert of["no derivative"] == set(CONSTANT)
-    assert of["outside"] <= set(WITHOUT_A_RULE)
+    assert of["unsupported"] <= set(WITHOUT_A_RULE)
 
 
 def test_what_must_be_ruled():
