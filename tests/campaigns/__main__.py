@@ -1,0 +1,21 @@
+"""`python -m tests.campaigns NAME ...`: the long checks; without a name, what there is. Each has its own --help."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+CAMPAIGNS = {  # name: (module, what it does)
+    "jaxprs": ("jaxprs.command", "compare the equations that fnbackprop emits with those of another revision"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    if not argv or argv[0] not in CAMPAIGNS:
+        print(__doc__, *(f"    {name:<14}{what}" for name, (_, what) in CAMPAIGNS.items()), sep="\n")
+        return 2 if argv else 0
+    module = importlib.import_module(f"tests.campaigns.{CAMPAIGNS[argv[0]][0]}")
+    return module.main(argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
