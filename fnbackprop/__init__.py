@@ -1,6 +1,7 @@
 """Backprop written out by hand for every JAX primitive: a drop-in for `jax.grad`, and a training framework."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from . import rules as rules  # registers every rule
 from .backprop.coverage import coverage
@@ -8,8 +9,56 @@ from .backprop.memory.budget_search import fit_budget
 from .backprop.memory.residual_report import residuals
 from .backprop.registry import MissingRule, nondifferentiable, vjp_rule
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad, vjp
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from . import testing
+    from .cli import run
+    from .comparing.pipeline import compare
+    from .comparing.results import Comparison, GradientMismatch, Verdict
+    from .experiment import Experiment, ExperimentError
+    from .training.checkpoints.checkpoint import CheckpointError
+    from .training.checkpoints.resuming import load_checkpoint
+    from .training.loop import train
+    from .training.record.metrics import read_metrics
+    from .training.record.run_log import NonFiniteLoss, RunError
+    from .training.replaying import Replay, replay
+    from .training.step.mixed_precision import Precision
+    from .training.step.optimizers import Optimizer
+    from .training.step.state import TrainState
+
+__all__ = [
+    "CheckpointError",
+    "Comparison",
+    "Experiment",
+    "ExperimentError",
+    "GradientMismatch",
+    "MissingRule",
+    "NonFiniteLoss",
+    "Optimizer",
+    "Precision",
+    "Replay",
+    "RunError",
+    "TrainState",
+    "Verdict",
+    "compare",
+    "coverage",
+    "fit_budget",
+    "grad",
+    "hessian",
+    "jacrev",
+    "load_checkpoint",
+    "nondifferentiable",
+    "read_metrics",
+    "replay",
+    "residuals",
+    "run",
+    "testing",
+    "train",
+    "value_and_grad",
+    "vjp",
+    "vjp_rule",
+]
 
 # Imported when first used: what training, comparing and plotting need is slow to import.
 _LATER = {
@@ -34,29 +83,15 @@ _LATER = {
     "testing": "testing",
 }
 
-__all__ = [
-    "MissingRule",
-    "coverage",
-    "fit_budget",
-    "grad",
-    "hessian",
-    "jacrev",
-    "nondifferentiable",
-    "residuals",
-    "value_and_grad",
-    "vjp",
-    "vjp_rule",
-    *_LATER,
-]
+if not TYPE_CHECKING:  # a type checker that saw it would accept every name
 
-
-def __getattr__(name: str):
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{_LATER[name]}", __name__)
-    value = module if name == _LATER[name] else getattr(module, name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str):
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f".{_LATER[name]}", __name__)
+        value = module if name == _LATER[name] else getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__():

@@ -19,6 +19,7 @@ from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, nearest
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
+from fnbackprop.version import __version__
 
 WIDTH = 80  # of what is printed here
 
@@ -164,9 +165,7 @@ def _main(argv: list[str]) -> int:
         print(_usage())
         return 0 if argv else USAGE_ERROR
     if argv[0] == "--version":
-        import fnbackprop
-
-        print(f"fnbackprop {fnbackprop.__version__}")
+        print(f"fnbackprop {__version__}")
         return 0
     name, *rest = argv
     if name.endswith(".py"):

@@ -45,8 +45,8 @@ class Coverage:
         return tuple(row for row in self.rows if row.kind == kind)
 
     def __str__(self) -> str:
-        titles = Row("primitive", "kind", "by", "count", "first at")
-        cells = ((r.primitive, r.count, r.kind, r.by, r.where) for r in (titles, *self.rows))
+        titles = ("primitive", "count", "kind", "by", "first at")
+        cells = [titles, *((r.primitive, r.count, r.kind, r.by, r.where) for r in self.rows)]
         table = [tuple(str(cell or "") for cell in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]

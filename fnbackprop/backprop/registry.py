@@ -250,7 +250,8 @@ def _parse(function: Callable, signature: str, wrt: str | None, adapt: Adapt | N
     if wrt is not None and wrt not in operands:
         raise TypeError(f"the VJP rule {function.__name__} is for wrt={wrt!r}, no operand of {signature!r}.")
     call = function if adapt is None else adapt(function, list(reads.values()))
-    return Rule(function, call, wrt, operands.get(wrt), reads, tuple(params), takes_all)
+    target = None if wrt is None else operands[wrt]
+    return Rule(function, call, wrt, target, reads, tuple(params), takes_all)
 
 
 def _readable(operands: dict[str, Where], outputs: dict[str, Where]) -> dict[str, Place]:

@@ -358,7 +358,7 @@ def _check_input(name: str, holomorphic: bool, allow_int: bool, leaf: Any) -> No
         raise TypeError(
             f"{name} with holomorphic=True requires inputs with complex dtype, but got {np.dtype(dtype).name}."
         )
-    if not jax.dtypes.issubdtype(dtype, np.inexact) and not allow_int:
+    if not jnp.issubdtype(dtype, np.inexact) and not allow_int:
         raise TypeError(
             f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), but got "
             f"{dtype.name}. If you want to use Boolean- or integer-valued inputs, use vjp or set allow_int to True."
@@ -378,7 +378,7 @@ def _check_scalar(value: Any) -> None:
 
 def _check_output(name: str, holomorphic: bool, value: Any) -> None:
     dtype = value.dtype
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         raise TypeError(f"{name} with output element type {dtype.name}")
     is_complex = jnp.issubdtype(dtype, np.complexfloating)
     if holomorphic and not is_complex:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from fnbackprop.models import recurrent
 from fnbackprop.models.recurrent import Params
 
-State = tuple[jax.Array, jax.Array]
+State = recurrent.State  # (h, c)
 
 
 def init(

@@ -109,7 +109,7 @@ def require_state(name: str, params: Params, x: jax.Array, state: dict[str, jax.
     return tuple(part.astype(x.dtype) for part in state.values())
 
 
-def _per_gate(initializer: initializers.Initializer, gates: int) -> initializers.Initializer:
+def _per_gate(initializer: initializers.Initializer, gates: int) -> Callable[..., jax.Array]:
     """Draws (inputs, gates * hidden) as matrices of (inputs, hidden) side by side."""
 
     def draw(key, shape, dtype):

@@ -32,7 +32,8 @@ def fit_budget(fun: Callable, *args: Any, memory: int, **options: Any) -> float 
 
     def needed(budget: float | None) -> int:
         gradient = jax.jit(value_and_grad(fun, budget=budget, **options))
-        return gradient.lower(*args).compile().memory_analysis().temp_size_in_bytes
+        analysis: Any = gradient.lower(*args).compile().memory_analysis()
+        return analysis.temp_size_in_bytes
 
     unlimited = needed(None)
     if unlimited <= memory:

@@ -25,7 +25,8 @@ from typing import Any, Literal
 
 import jax
 
-from fnbackprop import __version__, trees
+from fnbackprop import trees
+from fnbackprop.version import __version__
 
 from ..record.run_log import RunError
 from .manifest import MANIFEST_FILE, damage, is_finished, read_json, write_json, write_manifest

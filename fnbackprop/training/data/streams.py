@@ -87,7 +87,8 @@ class Stream:
                 self._next = step
 
     def _begin(self) -> None:
-        self._iterator, self._next = self._make(), 0
+        self._iterator: Any = self._make()  # with get_state and set_state, if it is one of Grain's
+        self._next = 0
         self._kept: dict[int, Any] = {}
         self._states: dict[int, Any] = {}
 

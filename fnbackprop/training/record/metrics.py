@@ -63,7 +63,7 @@ class MetricBuffer:
         return [_record(step, as_scalars(metrics)) for (step, _), metrics in zip(taken, values, strict=True)]
 
 
-def _ended(waiting: tuple[int, dict[str, jax.Array]]) -> bool:
+def _ended(waiting: tuple[int, dict[str, Any]]) -> bool:
     """Whether the device has ended a step; without jit, a metric may be a Python number."""
     return all(value.is_ready() for value in waiting[1].values() if hasattr(value, "is_ready"))
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import jax
 
-from fnbackprop import __version__, trees
+from fnbackprop import trees
 from fnbackprop.experiment import Experiment
+from fnbackprop.version import __version__
 
 from ..checkpoints.manifest import read_json, write_json
 from ..hooks import Hook

@@ -64,7 +64,7 @@ def cast(tree: Any, dtype: str | None) -> Any:
         return tree
 
     def cast_leaf(leaf: Any) -> Any:
-        floating = jax.dtypes.issubdtype(jax.dtypes.result_type(leaf), jnp.floating)
+        floating = jnp.issubdtype(jax.dtypes.result_type(leaf), jnp.floating)
         return jnp.asarray(leaf).astype(dtype) if floating else leaf
 
     return jax.tree.map(cast_leaf, tree)
