@@ -86,7 +86,11 @@ def recorded(tmp_path, monkeypatch):
 
 
 def test_a_changed_rule_is_detected_and_an_unchanged_one_is_equal(recorded, capsys):
-    copies = recorded("right"), recorded("commented", '"""dy/dx', '\n    """The slope dy/dx'), recorded("wrong", "def cos_vjp(dy, x):", CHANGED)
+    copies = (
+        recorded("right"),
+        recorded("commented", '"""dy/dx', '\n    """The slope dy/dx'),
+        recorded("wrong", "def cos_vjp(dy, x):", CHANGED),
+    )
     right, commented, wrong = (copy.texts() for copy in copies)
     assert len(right) == 5 and "cos" in right["rules/cos#0: value_and_grad"]
     assert report(right, commented, [], 9) == 0
