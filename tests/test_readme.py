@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pathlib
 import pkgutil
+import re
 
 import jax
 import pytest
@@ -25,6 +26,22 @@ def test_readme():
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("document", ["README.md", ".github/CONTRIBUTING.md"])
+def test_documents_name_files_that_exist(document):
+    text = (ROOT / document).read_text()
+    named = re.findall(r"(?<![\w/])(?:fnbackprop|tests|experiments)/[\w/]*(?:\.py|/|\b)", text)
+    assert len(named) > 5
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_contents_of_the_contributing_guide():
+    """Its list of contents links to each heading, in order."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    links = re.findall(r"^- \[(.+)\]\(#(.+)\)$", text, re.MULTILINE)
+    assert links == [(heading, heading.lower().replace(" ", "-")) for heading in headings]
 
 
 @pytest.mark.parametrize("name", MODULES)
