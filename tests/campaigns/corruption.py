@@ -1,4 +1,4 @@
-"""Random damage to checkpoints: `python -m tests.campaigns.corruption --count 300 --seed 0` (about 2 minutes on 2 cores).
+"""Random damage to checkpoints: `python -m tests.campaigns.corruption --count 300` (2 minutes on 2 cores).
 
 A run with checkpoints after 10, 20, 30 and 40 steps is copied, one to eight of its files are damaged at random (a bit
 flipped, a file cut off, emptied, lost, lengthened, exchanged with another one, a folder renamed, ...), and it is

@@ -1,4 +1,4 @@
-"""`python -m tests.campaigns.mutants`: mutate every rule, and report the share that `fb.compare` and two other checkers catch.
+"""`python -m tests.campaigns.mutants`: mutate every rule; report the share that `fb.compare` and two others catch.
 
 A mutant is a rule with one mistake (`operators.py`), installed in the registry (`rules.py`) and looked for in the
 programs of its primitive (`programs/`), in float32. Of the mutants that run and change the gradient of a program, those
@@ -8,7 +8,7 @@ hundreds: by default each function gives its first few, a different choice for e
     python -m tests.campaigns.mutants --per-function 3          # about 600 mutants
     python -m tests.campaigns.mutants --rules tanh dot_general --per-function 100
     python -m tests.campaigns.mutants --checkers compare        # without the two others
-    python -m tests.campaigns.mutants --only "special.py:27 erf_vjp: x -> y  [another operand]"  # as the report names them
+    python -m tests.campaigns.mutants --only "special.py:27 erf_vjp: x -> y  [another operand]"  # as reported
 
 With --record, one line of JSON for each mutant is appended to a file as it is done, and a run that is started again
 goes on where it stopped. A mutant may never end: the work is done in a process of its own, which gives one up after
