@@ -1,14 +1,16 @@
-"""The notation in which rules are written: `Expr`, an array with the operators of mathematics, which emit `lax` alone.
+"""The notation in which rules are written: `Expr`, an array with the operators of mathematics, each of which is one
+operation of `lax`.
 
-    1 - y**2        is   lax.sub(1, lax.square(y))        with the 1 in y's dtype: a literal, free to trace
-    U @ S @ U.H     is   products of stacks of matrices, in the highest precision
-    where(x > 0, y, 0)
+    1 - y**2                  lax.sub(1, lax.square(y)), with the 1 a literal of y's dtype
+    where(x > 0, dy, -dy)     lax.select_n(lax.gt(x, 0), lax.neg(dy), dy)
+    U @ S @ U.H               products of stacks of matrices, in the highest precision
 
-`jnp` promotes dtypes and broadcasts, for 30 to 90 us an operation; this costs what `lax` does, about 10 us. So a number
-takes the dtype of its partner, and two arrays must have one dtype and shape, or one of them rank 0.
+Infix on JAX's own tracers goes through `jnp`, which promotes and broadcasts and takes twice as long to trace. Here two
+arrays have the same rank, or one of them rank 0. A number takes the dtype of the array beside it; a real array beside
+a complex one becomes complex; no other dtypes mix.
 
-`derivative` and `vjp_rule` register a function that is handed expressions, and may return them. (The ones of
-`backprop/registry.py`, which users have, hand arrays.)
+`derivative` and `vjp_rule` register a function of expressions. (Those of `backprop/registry.py`, which users have,
+register functions of arrays.)
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +28,41 @@ def scalar(value: complex, like: Any) -> np.ndarray:
     return np.array(value, like.dtype)
 
 
+def is_complex(x: Any) -> bool:
+    return np.issubdtype(x.dtype, np.complexfloating)
+
+
+def _operands(x: Any, y: Any) -> tuple[Any, Any]:
+    """An array and what stands beside it (an expression, a number or an array), as arrays of one dtype."""
+    if isinstance(y, int | float | complex):
+        return x, np.array(y, x.dtype)
+    y = y.array if isinstance(y, Expr) else y
+    if x.dtype == y.dtype or is_complex(x) == is_complex(y):
+        return x, y
+    return (x, lax.convert_element_type(y, x.dtype)) if is_complex(x) else (lax.convert_element_type(x, y.dtype), y)
+
+
+def _infix(operation: Callable) -> Callable[..., "Expr"]:
+    def apply(x, y):
+        return Expr(operation(*_operands(x.array, y)))
+
+    return apply
+
+
+def _reflected(operation: Callable) -> Callable[..., "Expr"]:
+    """The operator that Python calls as `x.__radd__(y)` for y + x, where y is no expression."""
+
+    def apply(x, y):
+        x, y = _operands(x.array, y)
+        return Expr(operation(y, x))
+
+    return apply
+
+
 class Expr:
     """An array in a formula. Comparisons give masks, which `&`, `|` and `~` combine and `where` reads."""
 
     __slots__ = ("array",)
-    __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None  # a NumPy array on the left leaves the operation to the expression
 
     def __init__(self, array: Any):
@@ -40,78 +72,41 @@ class Expr:
     dtype = property(lambda self: self.array.dtype)
     ndim = property(lambda self: self.array.ndim)
 
-    def __add__(self, other):
-        return Expr(lax.add(self.array, _operand(other, self)))
+    __add__, __radd__ = _infix(lax.add), _reflected(lax.add)
+    __sub__, __rsub__ = _infix(lax.sub), _reflected(lax.sub)
+    __mul__, __rmul__ = _infix(lax.mul), _reflected(lax.mul)
+    __truediv__, __rtruediv__ = _infix(lax.div), _reflected(lax.div)
 
-    def __radd__(self, other):
-        return Expr(lax.add(_operand(other, self), self.array))
+    __eq__, __ne__ = _infix(lax.eq), _infix(lax.ne)  # type: ignore[assignment]
+    __lt__, __le__ = _infix(lax.lt), _infix(lax.le)
+    __gt__, __ge__ = _infix(lax.gt), _infix(lax.ge)
+    __and__, __or__ = _infix(lax.bitwise_and), _infix(lax.bitwise_or)
 
-    def __sub__(self, other):
-        return Expr(lax.sub(self.array, _operand(other, self)))
-
-    def __rsub__(self, other):
-        return Expr(lax.sub(_operand(other, self), self.array))
-
-    def __mul__(self, other):
-        return Expr(lax.mul(self.array, _operand(other, self)))
-
-    def __rmul__(self, other):
-        return Expr(lax.mul(_operand(other, self), self.array))
-
-    def __truediv__(self, other):
-        return Expr(lax.div(self.array, _operand(other, self)))
-
-    def __rtruediv__(self, other):
-        return Expr(lax.div(_operand(other, self), self.array))
-
-    def __neg__(self):
-        return Expr(lax.neg(self.array))
-
-    def __pow__(self, exponent):
-        if isinstance(exponent, int):
-            return Expr(lax.square(self.array) if exponent == 2 else lax.integer_pow(self.array, exponent))
-        return Expr(lax.pow(self.array, _operand(exponent, self)))
-
-    def __abs__(self):
-        return Expr(lax.abs(self.array))
-
-    def __eq__(self, other):
-        return Expr(lax.eq(self.array, _operand(other, self)))
-
-    def __ne__(self, other):
-        return Expr(lax.ne(self.array, _operand(other, self)))
-
-    def __lt__(self, other):
-        return Expr(lax.lt(self.array, _operand(other, self)))
-
-    def __le__(self, other):
-        return Expr(lax.le(self.array, _operand(other, self)))
-
-    def __gt__(self, other):
-        return Expr(lax.gt(self.array, _operand(other, self)))
-
-    def __ge__(self, other):
-        return Expr(lax.ge(self.array, _operand(other, self)))
-
-    def __and__(self, other):
-        return Expr(lax.bitwise_and(self.array, _operand(other, self)))
-
-    def __or__(self, other):
-        return Expr(lax.bitwise_or(self.array, _operand(other, self)))
+    def __getitem__(self, index):
+        return Expr(self.array[index])
 
     def __invert__(self):
         return Expr(lax.bitwise_not(self.array))
 
-    def __getitem__(self, index):
-        return Expr(self.array[index])
+    def __neg__(self):
+        return Expr(lax.neg(self.array))
+
+    def __abs__(self):
+        return Expr(lax.abs(self.array))
+
+    def __pow__(self, exponent):
+        if isinstance(exponent, int):
+            return square(self) if exponent == 2 else integer_pow(self, exponent)
+        return Expr(lax.pow(self.array, exponent.array))
 
     def __matmul__(self, other):
         """The product of two stacks of matrices, (..., m, k) and (..., k, n)."""
         if not isinstance(other, Expr):
             return NotImplemented
-        stack = tuple(range(self.ndim - 2))
-        numbers = (((self.ndim - 1,), (other.ndim - 2,)), (stack, stack))
-        return Expr(lax.dot_general(self.array, other.array, numbers, precision=lax.Precision.HIGHEST))
+        x, y = _operands(self.array, other)
+        stack = tuple(range(x.ndim - 2))
+        numbers = (((x.ndim - 1,), (x.ndim - 2,)), (stack, stack))
+        return Expr(lax.dot_general(x, y, numbers, precision=lax.Precision.HIGHEST))
 
     @property
     def T(self):
@@ -138,17 +133,6 @@ class Expr:
         return Expr(lax.convert_element_type(self.array, dtype))
 
 
-def _operand(value: Any, partner: Expr) -> Any:
-    """The other operand's array; a number in the dtype of its partner."""
-    if isinstance(value, Expr):
-        return value.array
-    return np.array(value, partner.array.dtype) if isinstance(value, int | float | complex) else value
-
-
-def is_complex(x: Any) -> bool:
-    return np.issubdtype(x.dtype, np.complexfloating)
-
-
 def where(mask: Expr, x: Any, y: Any) -> Expr:
     """x where the mask holds, y elsewhere; one of them may be a number."""
     like = x if isinstance(x, Expr) else y
@@ -156,18 +140,23 @@ def where(mask: Expr, x: Any, y: Any) -> Expr:
     return Expr(lax.select_n(mask.array, y, x))
 
 
-def _function(function: Callable) -> Callable[..., Expr]:
-    def on_expressions(*xs: Any) -> Expr:
-        return Expr(function(*[x.array if isinstance(x, Expr) else x for x in xs]))
+def lift(operation: Callable) -> Callable[..., Expr]:
+    """An operation on arrays as one on expressions."""
 
-    on_expressions.__name__ = function.__name__
-    on_expressions.__doc__ = f"`lax.{function.__name__}` of expressions."
-    return on_expressions
+    def apply(*xs):
+        return Expr(operation(*[x.array if isinstance(x, Expr) else x for x in xs]))
+
+    return apply
 
 
-exp, log, log1p, sqrt, rsqrt = map(_function, (lax.exp, lax.log, lax.log1p, lax.sqrt, lax.rsqrt))
-sin, cos, sinh, cosh = map(_function, (lax.sin, lax.cos, lax.sinh, lax.cosh))
-sign, floor = map(_function, (lax.sign, lax.floor))
+square, integer_pow, sqrt, rsqrt = map(lift, (lax.square, lax.integer_pow, lax.sqrt, lax.rsqrt))
+exp, log, log1p = map(lift, (lax.exp, lax.log, lax.log1p))
+sin, cos, sinh, cosh = map(lift, (lax.sin, lax.cos, lax.sinh, lax.cosh))
+digamma, polygamma, zeta = map(lift, (lax.digamma, lax.polygamma, lax.zeta))
+bessel_i0e, bessel_i1e = map(lift, (lax.bessel_i0e, lax.bessel_i1e))
+sign, floor, full_like = map(lift, (lax.sign, lax.floor, lax.full_like))
+minimum, maximum = _infix(lax.min), _infix(lax.max)
+complex_of_parts = lift(lax.complex)
 
 
 # ---------------------------------------------------------------- registering
@@ -184,7 +173,7 @@ def derivative(primitive: Any, signature: str = "x -> y", wrt: str | None = None
 
 
 def _on_arrays(function: Callable, places: Sequence[registry.Place]) -> Callable:
-    """A function of expressions, as one of arrays. What is neither a value nor a cotangent passes as it is."""
+    """A function of expressions, as one of arrays. Avals, `active` and `wanted` pass as they are."""
     wrapped = [place.kind in ("value", "cotangent") for place in places]
 
     def on_arrays(*arguments: Any, **params: Any) -> Any:

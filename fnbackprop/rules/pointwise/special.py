@@ -3,61 +3,70 @@
 The formulas are those of NIST's Digital Library of Mathematical Functions (DLMF), by equation number.
 """
 
-import math
+from math import pi
+from math import sqrt as root
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 
-from ...backprop.precision import wide
-from ...backprop.registry import vjp_rule
-from ..expressions import scalar
+from ..expressions import (
+    bessel_i0e,
+    bessel_i1e,
+    derivative,
+    digamma,
+    exp,
+    full_like,
+    polygamma,
+    sign,
+    vjp_rule,
+    where,
+    zeta,
+)
+from .widening import in_wide
 
 # ---------------------------------------------------------------- error function
 
 
 def _gaussian(x):
-    """(2/√π)·exp(-x²), the derivative of erf (DLMF 7.2.1)."""
-    return lax.mul(scalar(2 / math.sqrt(math.pi), x), lax.exp(lax.neg(lax.square(x))))
+    """The derivative of erf (DLMF 7.2.1)."""
+    return 2 / root(pi) * exp(-(x**2))
 
 
-@vjp_rule("erf")
-def erf_vjp(dy, x):
-    """dy/dx = (2/√π)·exp(-x²)."""
-    return lax.mul(dy, _gaussian(x))
+@derivative("erf")
+def erf_vjp(x):
+    return _gaussian(x)
 
 
-@vjp_rule("erfc")
-def erfc_vjp(dy, x):
-    """y = 1 - erf(x), dy/dx = -(2/√π)·exp(-x²)."""
-    return lax.neg(lax.mul(dy, _gaussian(x)))
+@derivative("erfc")
+def erfc_vjp(x):
+    return -_gaussian(x)
 
 
-@vjp_rule("erf_inv")
-def erf_inv_vjp(dy, y):
-    """x = erf(y), dy/dx = 1/erf'(y) = (√π/2)·exp(y²)."""
-    return lax.mul(dy, lax.mul(scalar(math.sqrt(math.pi) / 2, y), lax.exp(lax.square(y))))
+@derivative("erf_inv")
+def erf_inv_vjp(y):
+    """x = erf(y), dy/dx = 1/erf'(y)."""
+    return root(pi) / 2 * exp(y**2)
 
 
 # ---------------------------------------------------------------- gamma function
 
 
-@vjp_rule("lgamma")
-def lgamma_vjp(dy, x):
-    """dy/dx = ψ(x), the digamma function (DLMF 5.2.2)."""
-    return lax.mul(dy, lax.digamma(x))
+@derivative("lgamma")
+def lgamma_vjp(x):
+    """ψ(x), the digamma function (DLMF 5.2.2)."""
+    return digamma(x)
 
 
-@vjp_rule("digamma")
-def digamma_vjp(dy, x):
-    """dy/dx = ψ'(x), the trigamma function."""
-    return lax.mul(dy, lax.polygamma(lax.full_like(x, 1), x))
+@derivative("digamma")
+def digamma_vjp(x):
+    """ψ'(x), the trigamma function."""
+    return polygamma(full_like(x, 1), x)
 
 
-@vjp_rule("polygamma", "m, x -> y", wrt="x")
-def polygamma_vjp_x(dy, m, x):
-    """y = ψ⁽ᵐ⁾(x), ∂y/∂x = ψ⁽ᵐ⁺¹⁾(x)."""
-    return lax.mul(dy, lax.polygamma(lax.add(m, scalar(1, m)), x))
+@derivative("polygamma", "m, x -> y", wrt="x")
+def polygamma_vjp_x(m, x):
+    """y = ψ⁽ᵐ⁾(x)."""
+    return polygamma(m + 1, x)
 
 
 @vjp_rule("polygamma", "m, x -> y", wrt="m")
@@ -72,19 +81,18 @@ def polygamma_vjp_m():
 # ---------------------------------------------------------------- modified Bessel functions
 
 
-@vjp_rule("bessel_i0e")
-def bessel_i0e_vjp(dy, x, y):
-    """y = e^(-|x|)·I₀(x), dy/dx = e^(-|x|)·I₁(x) - sign(x)·y, since I₀' = I₁ (DLMF 10.29.3)."""
-    return lax.mul(dy, lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), y)))
+@derivative("bessel_i0e")
+def bessel_i0e_vjp(x, y):
+    """y = e^(-|x|)·I₀(x), where I₀' = I₁ (DLMF 10.29.3)."""
+    return bessel_i1e(x) - sign(x) * y
 
 
-@vjp_rule("bessel_i1e")
-def bessel_i1e_vjp(dy, x, y):
-    """y = e^(-|x|)·I₁(x), dy/dx = e^(-|x|)·I₀(x) - y·(sign(x) + 1/x), and ½ at 0 (DLMF 10.29.2)."""
-    at_zero = lax.eq(x, scalar(0, x))
-    safe = lax.select_n(at_zero, x, lax.full_like(x, 1))
-    slope = lax.sub(lax.bessel_i0e(x), lax.mul(y, lax.add(lax.sign(x), lax.div(scalar(1, x), safe))))
-    return lax.mul(dy, lax.select_n(at_zero, slope, lax.full_like(x, 0.5)))
+@derivative("bessel_i1e")
+def bessel_i1e_vjp(x, y):
+    """y = e^(-|x|)·I₁(x), where I₁' = I₀ - I₁/x (DLMF 10.29.2), which is ½ at 0."""
+    at_zero = x == 0
+    slope = bessel_i0e(x) - y * (sign(x) + 1 / where(at_zero, 1, x))
+    return where(at_zero, 0.5, slope)
 
 
 # ---------------------------------------------------------------- Hurwitz zeta function
@@ -105,16 +113,16 @@ _EULER_MACLAURIN = (
 )
 
 
-@vjp_rule("zeta", "x, q -> y", wrt="q")
-def zeta_vjp_q(dy, x, q):
-    """y = ζ(x, q) = Σ (q + n)⁻ˣ, ∂y/∂q = -x·ζ(x + 1, q) (DLMF 25.11.17)."""
-    return lax.neg(lax.mul(dy, lax.mul(x, lax.zeta(lax.add(x, scalar(1, x)), q))))
+@derivative("zeta", "x, q -> y", wrt="q")
+def zeta_vjp_q(x, q):
+    """y = ζ(x, q) = Σ (q + n)⁻ˣ (DLMF 25.11.17)."""
+    return -(x * zeta(x + 1, q))
 
 
-@vjp_rule("zeta", "x, q -> y", wrt="x")
-def zeta_vjp_x(dy, x, q):
-    """∂y/∂x = -Σ log(q + n)·(q + n)⁻ˣ, summed by `zeta_slope`."""
-    return lax.mul(dy, lax.convert_element_type(zeta_slope(wide(x), wide(q)), dy.dtype))
+@derivative("zeta", "x, q -> y", wrt="x")
+def zeta_vjp_x(x, q):
+    """-Σ log(q + n)·(q + n)⁻ˣ, summed by `zeta_slope`."""
+    return in_wide(zeta_slope, x, q)
 
 
 @jax.jit
@@ -143,5 +151,5 @@ def zeta_slope(x, q):
 @vjp_rule("rng_uniform", "a, b -> y")
 def rng_uniform_vjp(dy, a, b, y):
     """y = a + (b - a)·u with u drawn from [0, 1): ∂y/∂a = 1 - u, ∂y/∂b = u = (y - a)/(b - a)."""
-    width = lax.sub(b, a)
-    return lax.mul(dy, lax.div(lax.sub(b, y), width)), lax.mul(dy, lax.div(lax.sub(y, a), width))
+    width = b - a
+    return dy * ((b - y) / width), dy * ((y - a) / width)
