@@ -12,9 +12,8 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ...backprop.precision import wide
-from ...backprop.registry import vjp_rule
-from ..expressions import scalar
+from ..expressions import derivative, digamma, lift, log, scalar, where
+from .special import in_wide
 
 # ---------------------------------------------------------------- quadrature
 
@@ -60,43 +59,41 @@ def _with_node_axis(*operands):
 # ---------------------------------------------------------------- incomplete gamma function
 
 
-@vjp_rule("igamma", "a, x -> y", wrt="x")
-def igamma_vjp_x(dy, a, x):
-    """y = P(a, x), ∂y/∂x = x^(a-1)·e^(-x)/Γ(a), the gamma density (DLMF 8.8.13)."""
-    return lax.mul(dy, gamma_density(a, x))
+@derivative("igamma", "a, x -> y", wrt="x")
+def igamma_vjp_x(a, x):
+    """y = P(a, x); its derivative is the gamma density (DLMF 8.8.13)."""
+    return lift(gamma_density)(a, x)
 
 
-@vjp_rule("igamma", "a, x -> y", wrt="a")
-def igamma_vjp_a(dy, a, x):
+@derivative("igamma", "a, x -> y", wrt="a")
+def igamma_vjp_a(a, x):
     """∂P/∂a is a primitive of JAX."""
-    return lax.mul(dy, lax.igamma_grad_a(a, x))
+    return lift(lax.igamma_grad_a)(a, x)
 
 
-@vjp_rule("igammac", "a, x -> y", wrt="x")
-def igammac_vjp_x(dy, a, x):
+@derivative("igammac", "a, x -> y", wrt="x")
+def igammac_vjp_x(a, x):
     """y = Q(a, x) = 1 - P(a, x)."""
-    return lax.neg(lax.mul(dy, gamma_density(a, x)))
+    return -lift(gamma_density)(a, x)
 
 
-@vjp_rule("igammac", "a, x -> y", wrt="a")
-def igammac_vjp_a(dy, a, x):
-    """y = Q(a, x) = 1 - P(a, x)."""
-    return lax.neg(lax.mul(dy, lax.igamma_grad_a(a, x)))
+@derivative("igammac", "a, x -> y", wrt="a")
+def igammac_vjp_a(a, x):
+    return -lift(lax.igamma_grad_a)(a, x)
 
 
-@vjp_rule("igamma_grad_a", "a, x -> y", wrt="x")
-def igamma_grad_a_vjp_x(dy, a, x):
+@derivative("igamma_grad_a", "a, x -> y", wrt="x")
+def igamma_grad_a_vjp_x(a, x):
     """y = ∂P/∂a, ∂y/∂x = ∂/∂a of the density p = p·(log x - ψ(a)), and 0 at x = 0 for a > 1."""
-    density = gamma_density(a, x)
-    slope = lax.mul(density, lax.sub(lax.log(x), lax.digamma(a)))
-    return lax.mul(dy, lax.select_n(lax.eq(density, scalar(0, x)), slope, lax.full_like(density, 0)))
+    density = lift(gamma_density)(a, x)
+    slope = density * (log(x) - digamma(a))
+    return where(density == 0, 0, slope)
 
 
-@vjp_rule("igamma_grad_a", "a, x -> y", wrt="a")
-def igamma_grad_a_vjp_a(dy, a, x):
-    """y = ∂P/∂a, ∂y/∂a by `gamma_second_slope`."""
-    slope = gamma_second_slope(wide(a), wide(x))
-    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+@derivative("igamma_grad_a", "a, x -> y", wrt="a")
+def igamma_grad_a_vjp_a(a, x):
+    """y = ∂P/∂a, ∂y/∂a = ∂²P/∂a²."""
+    return in_wide(gamma_second_slope, a, x)
 
 
 @jax.jit
@@ -138,12 +135,11 @@ def gamma_curvature(a, x):
 # ---------------------------------------------------------------- samples of the gamma distribution
 
 
-@vjp_rule("random_gamma", "key, a -> y", wrt="a")
-def random_gamma_vjp(dy, a, y, *, log_space):
+@derivative("random_gamma", "key, a -> y", wrt="a")
+def random_gamma_vjp(a, y, *, log_space):
     """A sample y keeps its quantile P(a, y) as a moves: dy/da = -(∂P/∂a)/(∂P/∂y), by the implicit function theorem
     (Figurnov, Mohamed & Mnih, "Implicit reparameterization gradients", NeurIPS 2018)."""
-    slope = log_sample_slope(wide(a), wide(y)) if log_space else sample_slope(a, y)
-    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+    return in_wide(log_sample_slope, a, y) if log_space else lift(sample_slope)(a, y)
 
 
 @jax.custom_jvp
@@ -176,27 +172,25 @@ def log_sample_slope(a, z):
 # ---------------------------------------------------------------- incomplete beta function
 
 
-@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="x")
-def regularized_incomplete_beta_vjp_x(dy, a, b, x):
-    """y = I(a, b, x), ∂y/∂x = x^(a-1)·(1-x)^(b-1)/B(a, b), the beta density (DLMF 8.17.1)."""
-    slope = beta_density(wide(a), wide(b), wide(x))
-    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+@derivative("regularized_incomplete_beta", "a, b, x -> y", wrt="x")
+def regularized_incomplete_beta_vjp_x(a, b, x):
+    """y = I(a, b, x); its derivative is the beta density (DLMF 8.17.1)."""
+    return in_wide(beta_density, a, b, x)
 
 
-@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="a")
-def regularized_incomplete_beta_vjp_a(dy, a, b, x):
-    """∂y/∂a, by `beta_slope`."""
-    a, b, x = wide(a), wide(b), wide(x)
-    slope = beta_slope(a, b, x, lax.sub(scalar(1, x), x))
-    return lax.mul(dy, lax.convert_element_type(slope, dy.dtype))
+@derivative("regularized_incomplete_beta", "a, b, x -> y", wrt="a")
+def regularized_incomplete_beta_vjp_a(a, b, x):
+    return in_wide(lambda a, b, x: beta_slope(a, b, x, _complement(x)), a, b, x)
 
 
-@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="b")
-def regularized_incomplete_beta_vjp_b(dy, a, b, x):
+@derivative("regularized_incomplete_beta", "a, b, x -> y", wrt="b")
+def regularized_incomplete_beta_vjp_b(a, b, x):
     """I(a, b, x) = 1 - I(b, a, 1 - x) (DLMF 8.17.4), so ∂y/∂b is the mirror image of ∂y/∂a."""
-    a, b, x = wide(a), wide(b), wide(x)
-    slope = beta_slope(b, a, lax.sub(scalar(1, x), x), x)
-    return lax.neg(lax.mul(dy, lax.convert_element_type(slope, dy.dtype)))
+    return -in_wide(lambda a, b, x: beta_slope(b, a, _complement(x), x), a, b, x)
+
+
+def _complement(x):
+    return lax.sub(scalar(1, x), x)
 
 
 @jax.jit

@@ -9,6 +9,7 @@ from math import sqrt as root
 import jax
 from jax import numpy as jnp
 
+from ...backprop.precision import wide
 from ..expressions import (
     bessel_i0e,
     bessel_i1e,
@@ -16,13 +17,19 @@ from ..expressions import (
     digamma,
     exp,
     full_like,
+    lift,
     polygamma,
     sign,
     vjp_rule,
     where,
     zeta,
 )
-from .widening import in_wide
+
+
+def in_wide(function, *operands):
+    """A function of arrays at expressions, in float32 at least, rounded to their dtype."""
+    return lift(function)(*[lift(wide)(x) for x in operands]).astype(operands[0].dtype)
+
 
 # ---------------------------------------------------------------- error function
 
@@ -91,7 +98,8 @@ def bessel_i0e_vjp(x, y):
 def bessel_i1e_vjp(x, y):
     """y = e^(-|x|)·I₁(x), where I₁' = I₀ - I₁/x (DLMF 10.29.2), which is ½ at 0."""
     at_zero = x == 0
-    slope = bessel_i0e(x) - y * (sign(x) + 1 / where(at_zero, 1, x))
+    safe = where(at_zero, 1, x)
+    slope = bessel_i0e(x) - y * (sign(x) + 1 / safe)
     return where(at_zero, 0.5, slope)
 
 

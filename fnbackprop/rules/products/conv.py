@@ -12,8 +12,9 @@ Its sums for dx and dw run over the same triples (i, j, k), so both are convolut
     dw[k] = Σ x[j] dz[i]. The condition reads k·b + i·s = j·a + p: the input is x, the kernel dz dilated by s, the
             stride b, the padding in front p.
 
-The padding behind is what makes the output as long as the operand; `_padding` counts it. Either padding may come out
-negative, which crops.
+So each of x, w and z has a *step* between its positions, a, b and s, and the three exchange their parts. The padding
+behind is what makes the output as long as the operand: `_convolve` counts it. Either padding may come out negative,
+which crops.
 
 Across batch n, input feature c and output feature o, z[n, o] = Σ_c x[n, c] w[o, c]. For dx, w's o and c exchange their
 parts; for dw, x's n and c do, and so do dz's n and o as a kernel's. With groups, g is the major part of an index:
@@ -27,127 +28,131 @@ parts; for dw, x's n and c do, and so do dz's n and o as a kernel's. With groups
                 dw[go, c] = Σ_n x[gn, c] dz[n, go] has c for its batch, (g, n) for its feature: grouped by feature.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax import lax
 
 from ...backprop.registry import vjp_rule
-from .dot import accumulator, cotangent_sharding
+from .dot import accumulator, cotangent_sharding, swapped
+
+
+class Part(NamedTuple):
+    """x, w or z in a convolution: its axes (batch, feature, *space), or (output, input, *space) of w; its spatial
+    sizes; and the step between its positions, along each spatial axis."""
+
+    axes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    step: tuple[int, ...]
+
+    def exchanged(self) -> "Part":
+        """The first two axes in each other's place."""
+        first, second, *space = self.axes
+        return self._replace(axes=(second, first, *space))
+
+
+class Convolution(NamedTuple):
+    """The parameters of z = conv(x, w), by their names in the formulas above."""
+
+    x: Part
+    w: Part
+    z: Part
+    front: tuple[int, ...]  # p
+    by_feature: int  # groups
+    by_batch: int
+    precision: Any
+
+
+def _convolution(x: Any, w: Any, z: Any, params: dict[str, Any]) -> Convolution:
+    steps = params["lhs_dilation"], params["rhs_dilation"], params["window_strides"]
+    columns = zip((x, w, z), params["dimension_numbers"], steps, strict=True)
+    parts = [Part(tuple(axes), tuple(a.shape[i] for i in axes[2:]), tuple(step)) for a, axes, step in columns]
+    front = tuple(p for p, _ in params["padding"])
+    return Convolution(*parts, front, params["feature_group_count"], params["batch_group_count"], params["precision"])
 
 
 @vjp_rule("conv_general_dilated", "x, w -> z", wrt="x")
-def conv_general_dilated_vjp_x(
-    dz,
-    w,
-    x_aval,
-    *,
-    window_strides,
-    padding,
-    lhs_dilation,
-    rhs_dilation,
-    dimension_numbers,
-    feature_group_count,
-    batch_group_count,
-    precision,
-    **params,
-):
-    """dx: dz, dilated by the strides, with the reversed kernel and stride `lhs_dilation`."""
+def conv_general_dilated_vjp_x(dz, w, x_aval, **params):
+    """dx[j] = Σ dz[i] w[k], a convolution of dz with the reversed kernel."""
     if 0 in (dz.size, x_aval.size, w.size):
         return None
-    x_spec, w_spec, z_spec = dimension_numbers
-    groups = max(feature_group_count, batch_group_count)
-    kernel = _move_groups(lax.rev(w, w_spec[2:]), w_spec[0], w_spec[1], groups)
-    x_sizes, w_sizes, z_sizes = (_sizes(a, spec) for a, spec in zip((x_aval, w, dz), dimension_numbers, strict=True))
-    front = [(k - 1) * b - p for k, b, (p, _) in zip(w_sizes, rhs_dilation, padding, strict=True)]
+    conv = _convolution(x_aval, w, dz, params)
+    groups = max(conv.by_feature, conv.by_batch)
+    kernel = _move_groups(lax.rev(w, conv.w.axes[2:]), *conv.w.axes[:2], groups)
     dx = _convolve(
         dz,
         kernel,
-        window_strides=lhs_dilation,
-        padding=_padding(front, x_sizes, lhs_dilation, w_sizes, rhs_dilation, z_sizes, window_strides),
-        lhs_dilation=window_strides,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=lax.ConvDimensionNumbers(z_spec, _exchanged(w_spec), x_spec),
+        (conv.z, conv.w.exchanged(), conv.x),
+        front=[(k - 1) * b - p for k, b, p in zip(conv.w.sizes, conv.w.step, conv.front, strict=True)],
         feature_group_count=groups,
-        precision=precision,
-        out_sharding=cotangent_sharding(x_aval, dz, w) if batch_group_count == 1 else None,
+        precision=conv.precision,
+        out_sharding=cotangent_sharding(x_aval, dz, w) if conv.by_batch == 1 else None,
     )
-    return _move_groups(dx, x_spec[1], x_spec[0], batch_group_count)
+    batch, feature = conv.x.axes[:2]
+    return _move_groups(dx, feature, batch, conv.by_batch)
 
 
 @vjp_rule("conv_general_dilated", "x, w -> z", wrt="w")
-def conv_general_dilated_vjp_w(
-    dz,
-    x,
-    w_aval,
-    *,
-    window_strides,
-    padding,
-    lhs_dilation,
-    rhs_dilation,
-    dimension_numbers,
-    feature_group_count,
-    batch_group_count,
-    precision,
-    **params,
-):
-    """dw: x with the kernel dz, dilated by the strides, and stride `rhs_dilation`."""
+def conv_general_dilated_vjp_w(dz, x, w_aval, **params):
+    """dw[k] = Σ x[j] dz[i], a convolution of x with the kernel dz."""
     if 0 in (dz.size, x.size, w_aval.size):
         return None
-    x_spec, w_spec, z_spec = dimension_numbers
-    x_sizes, w_sizes, z_sizes = (_sizes(a, spec) for a, spec in zip((x, w_aval, dz), dimension_numbers, strict=True))
-    front = [p for p, _ in padding]
+    conv = _convolution(x, w_aval, dz, params)
     sharding = cotangent_sharding(w_aval, dz, x)
-    ones = (*window_strides, *lhs_dilation, *w_sizes, feature_group_count, batch_group_count)
-    if set(ones) == {1} and x_sizes == z_sizes and not any(front) and sharding is None:
-        return _pointwise_product(dz, x, w_aval, dimension_numbers, precision)
+    if _is_pointwise(conv) and sharding is None:
+        return _pointwise_product(dz, x, w_aval, conv)
     return _convolve(
         x,
         dz,
-        window_strides=rhs_dilation,
-        padding=_padding(front, w_sizes, rhs_dilation, z_sizes, window_strides, x_sizes, lhs_dilation),
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=window_strides,
-        dimension_numbers=lax.ConvDimensionNumbers(_exchanged(x_spec), _exchanged(z_spec), _exchanged(w_spec)),
-        feature_group_count=batch_group_count,
-        batch_group_count=feature_group_count,
-        precision=precision,
+        (conv.x.exchanged(), conv.z.exchanged(), conv.w.exchanged()),
+        front=conv.front,
+        feature_group_count=conv.by_batch,
+        batch_group_count=conv.by_feature,
+        precision=conv.precision,
         out_sharding=sharding,
     )
 
 
-def _pointwise_product(dz: Any, x: Any, w_aval: Any, dimension_numbers: Any, precision: Any) -> Any:
+def _is_pointwise(conv: Convolution) -> bool:
+    """Whether the kernel is one point, and every z[i] is of x[i]."""
+    ones = (*conv.z.step, *conv.x.step, *conv.w.sizes, conv.by_feature, conv.by_batch)
+    return set(ones) == {1} and conv.x.sizes == conv.z.sizes and not any(conv.front)
+
+
+def _pointwise_product(dz: Any, x: Any, w_aval: Any, conv: Convolution) -> Any:
     """dw of a convolution whose kernel is one point: Σ x dz over batch and space, one contraction (on a CPU, 1.5 to 5
     times as fast as the convolution)."""
-    x_spec, w_spec, z_spec = dimension_numbers
-    factors = [(x, _exchanged(x_spec)[1:]), (dz, _exchanged(z_spec)[1:])]  # each with its axes but the feature
-    if w_spec[0] < w_spec[1]:  # the kernel's output features come first
-        factors, precision = factors[::-1], precision and precision[::-1]
-    (left, left_over), (right, right_over) = factors
-    numbers = ((left_over, right_over), ((), ()))
+    (x_batch, _, *x_space), (z_batch, _, *z_space), precision = conv.x.axes, conv.z.axes, conv.precision
+    factors = [(x, (x_batch, *x_space)), (dz, (z_batch, *z_space))]  # each with the axes that are summed
+    output, feature, *_ = conv.w.axes
+    if output < feature:
+        factors, precision = factors[::-1], swapped(precision)
+    (left, left_axes), (right, right_axes) = factors
+    numbers = ((left_axes, right_axes), ((), ()))
     dtype = accumulator(x, dz)
     product = lax.dot_general(left, right, numbers, precision=precision, preferred_element_type=dtype)
     return lax.reshape(product, w_aval.shape)
 
 
-def _padding(front, out, strides, kernel, kernel_dilation, size, dilation) -> list[tuple[int, int]]:
-    """The padding in front, and behind it that which gives outputs of the sizes `out`, one entry per spatial axis.
+def _convolve(left: Any, right: Any, parts: tuple[Part, Part, Part], front: Any, **params: Any) -> Any:
+    """The convolution of two operands that are given these parts, as is the output.
 
-    The windows reach over (out−1)·stride + (kernel−1)·dilation + 1 positions, of which the padding in front and the
-    input cover front + (size−1)·dilation + 1.
+    The windows reach over (out-1)·step + (right-1)·step + 1 positions, of which the paddings and the left operand cover
+    front + (left-1)·step + 1 + behind. Of two dtypes the narrower one, of a wider result, is widened.
     """
-    columns = zip(front, out, strides, kernel, kernel_dilation, size, dilation, strict=True)
-    return [(p, (o - 1) * s + (k - 1) * b - (n - 1) * a - p) for p, o, s, k, b, n, a in columns]
-
-
-def _sizes(x: Any, spec: Sequence[int]) -> list[int]:
-    """The spatial sizes of an operand."""
-    return [x.shape[a] for a in spec[2:]]
-
-
-def _exchanged(spec: Sequence[int]) -> tuple[int, ...]:
-    """A layout in which the first two axes, batch and feature, have exchanged their parts."""
-    return (spec[1], spec[0], *spec[2:])
+    reaches = ([(n - 1) * s for n, s in zip(part.sizes, part.step, strict=True)] for part in parts)
+    padding = [(p, o + k - n - p) for p, n, k, o in zip(front, *reaches, strict=True)]
+    left_part, right_part, out_part = parts
+    dtype = max(left.dtype, right.dtype, key=lambda dtype: dtype.itemsize)
+    return lax.conv_general_dilated(
+        lax.convert_element_type(left, dtype),
+        lax.convert_element_type(right, dtype),
+        window_strides=out_part.step,
+        padding=padding,
+        lhs_dilation=left_part.step,
+        rhs_dilation=right_part.step,
+        dimension_numbers=lax.ConvDimensionNumbers(*(part.axes for part in parts)),
+        **params,
+    )
 
 
 def _move_groups(x: Any, source: int, target: int, groups: int) -> Any:
@@ -161,10 +166,3 @@ def _move_groups(x: Any, source: int, target: int, groups: int) -> Any:
     order.insert(order.index(target_after), source)
     shape[source], shape[target] = shape[source] // groups, shape[target] * groups
     return lax.reshape(lax.transpose(lax.reshape(x, split), order), shape)
-
-
-def _convolve(x: Any, w: Any, **params: Any) -> Any:
-    """A convolution of operands that may differ in dtype: the narrower, of a wider result, is widened."""
-    dtype = max(x.dtype, w.dtype, key=lambda dtype: dtype.itemsize)
-    x, w = (lax.convert_element_type(a, dtype) for a in (x, w))
-    return lax.conv_general_dilated(x, w, **params)

@@ -8,6 +8,7 @@ from jax import lax
 
 import fnbackprop as fb
 from fnbackprop.rules.products import conv
+from fnbackprop.rules.products.dot import swapped
 
 from ..checking import TOLERANCE, assert_close, check_vjp, random_like
 
@@ -100,6 +101,28 @@ def test_conv_general_dilated_vjp_of_one_point(layout):
     z, _ = fb.vjp(convolution, x, w)
     jaxpr = jax.make_jaxpr(lambda dz: fb.vjp(lambda w: convolution(x, w), w)[1](dz))(z)
     assert sum(eqn.primitive.name == "conv_general_dilated" for eqn in jaxpr.eqns) == 1, "the forward pass alone"
+
+
+@pytest.mark.parametrize("layout", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")])
+def test_conv_general_dilated_vjp_of_one_point_by_algorithm(layout):
+    """A dot algorithm in place of a pair of precisions: a preset, and one that treats the operands unlike."""
+    narrow = lax.DotAlgorithm(np.float32, np.float32, np.float32, lhs_component_count=3, rhs_component_count=1)
+    shapes = {"NHWC": (2, 3, 4, 2), "NCHW": (2, 2, 3, 4), "HWIO": (1, 1, 2, 5), "OIHW": (5, 2, 1, 1)}
+    x, w = (normal(*shapes[spec], dtype="float32", seed=i) for i, spec in enumerate(layout[:2]))
+
+    def gradient(x, w, precision):
+        def convolution(w):
+            return lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=layout, precision=precision)
+
+        z, pullback = fb.vjp(convolution, w)
+        return pullback(z)
+
+    for precision in (lax.DotAlgorithmPreset.F32_F32_F32, narrow):
+        jaxpr = jax.make_jaxpr(lambda x, w, precision=precision: gradient(x, w, precision))(x, w)
+        (product,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"]
+        x_is_left = product.invars[0] is jaxpr.jaxpr.invars[0]
+        assert product.params["precision"] == (precision if x_is_left else swapped(precision))
+    assert_close(gradient(x, w, lax.DotAlgorithmPreset.F32_F32_F32), gradient(x, w, "highest"), TOLERANCE["float32"])
 
 
 def test_conv_general_dilated_vjp_of_one_point_displaced():
