@@ -28,6 +28,14 @@ class Axes(NamedTuple):
     free: tuple[int, ...]
 
 
+class Factor(NamedTuple):
+    """One factor of a product, the axes that are summed and those of the batch."""
+
+    array: Any
+    summed: tuple[int, ...]
+    batch: tuple[int, ...]
+
+
 @vjp_rule("dot_general", "x, y -> z", wrt="x")
 def dot_general_vjp_x(dz, y, x_aval, *, dimension_numbers, precision, **params):
     """dx[b, m, c] = Σ_n dz[b, m, n] y[b, c, n]."""
@@ -101,7 +109,7 @@ def _ragged_product(left, left_letters, right, right_letters, over, parts, group
     letter, index = parts.ragged
     axes = (at[over], right_at[over]), (at["b"], right_at["b"])
     numbers = lax.RaggedDotDimensionNumbers(axes, (at[letter][index],), right_at.get("g", ()))
-    # No wider element type is asked for, for the reason given in `_cotangent`: groups become a batch axis.
+    # No wider element type is asked for, for the reason given in `_cotangent`: the groups become a batch axis.
     return lax.ragged_dot_general(left, right, group_sizes, numbers, precision=precision)
 
 
@@ -138,28 +146,29 @@ def accumulator(x: Any, y: Any) -> Any:
     return np.float32 if max(x.dtype.itemsize, y.dtype.itemsize) < 4 else None
 
 
-def _cotangent(dz: Any, over: tuple, other: Any, other_axes: Axes, aval: Any, axes: Axes, precision: Any) -> Any:
-    """dz times the other operand, over the other's free axes, which are `over` in dz; `precision` is of (dz, other).
+def _cotangent(dz: Any, summed: tuple, other: Any, other_axes: Axes, aval: Any, axes: Axes, precision: Any) -> Any:
+    """The cotangent of an operand (of `aval` and `axes`): dz · other, summed over the free axes of `other`, which are
+    `summed` in dz. `precision` is of (dz, other).
 
-    It is other · dz where its axes come out in the order of the operand (of `aval` and `axes`) that the cotangent is
-    for, else dz · other, and a transposition where these do not either; so too where `other` is far larger than dz,
-    because a processor's product is of rows and columns: the left factor, contracted over its leading axes, is copied.
+    If the axes of other · dz come out in the operand's order, that product is taken; otherwise dz · other, transposed
+    where necessary. The latter too if `other` is far larger than dz: a processor multiplies rows by columns, and would
+    copy a left factor that is contracted over its leading axes.
     """
-    contracted = tuple(axes.contract[i] for i in inverse(other_axes.contract))  # in the order of their coming out
+    contracted = tuple(axes.contract[i] for i in inverse(other_axes.contract))  # in the order of `other`
     produced, in_order = (*axes.batch, *axes.free, *contracted), tuple(range(len(aval.shape)))
-    factors = (dz, over, tuple(range(len(axes.batch)))), (other, other_axes.free, other_axes.batch)
+    left = Factor(dz, summed, tuple(range(len(axes.batch))))
+    right = Factor(other, other_axes.free, other_axes.batch)
     narrow = min(dz.dtype.itemsize, other.dtype.itemsize) < 4
     copied = not narrow and math.prod(other.shape) > 2 * math.prod(dz.shape)
     if (*axes.batch, *contracted, *axes.free) == in_order and not copied:
-        produced, factors, precision = in_order, factors[::-1], swapped(precision)
-    (left, left_over, left_batch), (right, right_over, right_batch) = factors
-    # With batch axes, JAX 0.10.2 cannot run every product of bfloat16 in float32 on a CPU. Asked for in bfloat16, it is
-    # added up in float32 and rounded all the same, as the driver rounds it otherwise.
+        produced, left, right, precision = in_order, right, left, swapped(precision)
+    # With batch axes, JAX 0.10.2 cannot multiply every pair of bfloat16 arrays into float32 on a CPU. Without a request
+    # the sum is taken in float32 all the same, and rounded to bfloat16 as the driver would round it.
     dtype = None if axes.batch else accumulator(dz, other)
     product = lax.dot_general(
-        left,
-        right,
-        ((left_over, right_over), (left_batch, right_batch)),
+        left.array,
+        right.array,
+        ((left.summed, right.summed), (left.batch, right.batch)),
         precision=precision,
         preferred_element_type=dtype,
         out_sharding=_permuted(cotangent_sharding(aval, dz, other), produced),

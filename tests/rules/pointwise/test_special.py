@@ -11,7 +11,7 @@ from jax import lax
 import fnbackprop as fb
 from fnbackprop.rules.pointwise.special import zeta_slope
 
-from ..checking import assert_close, check_numeric, check_vjp
+from ..checking import assert_close, check_numeric, check_vjp, random_like
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -123,3 +123,29 @@ def test_zeta_vjp_batched_and_in_low_precision():
     narrow = fb.vjp(lax.zeta, x.astype("float32"), q.astype("float32"))[1](jnp.ones(3, "float32"))
     assert_close(jax.tree.map(lambda g: g.astype("float64"), narrow), exact, 1e-5)
     assert_close(fb.vjp(lax.zeta, jnp.ones(0), jnp.ones(0))[1](jnp.ones(0)), (jnp.ones(0),) * 2, 0)
+
+
+# ---------------------------------------------------------------- random numbers
+
+
+def test_rng_uniform_vjp():
+    """Each run draws anew, so the cotangents are compared with the draw that came with them, to second order."""
+
+    @jax.jit
+    def both(a, b, dy, dda):
+        def first(a, b):
+            y, pullback = fb.vjp(lambda a, b: lax.rng_uniform(a, b, (5, 2)), a, b)
+            return pullback(dy), y
+
+        (found, y), pullback = fb.vjp(first, a, b)
+        return found, y, pullback(((dda, jnp.zeros_like(dda)), jnp.zeros_like(y)))
+
+    a, b = jnp.float64(-1.5), jnp.float64(2.0)
+    dy = random_like(jnp.zeros((5, 2)))
+    found, y, second = both(a, b, dy, jnp.float64(0.7))
+    u = (y - a) / (b - a)
+    assert 0 <= u.min() and u.max() < 1
+    assert_close(found, (jnp.sum(dy * (1 - u)), jnp.sum(dy * u)), 1e-12)
+    np.testing.assert_allclose(np.asarray(second), 0, atol=1e-12)  # y is linear in a and b
+    with pytest.raises(NotImplementedError):
+        jax.grad(lambda a: lax.rng_uniform(a, b, (3,)).sum())(a)
