@@ -51,4 +51,9 @@ def present(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if value is not None]
 
 
+def pairs(*groups: tuple[Iterable[Any], Iterable[Any]]) -> list[tuple[Any, Any]]:
+    """Pairs (variable, value) of groups (variables, values)."""
+    return [pair for variables, values in groups for pair in zip(variables, values, strict=True)]
+
+
 _MISSING = object()

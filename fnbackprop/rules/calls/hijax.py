@@ -12,7 +12,7 @@ from ...jaxprs.avals import operand_avals, output_avals
 from ...jaxprs.compat import hijax_gives
 from ...jaxprs.custom import CustomJvp
 from ...jaxprs.evaluate import bind, source_line, trace_avals
-from .calls import walk_jvp
+from .custom import walk_jvp
 
 
 @structured_rule("call_hi_primitive")

@@ -1,17 +1,20 @@
-"""while_loop and fori_loop with a dynamic trip count: checkpoints of the carry, then steps in reverse.
+"""while_loop, and fori_loop with a dynamic trip count.
 
-The trip count is data, so the carries cannot all be kept. The forward keeps at most K of them, a stride apart; when all
-K slots are taken, every other one is dropped and the stride doubles (no trip count need be known). The backward goes
-through a stack of checkpoints: the step to be reversed starts from the last one, advancing with new checkpoints in the
-free slots, placed by the binomial schedule that needs the fewest steps again.
+With the carry h, the body's constants c and the condition g, the forward is, for t = 0, 1 ... while g(h_t),
 
-    Stumm & Walther, New algorithms for optimal online checkpointing, SIAM J. Sci. Comput. 32 (2010)
-    Griewank & Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26 (2000)
+    (1)  keep h_t, or not: at most K of them
+    (2)  h_{t+1} = f(c, h_t)
+
+dh starts as the cotangent of the last carry. With T steps in all, the backward is, for t = T-1 ... 0,
+
+    (1)  h_t, from the last checkpoint before it, with further checkpoints on the way
+    (2)  dc_t, dh_t = fᵀ(c, h_t; dh_{t+1}), for which f is evaluated again;  dc += dc_t
+
+T is data, so the h_t cannot all be stacked, as those of a scan are. Which are kept: `checkpoints.py`.
 """
 
-import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,240 +22,146 @@ from jax import lax
 
 from ...backprop.memory import residuals, save_policy
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import zeros_like_aval, zeros_like_stack
+from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.evaluate import as_function
-from .scan import accumulator
-
-REPEATS = 48  # columns of the schedule's table
-
-
-class Bodies(NamedTuple):
-    """A while loop's parts: its condition and body, with how many constants each has."""
-
-    cond: Any
-    body: Any
-    cond_consts: int
-    body_consts: int
-
-    def operands(self, flat):
-        """(the condition's constants, the body's constants, the carry) of a flat list of operands."""
-        first, second = self.cond_consts, self.cond_consts + self.body_consts
-        return list(flat[:first]), list(flat[first:second]), list(flat[second:])
-
-
-def _bodies(equation):
-    p = equation.params
-    return Bodies(p["cond_jaxpr"], p["body_jaxpr"], p["cond_nconsts"], p["body_nconsts"])
+from ...jaxprs.lists import merge, pairs, present, split
+from ...jaxprs.views import While
+from .checkpoints import Checkpoints, next_checkpoint, schedule
+from .steps import active_flags, add_term, plan_step, zero_sum
 
 
 def while_activity(engine, equation, active):
     """A carry is active if a differentiated operand reaches it in any number of steps."""
-    return _active_operands(engine, _bodies(equation), active)[1]
-
-
-@lru_cache(maxsize=4096)
-def _active_operands(engine, bodies, active):
-    """The fixpoint: (active operands of the body, active carries)."""
-    _, consts, carry = bodies.operands(active)
-    while True:
-        outputs = engine.active_outputs(bodies.body, (*consts, *carry))
-        grown = [a or b for a, b in zip(carry, outputs, strict=True)]
-        if grown == carry:
-            return (*consts, *carry), tuple(carry)
-        carry = grown
+    loop = While.of(equation)
+    _, consts, carry = loop.split(active)
+    return active_flags(engine, loop.body, len(consts), len(carry), (*consts, *carry))[1]
 
 
 @structured_rule("while", activity=while_activity)
 def while_vjp(engine, equation, active, wanted):
-    """Forward: the loop with checkpoints of its carry. Backward: its steps in reverse, from the checkpoints."""
-    return _while(engine, _bodies(equation), active, wanted)
+    """h_{t+1} = f(c, h_t): the loop with checkpoints of its carry; its steps in reverse, from the checkpoints."""
+    return _while(engine, While.of(equation), active, wanted)
 
 
 @lru_cache(maxsize=4096)
-def _while(engine, bodies, active, wanted):
-    step = _step(engine, bodies, active, wanted)
+def _while(engine, loop, active, wanted):
+    step = _step(engine, loop, active, wanted)
     slots = engine.checkpoints
 
     def forward(*operands):
-        return _checkpointed(bodies, slots, operands)
+        return _forward(loop, slots, operands)
 
     def backward(saved, cotangents):
-        return _reversed(bodies, step, slots, saved, cotangents)
+        return _backward(loop, step, slots, saved, cotangents)
 
-    return Structured(forward, backward, (*(False,) * bodies.cond_consts, *step.has_cotangent))
-
-
-class Step(NamedTuple):
-    """One step's backward: the body's joint jaxpr with all of its forward computed again, and who has a cotangent."""
-
-    joint: residuals.Joint
-    split: residuals.Split
-    carry_cts: tuple[bool, ...]
-    has_cotangent: tuple[bool, ...]
-
-
-def _step(engine, bodies, active, wanted):
-    engine = engine.inlining()
-    active, carry_active = _active_operands(engine, bodies, active)
-    carry = tuple(w and a for w, a in zip(wanted, carry_active, strict=True))
-    while True:  # the fixpoint of the carries that get a cotangent
-        plan = engine.plan(bodies.body, active, carry)
-        grown = tuple(a or b for a, b in zip(carry, plan.has_cotangent[bodies.body_consts :], strict=True))
-        if grown == carry:
-            break
-        carry = grown
-    joint = residuals.trace_joint(engine, plan, carry, (*(False,) * bodies.body_consts, *carry))
-    split = residuals.split(joint, joint.operands, (), save_policy.save_nothing)
-    has_cotangent = tuple(a and ct is not None for a, ct in zip(active, joint.found, strict=True))
-    return Step(joint, split, carry, has_cotangent)
+    return Structured(forward, backward, (*(False,) * loop.num_condition_consts, *step.has_cotangent))
 
 
 # ---------------------------------------------------------------- forward
 
 
-class Checkpoints(NamedTuple):
-    """At most K carries, stacked (one slot more takes what is not kept), each with its step; `count` are in use."""
-
-    carries: list[Any]
-    steps: Any
-    count: Any
-
-
-def _empty(carry, slots):
-    stacks = [zeros_like_stack(x, slots + 1) for x in carry]
-    return Checkpoints(stacks, jnp.zeros(slots + 1, jnp.int32), jnp.int32(0))
-
-
-def _push(kept, carry, step):
-    carries = [lax.dynamic_update_index_in_dim(s, x, kept.count, 0) for s, x in zip(kept.carries, carry, strict=True)]
-    steps = lax.dynamic_update_index_in_dim(kept.steps, step, kept.count, 0)
-    return Checkpoints(carries, steps, kept.count + jnp.int32(1))
-
-
-def _top(kept):
-    """The last checkpoint's carry and step."""
-    last = kept.count - jnp.int32(1)
-    carry = [lax.dynamic_index_in_dim(s, last, 0, keepdims=False) for s in kept.carries]
-    return carry, lax.dynamic_index_in_dim(kept.steps, last, 0, keepdims=False)
-
-
-def _thin(kept, stride):
-    """Keep every other checkpoint and double the stride, if all slots are taken."""
-    slots = kept.steps.shape[0] - 1
-    full = kept.count >= slots
-    order = jnp.minimum(jnp.arange(slots + 1, dtype=jnp.int32) * (1 + full.astype(jnp.int32)), jnp.int32(slots))
-    carries = [s[order] for s in kept.carries]
-    count = jnp.where(full, jnp.int32((slots + 1) // 2), kept.count)
-    return Checkpoints(carries, kept.steps[order], count), jnp.where(full, 2 * stride, stride)
-
-
-def _checkpointed(bodies, slots, operands):
+def _forward(loop, slots, operands):
     """Run the loop: epochs of one stride, of segments that start with a checkpoint, of steps."""
-    cond_consts, consts, carry = bodies.operands(operands)
-    goes_on, body = _functions(bodies, cond_consts, consts)
+    condition_consts, c, h = loop.split(operands)
+    condition, f = as_function(loop.condition), as_function(loop.body)
+
+    def goes_on(h):
+        return condition(*condition_consts, *h)[0]
 
     def in_segment(state):
-        (carry, step), end = state
-        return (step < end) & goes_on(carry)
+        (h, t), end = state
+        return (t < end) & goes_on(h)
 
-    def advance(state):
-        (carry, step), end = state
-        return (body(carry), step + jnp.int32(1)), end
+    def step(state):
+        (h, t), end = state
+        return (f(*c, *h), t + jnp.int32(1)), end  # (2)
 
     def in_epoch(state):
-        carry, _, kept, _ = state
-        return (kept.count < slots) & goes_on(carry)
+        h, _, kept, _ = state
+        return (kept.used < slots) & goes_on(h)
 
     def segment(state):
-        carry, step, kept, stride = state
-        kept = _push(kept, carry, step)
-        (carry, step), _ = lax.while_loop(in_segment, advance, ((carry, step), step + stride))
-        return carry, step, kept, stride
+        h, t, kept, stride = state
+        kept = kept.push(h, t)  # (1)
+        (h, t), _ = lax.while_loop(in_segment, step, ((h, t), t + stride))
+        return h, t, kept, stride
 
     def epoch(state):
-        carry, step, kept, stride = state
-        kept, stride = _thin(kept, stride)
-        return lax.while_loop(in_epoch, segment, (carry, step, kept, stride))
+        h, t, kept, stride = state
+        kept, stride = kept.thinned(stride)
+        return lax.while_loop(in_epoch, segment, (h, t, kept, stride))
 
-    stride = jnp.int32(1 if slots > 1 else np.iinfo(np.int32).max)  # a single one cannot be thinned out
-    start = (carry, jnp.int32(0), _empty(carry, slots), stride)
-    final, steps, kept, _ = lax.while_loop(lambda state: goes_on(state[0]), epoch, start)
-    return final, (consts, kept, steps)
-
-
-def _functions(bodies, cond_consts, consts):
-    cond, body = as_function(bodies.cond), as_function(bodies.body)
-    return lambda carry: cond(*cond_consts, *carry)[0], lambda carry: body(*consts, *carry)
+    stride = jnp.int32(1 if slots > 1 else np.iinfo(np.int32).max)  # a single checkpoint cannot be thinned out
+    start = h, jnp.int32(0), Checkpoints.empty(h, slots), stride
+    h, steps, kept, _ = lax.while_loop(lambda state: goes_on(state[0]), epoch, start)
+    return h, (c, kept, steps)
 
 
 # ---------------------------------------------------------------- backward
 
 
-@lru_cache(maxsize=8)
-def _schedule(slots):
-    """Row c, column r: the most steps that c checkpoints reverse with r repeats, binomial(c + r, c), at most 2**30."""
-    rows = [[min(math.comb(c + r, c), 2**30) for r in range(REPEATS)] for c in range(slots + 1)]
-    return np.array(rows, np.int32)
+def _backward(loop, step, slots, saved, cotangents):
+    """The cotangents of the operands, None where there is none."""
+    c, kept, steps = saved
+    table, f = schedule(slots), as_function(loop.body)
 
-
-def _next_checkpoint(table, free, distance):
-    """How far from the last checkpoint the next one lies, for `distance` steps up to the one to be reversed.
-
-    With c checkpoints (the last one among them) and the fewest repeats r that suffice, the steps before the next
-    checkpoint may take c of them and r - 1 repeats.
-    """
-    own = free + jnp.int32(1)
-    row = lax.dynamic_index_in_dim(jnp.asarray(table), own, 0, keepdims=False)
-    repeats = jnp.sum(row < distance + 1).astype(jnp.int32)
-    reach = row[jnp.clip(repeats - 1, 0, REPEATS - 1)]
-    reach = jnp.where(repeats >= REPEATS, (distance + 1) // 2, reach)  # beyond the table: halve
-    return jnp.where(free > 0, jnp.clip(reach, 1, distance), distance)
-
-
-def _reversed(bodies, step, slots, saved, cotangents):
-    """Reverse the steps from the last to the first."""
-    consts, kept, steps = saved
-    table = _schedule(slots)
-    _, body = _functions(bodies, (), consts)
-    const_found = step.joint.found[: bodies.body_consts]
-    carry_found = [ct for ct in step.joint.found[bodies.body_consts :] if ct is not None]
-    avals = [v.aval for v in step.joint.outputs]
-    cts = [
-        zeros_like_aval(aval) if ct is None else ct
-        for ct, aval, on in zip(cotangents, avals, step.carry_cts, strict=True)
-        if on
-    ]
-    sums = [zeros_like_aval(accumulator(ct.aval)) for ct in const_found if ct is not None]
-
-    def pull(carry, cts, sums):
-        pairs = zip((*step.joint.operands, *step.joint.cotangents), (*consts, *carry, *cts), strict=True)
-        outputs = [*carry_found, *(ct for ct in const_found if ct is not None)]
-        out = step.split.run(step.split.backward, pairs, outputs)
-        terms = zip(sums, out[len(cts) :], strict=True)
-        return out[: len(cts)], [lax.add(s, lax.convert_element_type(d, s.dtype)) for s, d in terms]
-
-    def reverse_one(state):
-        """Reverse the step of the last checkpoint, which is then no longer needed."""
-        kept, at, cts, sums = state
-        carry, _ = _top(kept)
-        cts, sums = pull(carry, cts, sums)
-        return kept._replace(count=kept.count - jnp.int32(1)), at - jnp.int32(1), cts, sums
+    def reverse(state):
+        """Reverse step t, which the last checkpoint stands at; it is then no longer needed."""
+        kept, t, dh, dc = state
+        h, _ = kept.top()  # (1)
+        terms, dh = step.pull(c, h, dh)  # (2)
+        dc = [add_term(*both) for both in zip(dc, terms, strict=True)]
+        return kept.pop(), t - jnp.int32(1), dh, dc
 
     def advance(state):
-        """Go on from the last checkpoint to the next; without a free slot, to the step itself, and reverse it."""
-        kept, at, cts, sums = state
-        carry, first = _top(kept)
-        free = jnp.int32(slots) - kept.count
-        end = first + _next_checkpoint(table, free, at - first)
-        carry, _ = lax.while_loop(lambda s: s[1] < end, lambda s: (body(s[0]), s[1] + jnp.int32(1)), (carry, first))
-        return _push(kept, carry, end), at, cts, sums
+        """Go from the last checkpoint to the next, which is t itself if no slot is free."""
+        kept, t, dh, dc = state
+        h, first = kept.top()
+        free = jnp.int32(slots) - kept.used
+        end = first + next_checkpoint(table, free, t - first)
+        h, _ = lax.while_loop(lambda s: s[1] < end, lambda s: (f(*c, *s[0]), s[1] + jnp.int32(1)), (h, first))
+        return kept.push(h, end), t, dh, dc  # (1)
 
-    def one(state):
-        kept, at, _, _ = state
-        return lax.cond(_top(kept)[1] == at, reverse_one, advance, state)
+    def advance_or_reverse(state):
+        kept, t, _, _ = state
+        return lax.cond(kept.top()[1] == t, reverse, advance, state)
 
-    state = (kept, steps - jnp.int32(1), cts, sums)
-    _, _, cts, sums = lax.while_loop(lambda state: state[1] >= 0, one, state)
-    cts, sums = iter(cts), iter(sums)
-    carry = [next(cts) if on else None for on in step.carry_cts]
-    return [*[None] * bodies.cond_consts, *(None if d is None else next(sums) for d in const_found), *carry]
+    dh = step.cotangents_or_zeros(cotangents)
+    state = kept, steps - jnp.int32(1), dh, step.zero_sums()
+    _, _, dh, dc = lax.while_loop(lambda state: state[1] >= 0, advance_or_reverse, state)
+    return [*[None] * loop.num_condition_consts, *merge(step.has_cotangent, [*dc, *dh])]
+
+
+class WhileStep(NamedTuple):
+    """One step backward, with all of its forward computed again."""
+
+    loop: While
+    joint: residuals.Joint
+    parts: residuals.Split
+    carry_cts: tuple[bool, ...]
+    has_cotangent: tuple[bool, ...]  # of the body's operands
+
+    def pull(self, c, h, dh):
+        """(2), transposed: dc_t and dh_t, of those that have a cotangent."""
+        dc_atoms, dh_atoms = map(present, self.loop.split_body(self.joint.found))
+        known = pairs((self.joint.operands, [*c, *h]), (self.joint.cotangents, dh))
+        dh, dc = split(self.parts.run(self.parts.backward, known, [*dh_atoms, *dc_atoms]), len(dh))
+        return dc, dh
+
+    def cotangents_or_zeros(self, cotangents):
+        """The cotangents of the last carry, those that there are, as arrays."""
+        triples = zip(cotangents, self.joint.outputs, self.carry_cts, strict=True)
+        return [zeros_like_aval(v.aval) if ct is None else ct for ct, v, on in triples if on]
+
+    def zero_sums(self):
+        dc_atoms, _ = self.loop.split_body(self.joint.found)
+        return [zero_sum(atom.aval) for atom in present(dc_atoms)]
+
+
+def _step(engine, loop, active, wanted):
+    engine = engine.inlining()
+    _, consts, carry = loop.split(active)
+    plan, active, carry_cts, _ = plan_step(engine, loop.body, len(consts), len(carry), (*consts, *carry), wanted)
+    joint = residuals.trace_joint(engine, plan, carry_cts, (*(False,) * len(consts), *carry_cts))
+    parts = residuals.split(joint, joint.operands, (), save_policy.save_nothing)
+    return WhileStep(loop, joint, parts, carry_cts, tuple(ct is not None for ct in joint.found))

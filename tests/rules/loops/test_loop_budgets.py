@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fnbackprop as fb
-from fnbackprop.rules.loops import segmented_scan
+from fnbackprop.rules.loops import segment_cost
 
 from ..checking import assert_close, random_cotangent
 from .test_scan import H0, XS, W, cell
@@ -96,7 +96,7 @@ def test_segments(steps, budget, options):
 
 def test_segments_keep_what_is_planned():
     """What a number of levels needs falls as it should, and `fb.residuals` counts no more than the budget."""
-    cost = segmented_scan.Cost(carry=8, stacked=24)
+    cost = segment_cost.Cost(carry=8, stacked=24)
     assert [cost.needed(4096, levels) for levels in range(4)] == [98304, 1792, 576, 352]
     assert cost.least(4096) <= 240 and cost.segments(4096, 100) is None
     for allowed in (1792, 1000, 400, 300):

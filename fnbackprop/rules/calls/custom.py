@@ -1,0 +1,144 @@
+"""The user's own derivative rules: custom_jvp, custom_vjp (and its tangents, custom_lin), linear_call."""
+
+from dataclasses import dataclass
+
+import jax
+
+from ...backprop.registry import Structured, structured_rule
+from ...jaxprs.avals import output_avals, zeros_like_aval
+from ...jaxprs.custom import (
+    absent,
+    custom_jvp_jaxpr,
+    custom_linear_map,
+    custom_vjp_functions,
+    linear_call_functions,
+    zero_tangent,
+)
+from ...jaxprs.evaluate import bind, source_line
+from ...jaxprs.lists import split
+
+# ---------------------------------------------------------------- custom_jvp
+
+
+@structured_rule("custom_jvp_call")
+def custom_jvp_vjp(engine, equation, active, wanted):
+    """(y, t_y) = jvp(x, t_x) is linear in t_x, so its walk back at t_x = 0 takes dy, the cotangent of t_y, to dx.
+
+    Which outputs depend on what is not derived from the function itself: `round` depends on nothing differentiably,
+    but the user's rule may give it a derivative."""
+    return walk_jvp(engine, equation, custom_jvp_jaxpr(equation, active), active, wanted)
+
+
+def walk_jvp(engine, equation, jvp, active, wanted):
+    """An equation's forward and backward by a walk over its JVP (a `CustomJvp`), at tangents of zero."""
+    engine = engine.walking_at_zero()
+    count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
+    primals = len(active) - jvp.consts
+    jvp_active = (*(False,) * primals, *(active[i] for i in jvp.tangents))
+    jvp_wanted = tuple(_at_positions(jvp.tangents_out, wanted, total, False))
+    plan = engine.new_plan(jvp.closed, jvp_active, jvp_wanted, returned=count)
+
+    def forward(*operands):
+        tangents = [zero_tangent(operands[i]) for i in jvp.tangents]
+        return engine.forward(plan, [*operands[jvp.consts :], *tangents])
+
+    def backward(residuals, cotangents):
+        cts = _at_positions(jvp.tangents_out, cotangents, total, None)
+        _, found = split(engine.backward(plan, residuals, cts), primals)
+        return _at_positions(jvp.tangents, found, len(active), None)
+
+    has_cotangent = tuple(_at_positions(jvp.tangents, plan.has_cotangent[primals:], len(active), False))
+    # Even if no operand has one, the outputs must be the JVP's own, as in JAX: higher derivatives go through these.
+    return Structured(forward, backward, has_cotangent if any(has_cotangent) else active)
+
+
+def _at_positions(positions, values, count, default):
+    """A list of `count` entries: each value at its position (None: nowhere), the default elsewhere."""
+    entries = [default] * count
+    for position, value in zip(positions, values, strict=True):
+        if position is not None:
+            entries[position] = value
+    return entries
+
+
+# ---------------------------------------------------------------- custom_vjp
+
+
+@structured_rule("custom_vjp_call")
+def custom_vjp_vjp(engine, equation, active, wanted):
+    """The user's forward and backward, whatever the derivative of the function itself is."""
+    custom = custom_vjp_functions(equation)
+    symbolic, outputs = equation.params["symbolic_zeros"], output_avals(equation)
+
+    def forward(*operands):
+        residuals, values = custom.forward(operands, active)
+        return values, tuple(Static(r) if isinstance(r, bool | int | float | complex) else r for r in residuals)
+
+    def backward(residuals, cotangents):
+        residuals = [r.value if isinstance(r, Static) else r for r in residuals]
+        return custom.backward(residuals, _as_user_expects(cotangents, outputs, symbolic))
+
+    return Structured(forward, backward, active)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A Python number among a user's residuals. It stays one across jit, because the backward may branch on it."""
+
+    value: bool | int | float | complex
+
+
+def _as_user_expects(cotangents, avals, symbolic):
+    """The cotangents with those that are None as zeros, or as symbolic zeros if the user asked for these."""
+    return [absent(symbolic, aval) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
+
+
+@structured_rule("custom_lin")
+def custom_lin_vjp(engine, equation, active, wanted):
+    """The tangents of a custom_vjp function, where a user's JVP calls `jax.jvp` on one: a linear map of which only the
+    transpose is known. So it can be evaluated only at tangents of zero, as `walk_jvp` does."""
+    if not engine.at_zero:
+        where = source_line(equation)
+        raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {where}")
+    custom, outputs = custom_linear_map(equation), output_avals(equation)
+
+    def forward(*operands):
+        return [zeros_like_aval(aval) for aval in outputs], operands[: custom.residuals]
+
+    def backward(residuals, cotangents):
+        cts = _as_user_expects(cotangents, outputs, custom.symbolic)
+        return [*[None] * custom.residuals, *custom.backward(residuals, cts)]
+
+    has_cotangent = tuple(on and i >= custom.residuals for i, on in enumerate(active))
+    return Structured(forward, backward, has_cotangent)
+
+
+# ---------------------------------------------------------------- linear_call
+
+
+@structured_rule("linear_call")
+def linear_call_vjp(engine, equation, active, wanted):
+    """y = f(r, x), linear in x: dx is the user's transpose applied to (r, dy), itself a linear call.
+
+    The residual arguments r get their cotangents from a walk over f."""
+    call = linear_call_functions(equation)
+    count = len(active) - call.count
+    r_active, x_active = active[:count], active[count:]
+    walked = any(r_active)
+    plan = engine.plan(call.closed, (*r_active, *(False,) * call.count), wanted)
+
+    def forward(*operands):
+        outputs, residuals = engine.forward(plan, operands) if walked else (bind(equation, operands), None)
+        return outputs, (operands[:count], residuals)
+
+    def backward(saved, cotangents):
+        r, residuals = saved
+        dr = engine.backward(plan, residuals, cotangents)[:count] if walked else [None] * count
+        if not any(x_active):
+            return [*dr, *[None] * call.count]
+        pairs = zip(cotangents, output_avals(equation), strict=True)
+        dy = [engine.instantiate(ct, aval) for ct, aval in pairs]
+        return [*dr, *jax.custom_derivatives.linear_call(call.transpose, call.function, r, dy)]
+
+    return Structured(forward, backward, (*plan.has_cotangent[:count], *x_active))

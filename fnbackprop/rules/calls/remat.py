@@ -1,0 +1,79 @@
+"""remat (`jax.checkpoint`), and the optimization barrier that keeps recomputation apart from the forward.
+
+    forward     (1)  y, s = f(x)             s: the values that the policy saves
+    backward    (1)  the rest of f, computed again from x and s; then dx = fᵀ(dy)
+
+`recompute` builds this for any jaxpr and any choice of s. cond, and jit under a budget, use it too.
+"""
+
+from ...backprop.memory import recompute_barrier, residual_report, residuals, save_policy
+from ...backprop.registry import Structured, structured_rule, vjp_rule
+from ...jaxprs.avals import optimization_barrier
+from ...jaxprs.graph import producers
+from ...jaxprs.lists import merge, present, select, split
+from ...jaxprs.primitives import Trait, has
+from ...jaxprs.views import Call
+from .call import call_activity
+
+
+@structured_rule("remat2", activity=call_activity)
+def remat_vjp(engine, equation, active, wanted):
+    """Save the operands and what the policy names; the backward computes the rest again."""
+    policy, prevent_cse = equation.params["policy"], equation.params["prevent_cse"]
+    choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
+    return recompute(engine, Call.of(equation).body, choose, active, wanted, prevent_cse)
+
+
+def recompute(engine, closed, choose, active, wanted, prevent_cse):
+    """Forward and backward of a jaxpr, where the backward starts from the operands and from what `choose` saves.
+
+    prevent_cse: whether a compiler might otherwise merge the recomputation with the forward (by common subexpression
+        elimination), and so keep in memory what was not to be saved.
+    """
+    joint, parts = _forward_and_backward(engine.inlining(), closed, choose, active, wanted)
+    has_cotangent = [ct is not None for ct in joint.found]
+    found = present(joint.found)
+    recomputed = parts.again
+
+    def forward(*operands):
+        known = zip(joint.operands, operands, strict=True)
+        out = parts.run(parts.forward, known, [*joint.outputs, *parts.saved])
+        outputs, saved = split(out, len(joint.outputs))
+        return outputs, (operands, tuple(saved))
+
+    def pull(residuals, cts):
+        operands, saved = residuals
+        known = zip((*joint.operands, *parts.saved, *joint.cotangents), (*operands, *saved, *cts), strict=True)
+        return parts.run(parts.backward, known, found)
+
+    def backward(residuals, cotangents):
+        pairs = select(zip(cotangents, joint.outputs, strict=True), wanted)
+        cts = [engine.instantiate(ct, atom.aval) for ct, atom in pairs]
+        if not (prevent_cse and recomputed):
+            out = pull(residuals, cts)
+        elif engine.inline:  # within a loop, or within a region that is itself behind such a barrier
+            out = pull(*optimization_barrier((residuals, cts)))
+        else:
+            out = recompute_barrier.computed_apart(pull, [atom.aval for atom in found], residuals, cts)
+        return merge(has_cotangent, out)
+
+    def describe(where):
+        producer_of = producers(joint.closed.jaxpr.eqns)
+        rows = [residual_report.saved_row("saved", v, 1, producer_of, "the policy or the budget") for v in parts.saved]
+        return rows + residual_report.again_rows(recomputed, where)
+
+    flags = tuple(a and on for a, on in zip(active, has_cotangent, strict=True))
+    return Structured(forward, backward, flags, describe)
+
+
+def _forward_and_backward(engine, closed, choose, active, wanted):
+    plan = engine.plan(closed, active, wanted)
+    joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
+    loops = [v for e in joint.closed.jaxpr.eqns if has(e, Trait.NEVER_RECOMPUTED) for v in e.outvars]
+    return joint, residuals.split(joint, joint.operands, (), choose, held=loops)  # loops have budgets of their own
+
+
+@vjp_rule("optimization_barrier", "*xs -> *ys")
+def optimization_barrier_vjp(dys):
+    """The identity; the cotangents pass a barrier of their own."""
+    return optimization_barrier(dys)
