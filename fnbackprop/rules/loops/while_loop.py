@@ -126,8 +126,8 @@ def _backward(loop, step, slots, saved, cotangents):
         kept, t, _, _ = state
         return lax.cond(kept.top()[1] == t, reverse, advance, state)
 
-    dh = step.cotangents_or_zeros(cotangents)
-    state = kept, steps - jnp.int32(1), dh, step.zero_sums()
+    dh, dc = step.cotangents_or_zeros(cotangents), step.zero_sums()
+    state = kept, steps - jnp.int32(1), dh, dc
     _, _, dh, dc = lax.while_loop(lambda state: state[1] >= 0, advance_or_reverse, state)
     return [*[None] * loop.num_condition_consts, *merge(step.has_cotangent, [*dc, *dh])]
 
