@@ -180,6 +180,7 @@ def structured_rule(*primitives: str | Any, activity: Callable | None = None) ->
 
     The function is called before anything runs, as `rule(engine, equation, active, wanted)`, and returns a
     `Structured`. `activity(engine, equation, active)` says which outputs depend on active operands (default: all).
+    `rules/calls/call.py` is the worked example: how to write one, step by step, beside the simplest one.
     """
 
     def register(function: Callable) -> Callable:
