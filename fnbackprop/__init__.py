@@ -63,8 +63,8 @@ __all__ = [
 # Imported when first used: what training, comparing and plotting need is slow to import.
 _LATER = {
     "compare": "comparing.pipeline",
-    "Comparison": "comparing.results",
-    "GradientMismatch": "comparing.results",
+    "Comparison": "comparing.comparison",
+    "GradientMismatch": "comparing.comparison",
     "Verdict": "comparing.results",
     "Experiment": "experiment",
     "ExperimentError": "experiment",

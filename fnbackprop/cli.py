@@ -266,7 +266,7 @@ def _arguments(options: Any) -> list[str]:
 def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; what is the user's to mend is told in a message, without our traceback."""
     from fnbackprop.backprop.registry import MissingRule
-    from fnbackprop.comparing.results import GradientMismatch
+    from fnbackprop.comparing.comparison import GradientMismatch
     from fnbackprop.training.record.run_log import RunError
 
     try:

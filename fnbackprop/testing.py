@@ -16,8 +16,8 @@ the rounding that the program itself shows; none is absolute, and none is to be 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fnbackprop.comparing.comparison import Comparison, GradientMismatch
 from fnbackprop.comparing.pipeline import compare
-from fnbackprop.comparing.results import Comparison, GradientMismatch
 from fnbackprop.comparing.weighted import differentiable, weighted
 
 __all__ = ["GradientMismatch", "assert_gradients_match"]

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .comparison import Comparison
 from .pipeline import compare
-from .results import Comparison
 from .weighted import differentiable, weighted
 
 EXAMPLE_ARGS = "example_args"

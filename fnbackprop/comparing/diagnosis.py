@@ -1,4 +1,4 @@
-"""What would diagnose a wrong gradient: simple changes under which it equals the reference up to rounding.
+"""What would explain a wrong gradient: simple changes under which it equals the reference up to rounding.
 
 A hypothesis is reported only if its residual falls to noise; the simplest that does is taken.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import array_norm, to_float64
-from .results import Hypothesis
+from .results import MANUAL_AND_AUTOMATIC, Cause, Hypothesis, Sides
 
 MOST_ELEMENTS = 1 << 22  # beyond, the changes that move elements are tried on the first so many rows
 SIMPLE = {
@@ -27,54 +27,65 @@ SIMPLE = {
 SIMPLE |= {math.pi: "pi", 2 * math.pi: "2 pi", math.sqrt(2): "sqrt 2", math.sqrt(0.5): "1/sqrt 2"}
 
 
-def diagnose(manual: Any, reference: Any, noise: float, sizes: Mapping[int, str] | None = None) -> Hypothesis | None:
+def diagnose(
+    manual: Any,
+    reference: Any,
+    noise: float,
+    sizes: Mapping[int, str] | None = None,
+    sides: Sides = MANUAL_AND_AUTOMATIC,
+) -> Hypothesis | None:
     """The simplest change of the reference that gives `manual`, or None.
 
     Args:
       manual, reference: arrays of one shape, finite.
       noise: the relative error that rounding explains.
-      sizes: what a factor may be of, like {16: "axis 0", 8: "devices"}; the array's own axes are known anyway.
+      sizes: what a factor may stem from, like {16: "axis 0", 8: "devices"}; the array's own axes are known anyway.
+      sides: what the two arrays are called in the text.
     """
     manual, reference = to_float64(manual), to_float64(reference)
     if not manual.size or manual.shape != reference.shape:
         return None
     size = array_norm(manual)
     if size == 0:
-        return Hypothesis("manual is zero: this path is detached, or its cotangent is dropped", "zero", 0.0)
+        return Hypothesis(
+            f"{sides.manual} is zero: this path is detached, or its cotangent is dropped", Cause.ZERO, 0.0
+        )
     if not array_norm(reference):
-        return Hypothesis("the true gradient is zero here", "nonzero", math.inf)
+        return Hypothesis("the true gradient is zero here", Cause.NONZERO, math.inf)
     tolerance = max(4 * noise, 1e-12)
-    for text, kind, changed, factor in _candidates(manual, reference, {} if sizes is None else sizes):
+    for text, kind, changed, factor in _candidates(manual, reference, sizes or {}, sides):
         residual = array_norm(manual - changed) / size
         if residual <= tolerance:
             return Hypothesis(text, kind, residual, factor)
-    return _masked(manual, reference, tolerance) or _one_slice(manual, reference, tolerance)
+    return _masked(manual, reference, tolerance, sides) or _one_slice(manual, reference, tolerance)
 
 
-def _candidates(manual: np.ndarray, reference: np.ndarray, sizes: Mapping[int, str]) -> Iterator[tuple]:
+def _candidates(
+    manual: np.ndarray, reference: np.ndarray, sizes: Mapping[int, str], sides: Sides
+) -> Iterator[tuple[str, Cause, np.ndarray, float]]:
     """(text, kind, the changed reference, factor), the simplest first."""
-    yield "the sign is turned", "sign", -reference, -1.0
+    yield "the sign is flipped", Cause.SIGN, -reference, -1.0
     if np.iscomplexobj(manual) or np.iscomplexobj(reference):
-        yield "the conjugate is forgotten", "conjugate", np.conj(reference), math.nan
-        yield "the conjugate is forgotten, and the sign turned", "conjugate", -np.conj(reference), math.nan
-        yield "the imaginary part is dropped", "real", np.real(reference) + 0j, math.nan
+        yield "the conjugate is forgotten", Cause.CONJUGATE, np.conj(reference), math.nan
+        yield "the conjugate is forgotten, and the sign is flipped", Cause.CONJUGATE, -np.conj(reference), math.nan
+        yield "the imaginary part is dropped", Cause.REAL, np.real(reference) + 0j, math.nan
     factor = _factor(manual, reference)
     if factor:
-        yield _scale_text(factor, reference.shape, sizes), "scale", factor * reference, factor
+        yield _scale_text(factor, reference.shape, sizes, sides), Cause.SCALE, factor * reference, factor
     small = reference.size <= MOST_ELEMENTS
     for text, kind, changed in _moved(reference) if small else ():
         yield text, kind, changed, math.nan
         factor = _factor(manual, changed)
         if factor:
-            text = f"{text}, and {_scale_text(factor, reference.shape, sizes)}"
+            text = f"{text}, and {_scale_text(factor, reference.shape, sizes, sides)}"
             yield text, kind, factor * changed, factor
 
 
 def scale_hypothesis(factor: float, sizes: Mapping[int, str], residual: float) -> Hypothesis:
-    """That manual is the reference times a factor."""
+    """The hypothesis that the manual cotangent is the automatic one times a factor."""
     if math.isclose(factor, -1, rel_tol=1e-3):
-        return Hypothesis("the sign is turned", "sign", residual, -1.0)
-    return Hypothesis(_scale_text(factor, (), sizes), "scale", residual, factor)
+        return Hypothesis("the sign is flipped", Cause.SIGN, residual, -1.0)
+    return Hypothesis(_scale_text(factor, (), sizes, MANUAL_AND_AUTOMATIC), Cause.SCALE, residual, factor)
 
 
 def _factor(manual: np.ndarray, reference: np.ndarray) -> float:
@@ -87,10 +98,10 @@ def _factor(manual: np.ndarray, reference: np.ndarray) -> float:
     return float(np.vdot(one, other).real / below) if below > 0 else 0.0
 
 
-def _scale_text(factor: float, shape: tuple[int, ...], sizes: Mapping[int, str]) -> str:
+def _scale_text(factor: float, shape: tuple[int, ...], sizes: Mapping[int, str], sides: Sides) -> str:
     """A factor in words: of manual to the reference."""
-    said = f"manual = {factor:.4g} x automatic"
-    size, sign = abs(factor), " and the sign is turned" if factor < 0 else ""
+    said = f"{sides.manual} = {factor:.4g} x {sides.automatic}"
+    size, sign = abs(factor), " and the sign is flipped" if factor < 0 else ""
 
     def near(value: float) -> bool:
         return math.isclose(size, value, rel_tol=2e-3)
@@ -114,24 +125,24 @@ def _scale_text(factor: float, shape: tuple[int, ...], sizes: Mapping[int, str])
     return f"a factor is wrong: {said}"
 
 
-def _moved(reference: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+def _moved(reference: np.ndarray) -> Iterator[tuple[str, Cause, np.ndarray]]:
     """The reference with its elements in other places."""
     shape, axes = reference.shape, range(reference.ndim)
     for one, two in itertools.combinations(axes, 2):
         if shape[one] == shape[two] > 1:
             name = "transposed" if reference.ndim == 2 else f"transposed, axes {one} and {two}"
-            yield name, "transpose", np.swapaxes(reference, one, two)
+            yield name, Cause.TRANSPOSE, np.swapaxes(reference, one, two)
     for axis in axes:
         if shape[axis] < 2:
             continue
-        yield f"reversed along axis {axis}", "flip", np.flip(reference, axis)
+        yield f"reversed along axis {axis}", Cause.FLIP, np.flip(reference, axis)
         for shift in (1, -1):
-            yield f"roll {shift:+d} along axis {axis}", "roll", np.roll(reference, shift, axis)
-            yield f"shifted by {shift:+d} along axis {axis}", "roll", _shifted(reference, shift, axis)
+            yield f"roll {shift:+d} along axis {axis}", Cause.ROLL, np.roll(reference, shift, axis)
+            yield f"shifted by {shift:+d} along axis {axis}", Cause.ROLL, _shifted(reference, shift, axis)
         mean = np.mean(reference, axis, keepdims=True)
-        yield f"the mean over axis {axis} everywhere", "mean", np.broadcast_to(mean, shape)
-        yield f"the sum over axis {axis} everywhere", "sum", np.broadcast_to(mean * shape[axis], shape)
-        yield f"the mean over axis {axis} is taken off", "mean", reference - mean
+        yield f"the mean over axis {axis} everywhere", Cause.MEAN, np.broadcast_to(mean, shape)
+        yield f"the sum over axis {axis} everywhere", Cause.SUM, np.broadcast_to(mean * shape[axis], shape)
+        yield f"the mean over axis {axis} is subtracted", Cause.MEAN, reference - mean
 
 
 def _shifted(array: np.ndarray, shift: int, axis: int) -> np.ndarray:
@@ -143,7 +154,7 @@ def _shifted(array: np.ndarray, shift: int, axis: int) -> np.ndarray:
     return rolled
 
 
-def _masked(manual: np.ndarray, reference: np.ndarray, tolerance: float) -> Hypothesis | None:
+def _masked(manual: np.ndarray, reference: np.ndarray, tolerance: float, sides: Sides) -> Hypothesis | None:
     """Equal wherever both are not zero: a mask is missing, too much, or another one."""
     ours, theirs = manual != 0, reference != 0
     both = ours & theirs
@@ -156,14 +167,14 @@ def _masked(manual: np.ndarray, reference: np.ndarray, tolerance: float) -> Hypo
         return None
     of = f"of {manual.size} elements"
     if missing and extra:
-        text = f"another mask: {missing} {of} are zero that should not be, {extra} should be and are not"
+        text = f"a different mask: {missing} {of} are zero that should not be, {extra} should be and are not"
     elif missing:
         text = f"zero outside a mask: the cotangent is dropped at {missing} {of}"
     else:
         text = f"a mask is missing: {extra} {of} should be zero"
     if not math.isclose(factor, 1, rel_tol=max(tolerance, 1e-6)):
-        text += f"; elsewhere manual = {factor:.4g} x automatic"
-    return Hypothesis(text, "mask", residual, factor)
+        text += f"; elsewhere {sides.manual} = {factor:.4g} x {sides.automatic}"
+    return Hypothesis(text, Cause.MASK, residual, factor)
 
 
 def _one_slice(manual: np.ndarray, reference: np.ndarray, tolerance: float) -> Hypothesis | None:
@@ -179,8 +190,8 @@ def _one_slice(manual: np.ndarray, reference: np.ndarray, tolerance: float) -> H
             where = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")
             right = np.setdiff1d(np.arange(length), wrong)
             rest = array_norm(np.take(manual - reference, right, axis)) / max(array_norm(manual), 1e-300)
-            return Hypothesis(f"wrong only at {where} of axis {axis}", "slice", rest)
+            return Hypothesis(f"wrong only at {where} of axis {axis}", Cause.SLICE, rest)
         if 0 < length - len(wrong) <= length // 2:
             where = ", ".join(map(str, np.setdiff1d(np.arange(length), wrong)[:6]))
-            return Hypothesis(f"right only at {where} of axis {axis}", "slice", math.nan)
+            return Hypothesis(f"right only at {where} of axis {axis}", Cause.SLICE, math.nan)
     return None

@@ -1,15 +1,14 @@
-"""What a comparison says of a gradient: of the whole, of each leaf, and of each equation's rule."""
+"""What a comparison found, as data: of the whole, of each leaf, of each equation's rule, of each further property.
+
+Words used throughout `comparing/`: the *manual* gradient is that of fnbackprop's hand-written rules, the *automatic*
+one is JAX's, and *differences* of the function itself are the third source. Nothing here prints anything: see `show/`.
+"""
 
 import enum
-import json
 import math
-import os
-import pathlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-NOISE_LIMIT = 0.1  # an allowed relative error above this proves nothing
+from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Verdict(enum.StrEnum):
@@ -52,19 +51,93 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=SEVERITY.index, default=Verdict.SKIPPED)
 
 
+class Sides(NamedTuple):
+    """The names of the two gradients that are compared: of the manual and of the automatic one."""
+
+    manual: str = "manual"
+    automatic: str = "automatic"
+
+
+MANUAL_AND_AUTOMATIC = Sides()
+
+
+class Cause(enum.StrEnum):
+    """What kind of mistake would explain a wrong array."""
+
+    SCALE = "scale"
+    SIGN = "sign"
+    CONJUGATE = "conjugate"
+    REAL = "real"
+    TRANSPOSE = "transpose"
+    FLIP = "flip"
+    ROLL = "roll"
+    MEAN = "mean"
+    SUM = "sum"
+    MASK = "mask"
+    SLICE = "slice"
+    ZERO = "zero"
+    NONZERO = "nonzero"
+    SWAP = "swap"
+    IGNORED = "ignored"
+
+
+class Agreement(enum.StrEnum):
+    """With which of the two cotangents differences of an equation agree; UNKNOWN where they can say nothing."""
+
+    MANUAL = "manual"
+    AUTOMATIC = "automatic"
+    BOTH = "both"
+    NEITHER = "neither"
+    UNKNOWN = ""
+
+
+class Cotangent(enum.StrEnum):
+    """The output cotangent with which an equation was checked: that of the backward pass, or a Gaussian one."""
+
+    ACTUAL = "actual"
+    GAUSSIAN = "Gaussian"
+
+
+class EquationKind(enum.Enum):
+    """What the two sides of an EquationComparison are.
+
+    RULE: the hand-written rule and JAX's derivative. CUSTOM_RULE: a user's `custom_vjp` or `custom_jvp` rule and the
+    derivative of the function that it belongs to. TWO_FUNCTIONS: an equation of each of two functions.
+    """
+
+    RULE = "rule"
+    CUSTOM_RULE = "custom rule"
+    TWO_FUNCTIONS = "two functions"
+
+
+class Property(enum.StrEnum):
+    """A property that is checked beside the gradient's values; its text is how it is printed."""
+
+    REPEATABLE = "a second call is identical"
+    SAME_VALUE = "the forward's value equals the plain primal"
+    ZERO = "a zero cotangent gives zeros"
+    LINEAR = "linear in the cotangent"
+    RULES = "rules in place"
+    WITHOUT_JIT = "without jit"
+    VMAP = "under vmap"
+    CHECKPOINT = "under jax.checkpoint"
+    REPEATED = "repeated"
+    UNROLLED = "with loops unrolled"
+    SHARDED = "with sharded data"
+
+
 @dataclass(frozen=True)
 class Hypothesis:
-    """What would diagnose a wrong array: under this change, manual equals the reference up to rounding.
+    """What would explain a wrong array: under this change, manual equals the reference up to rounding.
 
     Attributes:
       text: for people, like "a factor 2 is missing" or "mean for sum, axis 0".
-      kind: "scale", "sign", "transpose", "flip", "roll", "conjugate", "mean", "sum", "mask", "zero", "swap", ...
       residual: the relative error that is left under the change.
-      factor: of manual to the reference, for "scale"; else NaN.
+      factor: of manual to the reference, for Cause.SCALE; else NaN.
     """
 
     text: str
-    kind: str
+    kind: Cause
     residual: float
     factor: float = math.nan
 
@@ -85,8 +158,8 @@ class LeafComparison:
       cosine: of the angle between them.
       ulps: the median and the largest distance of elements, in units in the last place of the leaf's dtype.
       worst: the index of the element that is farthest off, as text like "[3, 1]", and both values.
-      hypothesis: what would diagnose the difference, if anything does.
-      bound: by the numeric evaluator: the relative error of this leaf is at most this, at 95 %.
+      hypothesis: what would explain the difference, if anything does.
+      bound: from differences: the relative error of this leaf is at most this, at 95 %.
     """
 
     path: str
@@ -108,7 +181,7 @@ class LeafComparison:
 
 @dataclass(frozen=True)
 class EquationComparison:
-    """One equation of the program, its rule held against the automatic one on the program's own operands.
+    """One equation of the program that did not pass.
 
     Attributes:
       primitive: its name; of a user's rule, "custom_vjp_call" or "custom_jvp_call".
@@ -116,10 +189,11 @@ class EquationComparison:
       where: the user's "file:line:column (function)".
       within: the loops and branches around it, like "scan[12]/cond[1]"; empty at the top.
       operand: the position of the operand whose cotangent it is.
-      cotangent: "actual" or "Gaussian": which output cotangent showed it.
+      cotangent: the output cotangent that showed it.
       verdict, reason, error, allowed, ratio, hypothesis: as for a leaf.
-      numeric: "manual", "automatic", "both", "neither" or "": whom differences of this equation agree with.
-      count: how many equations of the program are off by the same rule.
+      numeric: which side differences of this equation agree with.
+      count: how many equations of the program are wrong by the same rule.
+      kind: what was compared with what.
     """
 
     primitive: str
@@ -127,15 +201,16 @@ class EquationComparison:
     where: str
     within: str
     operand: int
-    cotangent: str
+    cotangent: Cotangent
     verdict: Verdict
     reason: str = ""
     error: float = math.nan
     allowed: float = math.nan
     ratio: float = math.nan
     hypothesis: Hypothesis | None = None
-    numeric: str = ""
+    numeric: Agreement = Agreement.UNKNOWN
     count: int = 1
+    kind: EquationKind = EquationKind.RULE
 
 
 @dataclass(frozen=True)
@@ -147,7 +222,7 @@ class NumericComparison:
       directions: how many moved all leaves at once.
       manual, automatic: the largest distance of each from the differences, relative to the size that a derivative in
         a Gaussian direction has.
-      allowed: the largest distance that the step and rounding diagnose.
+      allowed: the largest distance that the step and rounding explain.
       rate: by which power of the step the Taylor remainder falls: 2 if the gradient is right, 1 if it is wrong; NaN
         where the remainder is below rounding.
     """
@@ -166,29 +241,20 @@ class Check:
     """One further property: of the contract (L0) or of an environment (L4).
 
     Attributes:
-      name: like "linear in the cotangent" or "jit against eager".
       verdict, reason: as for a leaf.
       error, allowed: relative, where there are numbers.
     """
 
-    name: str
+    name: Property
     verdict: Verdict
     reason: str = ""
     error: float = math.nan
     allowed: float = math.nan
 
 
-class GradientMismatch(AssertionError):
-    """A comparison that did not pass; `comparison` holds it, and the message is its text."""
-
-    def __init__(self, comparison: "Comparison"):
-        super().__init__(str(comparison))
-        self.comparison = comparison
-
-
 @dataclass(frozen=True)
-class Comparison:
-    """The manual gradient of a function beside the automatic one, and beside differences of the function.
+class Results:
+    """All that was found about the manual gradient of a function.
 
     Attributes:
       name: of the function.
@@ -219,7 +285,7 @@ class Comparison:
     environment: tuple[Check, ...] = ()
     intended: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    sides: tuple[str, str] = ("manual", "automatic")
+    sides: Sides = MANUAL_AND_AUTOMATIC
 
     @property
     def verdict(self) -> Verdict:
@@ -243,51 +309,3 @@ class Comparison:
         """Where the two part: the earliest wrong equation of the backward walk, else the first wrong leaf."""
         parts = (*self.equations, *self.leaves)
         return next((part for part in parts if part.verdict is Verdict.FAIL), None)
-
-    def require(self) -> "Comparison":
-        """This comparison if it is ok; else raises GradientMismatch, an AssertionError with the same text."""
-        if not self.ok:
-            raise GradientMismatch(self)
-        return self
-
-    def table(self) -> str:
-        """The leaves as a table of at most 80 columns."""
-        from .show.text import table_text
-
-        return table_text(self)
-
-    def to_json(self) -> str:
-        """All of it as JSON; a number that is not finite is null."""
-        return json.dumps(_finite({"verdict": self.verdict, "ok": self.ok, **asdict(self)}), indent=2)
-
-    def __str__(self) -> str:
-        from .show.text import text
-
-        return text(self)
-
-    def __rich__(self) -> Any:
-        from .show.text import renderable
-
-        return renderable(self)
-
-    def html(self, path: str | os.PathLike) -> None:
-        """Write all of it as one page that needs no other file and no network."""
-        from .show.html import page
-
-        pathlib.Path(path).write_text(page(self), encoding="utf-8")
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from .show.html import fragment
-
-        return fragment(self)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, complex):
-        return [_finite(value.real), _finite(value.imag)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

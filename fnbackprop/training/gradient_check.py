@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
+from fnbackprop.comparing.arrays import relative_error
+from fnbackprop.comparing.comparison import Comparison, GradientMismatch
 from fnbackprop.comparing.gradient_sources import value_and_grad_by
-from fnbackprop.comparing.leaves import relative_error
 from fnbackprop.comparing.pipeline import compare
-from fnbackprop.comparing.results import Comparison, GradientMismatch, LeafComparison, Verdict
+from fnbackprop.comparing.results import LeafComparison, Verdict
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoints.manifest import write_json

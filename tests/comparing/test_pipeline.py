@@ -1,6 +1,5 @@
 """`compare` on right gradients passes, and on planted errors fails and says where."""
 
-import json
 import re
 
 import jax
@@ -11,9 +10,8 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from fnbackprop.comparing import gradient_sources
-from fnbackprop.comparing.pipeline import compare, measured_noise, narrow_noise
-from fnbackprop.comparing.program import facts_of, make_program, trace_program
-from fnbackprop.comparing.results import GradientMismatch, Verdict
+from fnbackprop.comparing.pipeline import compare
+from fnbackprop.comparing.results import Verdict
 
 
 def network(params, x, y):
@@ -67,7 +65,7 @@ def test_compare_passes_in_bfloat16():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_numeric_witness_stands_kinks(seed):
+def test_differences_stand_kinks(seed):
     def relu_network(params, x, y):
         hidden = jnp.maximum(x @ params["w"], 0.0)
         return jnp.mean((hidden @ params["v"] - y) ** 2)
@@ -79,7 +77,7 @@ def test_numeric_witness_stands_kinks(seed):
     "leaf, change, cause",
     [
         ("w", lambda g: 2 * g, "a factor 1/2 is missing: manual = 2 x automatic"),
-        ("w", lambda g: -g, "the sign is turned"),
+        ("w", lambda g: -g, "the sign is flipped"),
         ("w", lambda g: g.T, "transposed"),
         ("w", lambda g: g * (1 + 1e-4), "a factor is wrong: manual = 1 x automatic"),
         ("w", lambda g: g[::-1], "reversed along axis 0"),
@@ -110,7 +108,7 @@ def test_the_numbers_of_a_planted_error(monkeypatch):
     np.testing.assert_allclose([found.error, found.ratio, found.cosine], [4, 3, -1], rtol=1e-5)
 
 
-def test_numeric_says_who_is_the_odd_one_out(monkeypatch):
+def test_differences_say_which_gradient_is_wrong(monkeypatch):
     plant(monkeypatch, changed("w", lambda g: 1.5 * g))
     numeric = compare(network, *arguments()).numeric
     assert numeric.verdict is Verdict.FAIL and numeric.automatic < numeric.allowed < numeric.manual
@@ -222,39 +220,6 @@ def test_complex_arguments():
     assert result.ok and result.leaves[0].dtype == "complex64" and result.numeric.verdict is Verdict.PASS
 
 
-@pytest.mark.parametrize("argnums", [3, (0, 4), ()])
-def test_argnums_out_of_range(argnums):
-    with pytest.raises(TypeError, match="must name some of the 3 arguments"):
-        compare(network, *arguments(), argnums=argnums)
-
-
-def test_noise_sees_conditioning():
-    def cancelling(x):  # the gradient is the small difference of large numbers
-        return jnp.sum(jnp.sin(1000.0 * x))
-
-    program = make_program(cancelling, (jnp.linspace(1.0, 2.0, 30),), 0, None)
-    function = gradient_sources.gradient_function(program, "automatic")
-    reference = function(program.inputs, program.others, np.float32(1))
-    noise = measured_noise(program, facts_of(trace_program(program)), function, reference)
-    assert 1e-5 < noise[1] < 1e-2
-
-
-def test_json_holds_everything(monkeypatch):
-    plant(monkeypatch, changed("w", lambda g: g * jnp.nan))
-    read = json.loads(compare(network, *arguments(), seed=5).to_json())
-    assert (read["verdict"], read["ok"], read["seed"]) == ("FAIL", False, 5)
-    assert [leaf["verdict"] for leaf in read["leaves"]] == ["PASS", "PASS", "FAIL"]
-    assert read["leaves"][2]["error"] is None and read["leaves"][0]["shape"] == [6]
-
-
-def test_require_carries_the_comparison(monkeypatch):
-    plant(monkeypatch, changed("w", lambda g: 2 * g))
-    result = compare(network, *arguments(), directions=0)
-    with pytest.raises(GradientMismatch) as raised:
-        result.require()
-    assert raised.value.comparison is result and str(raised.value) == str(result)
-
-
 def test_a_tie_that_a_smooth_function_hides_is_a_kink():
     """x is clamped by -|x| from below: it is at the bound, where nothing gets a gradient, and the slope is 1."""
     result = compare(lambda x: jnp.sum(lax.clamp(-jnp.abs(x), x, jnp.float32(9))), jnp.float32([-0.5, -2.0]))
@@ -279,24 +244,3 @@ def test_a_layout_is_no_part_of_a_value():
         return jnp.sum(with_layout_constraint(x, Layout((1, 0))) * jnp.arange(6.0, dtype=x.dtype).reshape(2, 3))
 
     assert compare(fun, jnp.float32([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])).ok
-
-
-def test_what_cancels_inside_is_seen_in_float32():
-    """The gradient of a softmax that is nearly certain: shaking the inputs does not tell, the same in float32 does."""
-
-    def fun(x):
-        return jnp.dot(jnp.array([1.0, 2.0, 3.0], x.dtype), jax.nn.softmax(x))
-
-    with jax.enable_x64(True):
-        program = make_program(fun, (jnp.asarray([0.0, 12.0, 1.0], "float64"),), 0, None)
-        noise = narrow_noise(program, "automatic", jax.value_and_grad(fun)(*program.inputs))
-    assert 1e-12 < noise[1] < 1e-9
-
-
-def test_float32_says_nothing_of_a_program_that_draws_otherwise_there():
-    def fun(x):
-        return jnp.sum(x * jax.random.normal(jax.random.key(0), x.shape, x.dtype))
-
-    with jax.enable_x64(True):
-        program = make_program(fun, (jnp.ones(3),), 0, None)
-        assert narrow_noise(program, "automatic", jax.value_and_grad(fun)(*program.inputs)) == [0, 0]

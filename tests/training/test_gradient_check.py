@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fnbackprop.comparing import gradient_sources
-from fnbackprop.comparing.results import GradientMismatch
+from fnbackprop.comparing.comparison import GradientMismatch
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import gradient_check
 from fnbackprop.training.gradient_check import GradientCheck

@@ -1,8 +1,8 @@
-"""One equation with its operands: the hand-written rule against the automatic one, and who is right.
+"""The check of one equation with its operands: both sides' cotangents, the hand-written rule's and the automatic ones.
 
-Equal equations (same primitive, parameters, types, active operands) share one compiled check. A difference beyond
-rounding is looked at again in float64, on the same operands, where a wrong rule cannot hide behind rounding and a
-right one cannot be accused because of it; and differences of the equation itself say which of the two is right.
+Equal equations (same primitive, parameters, types, active operands) share one compiled check. Both sides can be
+computed again in float64, on the same operands, where a wrong rule cannot hide behind rounding and a right one cannot
+be accused because of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,26 +18,27 @@ from fnbackprop.backprop.transforms import vjp
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, bind, source_of
-from fnbackprop.jaxprs.types import close_jaxpr
+from fnbackprop.jaxprs.lists import merge, select
+from fnbackprop.jaxprs.views import Call
 
-from ..arrays import array_norm, to_float64
-from ..leaves import rounding_floor
-from ..program import facts_of_equation
-from ..reference.float64 import Float64Run, bind_in_float64, float64_dtype
+from ..arrays import to_float64
+from ..reference.float64 import Float64Run, bind_in_float64
+from ..reference.pairs import float64_dtype
+from ..results import Cotangent
+from .walk import Location
 
 MOST_CHECKS = 4096
-EXACT = 1e-9  # the largest relative error of a right rule in float64
 CUSTOM = ("custom_vjp_call", "custom_jvp_call")
 HOLDING = ("scan", "while", "cond", "shard_map", "jit", "closed_call", "core_call", "remat2", *CUSTOM)
 
 
 class EquationCheck(NamedTuple):
-    """What is asked of one equation.
+    """What is checked of one equation.
 
     Attributes:
       equation: of the program.
       active: which operands are differentiated.
-      primal: whether a user's rule is held against its primal definition, and not our walk against JAX's.
+      primal: whether a user's rule is compared with the derivative of its primal, and not our rule with JAX's.
       users_mode: whether the program was traced in 64-bit mode.
     """
 
@@ -53,7 +54,7 @@ class EquationCheck(NamedTuple):
 
 
 class CotangentPair(NamedTuple):
-    """One operand's cotangents from both sides; `stats`: scale, |first - second|, |first|, |second|."""
+    """One operand's cotangents, the manual one first; `stats`: scale, |first - second|, |first|, |second|."""
 
     first: Any
     second: Any
@@ -64,6 +65,50 @@ class CotangentPair(NamedTuple):
         """Relative to the second; NaN if anything is not finite."""
         _, off, _, size = (float(x) for x in self.stats)
         return off / size if size else (np.inf if off else off)
+
+
+class Evidence(NamedTuple):
+    """What a check gave, and what it was made with.
+
+    Attributes:
+      operands: of the equation. cotangents: of its floating outputs; kind: which these are.
+      pairs: both sides' cotangents of the active operands.
+      location: of the equation.
+    """
+
+    check: EquationCheck
+    operands: Sequence[Any]
+    cotangents: Sequence[Any]
+    pairs: Sequence[CotangentPair]
+    kind: Cotangent
+    location: Location
+
+    def again(self, cotangents: Sequence[Any]) -> "Evidence":
+        """The same with Gaussian cotangents."""
+        pairs = COMPILED.both(self.check, self.operands, cotangents)
+        return self._replace(cotangents=cotangents, pairs=pairs, kind=Cotangent.GAUSSIAN)
+
+
+class GaussianCotangents:
+    """Draws Gaussian cotangents from a pool of numbers that is used again and again."""
+
+    SIZE = 1 << 20
+
+    def __init__(self, seed: int = 0):
+        self.random = np.random.default_rng(seed)
+        self.pool = self.random.standard_normal(self.SIZE, np.float32)
+
+    def __call__(self, cts: Sequence[Any]) -> list[Any]:
+        """One like each of these."""
+        return [self._like(ct) for ct in cts]
+
+    def _like(self, ct: Any) -> Any:
+        start = int(self.random.integers(self.SIZE))
+        pool = self.pool[: max(ct.size, 1)] if ct.size < self.SIZE else self.pool
+        numbers = np.resize(np.roll(pool, start), ct.shape)
+        if jnp.iscomplexobj(ct):
+            numbers = numbers + 1j * numbers[..., ::-1] if numbers.ndim else numbers * (1 + 0.7j)
+        return jnp.asarray(numbers, ct.dtype)
 
 
 class CompiledChecks:
@@ -135,7 +180,7 @@ def equation_function(check: EquationCheck, operands: Sequence[Any], primal: boo
     def function(*moving):
         given = _filled(check, operands, moving)
         with source_of(equation):
-            out = _primal(equation)(*given) if primal else bind(equation, given)
+            out = as_function(Call.of(equation).body)(*given) if primal else bind(equation, given)
         return _floating(equation, out)
 
     return function
@@ -157,8 +202,7 @@ def both_sides(check: EquationCheck, operands: list[Any], cotangents: list[Any])
 def manual_cotangents(check: EquationCheck, operands: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
     """The operands' cotangents by our rule alone; None for those that are not active."""
     moving = [operands[i] for i in check.targets]
-    found = iter(_pull(vjp, equation_function(check, operands), moving, cotangents))
-    return [next(found) if on else None for on in check.active]
+    return merge(check.active, _pull(vjp, equation_function(check, operands), moving, cotangents))
 
 
 def _pull(transform: Callable, function: Callable, moving: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
@@ -166,20 +210,13 @@ def _pull(transform: Callable, function: Callable, moving: Sequence[Any], cotang
 
 
 def _filled(check: EquationCheck, operands: Sequence[Any], moving: Sequence[Any]) -> list[Any]:
-    full = list(operands)
-    for position, value in zip(check.targets, moving, strict=True):
-        full[position] = value
-    return full
+    """All operands, the active ones being these."""
+    inactive = [x for x, on in zip(operands, check.active, strict=True) if not on]
+    return merge(check.active, moving, inactive)
 
 
 def _floating(equation: Any, outputs: Sequence[Any]) -> list[Any]:
-    return [y for y, aval in zip(outputs, output_avals(equation), strict=True) if is_inexact(aval)]
-
-
-def _primal(equation: Any) -> Callable:
-    """The definition that a user's rule stands for, as a function of flat operands."""
-    params = equation.params
-    return as_function(close_jaxpr(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]))
+    return select(outputs, map(is_inexact, output_avals(equation)))
 
 
 def _stats(first: Any, second: Any) -> Any:
@@ -218,7 +255,7 @@ def cotangents_in_float64(
 def _pulled_in_float64(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
     run = jax.jit(lambda moving, cts: _pull(transform, function, moving, cts), compiler_options=quick_compilation())
     found = run(moving, cotangents)
-    return [np.asarray(x) for x in found]
+    return list(map(np.asarray, found))
 
 
 def float64_function(
@@ -248,13 +285,3 @@ def float64_function(
 
 def float64_array(x: Any) -> Any:
     return jnp.asarray(x).astype(float64_dtype(jnp.result_type(x)))
-
-
-def floor_of(equation: Any) -> float:
-    """The relative error that rounding explains in this equation's backward."""
-    return rounding_floor(facts_of_equation(equation))
-
-
-def noise_of(automatic: Any, reference: np.ndarray) -> float:
-    size = array_norm(reference)
-    return array_norm(to_float64(automatic) - reference) / size if size else 0.0

@@ -1,6 +1,6 @@
 """Where a program stands on a kink, a jump or an edge: which equations, which elements, which slope is taken there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,16 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals
-from fnbackprop.jaxprs.compat import branch_platforms, scan_groups
-from fnbackprop.jaxprs.evaluate import bind, read_array, source_line
-from fnbackprop.jaxprs.types import close_jaxpr
+from fnbackprop.jaxprs.evaluate import bind
+from fnbackprop.jaxprs.views import Call, Scan
 
 from ..program import TracedProgram
 from .check import CUSTOM
+from .walk import Location, enter, evaluate_arrays
 
 MOST_LINES = 8
 MOST_ITERATIONS = 64  # of a loop
-CALLS = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2", *CUSTOM)
 
 
 def _zero(x: np.ndarray) -> np.ndarray:
@@ -40,7 +39,7 @@ def _one(x: np.ndarray) -> np.ndarray:
     return np.abs(x) == 1
 
 
-# Of each primitive: where it is not smooth, and what to call that location.
+# Of each primitive: where it is not smooth, and what to call that point.
 NON_SMOOTH: dict[str, tuple[Callable[..., np.ndarray], str]] = {
     "abs": (_zero, "at 0"),
     "sign": (_zero, "at 0"),
@@ -63,69 +62,57 @@ NON_SMOOTH: dict[str, tuple[Callable[..., np.ndarray], str]] = {
 
 
 class Outer(NamedTuple):
-    """What is around an equation: the line of the call, and the user's rule that takes its place, with its operands."""
+    """What is around an equation: the location of the call, and the user's rule around it with its operands."""
 
-    line: str = ""
+    location: Location = Location()
     rule: Any = None
     values: list[Any] | None = None
 
 
 def find_kinks(traced: TracedProgram) -> list[str]:
-    """A line for each equation that stands on such a point; what cannot be walked is left out."""
+    """A line for each equation that is evaluated at such a point; while loops and shard_map are not entered."""
     found: dict[str, None] = {}
-    for line in _walk(traced.closed, [jnp.asarray(x) for x in traced.operands], Outer(), []):
-        found[line] = None
+    _evaluate(traced.closed, [jnp.asarray(x) for x in traced.operands], Outer(), found)
     lines = list(found)
     return lines[:MOST_LINES] + ([f"... and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else [])
 
 
-def _walk(closed: Any, operands: Sequence[Any], outer: Outer, results: list[Any]) -> Iterator[str]:
-    """The lines of a jaxpr, whose outputs are left in `results`."""
-    closed = close_jaxpr(closed)
-    jaxpr = closed.jaxpr
-    env = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    env.update(zip(jaxpr.invars, operands, strict=True))
-    for equation in jaxpr.eqns:
-        values = [read_array(env, atom) for atom in equation.invars]
-        outputs: list[Any] = []
-        yield from _equation(equation, values, outer, outputs)
-        env.update(zip(equation.outvars, outputs, strict=True))
-    results += [read_array(env, atom) for atom in jaxpr.outvars]
+def _evaluate(closed: Any, operands: Sequence[Any], outer: Outer, found: dict[str, None]) -> list[Any]:
+    """The outputs of a jaxpr; the lines of what stands in it are added to `found`."""
+    return evaluate_arrays(closed, operands, lambda equation, values: _equation(equation, values, outer, found))
 
 
-def _equation(equation: Any, values: list[Any], outer: Outer, outputs: list[Any]) -> Iterator[str]:
-    name, params = equation.primitive.name, equation.params
-    outer = outer._replace(line=source_line(equation) or outer.line)
-    if name in CALLS:
-        around = outer._replace(rule=equation, values=values) if name in CUSTOM and outer.rule is None else outer
-        yield from _walk(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], values, around, outputs)
-        return
-    if name == "cond" and branch_platforms(equation) is None:
-        taken = int(np.clip(int(values[0]), 0, len(params["branches"]) - 1))
-        yield from _walk(params["branches"][taken], values[1:], outer, outputs)
-        return
+def _equation(equation: Any, values: list[Any], outer: Outer, found: dict[str, None]) -> Sequence[Any]:
+    name = equation.primitive.name
+    outer = outer._replace(location=outer.location.at(equation))
+    if name in CUSTOM:
+        around = outer if outer.rule is not None else outer._replace(rule=equation, values=values)
+        return _evaluate(Call.of(equation).body, values, around, found)
+    entered = enter(equation, values, outer.location)
+    if entered is not None:
+        return _evaluate(entered[0], entered[1], outer, found)
     if name == "scan":
-        yield from _scan(equation, values, outer)
-    outputs += bind(equation, values)
-    yield from _places(equation, values, outputs, outer)
+        _scan(equation, values, outer, found)
+    outputs = bind(equation, values)
+    if line := _kink(equation, values, outputs, outer):
+        found[line] = None
+    return outputs
 
 
-def _scan(equation: Any, values: list[Any], outer: Outer) -> Iterator[str]:
-    params, groups = equation.params, scan_groups(equation)
-    first = groups.consts + groups.carry
-    consts, carry, xs = values[: groups.consts], values[groups.consts : first], values[first:]
-    steps = list(range(params["length"]))
-    for step in (steps[::-1] if params["reverse"] else steps)[:MOST_ITERATIONS]:
-        results: list[Any] = []
-        yield from _walk(params["jaxpr"], [*consts, *carry, *(x[step] for x in xs)], outer, results)
-        carry = results[: groups.carry]
+def _scan(equation: Any, values: list[Any], outer: Outer, found: dict[str, None]) -> None:
+    loop = Scan.of(equation)
+    consts, carry, xs = loop.split(values)
+    steps = range(loop.length)[::-1] if loop.reverse else range(loop.length)
+    for step in steps[:MOST_ITERATIONS]:
+        carry, _ = loop.split_results(_evaluate(loop.body, [*consts, *carry, *(x[step] for x in xs)], outer, found))
 
 
-def _places(equation: Any, values: list[Any], outputs: list[Any], outer: Outer) -> Iterator[str]:
+def _kink(equation: Any, values: list[Any], outputs: Sequence[Any], outer: Outer) -> str:
+    """The line of an equation that is evaluated at a kink, a jump or an edge; empty if it is smooth there."""
     name = equation.primitive.name
     floating = [is_inexact(aval) for aval in operand_avals(equation)]
     if not any(floating):
-        return
+        return ""
     if name in NON_SMOOTH and not any(np.iscomplexobj(x) for x in values):
         test, what = NON_SMOOTH[name]
         hit = np.asarray(test(*(np.asarray(x).astype(np.float64) for x in values)))
@@ -137,10 +124,11 @@ def _places(equation: Any, values: list[Any], outputs: list[Any], outer: Outer) 
         key = np.moveaxis(np.asarray(outputs[0]), equation.params["dimension"], -1)
         hit, what = key[..., 1:] == key[..., :-1], "at a tie"
     else:
-        return
-    if hit.any():
-        said = f"{name} at {outer.line}: {np.count_nonzero(hit)} of {hit.size} elements are {what}"
-        yield said + _convention(outer.rule or equation, outer.values or values, hit)
+        return ""
+    if not hit.any():
+        return ""
+    said = f"{name} at {outer.location.line}: {np.count_nonzero(hit)} of {hit.size} elements are {what}"
+    return said + _convention(outer.rule or equation, outer.values or values, hit)
 
 
 def _convention(equation: Any, values: list[Any], hit: np.ndarray) -> str:

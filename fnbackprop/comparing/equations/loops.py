@@ -1,18 +1,25 @@
-"""Loops in an audit: the states of every iteration, and a walk of the body for some of them."""
+"""The bodies of loops in a walk: the states of every iteration, and a walk of the body at some of them.
 
-from collections.abc import Sequence
+Each function takes the walker, the visit and the cotangents of the outputs, and returns those of the operands.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, zeros_like_aval
-from fnbackprop.jaxprs.compat import quick_compilation, scan_groups
+from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, source_line
+from fnbackprop.jaxprs.lists import merge, present, select
+from fnbackprop.jaxprs.views import Scan, While
+
+from .walk import Location, Visit, Walker
 
 ITERATIONS = 4  # of a loop are walked: the last, the first, and some between
-MOST_ITERATIONS = 256  # when looking for what is wrong
+MOST_ITERATIONS = 256  # in a thorough walk
 MOST_STATES = 1 << 30  # bytes of a while loop's states
 
 
@@ -22,26 +29,24 @@ def chosen(length: int, thorough: bool) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, length - 1, count)}, reverse=True) if length else []
 
 
-def scan(audit: Any, visit: Any, cts: list[Any]) -> list[Any]:
-    """Cotangents of a scan's operands; its body is walked at some iterations."""
-    equation, operands = visit.step.equation, visit.operands
-    groups, params = scan_groups(equation), equation.params
-    first = groups.consts + groups.carry
-    consts, xs = operands[: groups.consts], operands[first:]
-    carries, carry_cts, found = _scan_states(params, groups)(operands, cts)
-    plan = _body_plan(audit.engine, params["jaxpr"], visit.step.active, groups.consts, groups.carry)
-    order = range(params["length"])
-    steps = [(order[::-1] if params["reverse"] else order)[i] for i in chosen(params["length"], audit.thorough)]
-    for step in steps:
-        at = [None if ct is None else ct[step] for ct in (*carry_cts, *cts[groups.carry :])]
+def walk_scan(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
+    loop, active = Scan.of(visit.equation), visit.step.active
+    consts, _, xs = loop.split(visit.operands)
+    _, dys = loop.split_results(cts)
+    states = jax.jit(partial(_scan_states, loop), compiler_options=quick_compilation())
+    carries, carry_cts, found = states(visit.operands, cts)
+    plan = _body_plan(walker.engine, loop.body, active, loop.num_consts, loop.num_carry)
+    order = range(loop.length)[::-1] if loop.reverse else range(loop.length)
+    for step in (order[i] for i in chosen(loop.length, walker.thorough)):
+        at = [None if ct is None else ct[step] for ct in (*carry_cts, *dys)]
         body = [*consts, *(c[step] for c in carries), *(x[step] for x in xs)]
-        _walk_body(audit, plan, body, at, visit.location.inside(f"scan[{step}]"))
-    return [ct if on else None for ct, on in zip(found, visit.step.active, strict=True)]
+        _walk_body(walker, plan, body, at, visit.location.inside(f"scan[{step}]"))
+    return [ct if on else None for ct, on in zip(found, active, strict=True)]
 
 
-def _walk_body(audit: Any, plan: Any, operands: list[Any], cts: list[Any], location: Any) -> None:
-    _, visits = audit.forward(plan, operands, location)
-    audit.backward(plan, visits, cts)
+def _walk_body(walker: Walker, plan: Any, operands: list[Any], cts: list[Any], location: Location) -> None:
+    _, visits = walker.forward(plan, operands, location)
+    walker.backward(plan, visits, cts)
 
 
 def _body_plan(engine: Any, body: Any, active: Sequence[bool], consts: int, count: int) -> Any:
@@ -55,78 +60,67 @@ def _body_plan(engine: Any, body: Any, active: Sequence[bool], consts: int, coun
         active[consts : consts + count] = grown
 
 
-def _scan_states(params: Any, groups: Any) -> Any:
-    """(operands, cts) -> the carries before each iteration, the cotangents after each, and those of the operands."""
-    body = as_function(params["jaxpr"])
-    first = groups.consts + groups.carry
-    loop = {"length": params["length"]}
+def _scan_states(loop: Scan, operands: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The carries before each iteration, the cotangents of the carry after each, and those of the operands."""
+    body = as_function(loop.body)
+    consts, carry, xs = loop.split(operands)
+    dcarry, dys = loop.split_results(cts)
 
-    def states(operands, cts):
-        consts, carry, xs = operands[: groups.consts], operands[groups.consts : first], operands[first:]
+    def ahead(carry, x):
+        carry_out, _ = loop.split_results(body(*consts, *carry, *x))
+        return carry_out, carry
 
-        def ahead(carry, x):
-            out = body(*consts, *carry, *x)
-            return out[: groups.carry], carry
+    def back(state, scanned):
+        dcarry, dconsts = state
+        carry, x, dy = scanned
+        more, dcarry_in, dx = loop.split(_pull(body, [*consts, *carry, *x], [*dcarry, *dy]))
+        dconsts = [None if old is None else old + new for old, new in zip(dconsts, more, strict=True)]
+        return (dcarry_in, dconsts), (dcarry, dx)
 
-        _, carries = lax.scan(ahead, list(carry), list(xs), reverse=params["reverse"], **loop)
-
-        def back(state, scanned):
-            dcarry, dconsts = state
-            carry, x, dys = scanned
-            found = _pull(body, [*consts, *carry, *x], [*dcarry, *dys])
-            dconsts = [None if old is None else old + new for old, new in zip(dconsts, found, strict=False)]
-            return (found[groups.consts : first], dconsts), (dcarry, found[first:])
-
-        zeros = [zeros_like_aval(aval_of(c)) if is_inexact(aval_of(c)) else None for c in consts]
-        scanned = (carries, list(xs), cts[groups.carry :])
-        (dcarry, dconsts), (carry_cts, dxs) = lax.scan(
-            back, (cts[: groups.carry], zeros), scanned, reverse=not params["reverse"], **loop
-        )
-        return carries, carry_cts, [*dconsts, *dcarry, *dxs]
-
-    return jax.jit(states, compiler_options=quick_compilation())
+    _, carries = loop.run(ahead, carry, xs)
+    zeros = [zeros_like_aval(aval_of(c)) if is_inexact(aval_of(c)) else None for c in consts]
+    (dcarry, dconsts), (carry_cts, dxs) = loop.run(back, (dcarry, zeros), (carries, xs, dys), backward=True)
+    return carries, carry_cts, [*dconsts, *dcarry, *dxs]
 
 
-def _pull(body: Any, operands: list[Any], cts: list[Any]) -> list[Any]:
+def _pull(body: Callable, operands: list[Any], cts: list[Any]) -> list[Any]:
     """JAX's cotangents of the floating operands; None for the others."""
     floating = [is_inexact(aval_of(x)) for x in operands]
+    others = [x for x, on in zip(operands, floating, strict=True) if not on]
 
     def function(*moving):
-        given = iter(moving)
-        out = body(*(next(given) if on else x for x, on in zip(operands, floating, strict=True)))
-        return [y for y in out if is_inexact(aval_of(y))]
+        return [y for y in body(*merge(floating, moving, others)) if is_inexact(aval_of(y))]
 
-    _, pull = jax.vjp(function, *(x for x, on in zip(operands, floating, strict=True) if on))
-    found = iter(pull([ct for ct in cts if ct is not None]))
-    return [next(found) if on else None for on in floating]
+    _, pull = jax.vjp(function, *select(operands, floating))
+    return merge(floating, pull(present(cts)))
 
 
-def while_(audit: Any, visit: Any, cts: list[Any]) -> list[Any]:
-    """Cotangents of a while loop's operands, its iterations taken one by one."""
-    equation, operands, params = visit.step.equation, visit.operands, visit.step.equation.params
-    first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    cond_consts, consts, carry = operands[:first], operands[first:second], operands[second:]
-    test, body = (jax.jit(as_function(params[name])) for name in ("cond_jaxpr", "body_jaxpr"))
+def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
+    """Its iterations are taken one by one."""
+    loop, active = While.of(visit.equation), visit.step.active
+    condition_consts, consts, carry = loop.split(visit.operands)
+    test, body = jax.jit(as_function(loop.condition)), jax.jit(as_function(loop.body))
     states, each = [], sum(x.nbytes for x in carry if hasattr(x, "nbytes"))
-    while bool(test(*cond_consts, *carry)[0]):
+    while bool(test(*condition_consts, *carry)[0]):
         states.append(carry)
         carry = body(*consts, *carry)
         if len(states) * each > MOST_STATES:
-            where = source_line(equation)
-            audit.notes[f"the while loop at {where} is too long to be walked: no equation before it was asked"] = None
-            return [None] * len(operands)
-    plan = _body_plan(audit.engine, params["body_jaxpr"], visit.step.active[first:], second - first, len(carry))
-    pull = jax.jit(lambda operands, cts: _pull(as_function(params["body_jaxpr"]), operands, cts))
-    steps, dconsts, dcarry = set(chosen(len(states), audit.thorough)), [None] * len(consts), list(cts)
+            where = source_line(visit.equation)
+            note = f"the while loop at {where} is too long to be walked: no equation before it was checked"
+            walker.notes[note] = None
+            return [None] * len(visit.operands)
+    first = loop.num_condition_consts
+    plan = _body_plan(walker.engine, loop.body, active[first:], loop.num_body_consts, len(carry))
+    pull = jax.jit(partial(_pull, as_function(loop.body)))
+    steps, dconsts, dcarry = set(chosen(len(states), walker.thorough)), [None] * len(consts), list(cts)
     for step in reversed(range(len(states))):
         at = [*consts, *states[step]]
         if step in steps:
-            _walk_body(audit, plan, at, dcarry, visit.location.inside(f"while[{step}]"))
-        found = pull(at, dcarry)
-        dconsts = [new if old is None else old + new for old, new in zip(dconsts, found, strict=False)]
-        dcarry = found[len(consts) :]
-    pairs = zip([*dconsts, *dcarry], visit.step.active[first:], strict=True)
+            _walk_body(walker, plan, at, dcarry, visit.location.inside(f"while[{step}]"))
+        more, dcarry = loop.split_body(pull(at, dcarry))
+        dconsts = [new if old is None else old + new for old, new in zip(dconsts, more, strict=True)]
+    pairs = zip([*dconsts, *dcarry], active[first:], strict=True)
     return [None] * first + [ct if on else None for ct, on in pairs]
 
 
-LOOPS = {"scan": scan, "while": while_}
+LOOPS = {"scan": walk_scan, "while": walk_while}

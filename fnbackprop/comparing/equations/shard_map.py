@@ -1,6 +1,6 @@
-"""Inside a `shard_map`: the rules of its body, asked on each device with the values that it holds.
+"""Inside a `shard_map`: the rules of its body, checked on each device with the values that it holds.
 
-The walk is the audit's, but traced within the region, where the axes have names; what comes back is a few numbers for
+The walk is the same, but traced within the region, where the axes have names; what comes back is a few numbers for
 each equation and device.
 """
 
@@ -14,109 +14,114 @@ import numpy as np
 
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import bind
-from fnbackprop.jaxprs.types import close_jaxpr
+from fnbackprop.jaxprs.lists import merge, present
+from fnbackprop.jaxprs.views import ShardMap
 
 from ..diagnosis import scale_hypothesis
-from ..results import EquationComparison, Verdict
-from ..show.text import OF_THE_USER
-from .check import CUSTOM, EquationCheck, both_sides, floor_of
-from .verdict import WRONG, rule_name, sizes_of, users_name
-from .walk import Audit, Visit
+from ..program import first_line
+from ..results import Cotangent, EquationComparison, EquationKind, Verdict
+from ..tolerance import facts_of_equation, rounding_floor
+from .check import CUSTOM, EquationCheck, GaussianCotangents, both_sides
+from .verdict import Finding, rule_name, sizes_of, users_name
+from .walk import Visit, Walker
 
 
 class Row(NamedTuple):
-    """One operand of one equation in the region, asked with one cotangent."""
+    """One operand of one equation in the region, checked with one cotangent."""
 
     visit: Visit
     operand: int
-    cotangent: str
+    cotangent: Cotangent
     primal: bool
 
 
-class Shards(Audit):
-    """The traced walk: what it is told of each equation is kept in `rows` and `stats`."""
+class RegionChecks:
+    """What is traced at each equation of the region: `rows` says of what, `stats` are the numbers."""
 
-    def __init__(self, outer: Audit):
-        super().__init__(outer.traced)
+    def __init__(self, users_mode: bool):
+        self.users_mode, self.draw = users_mode, GaussianCotangents()
         self.rows: list[Row] = []
         self.stats: list[Any] = []
+        self.notes: list[str] = []
 
-    def evaluate(self, equation: Any, values: list[Any]) -> Sequence[Any]:
-        return bind(equation, values)
-
-    def walks_loop(self, name: str) -> bool:
-        return False
-
-    def ask(self, visit: Visit, cts: list[Any]) -> list[Any]:
-        step = visit.step
-        check = EquationCheck(step.equation, step.active, False, self.traced.users_mode)
-        found = self._ask(visit, check, cts, "actual")
-        self._ask(visit, check, self.gaussian(cts), "Gaussian")
-        if step.equation.primitive.name in CUSTOM:
+    def check(self, visit: Visit, cts: list[Any]) -> list[Any]:
+        cts = present(cts)
+        check = EquationCheck(visit.equation, visit.step.active, False, self.users_mode)
+        found = self._both(visit, check, cts, Cotangent.ACTUAL)
+        self._both(visit, check, self._gaussian(cts), Cotangent.GAUSSIAN)
+        if visit.name in CUSTOM:
             try:
-                self._ask(visit, check._replace(primal=True), self.gaussian(cts), "Gaussian")
+                self._both(visit, check._replace(primal=True), self._gaussian(cts), Cotangent.GAUSSIAN)
             except Exception as error:  # the primal may have no derivative
-                self.notes[f"{users_name(step.equation)} was not held against its primal: {error}"] = None
-        result = dict(zip(check.targets, found, strict=True))
-        return [result.get(i) for i in range(len(visit.operands))]
+                self.notes.append(f"{users_name(visit.equation)} was not compared with its primal: {first_line(error)}")
+        return merge(visit.step.active, found)
 
-    def _ask(self, visit: Visit, check: EquationCheck, cts: list[Any], kind: str) -> list[Any]:
+    def _both(self, visit: Visit, check: EquationCheck, cts: list[Any], kind: Cotangent) -> list[Any]:
         _, seconds, stats = both_sides(check, visit.operands, cts)
         self.rows += [Row(visit, position, kind, check.primal) for position in check.targets]
         self.stats += [one.astype(np.float32) for one in stats]
         return seconds
 
-    def gaussian(self, cts: Sequence[Any]) -> list[Any]:
+    def _gaussian(self, cts: Sequence[Any]) -> list[Any]:
         """Varying over the axes as the cotangents do."""
-        return [g + 0 * ct for g, ct in zip(super().gaussian(cts), cts, strict=True)]
+        return [g + 0 * ct for g, ct in zip(self.draw(cts), cts, strict=True)]
 
 
-def look_inside(outer: Audit, visit: Visit, cts: Sequence[Any]) -> list[EquationComparison]:
-    """The wrong equations of a `shard_map`'s body, in the order of the backward walk.
+class BodyVerdict(NamedTuple):
+    """The wrong equations of a body, in the order of the backward walk; which were checked; what was left out."""
+
+    wrong: list[EquationComparison]
+    checked: set[Any]
+    notes: list[str]
+
+
+def check_body(visit: Visit, cts: Sequence[Any], users_mode: bool, intended: Sequence[str]) -> BodyVerdict:
+    """Check the equations of a `shard_map`'s body.
 
     Args:
-      cts: of the outputs; None for those that are no floating numbers.
+      cts: of the outputs; None for those that are not floating.
+      users_mode: whether the program was traced in 64-bit mode.
+      intended: see `Audit`.
     """
-    step, params = visit.step, visit.step.equation.params
-    closed, shards = close_jaxpr(params["jaxpr"]), Shards(outer)
-    axes = tuple(axis for axis in params["mesh"].axis_names if axis in params["newly_manual_axes"])
+    region, step, checks = ShardMap.of(visit.equation), visit.step, RegionChecks(users_mode)
+    walker = Walker(bind, checks.check, loops={})
+    axes = tuple(axis for axis in region.mesh.axis_names if axis in region.axes)
 
     def run(operands, cotangents):
-        plan = shards.engine.plan(closed, step.active, step.wanted)
-        _, visits = shards.forward(plan, operands, visit.location.inside("shard_map"))
-        shards.backward(plan, visits, cotangents)
-        return jnp.stack(shards.stats)[None]
+        plan = walker.engine.plan(region.body, step.active, step.wanted)
+        _, visits = walker.forward(plan, operands, visit.location.inside("shard_map"))
+        walker.backward(plan, visits, cotangents)
+        return jnp.stack(checks.stats)[None]
 
-    specs = [None if ct is None else spec for spec, ct in zip(params["out_specs"], cts, strict=True)]
-    region = jax.shard_map(
-        run, mesh=params["mesh"], in_specs=(list(params["in_specs"]), specs),
-        out_specs=jax.sharding.PartitionSpec(axes), axis_names=params["newly_manual_axes"],
-        check_vma=params["check_vma"],
-    )  # fmt: skip
-    stats = np.asarray(jax.jit(region, compiler_options=quick_compilation())(visit.operands, list(cts)))
-    found = (_judged(row, stats[:, i], outer.intended) for i, row in enumerate(shards.rows))
-    outer.asked.update(row.visit.identity() for row in shards.rows)
-    return [one for one in found if one is not None]
+    specs = [None if ct is None else spec for spec, ct in zip(region.out_specs, cts, strict=True)]
+    mapped = region.map(run, (list(region.in_specs), specs), jax.sharding.PartitionSpec(axes))
+    stats = np.asarray(jax.jit(mapped, compiler_options=quick_compilation())(visit.operands, list(cts)))
+    found = (_verdict(row, stats[:, i], intended) for i, row in enumerate(checks.rows))
+    checked = {row.visit.identity() for row in checks.rows}
+    return BodyVerdict([one for one in found if one is not None], checked, checks.notes)
 
 
-def _judged(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationComparison | None:
-    """The verdict on the device that is farthest off."""
-    equation = row.visit.step.equation
+def _verdict(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationComparison | None:
+    """That on the device with the largest error."""
+    equation = row.visit.equation
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.where(stats[:, 1] == 0, 0, stats[:, 1] / stats[:, 3])
     worst = int(np.argmax(errors))
-    floor, (_, off, ours, theirs) = floor_of(equation), map(float, stats[worst])
+    floor = rounding_floor(facts_of_equation(equation))
+    _, off, ours, theirs = map(float, stats[worst])
     name = users_name(equation) if row.primal else rule_name(equation, row.operand)
     if not errors[worst] > 10 * floor or (row.primal and (name in intended or theirs == 0)):
         return None
     ratio = ours / theirs if theirs else math.inf
-    said = None
+    cause = None
     for factor in (ratio, -ratio):  # parallel, and so a factor, if the distance is that of the lengths
         if math.isfinite(ratio) and abs(off - abs(factor - 1) * theirs) <= 10 * floor * max(ours, theirs):
-            said = scale_hypothesis(factor, sizes_of(equation, row.operand), abs(off / theirs - abs(factor - 1)))
+            cause = scale_hypothesis(factor, sizes_of(equation, row.operand), abs(off / theirs - abs(factor - 1)))
+    finding, kind = Finding.DIFFERS, EquationKind.RULE
+    if row.primal:
+        finding, kind = Finding.CUSTOM_RULE, EquationKind.CUSTOM_RULE
     return EquationComparison(
-        primitive=equation.primitive.name, name=name, where=row.visit.location.line, within=row.visit.location.within,
-        operand=row.operand, cotangent=row.cotangent, verdict=Verdict.FAIL,
-        reason=OF_THE_USER if row.primal else WRONG, error=float(errors[worst]),
-        allowed=10 * floor, ratio=ratio, hypothesis=said,
+        primitive=equation.primitive.name, name=name, where=row.visit.location.line,
+        within=row.visit.location.within, operand=row.operand, cotangent=row.cotangent, verdict=Verdict.FAIL,
+        reason=finding.value, error=float(errors[worst]), allowed=10 * floor, ratio=ratio, hypothesis=cause, kind=kind,
     )  # fmt: skip

@@ -1,274 +1,185 @@
-"""Every rule in place: a walk over the real program's values, holding each equation's rule against the automatic one.
+"""A walk over a traced program: forward, equation by equation, and back again through those that a gradient reaches.
 
-Each equation is asked with its actual operands and twice: with the cotangent that reaches it, and with a Gaussian one.
-The cotangents that travel on are the automatic ones, so no error propagates: what is found wrong is wrong itself, and
-the first found is the earliest in the order of the backward walk. Calls and branches are walked in place, and the
-bodies of loops for some of their iterations.
+The walker is handed what to do at an equation. It enters calls and the branches of conditions that are taken itself;
+into the bodies of loops it goes with the help of `loops.py`.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.backprop.engine import Engine, Plan
 from fnbackprop.jaxprs.avals import is_inexact, output_avals
-from fnbackprop.jaxprs.compat import branch_platforms
-from fnbackprop.jaxprs.evaluate import read_array, source_of
+from fnbackprop.jaxprs.evaluate import interpret, source_line
 from fnbackprop.jaxprs.graph import inner_jaxprs
 from fnbackprop.jaxprs.types import Tracer, close_jaxpr, is_var
+from fnbackprop.jaxprs.views import Call, Cond
 
 from ..program import TracedProgram
-from ..results import EquationComparison
-from ..show.status_line import first_line
-from . import loops
-from .check import COMPILED, CUSTOM, EquationCheck, manual_cotangents
-from .verdict import Location, custom_rule_verdict, equation_verdict
 
 CALLS = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
-IMPLICIT = {"random_gamma": "its derivative keeps a sample's quantile, and is not that of the sampler's own steps"}
-POOL = 1 << 20  # Gaussian numbers, used again and again
+
+
+class Location(NamedTuple):
+    """Where an equation stands.
+
+    Attributes:
+      line: its own in the user's code; of what a library's function holds, that of the call.
+      within: the loops and branches around it, like "scan[12]/cond[1]".
+    """
+
+    line: str = ""
+    within: str = ""
+
+    def at(self, equation: Any) -> "Location":
+        return Location(source_line(equation) or self.line, self.within)
+
+    def inside(self, what: str) -> "Location":
+        return Location(self.line, f"{self.within}/{what}" if self.within else what)
 
 
 class Visit:
-    """One equation of the forward walk: its operands, its outputs, and the walk inside it if there was one."""
+    """One equation of the forward walk.
 
-    def __init__(self, step: Any, operands: list[Any], around: Location):
-        self.step, self.operands = step, operands
-        self.location = around.at(step.equation)
+    Attributes:
+      step: of the engine's plan: the equation, and which operands and outputs a gradient flows through.
+      operands, outputs: its values. location: where it stands.
+      inner: the plan and the visits of the call or branch that was entered in its place, or None.
+    """
+
+    def __init__(self, step: Any, operands: list[Any], location: Location):
+        self.step, self.equation, self.operands, self.location = step, step.equation, operands, location
+        self.outputs: Sequence[Any] = ()
         self.inner: tuple[Plan, list[Visit]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.equation.primitive.name
 
     def identity(self) -> Any:
         """The same for all iterations of a loop."""
-        return id(self.step.equation), self.location.line, re.sub(r"\[\d+\]", "", self.location.within)
+        return id(self.equation), self.location.line, re.sub(r"\[\d+\]", "", self.location.within)
 
 
-class Audit:
+Check = Callable[[Visit, list[Any]], list[Any]]
+
+
+class Walker:
     """Walks a program forward and backward.
 
     Args:
-      traced: the program.
-      seed: of the Gaussian cotangents.
-      intended: names of the user's functions whose rule differs from their primal's derivative on purpose.
-      thorough: hold the rules of loops and calls against JAX's as wholes too, and walk all iterations.
-      say: called with a line of progress.
+      evaluate: an equation's outputs, from the equation and its operands.
+      check: what is done at an equation on the way back: from the visit and the cotangents of its outputs (None for
+        those that are not floating) to the cotangents of its operands (None for zero).
+      loops: for primitives whose bodies are walked, what does so, by name: see `loops.LOOPS`.
+      thorough: walk more iterations of loops; and check loops and calls as wholes, beside what they hold.
 
     Attributes:
-      found: the equations that did not pass, in the order of the backward walk, each rule once.
-      audited: how many equations were asked, those of a loop's body once.
-      replaced: lines at which a user's rule replaces the derivative on purpose.
       notes: what was left out.
-      value: the function's value, computed equation by equation.
     """
 
     def __init__(
         self,
-        traced: TracedProgram,
-        seed: int = 0,
-        intended: Sequence[str] = (),
+        evaluate: Callable[[Any, list[Any]], Sequence[Any]],
+        check: Check,
+        loops: Mapping[str, Callable[["Walker", Visit, list[Any]], list[Any]]],
         thorough: bool = False,
-        say: Callable[[str], None] = lambda text: None,
     ):
-        self.traced, self.intended, self.thorough, self.say = traced, tuple(intended), thorough, say
+        self.evaluate, self.check, self.loops, self.thorough = evaluate, check, loops, thorough
         self.engine = Engine()
-        self.random = np.random.default_rng(seed)
-        self.pool = self.random.standard_normal(POOL, np.float32)
-        self.groups: dict[Any, tuple[EquationComparison, set]] = {}
-        self.asked: set[Any] = set()
-        self.replaced: dict[str, None] = {}
         self.notes: dict[str, None] = {}
 
-    def run(self) -> "Audit":
-        """Walk forward from the operands and back from a cotangent of one."""
-        traced = self.traced
+    def run(self, traced: TracedProgram) -> tuple[list[Any], list[Any]]:
+        """The outputs, and the operands' cotangents for a cotangent of one."""
         wanted = tuple(is_inexact(v.aval) for v in traced.closed.jaxpr.outvars)
         plan = self.engine.new_plan(traced.closed, traced.active, wanted)
         outputs, visits = self.forward(plan, [jnp.asarray(x) for x in traced.operands], Location())
-        self.value = outputs[0]
-        self.cotangents = self.backward(plan, visits, [jnp.ones_like(y) for y in outputs])
-        return self
-
-    @property
-    def found(self) -> tuple[EquationComparison, ...]:
-        return tuple(replace(first, count=len(places)) for first, places in self.groups.values())
-
-    @property
-    def audited(self) -> int:
-        return len(self.asked)
-
-    # ------------------------------------------------------------ the two walks
+        return outputs, self.backward(plan, visits, [jnp.ones_like(y) for y in outputs])
 
     def forward(self, plan: Plan, operands: Sequence[Any], around: Location) -> tuple[list[Any], list[Visit]]:
-        """Evaluate a jaxpr equation by equation; the visits of those that a gradient flows through."""
-        jaxpr = plan.closed.jaxpr
-        env = dict(zip(jaxpr.constvars, plan.closed.consts, strict=True))
-        env.update(zip(jaxpr.invars, operands, strict=True))
-        visits = []
-        for index, equation in enumerate(jaxpr.eqns):
-            values = [read_array(env, atom) for atom in equation.invars]
-            step = plan.steps.get(index)
-            with source_of(equation):
-                if step is None:
-                    outputs = self.evaluate(equation, values)
-                else:
-                    visit = Visit(step, values, around)
-                    outputs = self._visit(visit)
-                    visits.append(visit)
-            env.update(zip(equation.outvars, outputs, strict=True))
-        return [read_array(env, atom) for atom in jaxpr.outvars], visits
+        """The outputs, and the visits of those equations that a gradient flows through."""
+        visits: list[Visit] = []
+        steps = map(plan.steps.get, range(len(plan.closed.jaxpr.eqns)))
 
-    def evaluate(self, equation: Any, values: list[Any]) -> Sequence[Any]:
-        """One equation's outputs."""
-        return COMPILED.values(equation, values)
+        def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
+            step = next(steps)
+            if step is None:
+                return self.evaluate(equation, values)
+            visit = Visit(step, values, around.at(equation))
+            visit.outputs = self._outputs(visit)
+            visits.append(visit)
+            return visit.outputs
 
-    def walks_loop(self, name: str) -> bool:
-        """Whether a primitive is a loop whose body is walked."""
-        return name in loops.LOOPS
+        return evaluate_arrays(plan.closed, operands, apply), visits
 
-    def _visit(self, visit: Visit) -> Sequence[Any]:
-        equation, operands, step = visit.step.equation, visit.operands, visit.step
-        entered = _entered(equation, operands, visit.location)
+    def _outputs(self, visit: Visit) -> Sequence[Any]:
+        entered = enter(visit.equation, visit.operands, visit.location)
         if entered is None:
-            return self.evaluate(equation, operands)
-        closed, skipped, location = entered
-        plan = self.engine.plan(closed, step.active[skipped:], step.wanted)
-        outputs, visits = self.forward(plan, operands[skipped:], location)
+            return self.evaluate(visit.equation, visit.operands)
+        closed, operands, location = entered
+        active = visit.step.active[len(visit.operands) - len(operands) :]
+        plan = self.engine.plan(closed, active, visit.step.wanted)
+        outputs, visits = self.forward(plan, operands, location)
         visit.inner = plan, visits
         return outputs
 
     def backward(self, plan: Plan, visits: list[Visit], cotangents: Sequence[Any]) -> list[Any]:
-        """Cotangents of the jaxpr's operands; None for zero. Asks every equation on the way."""
+        """Cotangents of the jaxpr's operands, None for zero; every equation is checked on the way."""
         known: dict[Any, Any] = {}
-        self.engine.add_cotangents(
-            known, [v if is_var(v) else None for v in plan.closed.jaxpr.outvars], list(cotangents)
-        )
+        outvars = [v if is_var(v) else None for v in plan.closed.jaxpr.outvars]
+        self.engine.add_cotangents(known, outvars, list(cotangents))
         while visits:
-            visit = visits.pop()  # its values are given free
-            equation = visit.step.equation
+            visit = visits.pop()  # so that its values are freed
+            equation = visit.equation
             cts = [known.pop(v, None) for v in equation.outvars]
             if all(ct is None for ct in cts):
                 continue
             pairs = zip(cts, output_avals(equation), strict=True)
             cts = [self.engine.instantiate(ct, aval) if is_inexact(aval) else None for ct, aval in pairs]
-            found = self._back(visit, cts)
-            active = visit.step.active
-            keys = [v if on else None for v, on in zip(equation.invars, active, strict=True)]
-            self.engine.add_cotangents(known, keys, found)
+            keys = [v if on else None for v, on in zip(equation.invars, visit.step.active, strict=True)]
+            self.engine.add_cotangents(known, keys, self._operand_cotangents(visit, cts))
         return [known.get(v) for v in plan.closed.jaxpr.invars]
 
-    def _back(self, visit: Visit, cts: list[Any]) -> list[Any]:
-        name = visit.step.equation.primitive.name
+    def _operand_cotangents(self, visit: Visit, cts: list[Any]) -> list[Any]:
         if visit.inner is not None:
-            plan, visits = visit.inner
-            found = self.backward(plan, visits, cts)
-            found = [None] * (len(visit.operands) - len(found)) + found
+            found = self.backward(*visit.inner, cts)
             if self.thorough:
-                self.ask(visit, [ct for ct in cts if ct is not None])
-            return found
-        if self.walks_loop(name):
-            if self.thorough:
-                self.ask(visit, [ct for ct in cts if ct is not None])
-            return loops.LOOPS[name](self, visit, cts)
-        if name == "shard_map":
-            return self._shards(visit, cts)
-        return self.ask(visit, [ct for ct in cts if ct is not None])
-
-    def _shards(self, visit: Visit, cts: list[Any]) -> list[Any]:
-        """A `shard_map` as a whole; if it is wrong, or has rules of the user's, its body as well."""
-        from .shard_map import look_inside
-
-        before = dict(self.groups)
-        found = self.ask(visit, [ct for ct in cts if ct is not None])
-        body = close_jaxpr(visit.step.equation.params["jaxpr"]).jaxpr
-        if before.keys() == self.groups.keys() and not holds(body, CUSTOM):
-            return found
-        try:
-            inner = look_inside(self, visit, cts)
-        except Exception as error:  # what stands in a region may refuse to be traced in parts
-            self.notes[f"the shard_map at {visit.location.line} was asked as a whole only: {first_line(error)}"] = None
-            return found
-        if inner:  # the whole is wrong because of these
-            self.groups = before
-            self.note(visit, inner)
-        return found
-
-    # ------------------------------------------------------------ one equation
-
-    def ask(self, visit: Visit, cts: list[Any]) -> list[Any]:
-        """Hold one equation's rule against the automatic one; returns the automatic cotangents, by operand."""
-        step = visit.step
-        self.asked.add(visit.identity())
-        if self.audited % 20 == 0:
-            self.say(f"rules in location: {self.audited} equations")
-        check = EquationCheck(step.equation, step.active, False, self.traced.users_mode)
-        try:
-            found = COMPILED.both(check, visit.operands, cts)
-        except Exception as error:  # JAX refuses to differentiate it, or the user's code to be traced again
-            what = f"{step.equation.primitive.name} at {visit.location.line}"
-            self.notes[f"{what} was not asked: {first_line(error)}"] = None
-            return jax.block_until_ready(manual_cotangents(check, visit.operands, cts))
-        for kind, cotangents in (("actual", cts), ("Gaussian", None)):
-            if cotangents is None:
-                cotangents = self.gaussian(cts)
-            answer = found if kind == "actual" else COMPILED.both(check, visit.operands, cotangents)
-            wrong = equation_verdict(check, visit.operands, cotangents, answer, kind, visit.location)
-            self.note(visit, wrong)
-            if wrong:
-                break
-        if step.equation.primitive.name in CUSTOM:
-            self.ask_custom(visit, cts)
-        if (name := step.equation.primitive.name) in IMPLICIT:
-            self.replaced[f"{name} at {visit.location.line}: {IMPLICIT[name]}"] = None
-        result: list[Any] = [None] * len(visit.operands)
-        for position, one in zip(check.targets, found, strict=True):
-            result[position] = one.second
-        return result
-
-    def ask_custom(self, visit: Visit, cts: list[Any]) -> None:
-        """Hold a user's rule against the derivative of its primal definition."""
-        check = EquationCheck(visit.step.equation, visit.step.active, True, self.traced.users_mode)
-        for kind, cotangents in (("actual", cts), ("Gaussian", self.gaussian(cts))):
-            wrong, replaced, note = custom_rule_verdict(
-                check, visit.operands, cotangents, kind, visit.location, self.intended
-            )
-            self.replaced.update(dict.fromkeys(replaced))
-            self.notes.update(dict.fromkeys(note))
-            self.note(visit, wrong)
-            if wrong or replaced:
-                break
-
-    def note(self, visit: Visit, wrong: Sequence[EquationComparison]) -> None:
-        """Keep what was found: of each rule the first, and how many equations of the program it is wrong at."""
-        for one in wrong:
-            first, places = self.groups.setdefault((one.primitive, one.name, one.operand), (one, set()))
-            places.add(visit.identity())
-
-    def gaussian(self, cts: Sequence[Any]) -> list[Any]:
-        """A Gaussian cotangent like each of these."""
-        return [self._gaussian(ct) for ct in cts]
-
-    def _gaussian(self, ct: Any) -> Any:
-        start = int(self.random.integers(POOL))
-        numbers = np.resize(np.roll(self.pool[: max(ct.size, 1)] if ct.size < POOL else self.pool, start), ct.shape)
-        if jnp.iscomplexobj(ct):
-            numbers = numbers + 1j * numbers[..., ::-1] if numbers.ndim else numbers * (1 + 0.7j)
-        return jnp.asarray(numbers, ct.dtype)
+                self.check(visit, cts)
+            return [None] * (len(visit.operands) - len(found)) + found
+        if visit.name not in self.loops:
+            return self.check(visit, cts)
+        if self.thorough:
+            self.check(visit, cts)
+        return self.loops[visit.name](self, visit, cts)
 
 
-def _entered(equation: Any, operands: Sequence[Any], location: Location) -> tuple[Any, int, Location] | None:
-    """The jaxpr to walk instead of this equation, how many operands it does not take, and where that is."""
-    params, name = equation.params, equation.primitive.name
+def enter(equation: Any, operands: Sequence[Any], location: Location) -> tuple[Any, list[Any], Location] | None:
+    """The jaxpr to evaluate in the place of a call or a condition, its operands, and where that is; else None."""
+    name = equation.primitive.name
     if name in CALLS:
-        return close_jaxpr(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]), 0, location
-    known = not any(isinstance(x, Tracer) for x in operands[:1])
-    if name == "cond" and known and branch_platforms(equation) is None:
-        taken = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
-        return params["branches"][taken], 1, location.inside(f"cond[{taken}]")
+        return Call.of(equation).body, list(operands), location
+    if name == "cond" and not isinstance(operands[0], Tracer):
+        cond = Cond.of(equation)
+        if cond.platforms is None:
+            index, rest = cond.split(operands)
+            taken = cond.taken(index)
+            return cond.branches[taken], rest, location.inside(f"cond[{taken}]")
     return None
+
+
+def evaluate_arrays(closed: Any, operands: Sequence[Any], apply: Callable[[Any, list[Any]], Sequence[Any]]) -> list:
+    """The outputs of a jaxpr, each equation by `apply`, in which literals are arrays with a shape and a dtype."""
+    closed = close_jaxpr(closed)
+
+    def arrays(atoms: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+        pairs = zip(atoms, values, strict=True)
+        return [x if is_var(atom) else np.asarray(x, atom.aval.dtype) for atom, x in pairs]
+
+    outputs = interpret(closed.jaxpr, closed.consts, operands, lambda e, xs: apply(e, arrays(e.invars, xs)))
+    return arrays(closed.jaxpr.outvars, outputs)
 
 
 def holds(jaxpr: Any, names: Sequence[str]) -> bool:

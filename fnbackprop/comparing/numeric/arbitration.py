@@ -1,4 +1,4 @@
-"""Where manual and automatic differ and differences of the function agree with manual alone: JAX's derivative is wrong.
+"""Arbitration: where manual and automatic differ and differences agree with manual alone, JAX's derivative is wrong.
 
 That happens (JAX 0.10.2): the sign of a complex number, `x.at[i].min` with clipped indices, a reduction whose function
 does not commute, `all_gather` to one value without checked types. The manual gradient is right then, as far as
@@ -13,23 +13,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..arrays import array_norm, to_float64
-from ..gradient_sources import is_inexact
-from ..properties import SAME_VALUE
-from ..results import Check, LeafComparison, NumericComparison, Verdict
+from ..arrays import array_norm, is_floating, to_float64
+from ..results import Check, LeafComparison, NumericComparison, Property, Verdict
+from .directions import DirectionalEvaluator
 from .slopes import best_step, shape_of
 
 DISPUTED = (Verdict.FAIL, Verdict.NON_FINITE)
 REASON = "the automatic derivative is wrong here: differences of the function agree with manual alone"
 
 
-def follows_manual(evaluator: Any, manual: Any, automatic: Any, i: int, allowed: float) -> bool:
+def follows_manual(evaluator: DirectionalEvaluator, manual: Any, automatic: Any, i: int, allowed: float) -> bool:
     """Whether the function changes as manual says, and not as automatic does, along the difference of their leaves i.
 
     No direction tells the two apart better, and what they agree on is not moved: a kink elsewhere does not matter.
 
     Args:
-      evaluator: a `numeric.DirectionalEvaluator`.
       allowed: the relative error that rounding explains in the leaf.
     """
     ours, theirs = (to_float64(jax.tree.leaves(side)[i]) for side in (manual, automatic))
@@ -42,7 +40,7 @@ def follows_manual(evaluator: Any, manual: Any, automatic: Any, i: int, allowed:
         return False
     apart *= evaluator.scales[i] * math.sqrt(apart.size) / array_norm(apart)
     leaves = jax.tree.leaves(evaluator.program.inputs)
-    direction = [np.zeros(np.shape(leaf)) if is_inexact(leaf) else None for leaf in leaves]
+    direction = [np.zeros(np.shape(leaf)) if is_floating(leaf) else None for leaf in leaves]
     direction[i] = apart
     along = evaluator.along_direction(manual, automatic, direction)
     slopes = along.slopes
@@ -53,18 +51,18 @@ def follows_manual(evaluator: Any, manual: Any, automatic: Any, i: int, allowed:
 
 
 def settled(
-    leaves: Sequence[LeafComparison], each: Sequence[Any], odd: set[int], numeric: NumericComparison
+    leaves: Sequence[LeafComparison], each: Sequence[Any], automatic_wrong: set[int], numeric: NumericComparison
 ) -> tuple[tuple[LeafComparison, ...], list[str]]:
     """The leaves, those passed in which differences agree with manual and not with automatic; and a note on them.
 
     Args:
       each: what each leaf's own direction says (`LeafNumeric`), None where it was not asked.
-      odd: the disputed leaves in which the function follows manual, see `follows_manual`.
+      automatic_wrong: the disputed leaves in which the function follows manual, see `follows_manual`.
     """
     if numeric.verdict is Verdict.FAIL:
         return tuple(leaves), []
     denied = {i for i, one in enumerate(each) if one is not None and not one.manual}
-    wrong = [i in odd - denied for i in range(len(leaves))]
+    wrong = [i in automatic_wrong - denied for i in range(len(leaves))]
     if not any(wrong):
         return tuple(leaves), []
     passed = (
@@ -77,7 +75,7 @@ def settled(
 
 def settled_value(value: LeafComparison, contract: Sequence[Check]) -> LeafComparison:
     """The function's value, passed if manual agrees with the function itself and jax.grad does not."""
-    plain = next((check.verdict for check in contract if check.name == SAME_VALUE), Verdict.SKIPPED)
+    plain = next((check.verdict for check in contract if check.name is Property.SAME_VALUE), Verdict.SKIPPED)
     if value.verdict is not Verdict.FAIL or plain is not Verdict.PASS:
         return value
     reason = "the value by jax.grad is wrong: that of the function itself is the manual one"

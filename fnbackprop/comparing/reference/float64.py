@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals
-from fnbackprop.jaxprs.compat import branch_platforms, quick_compilation, scan_groups, switch_branch
-from fnbackprop.jaxprs.custom import absent, custom_jvp_jaxpr, custom_vjp_functions, zero_tangent
-from fnbackprop.jaxprs.evaluate import bind, read_array, source_line, source_of, trace_avals, trace_flat
+from fnbackprop.jaxprs.avals import is_inexact, output_avals
+from fnbackprop.jaxprs.compat import quick_compilation, switch_branch
+from fnbackprop.jaxprs.evaluate import bind, interpret, source_line, trace_avals
 from fnbackprop.jaxprs.types import close_jaxpr, is_var
+from fnbackprop.jaxprs.views import Call, Cond, Scan, ShardMap, While
 
-from .frozen_decisions import FROZEN_DECISIONS
+from .custom_rules import custom_jvp, custom_vjp
+from .frozen_decisions import FROZEN_DECISIONS, Pair
+from .pairs import float64_dtype, high_half
 
-Pair = tuple[Any, Any]  # (low, high); of what is no floating number, high is None
 INLINED = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
 # They draw or iterate otherwise in float64, or hold functions that cannot be high_half.
 REFUSED = frozenset(
@@ -32,17 +33,6 @@ REFUSED = frozenset(
 
 class NotInFloat64(NotImplementedError):
     """The program holds an equation that cannot be run in float64; the message names it and its line."""
-
-
-def float64_dtype(dtype: Any) -> np.dtype:
-    """float64 or complex128."""
-    return np.dtype(np.complex128 if jax.dtypes.issubdtype(dtype, np.complexfloating) else np.float64)
-
-
-def high_half(x: Any) -> Any:
-    """The high half of a low value: None if it is no floating number."""
-    aval = aval_of(x)
-    return lax.convert_element_type(x, float64_dtype(aval.dtype)) if is_inexact(aval) else None
 
 
 class Float64Run:
@@ -62,22 +52,21 @@ class Float64Run:
         high = high_half(low)
         return (low if self.frozen or high is None else None), high
 
-    def _read(self, env: dict, atom: Any) -> Pair:
-        return env[atom] if is_var(atom) else self.pair(read_array(env, atom))
-
-    def run(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
+    def evaluate(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
         """The jaxpr's outputs as pairs."""
-        env = dict(zip(jaxpr.constvars, map(self.pair, consts), strict=True))
-        env.update(zip(jaxpr.invars, operands, strict=True))
-        for equation in jaxpr.eqns:
-            with source_of(equation):
-                outputs = self.equation(equation, [self._read(env, atom) for atom in equation.invars])
-            env.update(zip(equation.outvars, outputs, strict=True))
-        return [self._read(env, atom) for atom in jaxpr.outvars]
+
+        def pairs(atoms: Sequence[Any], values: Sequence[Any]) -> list[Pair]:
+            both = zip(atoms, values, strict=True)
+            return [x if is_var(atom) else self.pair(np.asarray(x, atom.aval.dtype)) for atom, x in both]
+
+        def apply(equation: Any, values: list[Any]) -> list[Pair]:
+            return self.equation(equation, pairs(equation.invars, values))
+
+        return pairs(jaxpr.outvars, interpret(jaxpr, list(map(self.pair, consts)), operands, apply))
 
     def closed(self, closed: Any, operands: Sequence[Pair]) -> list[Pair]:
         closed = close_jaxpr(closed)
-        return self.run(closed.jaxpr, closed.consts, operands)
+        return self.evaluate(closed.jaxpr, closed.consts, operands)
 
     def equation(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
         """One equation on pairs."""
@@ -109,136 +98,59 @@ class Float64Run:
         avals = output_avals(equation)
         return [(None, y) if is_inexact(a) else (y, None) for y, a in zip(outputs, avals, strict=True)]
 
-    def users(self, function: Callable) -> Any:
-        """The result of tracing the user's code in the mode in which it was written."""
+    def in_users_mode(self, function: Callable) -> Any:
+        """The result of tracing the user's code in the 64-bit mode in which it was written, or not."""
         with jax.enable_x64(self.users_mode):
             return function()
 
     # ------------------------------------------------------------ equations that hold jaxprs
 
     def call(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        params = equation.params
-        return self.closed(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], operands)
+        return self.closed(Call.of(equation).body, operands)
 
     def scan(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        params, groups = equation.params, scan_groups(equation)
-        first = groups.consts + groups.carry
-        consts, carry, xs = operands[: groups.consts], operands[groups.consts : first], operands[first:]
+        loop = Scan.of(equation)
+        consts, carry, xs = loop.split(operands)
 
         def step(carry, x):
-            out = self.closed(params["jaxpr"], [*consts, *carry, *x])
-            return out[: groups.carry], out[groups.carry :]
+            return loop.split_results(self.closed(loop.body, [*consts, *carry, *x]))
 
-        carry, ys = lax.scan(step, carry, xs, length=params["length"], reverse=params["reverse"])
+        carry, ys = lax.scan(step, carry, xs, length=loop.length, reverse=loop.reverse)
         return [*carry, *ys]
 
     def while_(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        params = equation.params
-        first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-        cond_consts, consts, carry = operands[:first], operands[first:second], operands[second:]
+        loop = While.of(equation)
+        condition_consts, consts, carry = loop.split(operands)
 
         def test(carry):
-            return self.closed(params["cond_jaxpr"], [*cond_consts, *carry])[0][0]
+            return self.closed(loop.condition, [*condition_consts, *carry])[0][0]
 
-        return lax.while_loop(test, lambda carry: self.closed(params["body_jaxpr"], [*consts, *carry]), carry)
+        return lax.while_loop(test, lambda carry: self.closed(loop.body, [*consts, *carry]), carry)
 
     def cond(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        (index, _), *rest = operands
-        branches = [lambda *ops, b=branch: self.closed(b, ops) for branch in equation.params["branches"]]
-        return switch_branch(index, branches, branch_platforms(equation), *rest)
+        cond = Cond.of(equation)
+        (index, _), rest = cond.split(operands)
+        branches = [lambda *ops, b=branch: self.closed(b, ops) for branch in cond.branches]
+        return switch_branch(index, branches, cond.platforms, *rest)
 
     def shard_map(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        params = equation.params
+        region = ShardMap.of(equation)
         ins = [
             (None if low is None else spec, None if high is None else spec)
-            for spec, (low, high) in zip(params["in_specs"], operands, strict=True)
+            for spec, (low, high) in zip(region.in_specs, operands, strict=True)
         ]
         kinds = map(is_inexact, output_avals(equation))
         outs = [
             (spec if self.frozen or not floating else None, spec if floating else None)
-            for spec, floating in zip(params["out_specs"], kinds, strict=True)
+            for spec, floating in zip(region.out_specs, kinds, strict=True)
         ]
-        return jax.shard_map(
-            lambda *ops: self.closed(params["jaxpr"], ops), mesh=params["mesh"], in_specs=tuple(ins), out_specs=outs,
-            axis_names=params["newly_manual_axes"], check_vma=params["check_vma"],
-        )(*operands)  # fmt: skip
+        return region.map(lambda *ops: self.closed(region.body, ops), tuple(ins), outs)(*operands)
 
-    # ------------------------------------------------------------ the users' own rules, run on pairs too
-
-    def custom_jvp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
+    def custom_rule(self, equation: Any, operands: list[Pair]) -> list[Pair]:
         if not self.frozen:
             return self.call(equation, operands)
-        lows, highs = zip(*operands, strict=True)
-        active = [high is not None for high in highs]
-        outputs = output_avals(equation)
-        jvp = self.users(lambda: custom_jvp_jaxpr(equation, active))
-
-        @jax.custom_jvp
-        def function(lows, highs):
-            return self.call(equation, list(zip(lows, highs, strict=True)))
-
-        @function.defjvp
-        def _(primals, tangents):
-            pairs = list(zip(*primals, strict=True))
-            moved = [(jnp.zeros_like(lows[i]), tangents[1][i]) for i in jvp.tangents]
-            out = self.run(jvp.closed.jaxpr, jvp.closed.consts, [*pairs[jvp.consts :], *moved])
-            count = len(outputs)
-            slopes = [None if i is None else out[i][1] for i in jvp.tangents_out]
-            found = [
-                (zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
-                for (low, high), slope in zip(out[:count], slopes, strict=True)
-            ]
-            return out[:count], found
-
-        return function(lows, highs)
-
-    def custom_vjp(self, equation: Any, operands: list[Pair]) -> list[Pair]:
-        if not self.frozen:
-            return self.call(equation, operands)
-        lows, highs = zip(*operands, strict=True)
-        active = [high is not None for high in highs]
-        custom, avals = custom_vjp_functions(equation), operand_avals(equation)
-        traced = self.users(lambda: trace_flat(lambda *xs: custom.forward(xs, active), avals))
-
-        @jax.custom_vjp
-        def function(lows, highs):
-            return self.call(equation, list(zip(lows, highs, strict=True)))
-
-        def forward(lows, highs):
-            out = self.closed(traced.closed, list(zip(lows, highs, strict=True)))
-            residuals, values = traced.out_tree.unflatten(range(len(out)))
-            return [out[i] for i in values], [out[i] for i in residuals]
-
-        def backward(residuals, cts):
-            found = self._pull(equation, custom.backward, residuals, [high for _, high in cts])
-            zeros = (
-                lax.full(aval.shape, 0, float64_dtype(aval.dtype)) if on else None
-                for aval, on in zip(avals, active, strict=True)
-            )
-            return None, tuple(z if ct is None else ct for z, ct in zip(zeros, found, strict=True))
-
-        function.defvjp(forward, backward)
-        return function(lows, highs)
-
-    def _pull(self, equation: Any, backward: Callable, residuals: list[Pair], cts: list[Any]) -> list[Any]:
-        """A user's backward on pairs: its jaxpr is traced at the low types. None stands for zero."""
-        outputs, symbolic = output_avals(equation), equation.params["symbolic_zeros"]
-        floating = [
-            (lax.convert_element_type(ct, a.dtype), ct) for ct, a in zip(cts, outputs, strict=True) if is_inexact(a)
-        ]
-        present = []
-
-        def pull(*flat):
-            given = iter(flat[len(residuals) :])
-            full = [next(given) if is_inexact(a) else absent(symbolic, a) for a in outputs]
-            found = backward(list(flat[: len(residuals)]), full)
-            present[:] = [ct is not None for ct in found]
-            return [ct for ct in found if ct is not None]
-
-        flat = [*residuals, *floating]
-        pulled = self.users(lambda: trace_flat(pull, [aval_of(low) for low, _ in flat]))
-        found = iter(self.closed(pulled.closed, flat))
-        return [next(found)[1] if on else None for on in present]
+        rule = custom_jvp if equation.primitive.name == "custom_jvp_call" else custom_vjp
+        return rule(self, equation, operands)
 
 
 STRUCTURED: dict[str, Callable] = {
@@ -247,8 +159,8 @@ STRUCTURED: dict[str, Callable] = {
     "while": Float64Run.while_,
     "cond": Float64Run.cond,
     "shard_map": Float64Run.shard_map,
-    "custom_jvp_call": Float64Run.custom_jvp,
-    "custom_vjp_call": Float64Run.custom_vjp,
+    "custom_jvp_call": Float64Run.custom_rule,
+    "custom_vjp_call": Float64Run.custom_rule,
 }
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-Pair = tuple[Any, Any]
+from .pairs import Pair
 
 
 def _extremum(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:

@@ -4,10 +4,10 @@ import sys
 import time
 from typing import Any
 
-LONGEST = 160  # characters of an error that are told
+from rich.console import Console
 
 
-class Progress:
+class StatusLine:
     """A context manager that gives a function `say(text)`; without a terminal, or if not wanted, it says nothing.
 
     Args:
@@ -21,8 +21,6 @@ class Progress:
 
     def __enter__(self):
         if self.wanted:
-            from rich.console import Console
-
             self.status = Console(stderr=True).status("comparing")
             self.status.__enter__()
         return self.say
@@ -34,9 +32,3 @@ class Progress:
     def __exit__(self, *error: Any) -> None:
         if self.status is not None:
             self.status.__exit__(*error)
-
-
-def first_line(error: Exception) -> str:
-    """An error in one line, of at most so many characters; some have no message."""
-    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".removesuffix(": ")
-    return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."

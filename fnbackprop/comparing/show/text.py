@@ -1,76 +1,106 @@
-"""A comparison as text: what is wrong and where, a table of at most 80 columns, and what there is to say below it."""
+"""Results as text: what is wrong and where, a table of the leaves, and below it what the table cannot hold."""
 
 import io
 import math
 import textwrap
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from ..results import SEVERITY, Comparison, EquationComparison, Hypothesis, LeafComparison, Verdict
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
-WIDTH = 80
-MOST_ROWS = 40
-OF_THE_USER = "the rule is not the derivative of its primal"  # how the reason of a wrong custom rule begins
-MOST_TOLD = 4  # leaves and equations told of in full
+from ..results import (
+    SEVERITY,
+    Check,
+    EquationComparison,
+    EquationKind,
+    Hypothesis,
+    LeafComparison,
+    Results,
+    Verdict,
+)
+
+DECADES = range(-17, 2)  # of the bars of errors, one character each
+BAR = "1e-17 to 10, | allowed"
 COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.NON_FINITE: "bold red"}
 
 
-def text(comparison: Comparison) -> str:
-    """The whole comparison as plain text."""
-    return _plain(renderable(comparison))
+class Extent(NamedTuple):
+    """How much is shown.
+
+    Attributes:
+      width: in characters.
+      rows: of the table, at most. findings: wrong leaves and wrong equations described in full, at most.
+      columns: the titles of the columns of numbers, of those in `_numbers`.
+    """
+
+    width: int
+    rows: int
+    findings: int
+    columns: tuple[str, ...]
 
 
-def table_text(comparison: Comparison) -> str:
+TERMINAL = Extent(80, 40, 4, ("norm", "error", "allowed", "ratio", "cos"))
+
+
+def full_text(results: Results) -> str:
+    """All of it as plain text."""
+    return _plain(renderable(results))
+
+
+def table_text(results: Results) -> str:
     """The table alone, as plain text."""
-    return _plain(table(comparison))
+    return _plain(table(results))
 
 
-def renderable(comparison: Comparison) -> Any:
-    """The whole comparison for rich."""
-    from rich.console import Group
-    from rich.text import Text
-
-    counted = f"{len(comparison.leaves)} {'leaf' if len(comparison.leaves) == 1 else 'leaves'}"
-    kinds = ", ".join(dict.fromkeys(leaf.dtype for leaf in comparison.leaves)) or "none"
-    said = f"  {comparison.name}: {counted} ({kinds}), {comparison.sides[0]} against {comparison.sides[1]}"
-    headline = Text.assemble(_coloured(comparison.verdict), said)
-    parts = [headline, *map(_lines, findings(comparison)), table(comparison)]
-    return Group(*parts, _lines([*comparison.problems, *notes(comparison), comparison.tolerance]))
+def renderable(results: Results, extent: Extent = TERMINAL) -> Group:
+    """All of it, for rich."""
+    counted = f"{len(results.leaves)} {'leaf' if len(results.leaves) == 1 else 'leaves'}"
+    kinds = ", ".join(dict.fromkeys(leaf.dtype for leaf in results.leaves)) or "none"
+    said = f"  {results.name}: {counted} ({kinds}), {results.sides.manual} against {results.sides.automatic}"
+    headline = Text.assemble(_coloured(results.verdict), said)
+    below = [*results.problems, *notes(results, extent), results.tolerance]
+    paragraphs = (_lines(lines, extent.width) for lines in findings(results, extent.findings))
+    return Group(headline, *paragraphs, table(results, extent), _lines(below, extent.width))
 
 
 # ---------------------------------------------------------------- what is wrong
 
 
-def findings(comparison: Comparison) -> list[list[str]]:
+def findings(results: Results, most: int = TERMINAL.findings) -> list[list[str]]:
     """A paragraph for each wrong leaf, and for each wrong rule; empty if nothing is wrong."""
-    wrong = [leaf for leaf in comparison.leaves if leaf.verdict is Verdict.FAIL and math.isfinite(leaf.error)]
-    paragraphs = [_of_leaf(leaf, comparison) for leaf in wrong[:MOST_TOLD]]
-    if len(wrong) > MOST_TOLD:
-        paragraphs.append([f"... and {len(wrong) - MOST_TOLD} more leaves are wrong"])
-    for i, equation in enumerate(comparison.equations[:MOST_TOLD]):
-        paragraphs.append(_of_equation(equation, comparison, ("first", "then")[i > 0]))
-    if len(comparison.equations) > MOST_TOLD:
-        paragraphs.append([f"... and {len(comparison.equations) - MOST_TOLD} more rules are wrong"])
+    wrong = [leaf for leaf in results.leaves if _has_paragraph(leaf)]
+    paragraphs = [_of_leaf(leaf) for leaf in wrong[:most]]
+    if len(wrong) > most:
+        paragraphs.append([f"... and {len(wrong) - most} more leaves are wrong"])
+    for i, equation in enumerate(results.equations[:most]):
+        paragraphs.append(_of_equation(equation, results, "then" if i else "first"))
+    if len(results.equations) > most:
+        paragraphs.append([f"... and {len(results.equations) - most} more rules are wrong"])
     return paragraphs
 
 
-def _of_leaf(leaf: LeafComparison, comparison: Comparison) -> list[str]:
+def _has_paragraph(leaf: LeafComparison) -> bool:
+    return leaf.verdict is Verdict.FAIL and math.isfinite(leaf.error)
+
+
+def _of_leaf(leaf: LeafComparison) -> list[str]:
     times = leaf.error / leaf.noise if leaf.noise > 0 else math.inf
     noise = f" = {times:.1e} x noise" if math.isfinite(times) else ""
     numbers = f"rel {leaf.error:.1e}  ratio {leaf.ratio:.4g}  cos {leaf.cosine:.4f}"
-    first = f"FAIL  {leaf.path}  ({_shape(leaf, True)})  {numbers}{noise}"
-    reason = _by_sides(leaf.reason, comparison)
-    lines = [first, f"  ulps: median {leaf.ulps[0]:.3g}, largest {leaf.ulps[1]:.3g}; {reason}"]
-    if leaf.hypothesis is not None:
-        lines.append(f"  likely cause: {_cause(leaf.hypothesis, comparison)}")
-    return lines
+    return [
+        f"FAIL  {leaf.path}  ({_shape(leaf, True)})  {numbers}{noise}",
+        f"  ulps: median {leaf.ulps[0]:.3g}, largest {leaf.ulps[1]:.3g}; {leaf.reason}",
+        *_cause(leaf.hypothesis),
+    ]
 
 
-def _of_equation(equation: EquationComparison, comparison: Comparison, which: str) -> list[str]:
+def _of_equation(equation: EquationComparison, results: Results, which: str) -> list[str]:
     inside = f" in {equation.within}" if equation.within else ""
-    users = equation.reason.startswith(OF_THE_USER)
-    ours, theirs = ("its rule", "its primal's derivative") if users else comparison.sides
-    kind = "wrong" if comparison.audited else "different"
-    lines = [f"{which} {kind} equation: {equation.primitive}  {equation.where}{inside}"]
+    two = equation.kind is EquationKind.TWO_FUNCTIONS
+    lines = [f"{which} {'different' if two else 'wrong'} equation: {equation.primitive}  {equation.where}{inside}"]
+    ours, theirs = _sides_of(equation, results)
     if math.isfinite(equation.error):
         rule = f"{equation.name}, operand {equation.operand}" if equation.name else f"output {equation.operand}"
         lines.append(
@@ -79,120 +109,57 @@ def _of_equation(equation: EquationComparison, comparison: Comparison, which: st
         )
     elif equation.name:
         lines.append(f"  {equation.name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
-    lines.append(f"  {equation.reason}")
-    if equation.hypothesis is not None:
-        lines.append(f"  likely cause: {_cause(equation.hypothesis, comparison)}")
+    lines += [f"  {equation.reason}", *_cause(equation.hypothesis)]
     if equation.numeric:
         lines.append(f"  differences of this equation agree with {equation.numeric}")
-    if comparison.audited:
-        lines.append(f"  {equation.count} of {comparison.audited} equations are wrong by this rule")
+    if not two and results.audited:
+        lines.append(f"  {equation.count} of {results.audited} equations are wrong by this rule")
     return lines
 
 
-def _cause(hypothesis: Hypothesis, comparison: Comparison) -> str:
-    said = _by_sides(hypothesis.text, comparison)
+def _sides_of(equation: EquationComparison, results: Results) -> tuple[str, str]:
+    """What the two cotangents of an equation are called."""
+    if equation.kind is EquationKind.CUSTOM_RULE:
+        return "its rule", "its primal's derivative"
+    return results.sides if equation.kind is EquationKind.TWO_FUNCTIONS else ("manual", "automatic")
+
+
+def _cause(hypothesis: Hypothesis | None) -> list[str]:
+    if hypothesis is None:
+        return []
     residual = f" (residual {hypothesis.residual:.0e})" if math.isfinite(hypothesis.residual) else ""
-    return f"{said}{residual}"
-
-
-def _by_sides(text: str, comparison: Comparison) -> str:
-    """With the names of the two sides."""
-    for name, side in zip(("manual", "automatic"), comparison.sides, strict=True):
-        text = text.replace(name, side)
-    return text
+    return [f"  likely cause: {hypothesis.text}{residual}"]
 
 
 # ---------------------------------------------------------------- the table
 
 
-def table(comparison: Comparison) -> Any:
+def table(results: Results, extent: Extent = TERMINAL) -> Table:
     """A row for the function's value and one for each leaf; in a large tree, for those that matter most."""
-    from rich.table import Table
-
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     grid.add_column("", no_wrap=True)
     grid.add_column("leaf", overflow="fold")
-    for name in ("shape", "norm", "error", "allowed", "ratio", "cos"):
-        grid.add_column(name, justify="left" if name == "shape" else "right", overflow="fold")
-    mixed = len({leaf.dtype for leaf in comparison.leaves}) > 1
-    for leaf in (comparison.value, *shown_leaves(comparison)):
-        grid.add_row(_coloured(leaf.verdict), leaf.path, _shape(leaf, mixed), *_numbers(leaf))
+    grid.add_column("shape", overflow="fold")
+    for name in extent.columns:
+        grid.add_column(name, justify="right", overflow="fold")
+    mixed = len({leaf.dtype for leaf in results.leaves}) > 1
+    for leaf in (results.value, *shown_leaves(results, extent.rows)):
+        numbers = _numbers(leaf)
+        grid.add_row(
+            _coloured(leaf.verdict), Text(leaf.path), Text(_shape(leaf, mixed)), *map(numbers.get, extent.columns)
+        )
     return grid
 
 
-def shown_leaves(comparison: Comparison) -> list[LeafComparison]:
+def shown_leaves(results: Results, most: int = TERMINAL.rows) -> list[LeafComparison]:
     """All leaves, or those of the worst verdicts and the largest errors, in the order of the tree."""
-    ranked = sorted(comparison.leaves, key=lambda leaf: (SEVERITY.index(leaf.verdict), -_share(leaf)))
-    kept = {id(leaf) for leaf in ranked[:MOST_ROWS]}
-    return [leaf for leaf in comparison.leaves if id(leaf) in kept]
-
-
-# ---------------------------------------------------------------- below the table
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What the table cannot hold: reasons, the rows left out, the other gradient_sources and levels."""
-    shown = shown_leaves(comparison)
-    both = any(e.reason.startswith(OF_THE_USER) for e in comparison.equations)
-    told = [leaf for leaf in (comparison.value, *shown) if leaf.reason and not _told(leaf)]
-    lines = ["both backwards use the user's rules: their leaves agree on what is wrong in these"] if both else []
-    lines += [f"{leaf.path}: {_by_sides(leaf.reason, comparison)}" for leaf in told]
-    hidden = len(comparison.leaves) - len(shown)
-    if hidden:
-        lines.append(f"... and {hidden} more leaves, none of them worse than these; to_json() has all")
-    if comparison.audited and not comparison.equations:
-        lines.append(f"rules PASS: {comparison.audited} equations in place, with actual and Gaussian cotangents")
-    lines += _numeric(comparison)
-    for level, checks in (("contract", comparison.contract), ("environment", comparison.environment)):
-        bad = [check for check in checks if check.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
-        lines += [f"{level} {check.verdict}: {check.name}: {check.reason}" for check in bad]
-        if checks and not bad:
-            lines.append(f"{level} PASS: {', '.join(c.name for c in checks if c.verdict is Verdict.PASS)}")
-        lines += [f"{level} SKIPPED: {c.name}: {c.reason}" for c in checks if c.verdict is Verdict.SKIPPED]
-    return [*lines, *(f"intended: {line}" for line in comparison.intended), *comparison.notes]
-
-
-def _numeric(comparison: Comparison) -> list[str]:
-    numeric = comparison.numeric
-    if numeric is None:
-        return []
-    ours, theirs = comparison.sides
-    rate = f"; the Taylor remainder falls as h^{numeric.rate:.2f}" if math.isfinite(numeric.rate) else ""
-    lines = [
-        f"numeric {numeric.verdict}: in {numeric.directions} directions (seed {comparison.seed}) {ours} is off by "
-        f"{numeric.manual:.1e}, {theirs} by {numeric.automatic:.1e}, allowed {numeric.allowed:.1e}{rate}"
-    ]
-    lines += [numeric.reason] if numeric.reason else []
-    bounds = [leaf.bound for leaf in comparison.leaves if math.isfinite(leaf.bound)]
-    if bounds and numeric.verdict is Verdict.PASS:
-        lines.append(
-            f"relative error of {'the leaf' if len(bounds) == 1 else f'each of {len(bounds)} leaves'} <= "
-            f"{max(bounds):.1e} (95 %, by one direction of its own)"
-        )
-    return lines
-
-
-def _told(leaf: LeafComparison) -> bool:
-    """Whether the leaf has a paragraph of its own."""
-    return leaf.verdict is Verdict.FAIL and math.isfinite(leaf.error)
-
-
-def _lines(lines: list[str]) -> Any:
-    from rich.text import Text
-
-    return Text("\n".join(map(_wrapped, lines)), no_wrap=True, overflow="ignore")
-
-
-def _wrapped(line: str) -> str:
-    """Broken at spaces alone, so that a file's path stays whole."""
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.fill(
-        line, WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent, drop_whitespace=True
-    )
+    ranked = sorted(results.leaves, key=lambda leaf: (SEVERITY.index(leaf.verdict), -_share(leaf)))
+    kept = {id(leaf) for leaf in ranked[:most]}
+    return [leaf for leaf in results.leaves if id(leaf) in kept]
 
 
 def _share(leaf: LeafComparison) -> float:
-    """How much of what is allowed a leaf uses up."""
+    """The error as a fraction of what is allowed."""
     return leaf.error / leaf.allowed if leaf.allowed > 0 else 0.0
 
 
@@ -201,26 +168,101 @@ def _shape(leaf: LeafComparison, with_dtype: bool) -> str:
     return f"{short}[{','.join(map(str, leaf.shape))}]"
 
 
-def _numbers(leaf: LeafComparison) -> list[str]:
-    formats = (
-        (leaf.norm, ".1e"),
-        (leaf.error, ".1e"),
-        (leaf.allowed, ".1e"),
-        (leaf.ratio, ".4g"),
-        (leaf.cosine, ".3f"),
-    )
-    return ["-" if value != value else format(value, style) for value, style in formats]
+def _numbers(leaf: LeafComparison) -> dict[str, str]:
+    """Every number of a leaf in words, by the title of its column."""
+    numbers = {
+        "norm": (leaf.norm, ".1e"),
+        "error": (leaf.error, ".1e"),
+        "allowed": (leaf.allowed, ".1e"),
+        "noise": (leaf.noise, ".1e"),
+        "ratio": (leaf.ratio, ".4g"),
+        "cos": (leaf.cosine, ".3f"),
+        "median ulps": (leaf.ulps[0], ".3g"),
+        "largest ulps": (leaf.ulps[1], ".3g"),
+        "<= at 95 %": (leaf.bound, ".1e"),
+    }
+    words = {title: "-" if math.isnan(value) else format(value, style) for title, (value, style) in numbers.items()}
+    return words | {BAR: _bar(leaf.error, leaf.allowed)}
 
 
-def _coloured(verdict: Verdict) -> Any:
-    from rich.text import Text
+def _bar(error: float, allowed: float) -> str:
+    """The error as a bar on a logarithmic scale, with a mark at what is allowed."""
+    if math.isnan(error):
+        return ""
 
+    def reach(value: float) -> int:
+        return sum(value >= 10.0**decade for decade in DECADES)
+
+    bar = ["=" if i < reach(error) else "." for i in range(len(DECADES) + 1)]
+    if allowed > 0:
+        bar[reach(allowed)] = "|"
+    return "".join(bar)
+
+
+# ---------------------------------------------------------------- below the table
+
+
+def notes(results: Results, extent: Extent = TERMINAL) -> list[str]:
+    """What the table cannot hold: reasons, the rows left out, differences of the function, further properties."""
+    shown = shown_leaves(results, extent.rows)
+    lines = []
+    if any(equation.kind is EquationKind.CUSTOM_RULE for equation in results.equations):
+        lines.append("both backwards use the user's rules: their leaves agree on what is wrong in these")
+    told = [leaf for leaf in (results.value, *shown) if leaf.reason and not _has_paragraph(leaf)]
+    lines += [f"{leaf.path}: {leaf.reason}" for leaf in told]
+    hidden = len(results.leaves) - len(shown)
+    if hidden:
+        lines.append(f"... and {hidden} more leaves, none of them worse than these; to_json() has all")
+    if results.audited and all(equation.kind is EquationKind.TWO_FUNCTIONS for equation in results.equations):
+        lines.append(f"rules PASS: {results.audited} equations in place, with actual and Gaussian cotangents")
+    lines += [*_numeric(results), *_level("contract", results.contract), *_level("environment", results.environment)]
+    return [*lines, *(f"intended: {line}" for line in results.intended), *results.notes]
+
+
+def _numeric(results: Results) -> list[str]:
+    numeric = results.numeric
+    if numeric is None:
+        return []
+    ours, theirs = results.sides
+    rate = f"; the Taylor remainder falls as h^{numeric.rate:.2f}" if math.isfinite(numeric.rate) else ""
+    lines = [
+        f"numeric {numeric.verdict}: in {numeric.directions} directions (seed {results.seed}) {ours} is off by "
+        f"{numeric.manual:.1e}, {theirs} by {numeric.automatic:.1e}, allowed {numeric.allowed:.1e}{rate}"
+    ]
+    lines += [numeric.reason] if numeric.reason else []
+    bounds = [leaf.bound for leaf in results.leaves if math.isfinite(leaf.bound)]
+    if bounds and numeric.verdict is Verdict.PASS:
+        lines.append(
+            f"relative error of {'the leaf' if len(bounds) == 1 else f'each of {len(bounds)} leaves'} <= "
+            f"{max(bounds):.1e} (95 %, by one direction of its own)"
+        )
+    return lines
+
+
+def _level(name: str, checks: Sequence[Check]) -> list[str]:
+    """The properties of one level: the broken ones each by itself, else those that hold in one line."""
+    broken = [check for check in checks if check.verdict not in (Verdict.PASS, Verdict.SKIPPED)]
+    lines = [f"{name} {check.verdict}: {check.name}: {check.reason}" for check in broken]
+    if checks and not broken:
+        lines.append(f"{name} PASS: {', '.join(c.name for c in checks if c.verdict is Verdict.PASS)}")
+    return lines + [f"{name} SKIPPED: {c.name}: {c.reason}" for c in checks if c.verdict is Verdict.SKIPPED]
+
+
+def _lines(lines: list[str], width: int) -> Text:
+    return Text("\n".join(_wrapped(line, width) for line in lines), no_wrap=True, overflow="ignore")
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Broken at spaces alone, so that a file's path stays whole."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
+
+
+def _coloured(verdict: Verdict) -> Text:
     return Text(str(verdict), style=COLOURS.get(verdict, "yellow"))
 
 
 def _plain(what: Any) -> str:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    console = Console(file=io.StringIO(), width=TERMINAL.width, color_system=None)
     console.print(what)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())

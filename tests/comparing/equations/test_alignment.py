@@ -48,3 +48,16 @@ def test_a_detached_path_is_named():
 def test_a_function_without_gradient_is_told():
     result = compare(lambda x: jnp.sum(jnp.sin(x)), X, against=lambda x: jnp.sum(jax.lax.stop_gradient(jnp.sin(x))))
     assert result.verdict is Verdict.FAIL and "no gradient flows through <lambda>" in result.notes
+
+
+def test_the_names_of_the_functions_stand_as_they_are():
+    """A function called automatic_loss is not renamed by what the other one is called."""
+
+    def automatic_loss(x):
+        return 2 * jnp.sum(jnp.sin(x))
+
+    def other(x):
+        return jnp.sum(jnp.sin(x))
+
+    said = str(compare(automatic_loss, X, against=other, directions=1))
+    assert "automatic_loss = 2 x other" in said and "other_loss" not in said and "manual" not in said

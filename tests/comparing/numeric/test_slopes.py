@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fnbackprop.comparing.numeric.slopes import Slopes, shape_of
+from fnbackprop.comparing.numeric.slopes import Slopes, best_step, shape_of
 from fnbackprop.comparing.results import Verdict
 
 LENGTHS = 1e-5 * 2.0 ** -np.arange(6)
@@ -39,3 +39,12 @@ def test_shape_of(function, at, verdict):
 
 def test_a_small_kink_does_not_matter():
     assert shape_of(sampled(lambda x: 1e-6 * np.abs(x) + x), 1e-3)[0] is Verdict.PASS
+
+
+def test_best_step_takes_the_flat_part():
+    truth, lengths = np.array([[1.0], [2.0]]), 2.0 ** -np.arange(-1, 5)
+    smooth = truth + lengths**2  # error 4 at the widest step
+    chosen, allowed = best_step(smooth, lengths, 1e-9)
+    assert chosen == len(lengths) - 2 and np.max(np.abs(smooth[:, chosen] - truth[:, 0])) < allowed < 1
+    chosen, _ = best_step(smooth, lengths, 10.0)
+    assert chosen <= 2

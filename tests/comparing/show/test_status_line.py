@@ -1,10 +1,10 @@
 """The progress line is on the terminal, or nowhere."""
 
-from fnbackprop.comparing.show.status_line import Progress
+from fnbackprop.comparing.show.status_line import StatusLine
 
 
 def test_nothing_is_said_without_a_terminal(capsys):
-    with Progress(None) as say:
+    with StatusLine(None) as say:
         say("the manual gradient")
     assert capsys.readouterr() == ("", "")
 
@@ -14,7 +14,7 @@ def test_what_is_being_done_is_said(monkeypatch):
 
     said = []
     monkeypatch.setattr("rich.status.Status.update", lambda self, text: said.append(text))
-    with Progress(True) as say:
+    with StatusLine(True) as say:
         say("the manual gradient")
     assert len(said) == 1 and said[0].startswith("comparing, 0 s: the manual gradient")
     assert rich.console

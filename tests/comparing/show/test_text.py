@@ -1,12 +1,11 @@
 """The text of a comparison fits a terminal and leaves nothing important out."""
 
-import dataclasses
-
 import pytest
 from rich.console import Console
 
-from fnbackprop.comparing.results import Comparison, LeafComparison, NumericComparison, Verdict
-from fnbackprop.comparing.show.text import MOST_ROWS, shown_leaves
+from fnbackprop.comparing.comparison import Comparison
+from fnbackprop.comparing.results import LeafComparison, NumericComparison, Verdict
+from fnbackprop.comparing.show.text import TERMINAL, shown_leaves
 
 
 def leaf(path, error=1e-7, verdict=Verdict.PASS, **more):
@@ -45,31 +44,11 @@ def test_a_large_tree_shows_the_worst_in_the_order_of_the_tree():
     leaves = [leaf(f"layer{i}/w", i * 1e-9) for i in range(200)]
     leaves[3] = leaf("layer3/w", 5.0, Verdict.FAIL)
     shown = [found.path for found in shown_leaves(comparison(leaves))]
-    assert shown == ["layer3/w", *(f"layer{i}/w" for i in range(200 - MOST_ROWS + 1, 200))]
-    assert f"... and {200 - MOST_ROWS} more leaves" in str(comparison(leaves))
+    assert shown == ["layer3/w", *(f"layer{i}/w" for i in range(200 - TERMINAL.rows + 1, 200))]
+    assert f"... and {200 - TERMINAL.rows} more leaves" in str(comparison(leaves))
 
 
 def test_rich_prints_the_same_text(capsys):
     result = comparison([leaf("w")])
     Console(width=80).print(result)
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == str(result).splitlines()
-
-
-@pytest.mark.parametrize(
-    "verdicts, numeric, problems, expected",
-    [
-        ([Verdict.PASS, Verdict.SKIPPED], Verdict.PASS, (), Verdict.PASS),
-        ([Verdict.PASS, Verdict.NOISE_LIMITED], Verdict.PASS, (), Verdict.NOISE_LIMITED),
-        ([Verdict.NOISE_LIMITED, Verdict.NON_FINITE], Verdict.PASS, (), Verdict.NON_FINITE),
-        ([Verdict.NON_FINITE, Verdict.FAIL], Verdict.PASS, (), Verdict.FAIL),
-        ([Verdict.PASS], Verdict.FAIL, (), Verdict.FAIL),
-        ([Verdict.PASS], Verdict.NOISE_LIMITED, (), Verdict.PASS),
-        ([], Verdict.PASS, ("structure",), Verdict.FAIL),
-        ([Verdict.SKIPPED], Verdict.PASS, (), Verdict.SKIPPED),
-    ],
-)
-def test_the_verdict_is_the_worst(verdicts, numeric, problems, expected):
-    result = comparison([leaf(str(i), verdict=verdict) for i, verdict in enumerate(verdicts)])
-    numeric_result = dataclasses.replace(result.numeric, verdict=numeric)
-    result = dataclasses.replace(result, numeric=numeric_result, problems=problems)
-    assert result.verdict is expected and result.ok == (expected is Verdict.PASS)

@@ -8,8 +8,8 @@ from jax import lax
 
 import fnbackprop as fb
 from fnbackprop.backprop import registry
+from fnbackprop.comparing.equations.audit import Audit
 from fnbackprop.comparing.equations.check import COMPILED
-from fnbackprop.comparing.equations.walk import Audit
 from fnbackprop.comparing.program import make_program, trace_program
 
 X = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, (4,)), jnp.float32)
@@ -80,7 +80,7 @@ def test_a_wrong_rule_is_found_where_the_backward_walk_meets_it_first(monkeypatc
     fb.vjp_rule("sin")(lambda dy, x: 3 * dy * jnp.cos(x))
     (found,) = audit(PROGRAMS[name], X).found
     assert (found.primitive, found.within, found.operand, found.count) == ("sin", within, 0, 1)
-    assert "test_walk.py" in found.where and found.hypothesis.text.startswith("a factor 1/3 is missing")
+    assert "test_audit.py" in found.where and found.hypothesis.text.startswith("a factor 1/3 is missing")
 
 
 def test_equal_equations_share_one_check():
@@ -112,5 +112,5 @@ def test_what_jax_does_not_differentiate_is_told_and_passed_by():
         return jnp.sum(jnp.ones(4).at[jnp.array([0, 0])].mul(x[:2]) * x)
 
     walked = audit(fun, X)
-    assert walked.found == () and any("scatter-mul" in note and "was not asked" in note for note in walked.notes)
+    assert walked.found == () and any("scatter-mul" in note and "was not checked" in note for note in walked.notes)
     np.testing.assert_allclose(walked.cotangents[0], fb.grad(fun)(X), rtol=1e-5)

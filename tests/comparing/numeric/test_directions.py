@@ -1,13 +1,12 @@
-"""Differences against known derivatives."""
+"""A function along directions, against known derivatives."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.comparing.numeric.differences import (
+from fnbackprop.comparing.numeric.directions import (
     STEPS,
     DirectionalEvaluator,
-    best_step,
     direction_scales,
     gaussian_direction,
     gradient_size,
@@ -66,15 +65,6 @@ def test_gradient_size_is_the_spread_of_the_derivative():
     scales = direction_scales(program.inputs)
     slopes = [np.sum(2 * x * gaussian_direction(program.inputs, scales, seed)[0]) for seed in range(200)]
     np.testing.assert_allclose(np.std(slopes), gradient_size(program, (2 * x,)), rtol=0.15)
-
-
-def test_best_step_takes_the_flat_part():
-    truth, lengths = np.array([[1.0], [2.0]]), np.array(STEPS)
-    smooth = truth + lengths**2  # error 4 at the widest step
-    chosen, allowed = best_step(smooth, lengths, 1e-9)
-    assert chosen == len(STEPS) - 2 and np.max(np.abs(smooth[:, chosen] - truth[:, 0])) < allowed < 1
-    chosen, _ = best_step(smooth, lengths, 10.0)
-    assert chosen <= 2
 
 
 @pytest.mark.parametrize("dtype, step", [("float64", 2.0**-18), ("float32", 2.0**-8)])

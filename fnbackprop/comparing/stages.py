@@ -1,0 +1,283 @@
+"""The stages of a comparison, one function each: the same for one function, and for one function against another.
+
+Each reads what earlier stages left in `Work`, and leaves its own results there. In a comparison of two functions the
+manual gradient is that of `program`, the automatic one that of `other`; for one function the two are the same program.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fnbackprop import trees
+from fnbackprop.backprop.registry import MissingRule
+
+from .equations.alignment import first_difference
+from .equations.audit import Audit
+from .equations.kinks import find_kinks
+from .gradient_sources import gradient_function
+from .leaves import compare_leaf
+from .noise import measured_noise, narrow_noise
+from .numeric.arbitration import DISPUTED, settled, settled_value
+from .numeric.differences import compare_numeric
+from .program import Program, first_line, trace_program, unused_inputs
+from .properties import check_contract, check_environment
+from .reference.float64 import is_another_branch, reference_gradients
+from .results import Check, EquationComparison, LeafComparison, NumericComparison, Property, Sides, Verdict
+from .tolerance import facts_of, rounding_floor
+
+NOT_SMOOTH = (Verdict.KINK, Verdict.JUMP, Verdict.DOMAIN_EDGE, Verdict.UNBOUNDED, Verdict.NON_FINITE)
+FLOAT64 = 1e-15  # a unit roundoff below this is that of float64
+
+
+class Options(NamedTuple):
+    """What is asked for; see `pipeline.compare`."""
+
+    directions: int
+    leaf_directions: bool | None
+    rules: bool
+    reference: bool
+    environment: bool
+    intended: tuple[str, ...]
+    seed: int
+
+
+class Work:
+    """A comparison under way.
+
+    Attributes:
+      program: whose manual gradient is compared; other: whose automatic gradient it is compared with.
+      traced, other_traced: their jaxprs. facts: those of the coarser one.
+      two: whether they are two functions. sides: what the two gradients are called.
+      floor, value_floor: the relative error that rounding explains in any case, and in the value.
+      refused: whether JAX refuses to differentiate, so that differences alone can tell.
+    """
+
+    def __init__(self, program: Program, other: Program, options: Options, say: Callable[[str], None]):
+        self.program, self.other, self.options, self.say = program, other, options, say
+        self.two = program is not other
+        self.sides = Sides(program.name, other.name) if self.two else Sides()
+        self.traced = trace_program(program)
+        self.other_traced = trace_program(other) if self.two else self.traced
+        both = [facts_of(one) for one in (self.traced, self.other_traced)]
+        self.own_facts, self.facts = both[0], max(both, key=lambda facts: facts.roundoff)
+        self.floor = max(map(rounding_floor, both))
+        self.refused = False
+        self.problems: tuple[str, ...] = ()
+        self.leaves: tuple[LeafComparison, ...] = ()
+        self.equations: list[EquationComparison] = []
+        self.audited = 0
+        self.numeric: NumericComparison | None = None
+        self.contract: tuple[Check, ...] = ()
+        self.environment: tuple[Check, ...] = ()
+        self.intended: list[str] = []
+        self.notes: list[str] = []
+        self.audit_notes: list[str] = []
+
+    @property
+    def allowed(self) -> list[float]:
+        """For each leaf, the relative error that rounding explains."""
+        return [leaf.allowed if math.isfinite(leaf.allowed) else self.floor for leaf in self.leaves]
+
+    @property
+    def floating_bounds(self) -> list[float]:
+        """Those of the floating leaves."""
+        pairs = zip(self.leaves, self.allowed, strict=True)
+        return [bound for leaf, bound in pairs if leaf.verdict is not Verdict.SKIPPED]
+
+
+def take_gradients(work: Work) -> None:
+    """Both gradients, the function's value by both, and the noise of the automatic ones."""
+    work.say("the manual gradient")
+    arguments = work.program.inputs, work.program.others, np.float32(1)
+    work.manual_function = gradient_function(work.program, "manual")
+    work.value, work.manual = work.manual_function(*arguments)
+    work.say("the automatic gradient")
+    function, backward = gradient_function(work.other, "automatic"), "automatic"
+    try:
+        result = function(*arguments)
+    except Exception as error:
+        if work.two:
+            raise
+        work.refused = True
+        work.notes.append(f"jax.grad refuses: {first_line(error)}")
+        function, backward, result = work.manual_function, "manual", (work.value, work.manual)
+    work.automatic_value, work.automatic = result
+    work.noise = measured_noise(work.other, work.facts, function, result)
+    if work.facts.roundoff < FLOAT64:
+        work.noise = list(map(max, work.noise, narrow_noise(work.other, backward, result)))
+    work.value_floor = max(work.floor, 4 * work.noise[0])
+
+
+def compare_leaves(work: Work) -> None:
+    """The value and each leaf of the gradient, manual against the reference."""
+    work.value_comparison = compare_leaf(
+        "(value)", work.value, work.automatic_value, work.floor, work.noise[0], sides=work.sides
+    )
+    work.problems = structure_problems(work.manual, work.automatic, work.sides)
+    if work.problems:
+        return
+    paths, sizes = leaf_paths(work.program, work.automatic), _sizes(work.program)
+    both = jax.tree.leaves(work.manual), jax.tree.leaves(work.automatic)
+    unused = unused_inputs(work.traced)
+    leaves = []
+    for i, (path, *parts) in enumerate(zip(paths, *both, work.noise[1:], _references(work), strict=True)):
+        manual, automatic, noise, reference = parts
+        leaf = compare_leaf(path, manual, automatic, work.floor, noise, reference, sizes, work.sides)
+        if i in unused and leaf.error == 0 and leaf.norm == 0:
+            leaf = dataclasses.replace(leaf, reason="unused: its gradient is exactly zero")
+        leaves.append(leaf)
+    work.leaves = tuple(leaves)
+
+
+def _references(work: Work) -> list[Any]:
+    """The gradient in float64, leaf by leaf; None where there is none."""
+    traced = work.other_traced
+    references: list[Any] = [None] * (len(work.noise) - 1)
+    if not work.options.reference or work.refused or work.facts.roundoff < FLOAT64:
+        return references
+    work.say("the reference in float64")
+    active = [i for i, on in enumerate(traced.active) if on]
+    value = work.automatic_value if work.two else work.value
+    try:
+        found = reference_gradients(traced.closed, traced.operands, active, traced.users_mode)
+        refused = is_another_branch(found[0], value, work.value_floor)
+    except Exception as error:  # what is the user's may refuse float64 in any way
+        refused = first_line(error)
+    if refused:
+        work.notes.append(f"no float64 reference: {refused}")
+        return references
+    for i, reference in zip(active, found[1], strict=True):
+        references[i] = reference
+    return references
+
+
+def check_equations(work: Work) -> None:
+    """Every rule in place; once more and thoroughly if a leaf is wrong and no equation was found."""
+    work.plain_value = None
+    if not work.options.rules:
+        return
+    settings = {"seed": work.options.seed, "intended": work.options.intended, "say": work.say}
+    try:
+        audit = Audit(work.traced, **settings).run()
+        if not work.two and not audit.found and any(leaf.verdict is Verdict.FAIL for leaf in work.leaves):
+            audit = Audit(work.traced, thorough=True, **settings).run()
+    except MissingRule:
+        raise
+    except Exception as error:  # the user's code may refuse to be run equation by equation
+        work.contract = (Check(Property.RULES, Verdict.SKIPPED, first_line(error)),)
+        return
+    work.equations, work.audited, work.plain_value = list(audit.found), audit.audited, audit.value
+    work.intended, work.audit_notes = list(audit.replaced), list(audit.notes)
+
+
+def check_properties(work: Work) -> None:
+    """The contract of a backward pass."""
+    work.say("the contract")
+    program, plain = work.program, work.plain_value
+    if plain is None:
+        plain = jax.jit(program.function)(program.inputs, program.others)
+    floors, first = (work.value_floor, work.floating_bounds), (work.value, work.manual)
+    work.contract = (*check_contract(program, work.manual_function, first, plain, floors), *work.contract)
+
+
+def take_differences(work: Work) -> None:
+    """Both gradients against differences of the function; which of them is right, where they differ."""
+    options = work.options
+    if not options.directions:
+        return
+    work.say("differences of the function")
+    disputed = [] if work.two else [i for i, leaf in enumerate(work.leaves) if leaf.verdict in DISPUTED]
+    found = compare_numeric(
+        work.program, work.traced, work.own_facts, work.manual, work.automatic, directions=options.directions,
+        seed=options.seed, allowed=work.allowed, value=(work.value, work.value_floor), disputed=disputed,
+        replaced=work.intended, leaves=options.leaf_directions, sides=work.sides,
+    )  # fmt: skip
+    work.numeric, work.intended = found.comparison, found.intended
+    work.notes += found.notes
+    if work.numeric.verdict in NOT_SMOOTH or any(leaf.verdict is Verdict.NON_FINITE for leaf in work.leaves):
+        work.notes += find_kinks(work.traced)
+    bounds = [math.nan if one is None else one.bound for one in found.each] or [math.nan] * len(work.leaves)
+    leaves = [dataclasses.replace(leaf, bound=b) for leaf, b in zip(work.leaves, bounds, strict=True)]
+    work.leaves, notes = settled(leaves, found.each, found.automatic_wrong, work.numeric)
+    work.notes += notes
+
+
+def check_environments(work: Work) -> None:
+    """The same gradient in other environments, if asked for."""
+    if work.options.environment:
+        work.environment = check_environment(work.program, work.traced, work.manual, work.floating_bounds, work.say)
+
+
+def conclude(work: Work) -> None:
+    """Where JAX's value or its refusal leaves the other sources to decide; where two functions part."""
+    work.notes += work.audit_notes
+    if work.two:
+        if Verdict.FAIL in (work.value_comparison.verdict, *(leaf.verdict for leaf in work.leaves)):
+            names, traced = (work.program.name, work.other.name), (work.traced, work.other_traced)
+            found, notes = first_difference(names, traced, 10 * work.floor)
+            work.equations += found
+            work.notes += notes
+        return
+    if work.refused:
+        work.leaves = tuple(_by_differences_alone(leaf, work.numeric) for leaf in work.leaves)
+    work.value_comparison = settled_value(work.value_comparison, work.contract)
+
+
+STAGES: tuple[Callable[[Work], None], ...] = (
+    take_gradients,
+    compare_leaves,
+    check_equations,
+    check_properties,
+    take_differences,
+    check_environments,
+    conclude,
+)
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _by_differences_alone(leaf: LeafComparison, numeric: NumericComparison | None) -> LeafComparison:
+    """A leaf of a function that JAX does not differentiate."""
+    if leaf.verdict is not Verdict.PASS:
+        return leaf
+    if numeric is not None and numeric.verdict is Verdict.NOISE_LIMITED:
+        return dataclasses.replace(leaf, verdict=Verdict.NOISE_LIMITED, reason=f"differences alone: {numeric.reason}")
+    if numeric is None or numeric.verdict is not Verdict.PASS:
+        return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason="there is nothing to compare it with")
+    return dataclasses.replace(leaf, reason="compared with differences alone", error=math.nan, ratio=math.nan)
+
+
+def structure_problems(manual: Any, automatic: Any, sides: Sides) -> tuple[str, ...]:
+    """Empty, or what is wrong with the manual gradient's tree."""
+    found, expected = jax.tree.structure(manual), jax.tree.structure(automatic)
+    if found == expected:
+        return ()
+    return (f"the {sides.manual} gradient has the structure {found}, the {sides.automatic} {expected}",)
+
+
+def _sizes(program: Program) -> dict[int, str]:
+    """What a wrong factor of a whole leaf may come from: the data's axes, the number of devices."""
+    sizes = {jax.device_count(): "the number of devices"} if jax.device_count() > 1 else {}
+    for other in program.others:
+        for axis, count in enumerate(np.shape(other)[:2]):
+            if count > 1:
+                sizes.setdefault(count, f"axis {axis} of the data")
+    return sizes
+
+
+def leaf_paths(program: Program, gradients: Sequence[Any]) -> list[str]:
+    """The path of every leaf of the gradients, a tree for each of the program's inputs."""
+    return [path for i, tree in zip(program.argnums, gradients, strict=True) for path in _paths(program, i, tree)]
+
+
+def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
+    """The leaves' paths, with the argument's position in front where it is needed to know which is meant."""
+    paths = [path for path, _ in trees.leaves_with_paths(tree)]
+    if len(program.argnums) == 1 and "" not in paths:
+        return paths
+    return ["/".join(filter(None, (f"args[{argnum}]", path))) for path in paths]
