@@ -14,8 +14,9 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from . import testing
     from .cli import run
+    from .comparing.comparison import Comparison, GradientMismatch
     from .comparing.pipeline import compare
-    from .comparing.results import Comparison, GradientMismatch, Verdict
+    from .comparing.results import Verdict
     from .experiment import Experiment, ExperimentError
     from .training.checkpoints.checkpoint import CheckpointError
     from .training.checkpoints.resuming import load_checkpoint

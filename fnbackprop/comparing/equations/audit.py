@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
+from fnbackprop.jaxprs.graph import holds
 from fnbackprop.jaxprs.lists import merge, present
-from fnbackprop.jaxprs.types import close_jaxpr
+from fnbackprop.jaxprs.views import ShardMap
 
 from ..program import TracedProgram, first_line
 from ..results import Cotangent, EquationComparison
@@ -20,7 +21,7 @@ from .check import COMPILED, CUSTOM, EquationCheck, Evidence, GaussianCotangents
 from .loops import LOOPS
 from .shard_map import check_body
 from .verdict import custom_rule_verdict, equation_verdict
-from .walk import Visit, Walker, holds
+from .walk import Visit, Walker
 
 IMPLICIT = {"random_gamma": "its derivative keeps a sample's quantile, and is not that of the sampler's own steps"}
 
@@ -115,7 +116,7 @@ class Audit:
 
     def _check_shard_map(self, visit: Visit, cts: list[Any], before: dict) -> None:
         """The body of a `shard_map`, if the whole is wrong or holds rules of the user's; `before`: the groups then."""
-        body = close_jaxpr(visit.equation.params["jaxpr"]).jaxpr
+        body = ShardMap.of(visit.equation).body
         if before.keys() == self.groups.keys() and not holds(body, CUSTOM):
             return
         try:

@@ -19,6 +19,7 @@ from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, bind, source_of
 from fnbackprop.jaxprs.lists import merge, select
+from fnbackprop.jaxprs.primitives import Trait, having
 from fnbackprop.jaxprs.views import Call
 
 from ..arrays import to_float64
@@ -28,8 +29,8 @@ from ..results import Cotangent
 from .walk import Location
 
 MOST_CHECKS = 4096
-CUSTOM = ("custom_vjp_call", "custom_jvp_call")
-HOLDING = ("scan", "while", "cond", "shard_map", "jit", "closed_call", "core_call", "remat2", *CUSTOM)
+CUSTOM = having(Trait.CUSTOM_RULE)
+HOLDING = CUSTOM | having(Trait.CALL) | having(Trait.CONTROL_FLOW)
 
 
 class EquationCheck(NamedTuple):

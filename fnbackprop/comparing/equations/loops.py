@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from fnbackprop.backprop.engine import Engine, Plan
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, zeros_like_aval
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, source_line
-from fnbackprop.jaxprs.lists import merge, present, select
+from fnbackprop.jaxprs.graph import fixpoint
+from fnbackprop.jaxprs.lists import merge, present, select, split
 from fnbackprop.jaxprs.views import Scan, While
 
 from .walk import Location, Visit, Walker
@@ -44,20 +46,20 @@ def walk_scan(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
     return [ct if on else None for ct, on in zip(found, active, strict=True)]
 
 
-def _walk_body(walker: Walker, plan: Any, operands: list[Any], cts: list[Any], location: Location) -> None:
+def _walk_body(walker: Walker, plan: Plan, operands: list[Any], cts: list[Any], location: Location) -> None:
     _, visits = walker.forward(plan, operands, location)
     walker.backward(plan, visits, cts)
 
 
-def _body_plan(engine: Any, body: Any, active: Sequence[bool], consts: int, count: int) -> Any:
+def _body_plan(engine: Engine, body: Any, active: Sequence[bool], consts: int, count: int) -> Plan:
     """The plan of a loop's body, in which all that depends on a differentiated operand has a cotangent."""
-    active = list(active)
-    while True:
-        outputs = engine.active_outputs(body, tuple(active))
-        grown = [a or b for a, b in zip(active[consts : consts + count], outputs, strict=False)]
-        if grown == active[consts : consts + count]:
-            return engine.plan(body, tuple(active), tuple(outputs))
-        active[consts : consts + count] = grown
+    before, carry, after = split(active, consts, count)
+
+    def outputs(carry: Sequence[bool]) -> tuple[bool, ...]:
+        return tuple(engine.active_outputs(body, (*before, *carry, *after)))
+
+    carry = fixpoint(lambda carry: outputs(carry)[:count], carry)
+    return engine.plan(body, (*before, *carry, *after), outputs(carry))
 
 
 def _scan_states(loop: Scan, operands: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:

@@ -9,18 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from fnbackprop.backprop.engine import Engine, Plan
 from fnbackprop.jaxprs.avals import is_inexact, output_avals
-from fnbackprop.jaxprs.evaluate import interpret, source_line
-from fnbackprop.jaxprs.graph import inner_jaxprs
+from fnbackprop.jaxprs.evaluate import Apply, interpret, read_array, source_line
+from fnbackprop.jaxprs.primitives import Trait, has
 from fnbackprop.jaxprs.types import Tracer, close_jaxpr, is_var
 from fnbackprop.jaxprs.views import Call, Cond
 
 from ..program import TracedProgram
-
-CALLS = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
 
 
 class Location(NamedTuple):
@@ -158,10 +155,9 @@ class Walker:
 
 def enter(equation: Any, operands: Sequence[Any], location: Location) -> tuple[Any, list[Any], Location] | None:
     """The jaxpr to evaluate in the place of a call or a condition, its operands, and where that is; else None."""
-    name = equation.primitive.name
-    if name in CALLS:
+    if has(equation, Trait.CALL):
         return Call.of(equation).body, list(operands), location
-    if name == "cond" and not isinstance(operands[0], Tracer):
+    if equation.primitive.name == "cond" and not isinstance(operands[0], Tracer):
         cond = Cond.of(equation)
         if cond.platforms is None:
             index, rest = cond.split(operands)
@@ -170,21 +166,7 @@ def enter(equation: Any, operands: Sequence[Any], location: Location) -> tuple[A
     return None
 
 
-def evaluate_arrays(closed: Any, operands: Sequence[Any], apply: Callable[[Any, list[Any]], Sequence[Any]]) -> list:
-    """The outputs of a jaxpr, each equation by `apply`, in which literals are arrays with a shape and a dtype."""
+def evaluate_arrays(closed: Any, operands: Sequence[Any], apply: Apply) -> list[Any]:
+    """The outputs of a jaxpr, each equation by `apply`, in which literals are arrays."""
     closed = close_jaxpr(closed)
-
-    def arrays(atoms: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-        pairs = zip(atoms, values, strict=True)
-        return [x if is_var(atom) else np.asarray(x, atom.aval.dtype) for atom, x in pairs]
-
-    outputs = interpret(closed.jaxpr, closed.consts, operands, lambda e, xs: apply(e, arrays(e.invars, xs)))
-    return arrays(closed.jaxpr.outvars, outputs)
-
-
-def holds(jaxpr: Any, names: Sequence[str]) -> bool:
-    """Whether one of these primitives stands anywhere in a jaxpr."""
-    return any(
-        e.primitive.name in names or any(holds(getattr(inner, "jaxpr", inner), names) for inner in inner_jaxprs(e))
-        for e in jaxpr.eqns
-    )
+    return interpret(closed.jaxpr, closed.consts, operands, apply, read_array)

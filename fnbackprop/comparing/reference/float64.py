@@ -16,19 +16,14 @@ from jax import lax
 
 from fnbackprop.jaxprs.avals import is_inexact, output_avals
 from fnbackprop.jaxprs.compat import quick_compilation, switch_branch
-from fnbackprop.jaxprs.evaluate import bind, interpret, source_line, trace_avals
+from fnbackprop.jaxprs.evaluate import bind, interpret, read_array, source_line, trace_avals
+from fnbackprop.jaxprs.primitives import Trait, has, having
 from fnbackprop.jaxprs.types import close_jaxpr, is_var
 from fnbackprop.jaxprs.views import Call, Cond, Scan, ShardMap, While
 
 from .custom_rules import custom_jvp, custom_vjp
 from .frozen_decisions import FROZEN_DECISIONS, Pair
 from .pairs import float64_dtype, high_half
-
-INLINED = ("jit", "closed_call", "core_call", "eval_jaxpr", "remat2")
-# They draw or iterate otherwise in float64, or hold functions that cannot be high_half.
-REFUSED = frozenset(
-    "random_gamma custom_linear_solve linear_call pallas_call pure_callback io_callback ffi_call".split()
-)
 
 
 class NotInFloat64(NotImplementedError):
@@ -54,15 +49,10 @@ class Float64Run:
 
     def evaluate(self, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Pair]) -> list[Pair]:
         """The jaxpr's outputs as pairs."""
+        return interpret(jaxpr, list(map(self.pair, consts)), operands, self.equation, self._read)
 
-        def pairs(atoms: Sequence[Any], values: Sequence[Any]) -> list[Pair]:
-            both = zip(atoms, values, strict=True)
-            return [x if is_var(atom) else self.pair(np.asarray(x, atom.aval.dtype)) for atom, x in both]
-
-        def apply(equation: Any, values: list[Any]) -> list[Pair]:
-            return self.equation(equation, pairs(equation.invars, values))
-
-        return pairs(jaxpr.outvars, interpret(jaxpr, list(map(self.pair, consts)), operands, apply))
+    def _read(self, env: dict, atom: Any) -> Pair:
+        return env[atom] if is_var(atom) else self.pair(read_array(env, atom))
 
     def closed(self, closed: Any, operands: Sequence[Pair]) -> list[Pair]:
         closed = close_jaxpr(closed)
@@ -76,7 +66,7 @@ class Float64Run:
             return STRUCTURED[name](self, equation, list(operands))
         if all(high is None for _, high in operands):
             return [self.pair(low) for low in bind(equation, lows)]
-        if name in REFUSED:
+        if has(equation, Trait.NOT_IN_FLOAT64):
             raise NotInFloat64(f"{name} at {source_line(equation)} cannot be run in float64")
         if not self.frozen:
             return self._moved(equation, operands)
@@ -154,7 +144,7 @@ class Float64Run:
 
 
 STRUCTURED: dict[str, Callable] = {
-    **dict.fromkeys(INLINED, Float64Run.call),
+    **dict.fromkeys(having(Trait.CALL), Float64Run.call),
     "scan": Float64Run.scan,
     "while": Float64Run.while_,
     "cond": Float64Run.cond,
