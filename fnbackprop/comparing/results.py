@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Verdict(enum.StrEnum):
-    """PASS is the only good one; each of the others comes with its reason.
+    """The most severe first. PASS is the only good one; each of the others comes with its reason.
 
     FAIL: the manual gradient is wrong. NON_FINITE: NaN or infinite. NONDETERMINISTIC: a second call differs.
     JUMP: the function is discontinuous here. UNBOUNDED: its slope is infinite. DOMAIN_EDGE: it is defined on one side
@@ -20,30 +20,19 @@ class Verdict(enum.StrEnum):
     convention. NOISE_LIMITED: rounding hides whatever there may be. SKIPPED: not compared.
     """
 
-    PASS = "PASS"
     FAIL = "FAIL"
-    NON_FINITE = "NON-FINITE"
     NONDETERMINISTIC = "NONDETERMINISTIC"
-    JUMP = "JUMP"
-    UNBOUNDED = "UNBOUNDED"
     DOMAIN_EDGE = "DOMAIN-EDGE"
+    UNBOUNDED = "UNBOUNDED"
+    JUMP = "JUMP"
     KINK = "KINK"
+    NON_FINITE = "NON-FINITE"
     NOISE_LIMITED = "NOISE-LIMITED"
+    PASS = "PASS"
     SKIPPED = "SKIPPED"
 
 
-SEVERITY = (
-    Verdict.FAIL,
-    Verdict.NONDETERMINISTIC,
-    Verdict.DOMAIN_EDGE,
-    Verdict.UNBOUNDED,
-    Verdict.JUMP,
-    Verdict.KINK,
-    Verdict.NON_FINITE,
-    Verdict.NOISE_LIMITED,
-    Verdict.PASS,
-    Verdict.SKIPPED,
-)
+SEVERITY = tuple(Verdict)
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -22,7 +22,7 @@ from .gradient_sources import gradient_function
 from .leaves import compare_leaf
 from .noise import measured_noise, narrow_noise
 from .numeric.arbitration import DISPUTED, settled, settled_value
-from .numeric.differences import compare_numeric
+from .numeric.differences import Subject, compare_numeric
 from .program import Program, first_line, trace_program, unused_inputs
 from .properties import check_contract, check_environment
 from .reference.float64 import is_another_branch, reference_gradients
@@ -191,11 +191,12 @@ def take_differences(work: Work) -> None:
         return
     work.say("differences of the function")
     disputed = [] if work.two else [i for i, leaf in enumerate(work.leaves) if leaf.verdict in DISPUTED]
-    found = compare_numeric(
-        work.program, work.traced, work.own_facts, work.manual, work.automatic, directions=options.directions,
-        seed=options.seed, allowed=work.allowed, value=(work.value, work.value_floor), disputed=disputed,
-        replaced=work.intended, leaves=options.leaf_directions, sides=work.sides,
-    )  # fmt: skip
+    value = work.value, work.value_floor
+    gradients = work.manual, work.automatic
+    subject = Subject(
+        work.program, work.traced, work.own_facts, *gradients, work.allowed, value, options.seed, work.sides
+    )
+    found = compare_numeric(subject, options.directions, options.leaf_directions, disputed, work.intended)
     work.numeric, work.intended = found.comparison, found.intended
     work.notes += found.notes
     if work.numeric.verdict in NOT_SMOOTH or any(leaf.verdict is Verdict.NON_FINITE for leaf in work.leaves):

@@ -55,21 +55,34 @@ class LeafNumeric(NamedTuple):
     bound: float
 
 
+class Subject(NamedTuple):
+    """The function and the two gradients that are held against differences of it.
+
+    Attributes:
+      program, traced, facts: the function.
+      manual, automatic: the gradients. sides: what they are called in a reason.
+      allowed: for each leaf, the relative error that rounding explains.
+      value: the function's, and the relative error that rounding explains in it.
+      seed: of the directions.
+    """
+
+    program: Program
+    traced: TracedProgram
+    facts: RoundingFacts
+    manual: Any
+    automatic: Any
+    allowed: Sequence[float]
+    value: tuple[Any, float]
+    seed: int
+    sides: Sides = MANUAL_AND_AUTOMATIC
+
+    def along(self, evaluator: DirectionalEvaluator, count: int) -> list[Along]:
+        """So many directions that move all leaves."""
+        return [evaluator.along(self.manual, self.automatic, self.seed + i) for i in range(count)]
+
+
 def compare_numeric(
-    program: Program,
-    traced: TracedProgram,
-    facts: RoundingFacts,
-    manual: Any,
-    automatic: Any,
-    *,
-    directions: int,
-    seed: int,
-    allowed: Sequence[float],
-    value: tuple[Any, float],
-    disputed: Sequence[int] = (),
-    replaced: Sequence[str] = (),
-    leaves: bool | None = None,
-    sides: Sides = MANUAL_AND_AUTOMATIC,
+    subject: Subject, directions: int, leaves: bool | None, disputed: Sequence[int], replaced: Sequence[str]
 ) -> Differences:
     """Hold both gradients against differences of the function.
 
@@ -78,41 +91,42 @@ def compare_numeric(
     differences themselves, see `best_step`, beside the rounding of the gradient itself.
 
     Args:
-      allowed: for each leaf, the relative error that rounding explains.
-      value: the function's, and the relative error that rounding explains of it.
+      directions: how many move all leaves.
+      leaves: whether each leaf gets a direction of its own; None: if that takes a few seconds.
       disputed: the leaves in which manual and automatic differ.
       replaced: lines at which a user's rule replaces a derivative on purpose.
-      leaves: whether each leaf gets a direction of its own; None: if that takes a few seconds.
-      sides: what the two gradients are called in a reason.
     """
-    notes: list[str] = []
-    evaluator = DirectionalEvaluator(program, traced)
-    try:
-        found = [evaluator.along(manual, automatic, seed + i) for i in range(directions)]
-        refused = is_another_branch(found[0].slopes.here, *value)
-    except Exception as error:  # what is the user's may refuse float64 in any way
-        refused = first_line(error)
-    if refused:
-        notes.append(f"numeric: in the program's own precision, since {refused}")
-        evaluator = DirectionalEvaluator(program, traced, low=True)
-        found = [evaluator.along(manual, automatic, seed + i) for i in range(directions)]
+    evaluator, found, notes = _take(subject, directions)
     started = time.perf_counter()
-    size, own = _sizes(program, manual, automatic, evaluator.scales, allowed)
-    result = _verdict(found, size, own, MATTERS if evaluator.in_float64 else 0.05, sides)
+    size, own = _sizes(subject, evaluator.scales)
+    result = _verdict(found, size, own, MATTERS if evaluator.in_float64 else 0.05, subject.sides)
     intended: list[str] = []
     if result.verdict is Verdict.FAIL and result.automatic > result.allowed:
-        both = manual, automatic
-        result, intended, evaluator = _on_purpose(evaluator, result, facts, both, seed, own, replaced, sides)
-    each = _each_leaf(evaluator, manual, automatic, seed, allowed, leaves, started, notes) if not intended else []
-    wrong = [i for i, leaf in enumerate(each) if leaf is not None and not leaf.manual]
-    if wrong and result.verdict in (Verdict.PASS, Verdict.NOISE_LIMITED):
-        who = sides.automatic if each[wrong[0]].automatic else "neither"
-        which = f"along leaf {wrong[0] + 1} of {len(each)} alone"
-        reason = f"{which}, the differences agree with {who}, not with {sides.manual}"
-        result = result._replace(verdict=Verdict.FAIL, reason=reason)
+        result, intended, evaluator = _on_purpose(evaluator, result, subject, own, replaced)
+    each: list[LeafNumeric | None] = []
+    if not intended:
+        each, more = _each_leaf(evaluator, subject, leaves, started)
+        notes += more
+        result = _with_leaves(result, each, subject.sides)
     comparison = NumericComparison(result.verdict, result.reason, directions, *result[2:5], _rate(found, evaluator))
-    automatic_wrong = {i for i in disputed if follows_manual(evaluator, manual, automatic, i, allowed[i])}
+    both, allowed = (subject.manual, subject.automatic), subject.allowed
+    automatic_wrong = {i for i in disputed if follows_manual(evaluator, *both, i, allowed[i])}
     return Differences(comparison, each, automatic_wrong, intended, notes)
+
+
+def _take(subject: Subject, directions: int) -> tuple[DirectionalEvaluator, list[Along], list[str]]:
+    """The function along directions: in float64, or with a note in its own precision."""
+    evaluator = DirectionalEvaluator(subject.program, subject.traced)
+    try:
+        found = subject.along(evaluator, directions)
+        refused = is_another_branch(found[0].slopes.here, *subject.value)
+    except Exception as error:  # what is the user's may refuse float64 in any way
+        refused = first_line(error)
+    if not refused:
+        return evaluator, found, []
+    evaluator = DirectionalEvaluator(subject.program, subject.traced, low=True)
+    found = subject.along(evaluator, directions)
+    return evaluator, found, [f"numeric: in the program's own precision, since {refused}"]
 
 
 class DifferencesVerdict(NamedTuple):
@@ -166,15 +180,21 @@ def _agreement(manual: float, automatic: float, allowed: float, sides: Sides) ->
     return Verdict.FAIL, "the differences agree with neither: a rule is wrong, or a gradient is stopped on purpose"
 
 
-def _on_purpose(evaluator, result, facts, both, seed, own, replaced, sides):
+def _on_purpose(
+    evaluator: DirectionalEvaluator,
+    result: DifferencesVerdict,
+    subject: Subject,
+    own: float,
+    replaced: Sequence[str],
+) -> tuple[DifferencesVerdict, list[str], DirectionalEvaluator]:
     """Differences again with decisions, and what is stopped, held: they agree if that alone made the difference."""
-    stops = [f"the gradient is stopped at {line}" for line in facts.stop_gradients]
+    lines = subject.facts.stop_gradients
+    stops = [f"the gradient is stopped at {line}" for line in lines]
     if evaluator.in_float64:
         try:
             held = DirectionalEvaluator(evaluator.program, evaluator.traced, held=True)
-            found = [held.along(*both, seed + i) for i in range(2)]
-            again = _verdict(found, result.size, own, MATTERS, sides)
-        except Exception:  # as above
+            again = _verdict(subject.along(held, 2), result.size, own, MATTERS, subject.sides)
+        except Exception:  # what is the user's may refuse float64 in any way
             again = result
         if again.verdict is Verdict.PASS and not stops:
             return again._replace(verdict=Verdict.KINK, reason=TIE), [], held
@@ -184,30 +204,38 @@ def _on_purpose(evaluator, result, facts, both, seed, own, replaced, sides):
     if replaced:
         reason = "the differences agree with neither, since rules replace derivatives on purpose"
         return result._replace(verdict=Verdict.PASS, reason=reason), [*stops, *replaced], evaluator
-    at = f"; gradients are stopped at {', '.join(facts.stop_gradients)}" if stops else ""
+    at = f"; gradients are stopped at {', '.join(lines)}" if stops else ""
     return result._replace(reason=result.reason + at), [], evaluator
 
 
-def _each_leaf(evaluator, manual, automatic, seed, allowed, leaves, started, notes) -> list[LeafNumeric | None]:
-    """Every leaf by itself."""
-    manual, automatic = jax.tree.leaves(manual), jax.tree.leaves(automatic)
-    floating = [
-        i for i, leaf in enumerate(jax.tree.leaves(evaluator.program.inputs)) if is_floating(leaf) and leaf.size
-    ]
+def _each_leaf(
+    evaluator: DirectionalEvaluator, subject: Subject, leaves: bool | None, started: float
+) -> tuple[list[LeafNumeric | None], list[str]]:
+    """Every leaf by itself, and notes."""
+    manual, automatic = jax.tree.leaves(subject.manual), jax.tree.leaves(subject.automatic)
+    inputs = jax.tree.leaves(evaluator.program.inputs)
+    floating = [i for i, leaf in enumerate(inputs) if is_floating(leaf) and leaf.size]
     each: list[LeafNumeric | None] = [None] * len(manual)
-    if leaves is False:
-        return each
-    for done, i in enumerate(floating):
-        along = evaluator.along(manual, automatic, seed + 1000 + i, leaf=i)
-        each[i] = _one_leaf(along, array_norm(manual[i]), array_norm(automatic[i]), evaluator.scales[i], allowed[i])
-        spent = time.perf_counter() - started
-        if leaves is None and spent / (done + 1) * len(floating) > SECONDS and done >= 1 and done + 1 < len(floating):
-            notes.append(
-                f"numeric: {done + 1} of {len(floating)} leaves by themselves; all would take "
-                f"{spent / (done + 1) * len(floating):.0f} s (leaf_directions=True)"
-            )
-            break
-    return each
+    for done, i in enumerate(floating if leaves is not False else (), start=1):
+        along = evaluator.along(manual, automatic, subject.seed + 1000 + i, leaf=i)
+        norms = array_norm(manual[i]), array_norm(automatic[i])
+        each[i] = _one_leaf(along, *norms, evaluator.scales[i], subject.allowed[i])
+        total = (time.perf_counter() - started) / done * len(floating)
+        if leaves is None and total > SECONDS and 1 < done < len(floating):
+            said = f"numeric: {done} of {len(floating)} leaves by themselves"
+            return each, [f"{said}; all would take {total:.0f} s (leaf_directions=True)"]
+    return each, []
+
+
+def _with_leaves(result: DifferencesVerdict, each: Sequence[LeafNumeric | None], sides: Sides) -> DifferencesVerdict:
+    """The verdict, where a leaf by itself shows what the directions that move all leaves did not."""
+    wrong = [i for i, leaf in enumerate(each) if leaf is not None and not leaf.manual]
+    if not wrong or result.verdict not in (Verdict.PASS, Verdict.NOISE_LIMITED):
+        return result
+    who = sides.automatic if each[wrong[0]].automatic else "neither"
+    which = f"along leaf {wrong[0] + 1} of {len(each)} alone"
+    reason = f"{which}, the differences agree with {who}, not with {sides.manual}"
+    return result._replace(verdict=Verdict.FAIL, reason=reason)
 
 
 def _one_leaf(along: Along, manual_norm: float, norm: float, scale: float, allowed: float) -> LeafNumeric | None:
@@ -235,12 +263,13 @@ def _rate(found: list[Along], evaluator: DirectionalEvaluator) -> float:
     return float(np.median(rates)) if rates else math.nan
 
 
-def _sizes(program, manual, automatic, scales, allowed) -> tuple[float, float]:
+def _sizes(subject: Subject, scales: Sequence[float]) -> tuple[float, float]:
     """The root mean square of the gradient's product with a Gaussian direction, and that of its rounding."""
-    size = max(gradient_size(program, side) for side in (manual, automatic))
-    both = zip(jax.tree.leaves(manual), jax.tree.leaves(automatic), strict=True)
+    sides = subject.manual, subject.automatic
+    both = zip(*map(jax.tree.leaves, sides), strict=True)
     norms = [max(map(array_norm, pair)) if is_floating(pair[0]) else 0.0 for pair in both]
-    parts = [n * s * a for n, s, a in zip(norms, scales, allowed, strict=True) if math.isfinite(n * s * a)]
+    parts = [n * s * a for n, s, a in zip(norms, scales, subject.allowed, strict=True) if math.isfinite(n * s * a)]
+    size = max(gradient_size(subject.program, side) for side in sides)
     if not math.isfinite(size):
-        size = max(gradient_size(program, side, finite=True) for side in (manual, automatic))
+        size = max(gradient_size(subject.program, side, finite=True) for side in sides)
     return size, math.hypot(*parts)
