@@ -29,7 +29,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     "backprop/memory/budget_search.py:fit_budget",
     "comparing/pipeline.py:compare",
-    "rules/loops/segmented_scan.py:segmented",
     "training/loop.py:train",
 }
 DIFFERENTIATORS = set("grad vjp value_and_grad linearize linear_transpose jacrev jacfwd hessian jvp".split())
