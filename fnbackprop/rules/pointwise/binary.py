@@ -58,11 +58,11 @@ def rem_vjp_x(dz):
     return dz
 
 
-@derivative("rem", "x, y -> z", wrt="y")
-def rem_vjp_y(x, y):
+@vjp_rule("rem", "x, y -> z", wrt="y")
+def rem_vjp_y(dz, x, y):
     """z = x - y·trunc(x/y), ∂z/∂y = -trunc(x/y)."""
     q = x / y
-    return -(sign(q) * floor(abs(q)))
+    return -(dz * (sign(q) * floor(abs(q))))
 
 
 @derivative("pow", "x, y -> z", wrt="x")
@@ -85,9 +85,9 @@ def atan2_vjp_x(x, y):
     return y / (x**2 + y**2)
 
 
-@derivative("atan2", "x, y -> z", wrt="y")
-def atan2_vjp_y(x, y):
-    return -(x / (x**2 + y**2))
+@vjp_rule("atan2", "x, y -> z", wrt="y")
+def atan2_vjp_y(dz, x, y):
+    return -(dz * (x / (x**2 + y**2)))
 
 
 @vjp_rule("nextafter", "x, y -> z")

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ..expressions import derivative, digamma, lift, log, scalar, where
+from ..expressions import derivative, digamma, lift, log, scalar, vjp_rule, where
 from .special import in_wide
 
 # ---------------------------------------------------------------- quadrature
@@ -71,15 +71,15 @@ def igamma_vjp_a(a, x):
     return lift(lax.igamma_grad_a)(a, x)
 
 
-@derivative("igammac", "a, x -> y", wrt="x")
-def igammac_vjp_x(a, x):
+@vjp_rule("igammac", "a, x -> y", wrt="x")
+def igammac_vjp_x(dy, a, x):
     """y = Q(a, x) = 1 - P(a, x)."""
-    return -lift(gamma_density)(a, x)
+    return -(dy * lift(gamma_density)(a, x))
 
 
-@derivative("igammac", "a, x -> y", wrt="a")
-def igammac_vjp_a(a, x):
-    return -lift(lax.igamma_grad_a)(a, x)
+@vjp_rule("igammac", "a, x -> y", wrt="a")
+def igammac_vjp_a(dy, a, x):
+    return -(dy * lift(lax.igamma_grad_a)(a, x))
 
 
 @derivative("igamma_grad_a", "a, x -> y", wrt="x")
@@ -183,10 +183,10 @@ def regularized_incomplete_beta_vjp_a(a, b, x):
     return in_wide(lambda a, b, x: beta_slope(a, b, x, _complement(x)), a, b, x)
 
 
-@derivative("regularized_incomplete_beta", "a, b, x -> y", wrt="b")
-def regularized_incomplete_beta_vjp_b(a, b, x):
+@vjp_rule("regularized_incomplete_beta", "a, b, x -> y", wrt="b")
+def regularized_incomplete_beta_vjp_b(dy, a, b, x):
     """I(a, b, x) = 1 - I(b, a, 1 - x) (DLMF 8.17.4), so ∂y/∂b is the mirror image of ∂y/∂a."""
-    return -in_wide(lambda a, b, x: beta_slope(b, a, _complement(x), x), a, b, x)
+    return -(dy * in_wide(lambda a, b, x: beta_slope(b, a, _complement(x), x), a, b, x))
 
 
 def _complement(x):

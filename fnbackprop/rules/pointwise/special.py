@@ -44,9 +44,9 @@ def erf_vjp(x):
     return _gaussian(x)
 
 
-@derivative("erfc")
-def erfc_vjp(x):
-    return -_gaussian(x)
+@vjp_rule("erfc")
+def erfc_vjp(dy, x):
+    return -(dy * _gaussian(x))
 
 
 @derivative("erf_inv")
@@ -121,10 +121,10 @@ _EULER_MACLAURIN = (
 )
 
 
-@derivative("zeta", "x, q -> y", wrt="q")
-def zeta_vjp_q(x, q):
+@vjp_rule("zeta", "x, q -> y", wrt="q")
+def zeta_vjp_q(dy, x, q):
     """y = ζ(x, q) = Σ (q + n)⁻ˣ (DLMF 25.11.17)."""
-    return -(x * zeta(x + 1, q))
+    return -(dy * (x * zeta(x + 1, q)))
 
 
 @derivative("zeta", "x, q -> y", wrt="x")

@@ -127,9 +127,9 @@ def sin_vjp(x):
     return cos(x)
 
 
-@derivative("cos")
-def cos_vjp(x):
-    return -sin(x)
+@vjp_rule("cos")
+def cos_vjp(dy, x):
+    return -(dy * sin(x))
 
 
 @derivative("tan")
@@ -142,9 +142,9 @@ def asin_vjp(x):
     return rsqrt(_one_minus_square(x))
 
 
-@derivative("acos")
-def acos_vjp(x):
-    return -rsqrt(_one_minus_square(x))
+@vjp_rule("acos")
+def acos_vjp(dy, x):
+    return -(dy * rsqrt(_one_minus_square(x)))
 
 
 @vjp_rule("atan")
