@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from .comparing.pipeline import compare
     from .comparing.results import Verdict
     from .experiment import Experiment, ExperimentError
-    from .training.checkpoints.checkpoint import CheckpointError
     from .training.checkpoints.resuming import load_checkpoint
+    from .training.errors import CheckpointError, NonFiniteLoss, RunError
     from .training.loop import train
-    from .training.record.metrics import read_metrics
-    from .training.record.run_log import NonFiniteLoss, RunError
     from .training.replaying import Replay, replay
+    from .training.run_folder import read_metrics
     from .training.step.mixed_precision import Precision
     from .training.step.optimizers import Optimizer
     from .training.step.state import TrainState
@@ -73,13 +72,13 @@ _LATER = {
     "TrainState": "training.step.state",
     "Optimizer": "training.step.optimizers",
     "Precision": "training.step.mixed_precision",
-    "NonFiniteLoss": "training.record.run_log",
-    "RunError": "training.record.run_log",
-    "CheckpointError": "training.checkpoints.checkpoint",
+    "NonFiniteLoss": "training.errors",
+    "RunError": "training.errors",
+    "CheckpointError": "training.errors",
     "load_checkpoint": "training.checkpoints.resuming",
     "replay": "training.replaying",
     "Replay": "training.replaying",
-    "read_metrics": "training.record.metrics",
+    "read_metrics": "training.run_folder",
     "run": "cli",
     "testing": "testing",
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 import tyro
 
+from fnbackprop.training.run_folder import METRICS_FILE, RunFolder, find_runs
+
 USAGE_ERROR = 2
 
 
@@ -73,8 +75,6 @@ def runs_command(options: RunsOptions) -> int:
     import rich
     from rich.table import Table
 
-    from fnbackprop.training.record.run_description import find_runs
-
     if not options.directory.is_dir():
         raise CommandError(f"there is no folder {options.directory}.")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -86,19 +86,15 @@ def runs_command(options: RunsOptions) -> int:
     return 0
 
 
-def _row(folder: Path, directory: Path) -> tuple[str, ...]:
-    """What there is to say about a run in one line."""
-    from fnbackprop.training.record.metrics import METRICS_FILE, read_metrics
-    from fnbackprop.training.record.run_description import read_run
-
-    run = read_run(folder)
-    records = read_metrics(folder) if (folder / METRICS_FILE).is_file() else []
-    last = {name: value for record in records for name, value in record.items()}
-    updates = last["step"] + ("loss" in records[-1]) if records else 0  # a step's record comes before its update
+def _row(folder: RunFolder, directory: Path) -> tuple[str, ...]:
+    """A run as one row of the table."""
+    run, rows = folder.read_description(), folder.read_metrics()
+    last = {name: value for row in rows for name, value in row.items()}
+    updates = last["step"] + ("loss" in rows[-1]) if rows else 0  # the row of a step precedes its update
     evaluated = {name.removeprefix("evaluate/"): value for name, value in last.items() if name.startswith("evaluate/")}
     began = run.get("began", "").removesuffix("+00:00").replace("T", " ")
     return (
-        str(folder.relative_to(directory)),
+        str(folder.path.relative_to(directory)),
         run["status"],
         str(updates),
         f"{last.get('loss', math.nan):.4g}",
@@ -108,15 +104,16 @@ def _row(folder: Path, directory: Path) -> tuple[str, ...]:
 
 
 def report_command(options: ReportOptions) -> int:
-    from fnbackprop.training.record.metrics import METRICS_FILE
-    from fnbackprop.training.record.run_report import REPORT_FILE, write_report
+    from fnbackprop.training.record.run_report import write_run_report
 
-    folders = [folder for folder in (options.run, options.against) if folder is not None]
+    folders = [RunFolder(path) for path in (options.run, options.against) if path is not None]
     for folder in folders:
-        if not (folder / METRICS_FILE).is_file():
-            raise CommandError(f"{folder} is no run: it has no {METRICS_FILE}. To list runs: fnbackprop runs")
-    name = REPORT_FILE if options.against is None else f"against-{options.against.resolve().name}.html"
-    print(write_report(folders, options.output or options.run / name))
+        if not folder.metrics.is_file():
+            raise CommandError(f"{folder.path} is no run: it has no {METRICS_FILE}. To list runs: fnbackprop runs")
+    page = folders[0].report
+    if options.against is not None:
+        page = page.with_name(f"against-{options.against.resolve().name}.html")
+    print(write_run_report(folders, options.output or page))
     return 0
 
 

@@ -38,13 +38,13 @@ class Experiment:
         not keep `params`: their memory is used again by the next step.
       steps: how many steps a run takes.
       seed: the seed of the initial parameters and of the loss's keys.
-      accumulate: into how many microbatches a batch is split, of which one at a time is in memory. The gradient is
+      accumulate: the number of microbatches that a batch is split into; one at a time is in memory. The gradient is
         their mean: that of the batch, if the loss is a mean over examples.
       precision: "float32"; "bfloat16" or "float16" to compute in (parameters are kept in float32, and float16 has a
         loss scale); or a `fb.Precision`. None leaves every dtype as it is.
       ema: the decay of an exponential moving average of the parameters, 0.999 for instance, which `evaluate` is then
         given; None keeps none.
-      sharding: what lies where when a run is given a mesh. "data": parameters on every device, batches split over the
+      sharding: the placement when a run has a mesh. "data": parameters on every device, batches split over the
         mesh axis "data"; "fsdp": parameters split over it too; "tensor": `models.transformer` split over "model";
         "fsdp+tensor": over both; "replicate": everything on every device. Or a dict from path patterns ("qkv/w",
         "blocks/*/up/b") to `PartitionSpec`s, or a function `(path, shape, mesh) -> PartitionSpec`.

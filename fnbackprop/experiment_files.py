@@ -1,4 +1,4 @@
-"""Experiment files, and modules that a command is given: from a name to the function in it."""
+"""Loading experiment files, and modules named on the command line."""
 
 import dataclasses
 import importlib

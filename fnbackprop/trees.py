@@ -99,7 +99,7 @@ def plain_norm(tree: Any) -> jax.Array:
 
 
 def layers(tree: Any) -> dict[str, list[Any]]:
-    """The leaves of each layer: of all whose paths differ only in their last part.
+    """The leaves of each layer, by its path: those whose paths differ only in their last part.
 
     >>> layers({"blocks": [{"w": 1.0, "b": 2.0}, {"w": 3.0}], "scale": 4.0})
     {'blocks/0': [2.0, 1.0], 'blocks/1': [3.0], 'scale': [4.0]}

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from fnbackprop.cli import COMMANDS, main, run
+from fnbackprop.cli import main, run
+from fnbackprop.experiment_commands import COMMANDS
 from fnbackprop.experiment_files import load
-from fnbackprop.training.record.metrics import read_metrics
+from fnbackprop.training.run_folder import read_metrics
 
 FILE = '''
 """A line through points. What there is to say about it takes more than eighty columns, and is

@@ -11,26 +11,18 @@ ROOT = pathlib.Path(fnbackprop.__file__).parent
 # Each layer may import itself and the layers before it.
 LAYERS = (
     "version trees jaxprs backprop rules blocks models losses experiment comparing testing tracing balancing training"
-    " commands experiment_files cli __main__ __init__"
+    " commands experiment_commands experiment_files cli __main__ __init__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))
 # What does not hold yet. These lists only get shorter: a test fails too when an entry of theirs is no longer needed.
-KNOWN_CIRCLES = {
-    "training/hooks.py, training/record/run_description.py, training/record/run_log.py, training/record/run_report.py",
-    "training/sharding_rules.py, training/step/state.py",
-}
+KNOWN_CIRCLES: set[str] = set()
 LONG_FILES = {
     "backprop/discharge.py",
     "backprop/engine.py",
     "backprop/registry.py",
     "backprop/transforms.py",
-    "cli.py",
 }
-LONG_FUNCTIONS = {
-    "backprop/memory/budget_search.py:fit_budget",
-    "comparing/pipeline.py:compare",
-    "training/loop.py:train",
-}
+LONG_FUNCTIONS: set[str] = set()
 DIFFERENTIATORS = set("grad vjp value_and_grad linearize linear_transpose jacrev jacfwd hessian jvp".split())
 
 
@@ -152,7 +144,13 @@ MAX_FILE, MAX_FUNCTION = 300, 50  # lines
 
 def long_functions(path: pathlib.Path) -> set[str]:
     functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
-    return {f"{relative(path)}:{f.name}" for f in functions if f.end_lineno - f.lineno + 1 > MAX_FUNCTION}
+    return {f"{relative(path)}:{f.name}" for f in functions if lines_of_code(f) > MAX_FUNCTION}
+
+
+def lines_of_code(function: ast.FunctionDef) -> int:
+    """Its lines without those of its docstring: a public function of many arguments explains each."""
+    docstring = function.body[0] if ast.get_docstring(function) is not None else None
+    return function.end_lineno - function.lineno + 1 - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
 
 
 def test_files_are_short():

@@ -15,7 +15,7 @@ Params = dict[str, Any]
 
 
 def init(*, width: int, dtype: jax.typing.DTypeLike = jnp.float32) -> Params:
-    """{"scale": ones of (width,), "bias": zeros of (width,)}; nothing is random, so there is no key."""
+    """{"scale": ones of (width,), "bias": zeros of (width,)}; nothing is random, so it takes no key."""
     return {"scale": jnp.ones((width,), dtype), "bias": jnp.zeros((width,), dtype)}
 
 

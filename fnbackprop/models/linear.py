@@ -1,4 +1,4 @@
-"""The linear layer, y = x w + b, of which all the other models are made."""
+"""The linear layer, y = x w + b: the other models are built from it."""
 
 from typing import Any
 

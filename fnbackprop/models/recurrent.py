@@ -92,7 +92,7 @@ def apply_layers(
 
 
 def require_state(name: str, params: Params, x: jax.Array, state: dict[str, jax.Array] | None, parts: int) -> State:
-    """The state to start from, in the dtype of x: the one that is given, by the names of its parts, or zeros.
+    """The initial state in the dtype of x: the given one, by the names of its parts, or zeros.
 
     Raises:
         ValueError: x is not (..., time, inputs), or a part of the state is not (layers, ..., hidden).

@@ -1,8 +1,7 @@
-"""`backward="both"`: training by the manual backward, with the automatic one beside it every so many steps."""
+"""`backward="both"`: the run uses the manual gradient and compares it with the automatic one at regular steps."""
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,29 +11,27 @@ from fnbackprop.comparing.comparison import Comparison, GradientMismatch
 from fnbackprop.comparing.gradient_sources import value_and_grad_by
 from fnbackprop.comparing.pipeline import compare
 from fnbackprop.comparing.results import LeafComparison, Verdict
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import Experiment
 
-from .checkpoints.manifest import write_json
-from .hooks import Hook
-from .record.run_log import Recorder
-from .record.run_report import COMPARISON_FILE
-from .sharding_rules import Layout
+from .layout import Layout
+from .record.run_log import RunLog
+from .run_folder import RunFolder, write_json
 from .step.loss_gradient import loss_in_precision, split_batch
 from .step.mixed_precision import precision_of
 from .step.state import TrainState
 
 
-class GradientCheck(Hook):
-    """Compares the two gradients of the step that follows; raises GradientMismatch when they part.
+class GradientCheck:
+    """Compares the two gradients before a step; raises GradientMismatch when they disagree.
 
-    The first time by `fb.compare`, which measures what rounding explains for each leaf. From then on both gradients
-    are held to that by one compiled program, and `fb.compare` is asked again if one leaf is beyond it.
+    The first time with `fb.compare`, which measures how much error rounding explains in each leaf. After that, one
+    compiled program checks both gradients against these bounds, and `fb.compare` is called again if a leaf exceeds its.
 
     Args:
       experiment: what is trained.
       every: steps between two comparisons.
-      recorder: is told what cannot be written.
-      folder: the run's, whose `comparison.json` is the last answer of `fb.compare`, with the largest error since; None
+      log: reports what cannot be written.
+      folder: the run's; its `comparison.json` has the last result of `fb.compare` and the largest error since. None
         writes nothing.
       layout: of a run on a mesh.
     """
@@ -43,19 +40,17 @@ class GradientCheck(Hook):
         self,
         experiment: Experiment,
         every: int,
-        recorder: Recorder,
-        folder: Path | None = None,
+        log: RunLog,
+        folder: RunFolder | None = None,
         layout: Layout | None = None,
     ):
-        if every < 1:
-            raise ExperimentError(f"compare_every must be at least 1, not {every}.")
         self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
         self._every, self._layout, self._accumulate = every, layout, experiment.accumulate
-        self._recorder, self._folder = recorder, folder
+        self._log, self._folder = log, folder
         self._comparison: Comparison | None = None
         self._allowed: list[float] = []
-        self._noisy: set[int] = set()  # the leaves of which rounding explained anything
-        self._steps: list[int] = []  # at which the comparison was made, and held since
+        self._noisy: set[int] = set()  # leaves in which rounding explained any error
+        self._steps: list[int] = []  # of the comparison, and of the checks since
         self._largest: list[float] = []  # the largest error of each leaf since
         self._both = jax.jit(self._both_gradients)
 
@@ -67,7 +62,7 @@ class GradientCheck(Hook):
             batch = whole([array[0] for array in arrays])
         key = jax.random.fold_in(state.key, state.step)
         arguments = self._gathered((state.params, batch, key))
-        if self._comparison is None or self._parted(step, *arguments):
+        if self._comparison is None or self._exceeds_bounds(step, *arguments):
             self._compare(step, *arguments)
 
     def close(self, error: BaseException | None) -> None:
@@ -88,8 +83,8 @@ class GradientCheck(Hook):
             )
         return manual, automatic
 
-    def _parted(self, step: int, params: Any, batch: Any, key: jax.Array) -> bool:
-        """Whether some leaf is further off than was allowed before; NaN is."""
+    def _exceeds_bounds(self, step: int, params: Any, batch: Any, key: jax.Array) -> bool:
+        """Whether the error of some leaf exceeds its bound; NaN does."""
         manual, automatic = map(jax.tree.leaves, jax.device_get(self._both(params, batch, key)))
         errors = [relative_error(ours, theirs) for ours, theirs in zip(manual, automatic, strict=True)]
         if any(not e <= allowed for e, allowed in zip(errors, self._allowed, strict=True)):
@@ -107,7 +102,7 @@ class GradientCheck(Hook):
             raise GradientMismatch(self._comparison)
 
     def _limit(self, i: int, leaf: LeafComparison) -> float:
-        """From which error `fb.compare` is asked again: any, of a leaf that was zero, or noise for the first time."""
+        """The error above which `fb.compare` is called again: 0 if the leaf was zero, or noise for the first time."""
         first = leaf.verdict is Verdict.NOISE_LIMITED and i not in self._noisy
         if first:
             self._noisy.add(i)
@@ -121,6 +116,6 @@ class GradientCheck(Hook):
         for leaf, largest in zip(found["leaves"], self._largest, strict=True):
             leaf["largest"] = largest
         try:
-            write_json(self._folder / COMPARISON_FILE, found | {"steps": self._steps})
+            write_json(self._folder.comparison, found | {"steps": self._steps})
         except OSError as error:
-            self._recorder.say(f"{self._folder / COMPARISON_FILE} cannot be written: {error}")
+            self._log.say(f"{self._folder.comparison} cannot be written: {error}")

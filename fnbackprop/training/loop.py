@@ -1,32 +1,24 @@
-"""The loop around the step."""
+"""The training loop, and the step that it repeats."""
 
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh
 
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import Experiment
 
-from .checkpoints.resuming import Start, begin, settings_of
-from .checkpoints.schedule import Policy, Saving
-from .data.prefetching import batches_of
-from .data.streams import Stream
-from .gradient_check import GradientCheck
-from .hooks import Evaluation, Hook
-from .mesh import leads, make_mesh
-from .record.nonfinite_batch import BatchKeeper
-from .record.profiling import Profile
-from .record.run_description import Documenting
-from .record.run_log import Recorder
-from .record.tensorboard import TensorBoard
-from .sharding_rules import make_layout
-from .step.state import TrainState, adopted_state, initial_state
-from .step.weight_update import Update, compiled, make_update
-from .stopping import Signals
+from .layout import Layout
+from .run import Run
+from .session import Session, layout_of
+from .step.loss_gradient import make_value_and_grad
+from .step.mixed_precision import precision_of
+from .step.state import TrainState
+from .step.step_metrics import step_metrics
+from .step.weight_update import unless_nonfinite, updated
+
+StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def train(
@@ -91,83 +83,52 @@ def train(
         is whole; or they are of another experiment. Nothing has been changed then. Or the last one cannot be written.
       RunError: the metrics cannot be written.
     """
-    if not isinstance(experiment, Experiment):
-        raise ExperimentError(
-            f"train takes an Experiment, not {experiment!r}; for a file: train(experiment(Config()))."
-        )
-    if resume and state is not None:
-        raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
-    if best is not None and experiment.evaluate is None:
-        raise ExperimentError(f"best={best!r} is to be a metric of evaluate, but the experiment has no evaluate.")
-    policy, start = Policy(checkpoint_every, keep, best, best_mode), Start(resume, overwrite, new_config)
-    stop = experiment.steps if steps is None else steps
-    folder = None if directory is None else Path(directory) / experiment.name
-    by = "manual" if backward == "both" else backward
-    settings = settings_of(experiment, backward=by)
-    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
-    if mesh is None and jax.process_count() > 1:
-        mesh = {"data": -1}
-    layout = None if mesh is None else make_layout(experiment, make_mesh(mesh))
-    state, notes = initial_state(experiment, layout) if state is None else adopted_state(state, layout), []
-    if folder is not None:
-        state, notes = begin(state, folder, settings, start, stream.restore if stream else None)
-    update = compiled(make_update(experiment, by, layout), layout)
-    with ExitStack() as cleanup:
-        first, shown = int(state.step), progress and leads()
-        written = folder if leads() else None
-        signals = cleanup.enter_context(Signals() if folder is not None else nullcontext())
-        recorder = cleanup.enter_context(Recorder(experiment.name, written, start=first, stop=stop, progress=shown))
-        cleanup.callback(recorder.draw, f"{experiment.name}, {backward} backward")  # of a run that was stopped, too
-        hooks: list[Hook] = [Evaluation(experiment, stop, recorder)] if experiment.evaluate else []
-        hooks.append(Documenting(experiment, written, recorder, state, stop, {"backward": backward}))
-        if tensorboard and written is not None:
-            recorder.sinks.append(TensorBoard(written, first))
-        if profile and written is not None:
-            hooks.append(Profile(experiment, written, recorder, first, stop))
-        if backward == "both":
-            hooks.append(GradientCheck(experiment, compare_every, recorder, written, layout))
-        if folder is not None:
-            place = stream.state if stream else None
-            saving = Saving(folder, settings, recorder, signals, policy, first, stop, place)
-            hooks += [BatchKeeper(experiment, folder), saving]
-        for hook in hooks:
-            cleanup.push(lambda kind, error, trace, hook=hook: hook.close(error))
-        for note in notes:
-            recorder.say(note)
-        to_devices = None if layout is None else layout.place
-        batches = cleanup.enter_context(batches_of(experiment.batch, first, stop, place=to_devices, ahead=prefetch))
-        started = time.monotonic()
-        state = run_steps(batches, update, state, stop, recorder, hooks)
-        steps = f"{stop} steps" if first == 0 else f"{stop - first} steps to step {stop}"
-        recorder.say(f"{experiment.name}: {steps}, {time.monotonic() - started:.1f} s, {backward} backward")
+    run = Run(**locals())
+    layout = layout_of(run)
+    step = compiled(make_step(experiment, run.differentiator, layout), layout)
+    with Session(run, layout) as session:
+        state = session.state
+        for number in range(int(state.step), run.stop):
+            batch = session.batch(number)
+            session.inspect(number, state, batch)
+            state, metrics = step(state, batch)  # forward pass, loss, backward pass, weight update
+            session.record(number, state, metrics)
+            session.evaluate(number + 1, state)
+            session.save(number + 1, state)
+        session.finish()
     return state
 
 
-def run_steps(
-    batches: Callable[[int], Any], update: Update, state: TrainState, stop: int, recorder: Recorder, hooks: list[Hook]
-) -> TrainState:
-    """Take the steps from `state.step` to `stop`."""
-    shapes = None
-    for step in range(int(state.step), stop):
-        batch = batches(step)
-        shapes = _same_shapes(shapes, batch, step)
-        for hook in hooks:
-            hook.before_step(step, state, batch)
-        state, values = update(state, batch)
-        recorder.step(step, values)
-        for hook in hooks:
-            hook.after_step(step + 1, state)
-    recorder.flush()
-    return state
+def make_step(experiment: Experiment, backward: str = "manual", layout: Layout | None = None) -> StepFunction:
+    """The pure function `step(state, batch) -> (state, metrics)`.
+
+    `metrics` holds the loss, those of `step_metrics`, and those that the experiment's loss returns. With a loss
+    scale, a gradient that is not finite changes nothing but that scale.
+    """
+    value_and_grad = make_value_and_grad(experiment, backward, precision_of(experiment.precision))
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        scale = None if state.loss_scale is None else state.loss_scale.value
+
+        # Forward pass, loss, backward pass
+        (loss, metrics), gradient = value_and_grad(state.params, batch, key, scale)
+        if layout is not None:  # each device gets the sum for its own part of the parameters, and no more
+            gradient = jax.lax.with_sharding_constraint(gradient, layout.state.params)
+
+        # Weight update
+        after = updated(experiment, state, gradient)
+
+        metrics = {"loss": loss, **step_metrics(gradient, state.params, after.params), **metrics}
+        if scale is None:
+            return after, metrics
+        return unless_nonfinite(state, after, gradient), {**metrics, "loss_scale": scale}
+
+    return step
 
 
-def _same_shapes(expected: Any, batch: Any, step: int) -> Any:
-    """The types of a batch; raises if they are not those of the first one, for the step would be compiled again."""
-    found = jax.tree.map(jax.typeof, batch)
-    if expected is not None and found != expected:
-        now, first = (jax.tree.map(lambda aval: (aval.shape, str(aval.dtype)), types) for types in (found, expected))
-        raise ExperimentError(
-            f"batch({step}) has the shapes {now}, but the first batch had {first}. The step is compiled once, "
-            "for one shape: pad or leave out a batch that is shorter."
-        )
-    return found
+def compiled(step: StepFunction, layout: Layout | None = None) -> StepFunction:
+    """The step as one program, which reuses the memory of the state it is given and keeps its placement."""
+    if layout is None:
+        return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(layout.state, layout.replicated))

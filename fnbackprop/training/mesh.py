@@ -13,10 +13,10 @@ from fnbackprop.experiment import ExperimentError
 def make_mesh(axes: str | Mapping[str, int] | Mesh) -> Mesh:
     """The mesh of "data=4,model=2", of `{"data": 4, "model": 2}`, or the mesh itself.
 
-    One axis may have the size -1: all the devices that the others leave. The devices of several processes are all used.
+    One axis may have the size -1: all remaining devices. With several processes, all their devices are used.
 
     Raises:
-      ExperimentError: the text is no such list, or there are not that many devices.
+      ExperimentError: the text cannot be parsed, or there are fewer devices.
     """
     if isinstance(axes, Mesh):
         return axes
@@ -67,10 +67,10 @@ def _more(kind: str) -> str:
 
 
 def join_processes(wanted: bool) -> None:
-    """Make this process one of several, if that is wanted or the environment says so; before any device is used.
+    """Join the other processes of the run, if asked to or if the environment says so; before any device is used.
 
-    JAX finds the others by itself under Slurm, Open MPI, Kubernetes and on TPU pods. Elsewhere, three variables tell
-    it: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    JAX finds them by itself under Slurm, Open MPI, Kubernetes and on TPU pods. Elsewhere, it needs three variables:
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
       ExperimentError: the processes could not be found or joined.

@@ -1,4 +1,4 @@
-"""A step whose loss was not finite, run again from the last checkpoint before it: where did the number break?"""
+"""Replaying a step whose loss was not finite, from the last checkpoint before it, to find the operation that broke."""
 
 import dataclasses
 import math
@@ -11,33 +11,32 @@ import jax
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
-from .checkpoints.checkpoint import list_checkpoints, read_state
-from .checkpoints.resuming import last_good, require_same_leaves
-from .loop import run_steps
-from .record.nonfinite_batch import NONFINITE_FOLDER, leaves_not_finite, read_batch
-from .record.run_description import RUN_FILE
-from .record.run_log import Recorder
-from .step.loss_gradient import make_gradient
+from .checkpoints.arrays import read_state
+from .checkpoints.checkpoint import finished_checkpoints, last_good
+from .checkpoints.compatibility import require_same_leaves
+from .loop import train
+from .record.nonfinite_batch import leaves_not_finite, read_batch
+from .run_folder import DESCRIPTION_FILE, RunFolder, step_of
+from .step.loss_gradient import make_value_and_grad
 from .step.mixed_precision import cast, precision_of
 from .step.state import TrainState, initial_state
-from .step.weight_update import compiled, make_update
 
 LIBRARIES = ("site-packages", "fnbackprop")
 
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """What a step looks like that was run again.
+    """The result of replaying a step.
 
     Attributes:
-      step: which.
-      start: the step of the checkpoint that the run went on from; 0 for the beginning.
-      loss: the loss, again.
-      broken: the paths of leaves that are not finite, of "params", "batch" and "gradient".
-      where: operation, file and line of the first NaN (of the first infinity, if there is no NaN); None if there is
-        none when the loss is run operation by operation.
+      step: its number.
+      start: the step of the checkpoint that the replay started from; 0 for the initial state.
+      loss: the loss of the step.
+      broken: for each of "params", "batch" and "gradient", the paths of its leaves that are not finite.
+      where: operation, file and line of the first NaN (or infinity, if there is no NaN); None if the loss, run
+        operation by operation, has neither.
       state: the state before the step.
-      batch: the step's batch.
+      batch: the batch of the step.
     """
 
     step: int
@@ -53,52 +52,53 @@ class Replay:
         where = self.where or "not found: operation by operation, all numbers of the forward pass are finite"
         head = f"step {self.step}, run again from step {self.start}: the loss is {self.loss}"
         if math.isfinite(self.loss) and not any(self.broken.values()):
-            return f"{head}, and all is finite. Did the run have other options? They are in its {RUN_FILE}."
+            return f"{head}, and all is finite. Did the run have other options? They are in its {DESCRIPTION_FILE}."
         return "\n".join([head, "not finite:", *leaves, f"first in the forward pass: {where}"])
 
 
 def replay(
     experiment: Experiment, *, step: int | None = None, directory: str | Path = "runs", backward: str = "manual"
 ) -> Replay:
-    """Run a step of `<directory>/<experiment.name>` again, with the batch that was kept, and look at its numbers.
+    """Run a step of `<directory>/<experiment.name>` again, with the batch that was kept, and see where it breaks.
 
     Args:
       experiment: the one that was trained, made from the same config.
-      step: which; by default that of the newest batch that was kept.
+      step: its number; by default, that of the newest batch that was kept.
       directory: as for `train`.
-      backward: "manual" or "automatic", as the run had it.
+      backward: "manual" or "automatic", as in the run.
 
     Raises:
       ExperimentError: no batch was kept, or none of this step.
       CheckpointError: the checkpoints are of another model or optimizer.
     """
-    path = _kept(Path(directory) / experiment.name, step)
-    step = int(path.stem.removeprefix("step_"))
-    state = _state_before(experiment, Path(directory) / experiment.name, step)
+    folder = RunFolder(Path(directory) / experiment.name)
+    path = _kept(folder, step)
+    step = step_of(path)
+    state = _state_before(experiment, folder, step)
     start = int(state.step)
-    silent = Recorder("", None, start=start, stop=step, progress=False)
-    state = run_steps(experiment.batch, compiled(make_update(experiment, backward)), state, step, silent, [])
+    silent = dataclasses.replace(experiment, evaluate=None)
+    state = train(silent, backward=backward, state=state, steps=step, directory=None, progress=False, prefetch=0)
     batch, key = read_batch(path, experiment.batch(step)), jax.random.fold_in(state.key, state.step)
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
-    (loss, _), gradient = jax.jit(make_gradient(experiment, backward, precision))(state.params, batch, key, scale)
+    (loss, _), gradient = jax.jit(make_value_and_grad(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
     where = _first_break(experiment.loss, *(cast(tree, precision.compute) for tree in (state.params, batch)), key)
     return Replay(step, start, float(loss), broken, where, state, batch)
 
 
-def _kept(run: Path, step: int | None) -> Path:
-    paths = sorted((run / NONFINITE_FOLDER).glob("step_*.npz"))
-    chosen = [path for path in paths if step in (None, int(path.stem.removeprefix("step_")))]
+def _kept(run: RunFolder, step: int | None) -> Path:
+    paths = [path for path in sorted(run.nonfinite.glob("*.npz")) if step_of(path) is not None]
+    chosen = [path for path in paths if step in (None, step_of(path))]
     if not chosen:
         which = "" if step is None else f" of step {step}"
-        raise ExperimentError(f"{run / NONFINITE_FOLDER} has no batch{which}: one is kept when a loss is not finite.")
+        raise ExperimentError(f"{run.nonfinite} has no batch{which}: one is kept when a loss is not finite.")
     return chosen[-1]
 
 
-def _state_before(experiment: Experiment, run: Path, step: int) -> TrainState:
+def _state_before(experiment: Experiment, run: RunFolder, step: int) -> TrainState:
     """The state of the last good checkpoint that is not later than the step, or the initial one."""
-    good, _ = last_good([found for found in list_checkpoints(run) if found.finished and found.step <= step])
+    good, _ = last_good([found for found in finished_checkpoints(run) if found.step <= step])
     state = initial_state(experiment)
     if good is None:
         return state

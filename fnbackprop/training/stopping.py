@@ -24,9 +24,9 @@ class Terminated(SystemExit):
 
 
 class Signals:
-    """Receives the signals; a context manager around the loop, which asks for them between two steps.
+    """Receives the signals; a context manager around the loop, which checks for them between two steps.
 
-    One that comes later, while the run's pages are drawn, is raised at the end.
+    A signal that comes later, while the report is written, is raised at the end.
 
     Of several processes each gets the signal at another step; JAX's coordination service then names the step at which
     all of them stop. Handlers that the program has set itself are left alone.
@@ -51,7 +51,7 @@ class Signals:
             self._raise()
 
     def raise_received(self, updates: int) -> None:
-        """Raise Interrupted or Terminated if there was a signal; `updates` is the step that has been made."""
+        """Raise Interrupted or Terminated if there was a signal; `updates` is the number of updates made."""
         self._raise()
         if self._many and multihost_utils.reached_preemption_sync_point(updates):
             raise Terminated
@@ -71,7 +71,7 @@ class Signals:
 
 
 def _end_at_once() -> NoReturn:
-    """Without waiting for a checkpoint that is being written: what is half written will not count."""
+    """End without waiting for a checkpoint that is being written: one without a manifest does not count."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         raise KeyboardInterrupt

@@ -15,16 +15,18 @@ import sys
 import tempfile
 from collections import Counter
 
-from fnbackprop.training.checkpoints.checkpoint import CheckpointError, list_checkpoints
-from fnbackprop.training.checkpoints.resuming import Start, begin, load_checkpoint, settings_of
+from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
+from fnbackprop.training.checkpoints.resuming import begin, load_checkpoint
+from fnbackprop.training.errors import CheckpointError
 from fnbackprop.training.loop import train
+from fnbackprop.training.run import Run
+from fnbackprop.training.run_folder import RunFolder
 from fnbackprop.training.step.state import initial_state
 
 from ..training.checkpoints.test_checkpoint import assert_same_bits
 from ..training.survivor import Config, experiment
 
 MADE = experiment(Config())
-SETTINGS = settings_of(MADE, backward="manual")
 
 
 # ---------------------------------------------------------------- what may happen to a file
@@ -120,9 +122,9 @@ def files_in(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
 
 def check(run: pathlib.Path, states: dict, draw: random.Random) -> str:
     """Resume the damaged run; returns how it ended, and raises if that was wrong."""
-    before, files = list_checkpoints(run), files_in(run)
+    before, files = list_checkpoints(RunFolder(run)), files_in(run)
     try:
-        state, notes = begin(initial_state(MADE), run, SETTINGS, Start(resume=True))
+        state, notes = begin(Run(MADE, directory=run.parent, resume=True), initial_state(MADE))
     except CheckpointError as error:
         assert files_in(run) == files, "something was changed"
         assert "is damaged: " in str(error) and all(found.damage() for found in before if found.finished)

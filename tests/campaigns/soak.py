@@ -20,6 +20,7 @@ from collections import Counter
 
 from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
 from fnbackprop.training.checkpoints.resuming import load_checkpoint
+from fnbackprop.training.run_folder import RunFolder
 
 from ..training.checkpoints.test_checkpoint import assert_same_bits
 from ..training.survivor import Config, experiment
@@ -58,7 +59,7 @@ def records(run: pathlib.Path) -> int:
 
 
 def cut_off(run: pathlib.Path) -> str:
-    if any(not found.finished for found in list_checkpoints(run)):
+    if any(not found.finished for found in list_checkpoints(RunFolder(run))):
         return "within a checkpoint"
     return "elsewhere"
 
@@ -74,7 +75,7 @@ def soak(steps: int, kills: int, seed: int, directory: pathlib.Path) -> bool:
             print(f"the run was over after {struck.total()} kills: take more steps", flush=True)
             return False
         struck[what] += 1
-        done = [found.step for found in list_checkpoints(run) if found.finished]
+        done = [found.step for found in list_checkpoints(RunFolder(run)) if found.finished]
         print(f"kill {struck.total()}, {what}; the last checkpoint is of step {max(done, default=0)}", flush=True)
     assert begin(directory / "killed", steps).wait() == 0
     made = experiment(Config(steps=steps))

@@ -75,9 +75,10 @@ def main(folder: Path) -> None:
 def wait_for_checkpoint(run: Path, step: int) -> int:
     """Wait until there is a finished checkpoint of this step or a later one; returns its step."""
     from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
+    from fnbackprop.training.run_folder import RunFolder
 
     for _ in range(3000):
-        found = [checkpoint.step for checkpoint in list_checkpoints(run) if checkpoint.finished]
+        found = [checkpoint.step for checkpoint in list_checkpoints(RunFolder(run)) if checkpoint.finished]
         if found and found[-1] >= step:
             return found[-1]
         time.sleep(0.1)
@@ -92,7 +93,7 @@ def describe(found: list[tuple[int, str, str]]) -> str:
 
 def largest_distance(one: Path, other: Path) -> tuple[float, int]:
     """Of two runs' metrics: the largest relative distance, and how many records they have. Both must be complete."""
-    from fnbackprop.training.record.metrics import read_metrics
+    from fnbackprop.training.run_folder import read_metrics
 
     records = read_metrics(one), read_metrics(other)
     assert [record.keys() for record in records[0]] == [record.keys() for record in records[1]]

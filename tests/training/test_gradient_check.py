@@ -12,7 +12,6 @@ from fnbackprop.comparing import gradient_sources
 from fnbackprop.comparing.comparison import GradientMismatch
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import gradient_check
-from fnbackprop.training.gradient_check import GradientCheck
 from fnbackprop.training.loop import train
 
 
@@ -131,4 +130,4 @@ def test_on_a_mesh(comparisons):
 
 def test_compare_every_is_positive():
     with pytest.raises(ExperimentError, match="compare_every must be at least 1, not 0"):
-        GradientCheck(regression(), 0, None)
+        train(regression(), backward="both", compare_every=0, directory=None)

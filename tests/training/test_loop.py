@@ -11,10 +11,13 @@ import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import data, loop
-from fnbackprop.training.loop import train
-from fnbackprop.training.record.metrics import curve, read_metrics
-from fnbackprop.training.record.run_log import NonFiniteLoss
+from fnbackprop.training.errors import NonFiniteLoss
+from fnbackprop.training.loop import compiled, make_step, train
+from fnbackprop.training.record.metrics import curve
+from fnbackprop.training.run_folder import read_metrics
+from fnbackprop.training.step.optimizers import Optimizer
 from fnbackprop.training.step.state import initial_state
+from tests.training.step.test_weight_update import noisy_regression
 
 
 def regression(**changes) -> Experiment:
@@ -70,8 +73,8 @@ def test_train_equals_a_bare_loop(tmp_path, backward):
 @pytest.mark.parametrize("backward", ["manual", "automatic"])
 def test_the_step_is_traced_once(monkeypatch, backward):
     chex.clear_trace_counter()
-    make_update = loop.make_update
-    monkeypatch.setattr(loop, "make_update", lambda *args: chex.assert_max_traces(make_update(*args), n=1))
+    make_step = loop.make_step
+    monkeypatch.setattr(loop, "make_step", lambda *args: chex.assert_max_traces(make_step(*args), n=1))
     parts = {
         "init": lambda key: {**regression().init(key), "v": [0.5, 0.5, 0.5, 0.5]},  # weakly typed leaves
         "loss": lambda params, batch, key: regression().loss({**params, "v": jnp.stack(params["v"])}, batch, key),
@@ -82,7 +85,7 @@ def test_the_step_is_traced_once(monkeypatch, backward):
 
 def test_the_state_is_donated():
     experiment = regression()
-    update = jax.jit(loop.make_update(experiment, "manual"), donate_argnums=0)
+    update = jax.jit(loop.make_step(experiment, "manual"), donate_argnums=0)
     state = initial_state(experiment)
     update(state, experiment.batch(0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
@@ -174,14 +177,65 @@ def test_a_loss_that_becomes_nan_stops_the_run(tmp_path):
     assert math.isnan(read_metrics(tmp_path / "regression")[11]["loss"])
 
 
-def test_a_batch_of_another_shape_is_named():
-    def batch(step):
-        return jax.tree.map(lambda leaf: leaf[: 8 if step < 3 else 5], regression().batch(step))
-
-    with pytest.raises(ExperimentError, match=r"batch\(3\) has the shapes .*\(5, 3\).*first batch had .*\(8, 3\)"):
-        train(regression(batch=batch), directory=None, progress=False)
-
-
 def test_train_takes_an_experiment():
     with pytest.raises(ExperimentError, match="train takes an Experiment, not <function"):
         train(regression, directory=None)
+
+
+# ---------------------------------------------------------------- one step
+
+
+@pytest.mark.parametrize("backward", ["manual", "automatic"])
+def test_step_is_forward_loss_backward_and_weight_update(backward):
+    experiment = noisy_regression()
+    state, batch = initial_state(experiment), experiment.batch(0)
+    after, metrics = jax.jit(make_step(experiment, backward))(state, batch)
+
+    key = jax.random.fold_in(state.key, 0)
+    (loss, aux), gradient = jax.value_and_grad(experiment.loss, has_aux=True)(state.params, batch, key)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = experiment.optimizer.update(gradient, state.opt_state, state.params)
+    np.testing.assert_allclose(after.params["w"], state.params["w"] + updates["w"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(gradient["w"]), rtol=1e-5)
+    np.testing.assert_allclose(metrics["largest"], aux["largest"], rtol=1e-6)
+    assert after.step == 1 and after.key == state.key
+
+
+def test_each_step_has_its_own_key():
+    experiment = noisy_regression(optimizer=optax.sgd(0.0), batch=lambda step: noisy_regression().batch(0))
+    state, losses = initial_state(experiment), set()
+    for step in range(3):
+        state, metrics = make_step(experiment, "automatic")(state, experiment.batch(step))
+        losses.add(float(metrics["loss"]))
+    assert len(losses) == 3
+
+
+def test_unknown_backward():
+    with pytest.raises(ValueError, match="one of 'manual', 'automatic', not 'magic'"):
+        make_step(noisy_regression(), "magic")
+
+
+def test_a_loss_that_is_no_scalar_is_named():
+    experiment = noisy_regression(loss=lambda params, batch, key: params["w"])
+    with pytest.raises(ExperimentError, match=r"loss must return a scalar, but it has shape \(3,\)"):
+        make_step(experiment)(initial_state(experiment), experiment.batch(0))
+
+
+def test_everything_at_once_is_compiled_once():
+    def loss(params, batch, key):
+        return noisy_regression().loss({"w": jnp.stack(params["w"])}, batch, key)
+
+    experiment = noisy_regression(
+        init=lambda key: {"w": [0.1, 0.2, 0.3]},  # weakly typed leaves
+        loss=loss,
+        optimizer=Optimizer(learning_rate=0.05, warmup=2, weight_decay=0.01).build(20),
+        accumulate=2,
+        precision="float16",
+        ema=0.9,
+    )
+    update, state = compiled(make_step(experiment)), initial_state(experiment)
+    for step in range(4):
+        state, metrics = update(state, experiment.batch(step))
+    assert update._cache_size() == 1 and state.step == 4
+    assert set(metrics) == {"loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "largest", "loss_scale"}

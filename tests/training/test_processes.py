@@ -6,7 +6,7 @@ import numpy as np
 
 from fnbackprop.experiment_files import load
 from fnbackprop.training.loop import train
-from fnbackprop.training.record.metrics import read_metrics
+from fnbackprop.training.run_folder import read_metrics
 from tests.training.processes import finish, start
 
 FILE = '''

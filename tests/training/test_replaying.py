@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fnbackprop.experiment import ExperimentError
+from fnbackprop.training.errors import NonFiniteLoss
 from fnbackprop.training.loop import train
-from fnbackprop.training.record.run_log import NonFiniteLoss
 from fnbackprop.training.replaying import replay
 from tests.training.checkpoints.test_checkpoint import assert_same_bits
 from tests.training.survivor import Config, experiment

@@ -11,6 +11,7 @@ from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
 from fnbackprop.training.checkpoints.resuming import load_checkpoint
 from fnbackprop.training.loop import train
 from fnbackprop.training.record import run_description
+from fnbackprop.training.run_folder import RunFolder
 from fnbackprop.training.stopping import Interrupted, Signals
 from tests.training.checkpoints.test_resuming import ROOT, survivor
 from tests.training.survivor import Config, experiment
@@ -45,20 +46,20 @@ def test_a_signal_after_the_last_step_lets_the_run_be_described(tmp_path, monkey
 
     def drawn(*arguments):
         signal.raise_signal(signal.SIGINT)
-        return write_report(*arguments)
+        return write_run_report(*arguments)
 
     def batch(step):
         if breaks and step == 3:
             raise ConnectionError("the data are gone")
         return made.batch(step)
 
-    write_report = run_description.write_report
-    monkeypatch.setattr(run_description, "write_report", drawn)
+    write_run_report = run_description.write_run_report
+    monkeypatch.setattr(run_description, "write_run_report", drawn)
     made = experiment(Config(steps=4))
     with pytest.raises(ConnectionError if breaks else Interrupted):
         train(dataclasses.replace(made, batch=batch), directory=tmp_path, progress=False)
     written = {path.name for path in (tmp_path / "survivor").iterdir()}
-    assert {"report.html", "curves.png"} <= written and run_description.read_run(tmp_path / "survivor")[
+    assert {"report.html", "curves.png"} <= written and RunFolder(tmp_path / "survivor").read_description()[
         "step"
     ] == 4 - breaks
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -67,7 +68,7 @@ def test_a_signal_after_the_last_step_lets_the_run_be_described(tmp_path, monkey
 def test_a_second_interrupt_ends_at_once(tmp_path):
     done = survivor(tmp_path, "--prefetch", "0", send="3 SIGINT SIGINT")
     assert done.returncode == -signal.SIGINT and "Traceback" not in done.stderr
-    assert list_checkpoints(tmp_path / "survivor") == []
+    assert list_checkpoints(RunFolder(tmp_path / "survivor")) == []
 
 
 def test_exit_statuses(tmp_path, monkeypatch, capsys):

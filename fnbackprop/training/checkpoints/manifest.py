@@ -1,20 +1,20 @@
-"""A folder's manifest: the size and SHA-256 of every file in it, written last and in one piece.
+"""The manifest of a folder: the size and SHA-256 of every file in it, written last and atomically.
 
-A folder without a manifest was never finished. One whose files are not what the manifest says is damaged: a bit that
-flipped, a file that was cut off, lost or added.
+A folder without a manifest was never finished. One whose files differ from the manifest is damaged: a flipped bit, a
+file that was truncated, lost or added.
 """
 
 import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ..run_folder import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
-    """Describe the files that are in the folder now; from here on it counts as finished."""
+    """Describe the files in the folder; from then on it counts as finished."""
     files = {name: _describe(folder / name) for name in _files_in(folder)}
     write_json(folder / MANIFEST_FILE, {"files": files})
 
@@ -24,7 +24,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a finished folder, in a few words; None if every file is what it was."""
+    """What is wrong with a finished folder, in a few words; None if every file is as it was written."""
     try:
         files = read_json(folder / MANIFEST_FILE)["files"]
         found = _files_in(folder)
@@ -38,20 +38,6 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         return f"{MANIFEST_FILE} cannot be read: {error}"
     return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is there whole or not at all, also after a power cut."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _files_in(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Data: `batch(step)`, the pure function that an experiment needs, from arrays, from text, or from someone's iterator.
+"""Data: `batch(step)`, the pure function that an experiment needs, from arrays, text, images or an iterator.
 
     data.shuffled({"x": x, "y": y}, batch_size=64)    arrays, every epoch in another order
     data.windows(data.ByteText(files), length=256, batch_size=32)     bytes of files, as inputs and targets

@@ -21,7 +21,7 @@ def image_folder(folder: str | Path, *, size: int) -> tuple[np.ndarray, np.ndarr
       sorted. Examples are in the order of their file names.
 
     Raises:
-      ExperimentError: there is no image, only one class, or a file is no image that can be read.
+      ExperimentError: there is no image, only one class, or a file cannot be read as an image.
     """
     files = sorted(path for path in Path(folder).glob("*/*") if path.suffix.lower() in SUFFIXES)
     classes = sorted({path.parent.name for path in files})

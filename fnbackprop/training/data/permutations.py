@@ -1,6 +1,6 @@
-"""Shuffling without memory: the place of each element is computed from a counter, in plain integer arithmetic.
+"""Shuffling without memory: the position of each element is computed from a counter, in plain integer arithmetic.
 
-A Feistel network is a bijection of integers of so many bits whatever its round function is; following it until it
+A Feistel network is a bijection of n-bit integers whatever its round function is; applying it until it
 lands below `size` (cycle walking) makes it a bijection of 0 ... size - 1. Nothing is stored, any part can be computed
 on its own, and no random generator of a library is involved, so the order never changes with a version.
 
@@ -52,7 +52,7 @@ def _whole_order(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def permute(indices: np.ndarray, size: int, *counters: int) -> np.ndarray:
-    """Where the permutation number `counters` of 0 ... size - 1 takes these indices.
+    """The images of these indices under the permutation of 0 ... size - 1 that `counters` selects.
 
     Args:
       indices: integers from 0 to size - 1, of any shape.

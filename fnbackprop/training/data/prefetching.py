@@ -1,4 +1,4 @@
-"""The next batches, made by a thread while the device is busy with the present one."""
+"""The next batches, made by a thread while the device computes the current step."""
 
 import contextlib
 import queue
@@ -16,7 +16,7 @@ from fnbackprop.experiment import ExperimentError
 def batches_of(
     batch: Callable[[int], Any], start: int, stop: int, *, place: Callable[[Any], Any] | None = None, ahead: int = 2
 ) -> AbstractContextManager[Callable[[int], Any]]:
-    """A `Prefetch`, or, with none made ahead, the function that makes each batch when it is asked for.
+    """A `Prefetch`; or, if none is to be made ahead, a function that makes each batch when it is called.
 
     Raises:
       ExperimentError: `ahead` is negative.
@@ -30,16 +30,16 @@ def batches_of(
 
 
 class Prefetch:
-    """`batch(step)` for the steps from `start` to `stop` in their order, a few of them made ahead, on the devices.
+    """`batch(step)` for the steps from `start` to `stop`, in order; a few are made ahead and put on the devices.
 
-    A context manager: leaving it ends the thread. What `batch` raises is raised again at the step that it was made for,
+    A context manager: leaving it ends the thread. An error of `batch` is raised again at the step that it belongs to,
     with its own traceback.
 
     Args:
       batch: the pure function, called in the thread with start, start + 1, ..., stop - 1.
-      start, stop: the steps that will be asked for.
+      start, stop: the range of steps.
       place: puts a batch on the devices; it too is called in the thread.
-      ahead: how many batches wait at most, at least 1.
+      ahead: the largest number of batches made ahead, at least 1.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ def own_copy(batch: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, batch)
 
 
-# JAX keeps these for each thread; a batch must come out as in the thread that asked for it.
+# JAX keeps these for each thread; a batch must be the same as if made in the thread that trains.
 _OF_THREADS = {
     "jax_enable_x64": jax.enable_x64,
     "jax_default_device": jax.default_device,

@@ -1,9 +1,9 @@
-"""Someone's iterator as `batch(step)`.
+"""An iterator as `batch(step)`.
 
-An iterator has a place and no step, so this is the rule: `batch(step)` is the batch number `step` of a fresh iterator.
-Asked for the next step, it draws one batch; for a later one, as when a run is resumed, it draws and drops those
-between, unless the iterator can give and take its state, as Grain's do (`get_state`, `set_state`); for an earlier one,
-it begins again. It is a pure function of the step as long as every fresh iterator gives the same sequence.
+`batch(step)` is item number `step` of a fresh iterator. For the next step it draws one item; for a later one, as when a
+run is resumed, it draws and drops those in between, unless the iterator can save and restore its state, as Grain's do
+(`get_state`, `set_state`); for an earlier one it starts again. It is a pure function of the step as long as every fresh
+iterator yields the same sequence.
 """
 
 import base64
@@ -72,14 +72,14 @@ class Stream:
             return self._kept[step]
 
     def state(self, step: int) -> Any:
-        """What `restore` needs so that `batch(step)` comes without drawing all before it, ready for JSON; or None."""
+        """What `restore` needs to reach `batch(step)` without drawing all items before it, as JSON; or None."""
         with self._lock:
             if step == self._next:
                 return self._own_state()
             return self._states.get(step)
 
     def restore(self, step: int, state: Any) -> None:
-        """Go to the place before `batch(step)`, by a state that an equal stream gave."""
+        """Go to the position before `batch(step)`, given the state of an equal stream."""
         with self._lock:
             self._begin()
             if state is not None:

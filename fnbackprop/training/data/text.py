@@ -77,7 +77,7 @@ def evenly_spaced(text: ByteText, *, length: int, count: int) -> dict[str, np.nd
 
 
 def find_files(folder: str | Path, pattern: str = "*.txt", leave_out: Iterable[str] = ()) -> list[Path]:
-    """The files below a folder whose name fits the pattern, sorted; none below a folder named in `leave_out`.
+    """The files below a folder that match the pattern, sorted, without those below a folder named in `leave_out`.
 
     Raises:
       ExperimentError: there is none.

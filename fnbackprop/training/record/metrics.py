@@ -1,9 +1,4 @@
-"""Metrics of a run: fetched from the device many steps at a time, and kept as a file of JSON lines.
-
-A record is a dict: "step", "loss", "gradient_norm", "update_ratio" (how far the parameters went for their size) and the
-experiment's own metrics for every step, with "gradient_norm/<layer>" for some of them; "step" and "evaluate/<name>" for
-an evaluation, where "step" is the number of updates made before it.
-"""
+"""Metrics: fetched from the device many steps at a time, and written as lines of JSON."""
 
 import itertools
 import json
@@ -16,18 +11,17 @@ from typing import Any
 
 import jax
 
-Record = dict[str, Any]
+from ..run_folder import MetricsRow
 
-METRICS_FILE = "metrics.jsonl"
 MOST_AT_ONCE = 32  # steps
 
 
 class MetricBuffer:
-    """Metrics that wait on the device until they can be fetched without stalling it.
+    """Metrics of steps that the device may still be computing, fetched without stalling it.
 
-    The newest `in_flight` steps are never waited for, so the device always has work queued. Older ones are, so that the
-    host does not run ahead and fill the memory with batches; but many short steps at once, for each time costs some.
-    Where the host is the slower one, what the device has ended is fetched every `interval` seconds.
+    The newest `in_flight` steps are never waited for, so that the device always has work queued. Older ones are, so
+    that the host does not run ahead and fill the memory with batches; short steps are waited for many at a time, since
+    each wait costs something. Where the host is slower, finished steps are fetched every `interval` seconds.
     """
 
     def __init__(self, in_flight: int = 2, interval: float = 0.25, clock: Callable[[], float] = time.monotonic):
@@ -36,15 +30,15 @@ class MetricBuffer:
         self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
         self._fetched_at = -math.inf
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> list[Record]:
-        """Put a step's metrics in; the records of finished steps come out, of several or of none."""
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> list[MetricsRow]:
+        """Add the metrics of a step; returns those of the steps that are finished, which may be none."""
         self._waiting.append((step, metrics))
         count = max(len(self._waiting) - self._in_flight, 0)
         if count < self._at_once and self._clock() - self._fetched_at < self._interval:
             return []
         if count:
             jax.block_until_ready(self._waiting[count - 1][1])
-        count += sum(1 for _ in itertools.takewhile(_ended, self._waiting[count:]))
+        count += sum(1 for _ in itertools.takewhile(_is_finished, self._waiting[count:]))
         if not count:
             return []
         seconds = self._clock() - self._fetched_at
@@ -52,24 +46,24 @@ class MetricBuffer:
         self._at_once = int(min(max(fitting, 1), MOST_AT_ONCE))
         return self._fetch(count)
 
-    def rest(self) -> list[Record]:
-        """All records that are left, once their steps have ended."""
+    def rest(self) -> list[MetricsRow]:
+        """Wait for all steps that are left, and return their metrics."""
         return self._fetch(len(self._waiting))
 
-    def _fetch(self, count: int) -> list[Record]:
+    def _fetch(self, count: int) -> list[MetricsRow]:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         self._fetched_at = self._clock()
         values = jax.device_get([metrics for _, metrics in taken])
-        return [_record(step, as_scalars(metrics)) for (step, _), metrics in zip(taken, values, strict=True)]
+        return [_row(step, as_scalars(metrics)) for (step, _), metrics in zip(taken, values, strict=True)]
 
 
-def _ended(waiting: tuple[int, dict[str, Any]]) -> bool:
-    """Whether the device has ended a step; without jit, a metric may be a Python number."""
+def _is_finished(waiting: tuple[int, dict[str, Any]]) -> bool:
+    """Whether the device has finished a step; without jit, a metric may be a Python number."""
     return all(value.is_ready() for value in waiting[1].values() if hasattr(value, "is_ready"))
 
 
-def _record(step: int, metrics: dict[str, Any]) -> Record:
-    """What every step has comes first; a compiled step returns its metrics in alphabetical order."""
+def _row(step: int, metrics: dict[str, Any]) -> MetricsRow:
+    """The metrics that every step has come first: a compiled step returns all in alphabetical order."""
     first = {name: metrics[name] for name in ("loss", "gradient_norm", "update_ratio") if name in metrics}
     return {"step": step, **first, **metrics}
 
@@ -80,19 +74,19 @@ def as_scalars(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 class MetricsFile:
-    """Writes records as JSON lines. A number that is not finite is written as null, for JSON has no NaN."""
+    """Writes rows as lines of JSON; a number that is not finite as null, for JSON has no NaN."""
 
     def __init__(self, path: Path, append: bool = False):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a" if append else "w", encoding="utf-8")
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Write the records, all of them on disk's side when this returns: a killed run loses none."""
-        self._file.writelines(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n" for record in records)
+    def write(self, rows: Iterable[MetricsRow]) -> None:
+        """Write and flush the rows: a run that is killed loses none."""
+        self._file.writelines(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n" for row in rows)
         self._file.flush()
 
     def sync(self) -> int:
-        """The file's size in bytes, once all of them are on the disk itself: a power cut loses none."""
+        """Wait until every byte is on the disk, so that a power cut loses none; returns the size in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
@@ -103,18 +97,6 @@ class MetricsFile:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_metrics(run: str | Path) -> list[Record]:
-    """The records of a run, from its folder `runs/<name>` or from the file itself; null is read as NaN.
-
-    A last line that was only half written when the run was killed is left out.
-    """
-    path = Path(run)
-    path = path / METRICS_FILE if path.is_dir() else path
-    with open(path, encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
 
 
 def cut_metrics(path: Path, size: int) -> str | None:
@@ -145,7 +127,7 @@ def _bad_line(path: Path) -> str | None:
     return None
 
 
-def curve(records: Iterable[Record], name: str) -> tuple[list[int], list[float]]:
+def curve(rows: Iterable[MetricsRow], name: str) -> tuple[list[int], list[float]]:
     """The steps that have a metric of this name, and its values."""
-    points = [(record["step"], record[name]) for record in records if name in record]
+    points = [(row["step"], row[name]) for row in rows if name in row]
     return [step for step, _ in points], [value for _, value in points]

@@ -1,6 +1,6 @@
-"""The batch of a loss that was not finite, kept as `runs/<name>/nonfinite/step_00000011.npz` to be run again.
+"""The batch of a loss that was not finite, kept as `runs/<name>/nonfinite/step_00000011.npz` for a replay.
 
-The file holds a leaf under its path; a dtype that numpy does not have (bfloat16) is stored as bits. No pickle.
+Each leaf is stored under its path; a dtype that NumPy does not have (bfloat16) as bits. No pickle.
 """
 
 import os
@@ -14,30 +14,23 @@ import numpy as np
 from fnbackprop import trees
 from fnbackprop.experiment import Experiment
 
-from ..hooks import Hook
-from .run_log import NonFiniteLoss
-
-NONFINITE_FOLDER = "nonfinite"
+from ..errors import NonFiniteLoss
+from ..run_folder import RunFolder
 
 
-class BatchKeeper(Hook):
-    """Keeps the batch of a loss that is not finite, and says so in the error."""
-
-    def __init__(self, experiment: Experiment, run: Path):
-        self._experiment, self._run = experiment, run
-
-    def close(self, error: BaseException | None) -> None:
-        if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
-            return
-        try:
-            batch = self._experiment.batch(error.step)
-            path = write_batch(self._run / NONFINITE_FOLDER / f"step_{error.step:08}.npz", batch)
-        except Exception as failure:  # the first error is the one that matters
-            error.args = (f"{error}\nIts batch could not be kept: {failure}",)
-            return
-        broken = leaves_not_finite(batch)
-        itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
-        error.args = (f"{error}\nIts batch{itself} is kept in {path}. To run that step again: fb.replay(experiment)",)
+def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseException | None) -> None:
+    """If the run ended because its loss was not finite, keep the batch and name its file in the error."""
+    if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
+        return
+    try:
+        batch = experiment.batch(error.step)
+        path = write_batch(folder.nonfinite_batch(error.step), batch)
+    except Exception as failure:  # the first error is the one that matters
+        error.args = (f"{error}\nIts batch could not be kept: {failure}",)
+        return
+    broken = leaves_not_finite(batch)
+    itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
+    error.args = (f"{error}\nIts batch{itself} is kept in {path}. To run that step again: fb.replay(experiment)",)
 
 
 def leaves_not_finite(tree: Any) -> list[str]:
@@ -61,7 +54,7 @@ def read_batch(path: Path, like: Any) -> Any:
     """The batch in a file, with the structure and the dtypes of `like`.
 
     Raises:
-      ValueError: the file's leaves are others than those of `like`.
+      ValueError: the leaves of the file are not those of `like`.
     """
     with np.load(path, allow_pickle=False) as stored:
         names = {name or "batch" for name, _ in trees.leaves_with_paths(like)}

@@ -8,28 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from ..step.step_metrics import PREFIX
-from .metrics import Record, curve
+from ..run_folder import MetricsRow
+from ..step.step_metrics import LAYER_PREFIX
+from .metrics import curve
 
 PANELS = {"loss": "loss", "gradient_norm": "gradient norm", "update_ratio": "update / weight"}
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink")
-POINTS = 400  # in a line; more are drawn as the means of so many parts, in a band from the lowest to the highest
+POINTS = 400  # in a line; longer series are averaged in that many bins, with a band from minimum to maximum
 MOST_LINEAR = 4  # a metric that grows or falls by more has a logarithmic scale
 INK, BROKEN = "#777777", "tab:red"
 
-Runs = Mapping[str, Sequence[Record]]
+Runs = Mapping[str, Sequence[MetricsRow]]
 
 
-def plot_curves(records: Sequence[Record] | Runs, path: str | Path, title: str = "") -> Path:
+def plot_curves(rows: Sequence[MetricsRow] | Runs, path: str | Path, title: str = "") -> Path:
     """Draw loss, gradient norm and update-to-weight ratio over the steps as a PNG; returns its path.
 
     Args:
-      records: of one run, or of several by their labels.
+      rows: of one run, or of several by their labels.
       path: of the picture.
       title: above it.
     """
-    runs = records if isinstance(records, Mapping) else {"": records}
-    names = [name for name in PANELS if any(name in record for found in runs.values() for record in found)]
+    runs = rows if isinstance(rows, Mapping) else {"": rows}
+    names = [name for name in PANELS if any(name in row for found in runs.values() for row in found)]
     figure = new_figure(8, 1 + 2.5 * len(names))
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for panel, name in zip(panels, names, strict=True):
@@ -49,24 +50,24 @@ def curves_svg(runs: Runs, name: str, label: str) -> str:
     return as_svg(figure)
 
 
-def layers_svg(records: Sequence[Record], label: str) -> str:
+def layers_svg(rows: Sequence[MetricsRow], label: str) -> str:
     """The gradient norm of each layer over the steps as a map: a row for each layer, light where it is large."""
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import NullLocator
 
-    kept = [record for record in records if any(name.startswith(PREFIX) for name in record)]
-    names = list(dict.fromkeys(name for record in kept for name in record if name.startswith(PREFIX)))
-    values = np.array([[record.get(name, math.nan) for record in kept] for name in names])  # (layers, steps)
+    kept = [row for row in rows if any(name.startswith(LAYER_PREFIX) for name in row)]
+    names = list(dict.fromkeys(name for row in kept for name in row if name.startswith(LAYER_PREFIX)))
+    values = np.array([[row.get(name, math.nan) for row in kept] for name in names])  # (layers, steps)
     usable = values[np.isfinite(values) & (values > 0)]
     figure = new_figure(13.2, 1.2 + 0.17 * len(names))
     panel = figure.subplots()
     limits = (usable.min(), usable.max() * 1.001) if usable.size else (0.1, 1.0)
-    steps = [record["step"] for record in kept]
+    steps = [row["step"] for row in kept]
     width = (steps[-1] - steps[0]) / max(1, len(steps) - 1) or 1
     extent = (steps[0] - width / 2, steps[-1] + width / 2, len(names) - 0.5, -0.5)
     shown = np.clip(values, *limits)
     image = panel.imshow(shown, aspect="auto", norm=LogNorm(*limits), extent=extent, interpolation="nearest")
-    panel.set_yticks(range(len(names)), [name.removeprefix(PREFIX) for name in names], fontsize=8)
+    panel.set_yticks(range(len(names)), [name.removeprefix(LAYER_PREFIX) for name in names], fontsize=8)
     panel.set_xlabel("step")
     bar = figure.colorbar(image, label=label, pad=0.01)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -102,9 +103,9 @@ def as_svg(figure: Any) -> str:
 
 def draw_panel(panel: Any, runs: Runs, name: str, label: str) -> None:
     """One metric of each run in one panel, on a logarithmic scale where it is positive."""
-    for (run, records), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
-        _draw(panel, *curve(records, name), colour, run)
-    values = (record[name] for records in runs.values() for record in records if name in record)
+    for (run, rows), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
+        _draw(panel, *curve(rows, name), colour, run)
+    values = (row[name] for rows in runs.values() for row in rows if name in row)
     shown = [value for value in values if math.isfinite(value)]
     positive = [value for value in shown if value > 0]  # a warmup's first step goes nowhere
     if positive and min(shown) >= 0 and max(positive) > MOST_LINEAR * min(positive):

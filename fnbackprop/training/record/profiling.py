@@ -1,35 +1,33 @@
-"""`--profile`: a trace of a few steps for Perfetto, and how fast a step is beside what the device could do."""
+"""`--profile`: a trace of a few steps for Perfetto, and the speed of a step relative to the peak of the device."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from fnbackprop.experiment import Experiment
 
-from ..hooks import Hook
+from ..run_folder import RunFolder
 from ..step.state import TrainState
 from .flops import peak_of, step_flops
-from .run_log import Recorder
+from .run_log import RunLog
 from .throughput import short
 
-PROFILE_FOLDER = "profile"
 WARM_UP, TIMED, TRACED = 3, 10, 3  # steps, one after the other
 
 
-class Profile(Hook):
-    """Times some steps, then traces a few. A run of fewer steps than these takes what it has.
+class Profile:
+    """Times some steps, then traces a few; in a short run, as many as there are.
 
     Args:
       experiment: what is trained.
       folder: the run's; the trace goes below it.
-      recorder: is told what was found.
+      log: reports the result.
       start, stop: the first step, and the one after the last.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, recorder: Recorder, start: int, stop: int):
-        self._experiment, self._folder, self._recorder = experiment, folder / PROFILE_FOLDER, recorder
+    def __init__(self, experiment: Experiment, folder: RunFolder, log: RunLog, start: int, stop: int):
+        self._experiment, self._folder, self._log = experiment, folder.profile, log
         steps = stop - start
         warm_up, traced = min(WARM_UP, max(1, steps // 3)), min(TRACED, max(1, steps // 3))
         self._time_from = start + warm_up
@@ -61,23 +59,23 @@ class Profile(Hook):
         self._tracing = False
         jax.profiler.stop_trace()
         traces = sorted(self._folder.rglob("*perfetto_trace.json.gz"))
-        self._recorder.say(f"profile: open {traces[-1] if traces else self._folder} in https://ui.perfetto.dev")
+        self._log.say(f"profile: open {traces[-1] if traces else self._folder} in https://ui.perfetto.dev")
 
     def _say_speed(self, steps: int, seconds: float) -> None:
         if not steps:
             return
-        lines = describe_speed(seconds / steps, self._flops, self._recorder.amount, jax.devices())
-        self._recorder.say("profile: " + ", ".join(lines))
+        lines = describe_speed(seconds / steps, self._flops, self._log.amount, jax.devices())
+        self._log.say("profile: " + ", ".join(lines))
 
 
 def describe_speed(seconds: float, flops: int, amount: Any, devices: list[Any]) -> list[str]:
-    """What a step takes, in a few words each.
+    """The time, throughput and utilisation of a step, in a few words each.
 
     Args:
       seconds: of a step.
       flops: of a step, on all devices together.
-      amount: what a step takes, if it is known.
-      devices: they all.
+      amount: of data in a step, if it is known.
+      devices: all of the run's.
     """
     words = [f"{seconds * 1e3:.4g} ms a step"]
     if amount is not None:

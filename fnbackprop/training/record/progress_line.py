@@ -1,9 +1,9 @@
-"""What one sees while a run goes on: a live line on a terminal, a line for each tenth of the run elsewhere."""
+"""Progress of a run: a live line on a terminal; elsewhere, a line for each tenth of the run."""
 
 import time
 from collections.abc import Callable
 
-from .metrics import Record
+from ..run_folder import MetricsRow
 from .throughput import Amount, short
 
 PLAIN_LINES = 10
@@ -11,7 +11,7 @@ SHORT_UNITS = {"tokens": "tok", "examples": "ex", "steps": "steps"}
 
 
 class Rate:
-    """Steps per second since the first record came, so without the time of compiling."""
+    """Steps per second since the first metrics came, so without the time to compile."""
 
     def __init__(self, stop: int, clock: Callable[[], float] = time.monotonic):
         self._stop, self._clock = stop, clock
@@ -32,7 +32,7 @@ class SilentProgress:
 
     amount: Amount | None = None  # what a step takes, once it is known
 
-    def show(self, records: list[Record]) -> None:
+    def show(self, rows: list[MetricsRow]) -> None:
         pass
 
     def say(self, line: str) -> None:
@@ -48,13 +48,13 @@ class PlainProgress(SilentProgress):
     def __init__(self, name: str, stop: int):
         self._name, self._stop, self._rate = name, stop, Rate(stop)
 
-    def show(self, records: list[Record]) -> None:
-        steps = [record for record in records if "loss" in record]
+    def show(self, rows: list[MetricsRow]) -> None:
+        steps = [row for row in rows if "loss" in row]
         rate = self._rate.after(steps[-1]["step"]) if steps else (0.0, 0.0)
-        for record in steps:
-            done = record["step"] + 1
+        for row in steps:
+            done = row["step"] + 1
             if done == self._stop or done % -(-self._stop // PLAIN_LINES) == 0:
-                self.say(f"{self._name}  step {done}/{self._stop}  {describe(record, *rate, self.amount)}")
+                self.say(f"{self._name}  step {done}/{self._stop}  {describe(row, *rate, self.amount)}")
 
     def say(self, line: str) -> None:
         print(line, flush=True)
@@ -80,8 +80,8 @@ class LiveProgress(SilentProgress):
         self._rate = Rate(stop)
         self._bar.start()
 
-    def show(self, records: list[Record]) -> None:
-        steps = [record for record in records if "loss" in record]
+    def show(self, rows: list[MetricsRow]) -> None:
+        steps = [row for row in rows if "loss" in row]
         if steps:
             done = steps[-1]["step"] + 1
             text = describe(steps[-1], *self._rate.after(done - 1), self.amount, self._narrow)
@@ -95,20 +95,20 @@ class LiveProgress(SilentProgress):
 
 
 def describe(
-    record: Record, rate: float, seconds_left: float, amount: Amount | None = None, narrow: bool = False
+    row: MetricsRow, rate: float, seconds_left: float, amount: Amount | None = None, narrow: bool = False
 ) -> str:
-    """A record in a few words: loss, gradient norm, update-to-weight ratio, speed, time left.
+    """The metrics of a step in a few words: loss, gradient norm, update-to-weight ratio, speed, time left.
 
     Args:
-      record: of a step.
+      row: of a step.
       rate: steps per second, 0 if it is not known.
       seconds_left: shown with the rate.
       amount: what a step takes, for the speed; steps are counted if it is not known.
       narrow: at most 55 characters, for a terminal of 80 columns.
     """
-    words = [f"loss {record['loss']:.4g}", f"grad {record['gradient_norm']:.{0 if narrow else 1}e}"]
-    if "update_ratio" in record:
-        words.append(f"upd {record['update_ratio']:.0e}")
+    words = [f"loss {row['loss']:.4g}", f"grad {row['gradient_norm']:.{0 if narrow else 1}e}"]
+    if "update_ratio" in row:
+        words.append(f"upd {row['update_ratio']:.0e}")
     if rate:
         count, unit = (1, "steps") if amount is None else amount
         words += [f"{short(rate * count)} {SHORT_UNITS[unit]}/s", f"{clock_time(seconds_left)} left"]

@@ -1,51 +1,44 @@
-"""Where the records of a run go: to the progress line, to the metrics file, and past the check for NaN."""
+"""The log of a run: its metrics go to the progress line and to the metrics file, and a loss of NaN ends the run."""
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from ..step.mixed_precision import SMALLEST_SCALE
-from ..step.step_metrics import spread
-from .metrics import METRICS_FILE, MetricBuffer, MetricsFile, Record, as_scalars, read_metrics
+from ..errors import NonFiniteLoss, RunError
+from ..run_folder import MetricsRow, RunFolder
+from ..step.loss_scale import SMALLEST_SCALE
+from ..step.step_metrics import expand_layer_norms
+from .metrics import MetricBuffer, MetricsFile, as_scalars
 from .plots import plot_curves
 from .progress_line import make_progress
-from .run_report import REPORT_FILE
 from .throughput import Amount
 
-CURVES_FILE = "curves.png"
 
+class RunLog:
+    """Shows and writes the metrics of a run; a context manager that closes what it opened.
 
-class RunError(OSError):
-    """What a run writes could not be written or read; the message says what is left and what to do."""
+    Args:
+      name: the run's, for what is shown.
+      folder: the run's; None writes nothing.
+      start, stop: the first step, and the one after the last.
+      progress: whether to show how the run goes.
+    """
 
-
-class NonFiniteLoss(FloatingPointError):
-    """The loss became NaN or infinite, or the gradient did at every loss scale; `step` is the first such step."""
-
-    def __init__(self, message: str, step: int):
-        super().__init__(message)
-        self.step = step
-
-
-class Recorder:
-    """Shows and writes the records of a run; a context manager that closes what it opened."""
-
-    def __init__(self, name: str, folder: Path | None, *, start: int, stop: int, progress: bool):
+    def __init__(self, name: str, folder: RunFolder | None, *, start: int, stop: int, progress: bool):
         self._name, self._folder = name, folder
         self._layers, self._layers_every = (), 1
-        self.sinks: list[Any] = []  # what else has `write(records)` and `close()`
-        with self._telling_failure():
-            self._file = None if folder is None else MetricsFile(folder / METRICS_FILE, append=start > 0)
+        self.sinks: list[Any] = []  # whatever else takes the metrics, by `write(rows)` and `close()`
+        with self._naming_the_file():
+            self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
         self._progress = make_progress(name, start, stop, progress)
         self._buffer = MetricBuffer()
-        self._last: Record | None = None
-        self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last one: updates made, and its metrics
+        self._last: MetricsRow | None = None
+        self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -57,7 +50,7 @@ class Recorder:
                 self._file.close()
 
     def name_layers(self, layers: Sequence[str], every: int) -> None:
-        """The names for the gradient norms of layers, which are kept at every so many steps: there may be hundreds."""
+        """Name the layers; their gradient norms, maybe hundreds, are written at every `every`-th step."""
         self._layers, self._layers_every = layers, every
 
     @property
@@ -72,30 +65,30 @@ class Recorder:
     def say(self, line: str) -> None:
         self._progress.say(line)
 
-    def step(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Take a step's metrics, which may still be on the device; they are recorded when that costs no waiting."""
-        self.record(self._buffer.add(step, metrics))
+    def add_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Add the metrics of a step, which the device may still be computing: they are written once they are there."""
+        self.add_rows(self._buffer.add(step, metrics))
 
     def flush(self) -> None:
-        """Record every step up to now, once the device has ended it."""
-        self.record(self._buffer.rest())
+        """Wait for the device, and write the metrics of every step so far."""
+        self.add_rows(self._buffer.rest())
 
-    def record(self, records: list[Record]) -> None:
-        """Write and show the records of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
-        if not records:
+    def add_rows(self, rows: list[MetricsRow]) -> None:
+        """Write and show the metrics of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
+        if not rows:
             return
-        records = [spread(record, self._layers, record["step"] % self._layers_every == 0) for record in records]
-        self._write(records)
-        self._progress.show(records)
-        for record in records:
-            if not math.isfinite(record["loss"]):
-                raise NonFiniteLoss(non_finite_message(self._name, record, self._last), record["step"])
-            if record.get("loss_scale") == SMALLEST_SCALE and not math.isfinite(record["gradient_norm"]):
-                raise NonFiniteLoss(overflow_message(self._name, record), record["step"])
-            self._last = record
+        rows = [expand_layer_norms(row, self._layers, row["step"] % self._layers_every == 0) for row in rows]
+        self._write(rows)
+        self._progress.show(rows)
+        for row in rows:
+            if not math.isfinite(row["loss"]):
+                raise NonFiniteLoss(non_finite_message(self._name, row, self._last), row["step"])
+            if row.get("loss_scale") == SMALLEST_SCALE and not math.isfinite(row["gradient_norm"]):
+                raise NonFiniteLoss(overflow_message(self._name, row), row["step"])
+            self._last = row
 
-    def evaluated(self, updates: int, values: dict[str, Any]) -> None:
-        """Write and show an evaluation made after so many updates."""
+    def add_evaluation(self, updates: int, values: dict[str, Any]) -> None:
+        """Write and show an evaluation made after this number of updates."""
         if not values:
             return
         values = as_scalars(values)
@@ -104,52 +97,52 @@ class Recorder:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.say(f"{self._name}  step {updates}  {shown}")
 
-    def written(self) -> int:
-        """How many bytes the metrics file has, all of them on the disk when this returns."""
-        with self._telling_failure():
+    def sync(self) -> int:
+        """Wait until the metrics file is on the disk; returns its size in bytes."""
+        with self._naming_the_file():
             return 0 if self._file is None else self._file.sync()
 
-    def _write(self, records: list[Record]) -> None:
-        with self._telling_failure():
+    def _write(self, rows: list[MetricsRow]) -> None:
+        with self._naming_the_file():
             for sink in ([] if self._file is None else [self._file]) + self.sinks:
-                sink.write(records)
+                sink.write(rows)
 
     @contextmanager
-    def _telling_failure(self) -> Iterator[None]:
+    def _naming_the_file(self) -> Iterator[None]:
+        """An error of the operating system becomes a RunError that names the metrics file."""
         try:
             yield
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self._folder / METRICS_FILE} cannot be written: {reason}.") from None
+            raise RunError(f"{self._folder.metrics} cannot be written: {reason}.") from None
 
-    def draw(self, title: str) -> None:
-        """Draw the curves of the metrics file beside it, if there is anything in it."""
-        records = [] if self._folder is None else read_metrics(self._folder)
-        if not any("loss" in record for record in records):
+    def draw_curves(self, title: str) -> None:
+        """Draw the curves of all metrics written so far, if there are any, and say what the run's folder holds."""
+        folder, rows = self._folder, [] if self._folder is None else self._folder.read_metrics()
+        if not any("loss" in row for row in rows):
             return
         try:
-            picture = plot_curves(records, self._folder / CURVES_FILE, title)
+            plot_curves(rows, folder.curves, title)
         except OSError as error:  # a full disk, say: no reason to lose the run
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
         else:
-            written = [METRICS_FILE, picture.name, REPORT_FILE]
-            there = [name for name in written if (self._folder / name).is_file()]
-            self.say(f"{self._name}: {', '.join(there)} in {self._folder}")
+            there = [file.name for file in (folder.metrics, folder.curves, folder.report) if file.is_file()]
+            self.say(f"{self._name}: {', '.join(there)} in {folder.path}")
 
 
-def overflow_message(name: str, record: Record) -> str:
+def overflow_message(name: str, row: MetricsRow) -> str:
     """What is known about a gradient that overflows in float16 whatever the loss scale."""
     return (
-        f"the gradient of {name} is {record['gradient_norm']} at step {record['step']}, though the loss scale is down "
+        f"the gradient of {name} is {row['gradient_norm']} at step {row['step']}, though the loss scale is down "
         'to 1: no step would change the parameters. Try precision="bfloat16", which has the range of float32.'
     )
 
 
-def non_finite_message(name: str, record: Record, before: Record | None) -> str:
+def non_finite_message(name: str, row: MetricsRow, before: MetricsRow | None) -> str:
     """What is known about a loss that is not finite, and what to do."""
-    where = f"the loss of {name} is {record['loss']} at step {record['step']}"
+    where = f"the loss of {name} is {row['loss']} at step {row['step']}"
     if before is None:
-        return f"{where}, the first: it comes from the initial parameters or from the data of batch({record['step']})."
+        return f"{where}, the first: it comes from the initial parameters or from the data of batch({row['step']})."
     last = f"at step {before['step']} it was {before['loss']:.4g} with a gradient of norm {before['gradient_norm']:.3g}"
     if math.isfinite(before["gradient_norm"]):
         advice = "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."

@@ -1,4 +1,4 @@
-"""A run, or two side by side, as one HTML page that needs nothing beside it."""
+"""The report of a run, or of two side by side: one HTML page that needs no other file."""
 
 import datetime
 import html
@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.manifest import read_json
-from ..step.step_metrics import PREFIX
-from .metrics import METRICS_FILE, Record, curve, read_metrics
+from ..run_folder import MetricsRow, RunFolder, read_json
+from ..step.step_metrics import LAYER_PREFIX
+from .metrics import curve
 from .plots import PANELS, curves_svg, layers_svg
 from .progress_line import clock_time
 from .throughput import short
 
-REPORT_FILE = "report.html"
-COMPARISON_FILE = "comparison.json"  # of `fnbackprop compare`, or of `--backward both`
 EVALUATED = "evaluate/"
 WRONG = ("FAIL", "NON-FINITE")
 DIFFERS = ' class="differs"'
@@ -39,24 +37,17 @@ code, pre { font: 13px/1.4 ui-monospace, monospace; } pre { white-space: pre-wra
 """
 
 
-def write_report(folders: Sequence[Path], path: Path) -> Path:
-    """Write the page of one run, or of two side by side; returns its path.
-
-    Args:
-      folders: of the runs, each with `metrics.jsonl`, and `run.json` and `comparison.json` if there are any.
-      path: of the page.
-    """
-    from .run_description import read_run  # which writes reports
-
+def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
+    """Write the page of one run, or of two side by side; returns its path."""
     labels = _labels(folders)
-    runs = {label: read_run(folder) for label, folder in zip(labels, folders, strict=True)}
-    records = {label: _records(folder) for label, folder in zip(labels, folders, strict=True)}
+    runs = {label: folder.read_description() for label, folder in zip(labels, folders, strict=True)}
+    metrics = {label: folder.read_metrics() for label, folder in zip(labels, folders, strict=True)}
     title = " and ".join(labels)
     sections = [
         f"<h1>{html.escape(title)}</h1>",
-        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, records), headed=len(labels) > 1),
-        *_curves(records),
-        *_layers(records),
+        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics), headed=len(labels) > 1),
+        *_curves(metrics),
+        *_layers(metrics),
         "<h2>Config</h2>",
         _config(runs),
         "<h2>Is the gradient right?</h2>",
@@ -75,33 +66,27 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
     return path
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
+def _labels(folders: Sequence[RunFolder]) -> list[str]:
     """The runs' names; their paths if these are the same."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
-
-
-def _records(folder: Path) -> list[Record]:
-    return read_metrics(folder) if (folder / METRICS_FILE).is_file() else []
+    names = [folder.path.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
 
 
 # ---------------------------------------------------------------- sections
 
 
-def _summary(runs: Mapping[str, dict[str, Any]], records: Mapping[str, Sequence[Record]]) -> dict[str, list[str]]:
-    """What a run came to, a row for each fact and a column for each run."""
+def _summary(runs: Mapping[str, dict[str, Any]], metrics: Mapping[str, Sequence[MetricsRow]]) -> dict[str, list[str]]:
+    """The outcome of each run: a row for each fact, a column for each run."""
     columns = []
     for label, run in runs.items():
-        steps = [record for record in records[label] if "loss" in record]
-        last = {name: value for record in records[label] for name, value in record.items()}
+        steps = [row for row in metrics[label] if "loss" in row]
+        last = {name: value for row in metrics[label] for name, value in row.items()}
         seconds, amount = run.get("seconds", 0.0), run.get("batch") or {"count": 1, "unit": "steps"}
         columns.append(
             {
                 "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
-                **{
-                    _words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith("evaluate/")
-                },
+                **{_words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith(EVALUATED)},
                 "time": clock_time(seconds),
                 "speed": f"{short(len(steps) * amount['count'] / seconds)} {amount['unit']}/s" if seconds else "",
                 "parameters": f"{run.get('parameters', 0):,}",
@@ -112,21 +97,23 @@ def _summary(runs: Mapping[str, dict[str, Any]], records: Mapping[str, Sequence[
     return _rows(columns)
 
 
-def _curves(records: Mapping[str, Sequence[Record]]) -> list[str]:
+def _curves(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
     """A panel for every metric that a run has recorded more than once."""
-    names = dict.fromkeys(name for found in records.values() for record in found for name in record)
-    shown = [name for name in names if name != "step" and not name.startswith(PREFIX)]
-    shown = [name for name in shown if max(len(curve(found, name)[0]) for found in records.values()) > 1]
-    runs = records if len(records) > 1 else {"": next(iter(records.values()))}
+    names = dict.fromkeys(name for found in metrics.values() for row in found for name in row)
+    shown = [name for name in names if name != "step" and not name.startswith(LAYER_PREFIX)]
+    shown = [name for name in shown if max(len(curve(found, name)[0]) for found in metrics.values()) > 1]
+    runs = metrics if len(metrics) > 1 else {"": next(iter(metrics.values()))}
     panels = [f"<div>{curves_svg(runs, name, _words(name))}</div>" for name in shown]
     return ["<h2>Curves</h2>", '<div class="curves">', *panels, "</div>"] if panels else []
 
 
-def _layers(records: Mapping[str, Sequence[Record]]) -> list[str]:
-    found = {label: run for label, run in records.items() if any(name.startswith(PREFIX) for r in run for name in r)}
+def _layers(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
+    found = {
+        label: run for label, run in metrics.items() if any(name.startswith(LAYER_PREFIX) for r in run for name in r)
+    }
     if not found:
         return []
-    labels = {label: label if len(records) > 1 else "" for label in found}
+    labels = {label: label if len(metrics) > 1 else "" for label in found}
     maps = [f'<div class="scroll">{layers_svg(run, labels[label])}</div>' for label, run in found.items()]
     return ["<h2>Gradient norm of each layer</h2>", *maps]
 
@@ -136,10 +123,10 @@ def _config(runs: Mapping[str, dict[str, Any]]) -> str:
     return _table(_rows(columns))
 
 
-def _comparison_section(label: str, folder: Path, began: str, named: bool) -> str:
-    head, path = f"<h3>{html.escape(label)}</h3>" if named else "", folder / COMPARISON_FILE
+def _comparison_section(label: str, folder: RunFolder, began: str, named: bool) -> str:
+    head, path = f"<h3>{html.escape(label)}</h3>" if named else "", folder.comparison
     if not path.is_file():
-        hint = f"fnbackprop compare FILE --json {path} && fnbackprop report {folder}"
+        hint = f"fnbackprop compare FILE --json {path} && fnbackprop report {folder.path}"
         return f'{head}<p class="note">Not compared. To add it: <code>{html.escape(hint)}</code></p>'
     found, made = read_json(path), datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
     earlier = bool(began) and made < datetime.datetime.fromisoformat(began)
@@ -174,7 +161,7 @@ def _rows(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _table(rows: Mapping[str, Sequence[str]], headed: bool = False, marks: bool = True, kind: str = "") -> str:
-    """A table with a row for each name; rows whose values differ are marked, but the first if it is a head."""
+    """A table with a row for each name; rows whose values differ are marked, except for the head."""
     lines = []
     for number, (name, values) in enumerate(rows.items()):
         is_head = headed and number == 0

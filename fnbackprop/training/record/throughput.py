@@ -1,4 +1,4 @@
-"""How much data a step takes, and how fast it goes through it."""
+"""How much data a step takes, and its speed in tokens or examples per second."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
 class Amount(NamedTuple):
-    """So many tokens, or so many examples."""
+    """A number of tokens or of examples."""
 
     count: int
     unit: str

@@ -1,4 +1,4 @@
-"""The gradient of a step: of the loss in its precision, scaled, and as the mean over microbatches."""
+"""Forward pass, loss and backward pass of a step: in its precision, with a loss scale, over microbatches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +14,12 @@ from fnbackprop.experiment import Experiment, ExperimentError
 
 from .mixed_precision import Precision, cast
 
-Found = tuple[tuple[jax.Array, dict[str, jax.Array]], Any]
-GradientFunction = Callable[..., Found]
+LossAndGradient = tuple[tuple[jax.Array, dict[str, jax.Array]], Any]
+ValueAndGrad = Callable[..., LossAndGradient]
 
 
 def loss_in_precision(experiment: Experiment, precision: Precision) -> Callable:
-    """`loss(params, batch, key) -> (loss, metrics)`, computed in one dtype of the precision, returned in another."""
+    """`loss(params, batch, key) -> (loss, metrics)`, computed in one dtype of the precision and returned in another."""
 
     def loss(params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         params, batch = cast((params, batch), precision.compute)
@@ -28,36 +28,36 @@ def loss_in_precision(experiment: Experiment, precision: Precision) -> Callable:
     return loss
 
 
-def make_gradient(experiment: Experiment, backward: str, precision: Precision) -> GradientFunction:
-    """`gradient(params, batch, key, scale) -> ((loss, metrics), gradient)`; without a loss scale, `scale` is None."""
+def make_value_and_grad(experiment: Experiment, backward: str, precision: Precision) -> ValueAndGrad:
+    """`value_and_grad(params, batch, key, scale) -> ((loss, metrics), gradient)`; without a loss scale, it is None."""
     loss = loss_in_precision(experiment, precision)
 
     def scaled_loss(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None) -> Any:
         value, metrics = loss(params, batch, key)
         return (value if scale is None else value * scale.astype(value.dtype)), (value, metrics)
 
-    value_and_grad = value_and_grad_by(backward)(scaled_loss, has_aux=True)
+    scaled_value_and_grad = value_and_grad_by(backward)(scaled_loss, has_aux=True)
 
-    def gradient(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None) -> Found:
-        (_, found), scaled = value_and_grad(params, batch, key, scale)
+    def value_and_grad(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None) -> LossAndGradient:
+        (_, found), scaled = scaled_value_and_grad(params, batch, key, scale)
         return found, scaled if scale is None else jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), scaled)
 
-    return gradient if experiment.accumulate == 1 else accumulated(gradient, experiment.accumulate)
+    return value_and_grad if experiment.accumulate == 1 else accumulated(value_and_grad, experiment.accumulate)
 
 
-def accumulated(gradient: GradientFunction, count: int) -> GradientFunction:
-    """The mean of `gradient` over `count` microbatches, one after the other, so that one of them is in memory.
+def accumulated(value_and_grad: ValueAndGrad, count: int) -> ValueAndGrad:
+    """The mean of `value_and_grad` over `count` microbatches, one after the other: one at a time is in memory.
 
-    If the loss is a mean over examples, this is the gradient of the whole batch. The sums are kept in float32 at least.
-    Each microbatch has a key of its own. The metrics are averaged, in float32 too.
+    If the loss is a mean over examples, this is the gradient of the whole batch. Sums are kept in float32 at least,
+    those of the metrics too. Each microbatch has its own key.
     """
 
-    def mean_gradient(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None) -> Found:
+    def mean_gradient(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None) -> LossAndGradient:
         microbatches, whole = split_batch(batch, count)
 
         def add(total: Any, microbatch: tuple[Any, jax.Array]) -> tuple[Any, Any]:
             arrays, index = microbatch
-            found, part = gradient(params, whole(arrays), jax.random.fold_in(key, index), scale)
+            found, part = value_and_grad(params, whole(arrays), jax.random.fold_in(key, index), scale)
             return jax.tree.map(lambda t, p: t + p.astype(t.dtype), total, part), found
 
         zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=trees.accumulation_dtype(leaf)), params)
@@ -74,7 +74,7 @@ def split_batch(batch: Any, count: int) -> tuple[list[jax.Array], Callable[[list
     microbatch, and nothing moves. Scalars belong to every microbatch.
 
     Raises:
-      ExperimentError: the arrays' first axes are no examples of one number that `count` divides.
+      ExperimentError: the arrays' first axes differ, or `count` does not divide them.
     """
     leaves, structure = jax.tree.flatten(batch)
     is_array = [np.ndim(leaf) > 0 for leaf in leaves]

@@ -1,7 +1,7 @@
-"""Mixed precision: the dtypes of parameters, computation and results, and the loss scale that float16 needs.
+"""Mixed precision: the dtypes of parameters, computation and results.
 
 Source: P. Micikevicius et al., Mixed Precision Training, 2018: parameters are kept and updated in float32, products are
-taken in 16 bits, and the loss is scaled so that small cotangents do not vanish in float16.
+taken in 16 bits. The loss scale that float16 needs is in `loss_scale.py`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Precision:
 
     Attributes:
       params: of the parameters that are kept and updated.
-      compute: of the parameters and the batch as the loss is given them.
+      compute: of the parameters and the batch when the loss is computed.
       output: of the loss and its metrics, and so of the first cotangent.
       loss_scaling: whether the loss is multiplied by a scale that adapts itself, and the gradient divided by it.
     """
@@ -68,35 +68,3 @@ def cast(tree: Any, dtype: str | None) -> Any:
         return jnp.asarray(leaf).astype(dtype) if floating else leaf
 
     return jax.tree.map(cast_leaf, tree)
-
-
-# ---------------------------------------------------------------- the loss scale
-
-FIRST_SCALE = 2.0**15
-SMALLEST_SCALE, LARGEST_SCALE = 1.0, 2.0**24
-STEPS_TO_DOUBLE = 2000
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class LossScale:
-    """The scale of the loss, a float32 scalar, and the steps since it last changed, an int32 scalar."""
-
-    value: jax.Array
-    steps: jax.Array
-
-    @classmethod
-    def first(cls) -> "LossScale":
-        return cls(jnp.float32(FIRST_SCALE), jnp.int32(0))
-
-    def after(self, finite: jax.Array) -> "LossScale":
-        """Half the scale (at least 1) if the gradient was not finite; twice after 2000 steps on end that were."""
-        doubles = finite & (self.steps + 1 >= STEPS_TO_DOUBLE)
-        raised = jnp.where(doubles, jnp.minimum(2 * self.value, LARGEST_SCALE), self.value)
-        value = jnp.where(finite, raised, jnp.maximum(self.value / 2, SMALLEST_SCALE))
-        return LossScale(value, jnp.where(finite & ~doubles, self.steps + 1, 0))
-
-
-def all_finite(tree: Any) -> jax.Array:
-    """Whether no leaf holds a NaN or an infinity."""
-    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()

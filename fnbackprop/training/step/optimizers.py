@@ -19,7 +19,7 @@ NO_DECAY = ("b", "bias", "scale")  # what the models of this package call biases
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Which update turns the gradient into a step, how large, and what is done to the gradient before."""
+    """The update rule, its learning rate, and what is done to the gradient before."""
 
     name: Literal["adamw", "sgd", "lion", "adafactor"] = "adamw"
     """The update rule."""
@@ -55,7 +55,7 @@ class Optimizer:
             _require(0 <= value < 1, field, "at least 0 and below 1", value)
 
     def build(self, steps: int) -> optax.GradientTransformation:
-        """The optax chain for a run of so many steps: clip, update rule, weight decay, learning rate."""
+        """The optax chain for a run of this number of steps: clip, update rule, weight decay, learning rate."""
         parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         parts.append(self._direction())
         if self.weight_decay:
@@ -63,7 +63,7 @@ class Optimizer:
         return optax.chain(*parts, optax.scale_by_learning_rate(self.rate(steps)))
 
     def rate(self, steps: int) -> Callable[[Any], Any]:
-        """The learning rate as a function of the step, of a run of so many steps.
+        """The learning rate as a function of the step, in a run of this number of steps.
 
         Raises:
           ExperimentError: the warmup is longer than the run.
@@ -92,7 +92,7 @@ class Optimizer:
 
 
 def decay_mask(no_decay: tuple[str, ...]) -> Callable[[Any], Any]:
-    """The function from parameters to True where they decay: those whose path has none of these patterns."""
+    """A function from parameters to a mask of those that decay: whose paths match none of these patterns."""
 
     def mask(params: Any) -> Any:
         return trees.map_with_paths(lambda path, _: not any(trees.matches(path, p) for p in no_decay), params)

@@ -1,18 +1,17 @@
 """What a run carries from one step to the next."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnbackprop.experiment import Experiment
 
-from .mixed_precision import LossScale, cast, precision_of
+from ..layout import Layout
+from .loss_scale import LossScale
+from .mixed_precision import cast, precision_of
 from .moving_average import first_average
-
-if TYPE_CHECKING:
-    from ..sharding_rules import Layout
 
 
 @jax.tree_util.register_dataclass
@@ -44,14 +43,19 @@ class TrainState:
         return jax.tree.map(lambda average, leaf: average.astype(leaf.dtype), self.ema, self.params)
 
 
-def initial_state(experiment: Experiment, layout: "Layout | None" = None) -> TrainState:
+def initial_state(experiment: Experiment, layout: Layout | None = None) -> TrainState:
     """The state before the first step, a function of the experiment's seed.
 
-    With a layout, `experiment.init` is compiled, and every device computes its own part: no device need hold the whole.
+    With a layout, `experiment.init` is compiled and each device computes its own part: none need hold all of it.
     """
     if layout is None:
         return _initial_state(experiment)
     return jax.jit(lambda: _initial_state(experiment), out_shardings=layout.state)()
+
+
+def abstract_state(experiment: Experiment) -> TrainState:
+    """The shapes and dtypes of the state, without computing it."""
+    return jax.eval_shape(lambda: _initial_state(experiment))
 
 
 def _initial_state(experiment: Experiment) -> TrainState:
@@ -68,14 +72,14 @@ def _initial_state(experiment: Experiment) -> TrainState:
     )
 
 
-def adopted_state(state: TrainState, layout: "Layout | None" = None) -> TrainState:
-    """A state that was handed in, in memory of its own, and where the layout wants it."""
+def adopted_state(state: TrainState, layout: Layout | None = None) -> TrainState:
+    """A copy of a given state, placed as the layout says."""
     return own_buffers(state if layout is None else jax.device_put(state, layout.state))
 
 
 def own_buffers(tree: Any) -> Any:
-    """The same values in memory of their own, so that a step may be given it for good (donated).
+    """A copy of the tree, whose memory can be donated to a step.
 
-    Weak types (from Python scalars) become plain ones: a step that returned another type would be compiled twice.
+    Weak types (of Python scalars) become plain ones: a step whose result had another type would be compiled twice.
     """
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), tree)

@@ -1,4 +1,4 @@
-"""What a compiled step says about its gradient and its size, beside the loss."""
+"""The metrics that every step has besides its loss: norms of the gradient and of the update."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import jax
 from fnbackprop import trees
 
 LAYER_NORMS = "layer_gradient_norms"  # an array, one number for each of `layer_names`
-PREFIX = "gradient_norm/"
+LAYER_PREFIX = "gradient_norm/"
 
 
-def measure(gradient: Any, before: Any, after: Any) -> dict[str, jax.Array]:
-    """The gradient's norm, as a whole and for each layer, and how far the parameters went for their size.
+def step_metrics(gradient: Any, before: Any, after: Any) -> dict[str, jax.Array]:
+    """The gradient's norm, in all and for each layer, and the size of the update relative to the parameters.
 
     Args:
       gradient: of the parameters.
@@ -33,7 +33,7 @@ def layer_names(params: Any) -> list[str]:
     return list(trees.layers(params))
 
 
-def spread(record: dict[str, Any], names: list[str], kept: bool) -> dict[str, Any]:
-    """A step's record with a number "gradient_norm/<layer>" for each layer, or without them if they are not kept."""
-    values = record.pop(LAYER_NORMS, ())
-    return {**record, **{PREFIX + name: value for name, value in zip(names, values, strict=False)}} if kept else record
+def expand_layer_norms(row: dict[str, Any], names: list[str], kept: bool) -> dict[str, Any]:
+    """The metrics of a step with "gradient_norm/<layer>" in place of the array `LAYER_NORMS`; without, if not kept."""
+    values = row.pop(LAYER_NORMS, ())
+    return {**row, **{LAYER_PREFIX + name: value for name, value in zip(names, values, strict=False)}} if kept else row

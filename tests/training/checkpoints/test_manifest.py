@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fnbackprop.training.checkpoints.manifest import MANIFEST_FILE, damage, is_finished, write_json, write_manifest
+from fnbackprop.training.checkpoints.manifest import MANIFEST_FILE, damage, is_finished, write_manifest
 
 
 @pytest.fixture
@@ -61,10 +61,3 @@ def test_every_change_of_the_manifest_is_noticed_or_changes_nothing(folder):
     for position in range(len(content)):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         assert damage(folder) is not None or json.loads(path.read_bytes()) == meaning
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": [1, object()]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}

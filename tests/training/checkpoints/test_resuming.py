@@ -13,10 +13,12 @@ import optax
 import pytest
 
 from fnbackprop.experiment import ExperimentError
-from fnbackprop.training.checkpoints.checkpoint import CheckpointError, list_checkpoints
-from fnbackprop.training.checkpoints.resuming import Start, begin, load_checkpoint, settings_of
+from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
+from fnbackprop.training.checkpoints.resuming import begin, load_checkpoint
+from fnbackprop.training.errors import CheckpointError
 from fnbackprop.training.loop import train
-from fnbackprop.training.record.metrics import read_metrics
+from fnbackprop.training.run import Run
+from fnbackprop.training.run_folder import RunFolder, read_metrics
 from fnbackprop.training.step.state import initial_state
 from tests.training.checkpoints.test_checkpoint import assert_same_bits
 from tests.training.survivor import Config, experiment
@@ -46,7 +48,7 @@ def run(whole, tmp_path):
 
 
 def start(run, made=MADE, **options):
-    return begin(initial_state(made), run, settings_of(made, backward="manual"), Start(**options))
+    return begin(Run(made, directory=run.parent, **options), initial_state(made))
 
 
 def tree(folder):
@@ -80,16 +82,16 @@ def test_a_run_that_has_checkpoints_is_not_overwritten_unasked(run):
     assert tree(run) == before
     state, notes = start(run, overwrite=True)
     assert state.step == 0 and "overwritten, with its checkpoints of step 20, 30, 40" in notes[0]
-    assert list_checkpoints(run) == []
+    assert list_checkpoints(RunFolder(run)) == []
 
 
 def test_resuming_where_there_is_nothing_begins_anew(run, tmp_path):
-    assert start(tmp_path / "nothing", resume=True)[0].step == 0
-    for found in list_checkpoints(run):
+    assert start(tmp_path / "nothing" / "survivor", resume=True)[0].step == 0
+    for found in list_checkpoints(RunFolder(run)):
         (found.folder / "manifest.json").unlink()
     (run / "checkpoints" / "step_00000020" / "info.json").unlink()
     state, notes = start(run, resume=True)
-    assert state.step == 0 and list_checkpoints(run) == []
+    assert state.step == 0 and list_checkpoints(RunFolder(run)) == []
     assert "step_00000020 was not finished: removed" in notes[0]
     assert "step_00000030 has no manifest: set aside as damaged_step_00000030" in notes[1] and len(notes) == 3
 
@@ -108,7 +110,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(run):
 
 
 def test_when_all_are_damaged_nothing_is_changed(run):
-    for found in list_checkpoints(run):
+    for found in list_checkpoints(RunFolder(run)):
         flip(found.folder / "info.json")
     before = tree(run)
     with pytest.raises(CheckpointError, match="(?s)no checkpoint in .* is whole:.*step_00000040.*step_00000020.*anew"):
@@ -191,4 +193,4 @@ def test_settings_are_json_of_every_kind_of_field():
         function: object = np.tanh
 
     made = dataclasses.replace(MADE, config=Odd())
-    assert settings_of(made, backward="manual")["config"] == {"path": "a", "shape": [1, 2], "function": "tanh"}
+    assert Run(made).settings["config"] == {"path": "a", "shape": [1, 2], "function": "tanh"}

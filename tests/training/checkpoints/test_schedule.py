@@ -7,60 +7,64 @@ import jax.numpy as jnp
 import pytest
 
 from fnbackprop.experiment import ExperimentError
-from fnbackprop.training.checkpoints.checkpoint import CheckpointError, CheckpointWriter, list_checkpoints
+from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
 from fnbackprop.training.checkpoints.manifest import write_manifest
 from fnbackprop.training.checkpoints.resuming import load_checkpoint
-from fnbackprop.training.checkpoints.schedule import Policy, Saving
+from fnbackprop.training.checkpoints.schedule import CheckpointSchedule
+from fnbackprop.training.checkpoints.writer import CheckpointWriter
+from fnbackprop.training.errors import CheckpointError, RunError
 from fnbackprop.training.loop import train
-from fnbackprop.training.record.metrics import read_metrics
-from fnbackprop.training.record.run_log import Recorder, RunError
+from fnbackprop.training.record.run_log import RunLog
+from fnbackprop.training.run import Run
+from fnbackprop.training.run_folder import RunFolder, read_metrics
 from fnbackprop.training.step.state import initial_state
-from fnbackprop.training.stopping import Signals
 from tests.training.survivor import Config, experiment
 
-STATE = initial_state(experiment(Config()))
+MADE = experiment(Config())
+STATE = initial_state(MADE)
 
 
-def steps_saved(run, policy, *, evaluations=None, clock=None, state=STATE, stop=6):
+def steps_saved(directory, *, evaluations=None, clock=None, state=STATE, stop=6, **options):
     """The steps at which a run of six steps writes a checkpoint; `evaluations` gives a score after some of them."""
+    run = Run(MADE, directory=directory, steps=stop, **options)
     written = []
-    recorder = Recorder("run", run, start=0, stop=stop, progress=False)
-    with recorder, Signals() as signals, pytest.MonkeyPatch.context() as patch:
+    log = RunLog("run", run.folder, start=0, stop=stop, progress=False)
+    with log, pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointWriter, "write", lambda self, state, info: written.append(info["step"]))
-        hook = Saving(run, {}, recorder, signals, policy, 0, stop, clock=clock or (lambda: 0.0))
+        schedule = CheckpointSchedule(run, log, 0, clock=clock or (lambda: 0.0))
         try:
             for updates in range(1, stop + 1):
                 if updates in (evaluations or {}):
-                    recorder.evaluated(updates, {"score": evaluations[updates]})
-                hook.after_step(updates, state)
+                    log.add_evaluation(updates, {"score": evaluations[updates]})
+                schedule.save_if_due(updates, state)
         finally:
-            hook.close(None)
+            schedule.close(None)
     return written
 
 
 def test_every_so_many_steps_and_at_the_end(tmp_path):
-    assert steps_saved(tmp_path, Policy(checkpoint_every=4)) == [4, 6]
-    assert steps_saved(tmp_path, Policy(checkpoint_every=3)) == [3, 6]
+    assert steps_saved(tmp_path, checkpoint_every=4) == [4, 6]
+    assert steps_saved(tmp_path, checkpoint_every=3) == [3, 6]
 
 
 def test_by_default_every_ten_minutes_so_that_a_short_run_has_none(tmp_path):
-    assert steps_saved(tmp_path, Policy()) == []
+    assert steps_saved(tmp_path) == []
     minutes = iter([0, 3, 9, 11, 11, 14, 18, 18, 18]).__next__
-    assert steps_saved(tmp_path, Policy(), clock=lambda: 60.0 * minutes()) == [3, 6]
+    assert steps_saved(tmp_path, clock=lambda: 60.0 * minutes()) == [3, 6]
 
 
 @pytest.mark.parametrize("mode, steps", [("max", [1, 4]), ("min", [1, 2, 5])])
 def test_when_an_evaluation_is_the_best_so_far(tmp_path, mode, steps):
     scores = {1: 0.5, 2: 0.3, 3: 0.4, 4: 0.6, 5: 0.2}
-    policy = Policy(checkpoint_every=100, best="score", best_mode=mode)
-    assert steps_saved(tmp_path, policy, evaluations=scores) == [*steps, 6]
+    options = {"checkpoint_every": 100, "best": "score", "best_mode": mode}
+    assert steps_saved(tmp_path, **options, evaluations=scores) == [*steps, 6]
     with pytest.raises(ExperimentError, match="evaluate returns no 'accuracy' .* but: score"):
-        steps_saved(tmp_path, Policy(best="accuracy"), evaluations=scores)
+        steps_saved(tmp_path, best="accuracy", evaluations=scores)
 
 
 def test_a_state_with_nan_is_not_kept(tmp_path):
     broken = dataclasses.replace(STATE, params=STATE.params | {"v": jnp.array([1.0, jnp.nan])})
-    assert steps_saved(tmp_path, Policy(checkpoint_every=2), state=broken) == []
+    assert steps_saved(tmp_path, checkpoint_every=2, state=broken) == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_the_run_goes_on_when_a_checkpoint_fails_but_not_without_the_last(tmp_pa
             raise OSError(28, "No space left on device")
         write_manifest(folder)
 
-    monkeypatch.setattr("fnbackprop.training.checkpoints.checkpoint.write_manifest", fail)
+    monkeypatch.setattr("fnbackprop.training.checkpoints.writer.write_manifest", fail)
     made = experiment(Config(steps=6))
     last_fails = 6 in failing
     message = "step_00000006 could not be written: No space left on device. The last one written is .*step_00000002"
@@ -98,7 +102,8 @@ def test_the_run_goes_on_when_a_checkpoint_fails_but_not_without_the_last(tmp_pa
         train(made, directory=tmp_path, checkpoint_every=2)
     assert "step_00000004 could not be written: No space left on device" in capsys.readouterr().out
     assert len([record for record in read_metrics(tmp_path / "survivor") if "loss" in record]) == 6
-    assert [found.step for found in list_checkpoints(tmp_path / "survivor")] == kept, "what is half written is removed"
+    found = list_checkpoints(RunFolder(tmp_path / "survivor"))
+    assert [checkpoint.step for checkpoint in found] == kept, "what is half written is removed"
 
 
 def test_an_error_between_two_steps_saves_too(tmp_path):
@@ -123,7 +128,7 @@ def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, ca
             raise ConnectionError("the data are gone")
         return made.batch(step)
 
-    monkeypatch.setattr("fnbackprop.training.checkpoints.checkpoint.write_manifest", full)
+    monkeypatch.setattr("fnbackprop.training.checkpoints.writer.write_manifest", full)
     made = experiment(Config(steps=9))
     with pytest.raises(ConnectionError):
         train(dataclasses.replace(made, batch=batch), directory=tmp_path)
@@ -134,11 +139,11 @@ def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, ca
 def test_metrics_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"file/run/metrics.jsonl cannot be written: Not a directory\."):
-        Recorder("run", tmp_path / "file" / "run", start=0, stop=9, progress=False)
-    with Recorder("run", tmp_path, start=0, stop=9, progress=False) as recorder:
-        recorder._file._file.close()
-        recorder._file._file = open("/dev/full", "w")
+        RunLog("run", RunFolder(tmp_path / "file" / "run"), start=0, stop=9, progress=False)
+    with RunLog("run", RunFolder(tmp_path), start=0, stop=9, progress=False) as log:
+        log._file._file.close()
+        log._file._file = open("/dev/full", "w")
         with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
-            recorder.record([{"step": 0, "loss": 1.0, "gradient_norm": 1.0}])
+            log.add_rows([{"step": 0, "loss": 1.0, "gradient_norm": 1.0}])
         with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left on device\."):
-            recorder.written()
+            log.sync()

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.training.record.nonfinite_batch import BatchKeeper, read_batch, write_batch
-from fnbackprop.training.record.run_log import NonFiniteLoss
+from fnbackprop.training.errors import NonFiniteLoss
+from fnbackprop.training.record.nonfinite_batch import keep_nonfinite_batch, read_batch, write_batch
+from fnbackprop.training.run_folder import RunFolder
 from tests.training.checkpoints.test_checkpoint import assert_same_bits
 from tests.training.survivor import Config, experiment
 
@@ -31,12 +32,11 @@ def test_a_batch_of_another_kind_is_named(tmp_path):
 
 
 def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
-    keeper = BatchKeeper(experiment(Config()), tmp_path)
-    keeper.close(None)
-    keeper.close(ValueError())
+    for other in (None, ValueError()):
+        keep_nonfinite_batch(experiment(Config()), RunFolder(tmp_path), other)
     assert list(tmp_path.iterdir()) == []
     error = NonFiniteLoss("it broke", 4)
-    keeper.close(error)
+    keep_nonfinite_batch(experiment(Config()), RunFolder(tmp_path), error)
     kept = tmp_path / "nonfinite" / "step_00000004.npz"
     assert f"{error}" == f"it broke\nIts batch is kept in {kept}. To run that step again: fb.replay(experiment)"
     np.testing.assert_array_equal(np.load(kept)["x"], experiment(Config()).batch(4)["x"])
@@ -45,12 +45,13 @@ def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
 @pytest.mark.parametrize("batch, named", [(BATCH, "x"), (np.float32([1, np.inf]), "the array")])
 def test_a_batch_that_is_itself_not_finite_is_told(tmp_path, batch, named):
     error = NonFiniteLoss("it broke", 4)
-    BatchKeeper(dataclasses.replace(experiment(Config()), batch=lambda step: batch), tmp_path).close(error)
+    made = dataclasses.replace(experiment(Config()), batch=lambda step: batch)
+    keep_nonfinite_batch(made, RunFolder(tmp_path), error)
     assert f"Its batch, which is itself not finite ({named}), is kept in " in str(error)
 
 
 def test_a_batch_that_cannot_be_kept_does_not_hide_the_error(tmp_path):
     (tmp_path / "nonfinite").touch()
     error = NonFiniteLoss("it broke", 4)
-    BatchKeeper(experiment(Config()), tmp_path).close(error)
+    keep_nonfinite_batch(experiment(Config()), RunFolder(tmp_path), error)
     assert str(error).startswith("it broke\nIts batch could not be kept: ")

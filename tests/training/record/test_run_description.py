@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from fnbackprop.experiment import Experiment
+from fnbackprop.training.errors import NonFiniteLoss
 from fnbackprop.training.loop import train
-from fnbackprop.training.record.metrics import read_metrics
-from fnbackprop.training.record.run_description import find_runs, plain, read_run
-from fnbackprop.training.record.run_log import NonFiniteLoss
+from fnbackprop.training.record.run_description import plain
+from fnbackprop.training.run_folder import RunFolder, find_runs, read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ def line(**changes) -> Experiment:
 
 def test_a_run_is_described(tmp_path):
     train(line(), directory=tmp_path, progress=False, backward="automatic")
-    run = read_run(tmp_path / "line")
+    run = RunFolder(tmp_path / "line").read_description()
     assert [run[name] for name in ("name", "status", "step", "stop", "backward", "parameters", "layers")] == [
         *("line", "finished", 9, 9, "automatic"),
         *(20, 1),
@@ -46,14 +46,14 @@ def test_a_run_is_described(tmp_path):
     assert (
         "report.html" in os.listdir(tmp_path / "line") and "gradient_norm/layer" in read_metrics(tmp_path / "line")[0]
     )
-    assert find_runs(tmp_path) == [tmp_path / "line"]
+    assert find_runs(tmp_path) == [RunFolder(tmp_path / "line")]
 
 
 def test_a_run_that_breaks_says_why(tmp_path):
     broken = line(batch=lambda step: np.full((4, 3), np.nan if step == 5 else 1, np.float32))
     with pytest.raises(NonFiniteLoss):
         train(broken, directory=tmp_path, progress=False)
-    run = read_run(tmp_path / "line")
+    run = RunFolder(tmp_path / "line").read_description()
     assert run["status"] == "stopped" and run["error"].startswith("NonFiniteLoss: the loss of line is nan at step 5")
     assert "NonFiniteLoss" in (tmp_path / "line" / "report.html").read_text()
 
@@ -63,19 +63,8 @@ def test_a_run_that_goes_on_keeps_its_beginning(tmp_path):
     path = tmp_path / "line" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"began": "long ago", "seconds": 1000.0}))
     train(line(), state=half, directory=tmp_path, progress=False)
-    run = read_run(tmp_path / "line")
+    run = RunFolder(tmp_path / "line").read_description()
     assert run["began"] == "long ago" and run["seconds"] > 1000 and run["step"] == 9
-
-
-def test_a_killed_run_is_told_from_one_that_lives(tmp_path):
-    train(line(), directory=tmp_path, progress=False)
-    path = tmp_path / "line" / "run.json"
-    facts = json.loads(path.read_text()) | {"status": "running"}
-    for process, status in ((os.getpid(), "running"), (2**22 + 1, "killed")):  # above the largest process id
-        path.write_text(json.dumps(facts | {"process": facts["process"] | {"id": process}}))
-        assert read_run(tmp_path / "line")["status"] == status
-    path.write_text("{")
-    assert read_run(tmp_path / "line") == {"name": "line", "status": "unknown"}
 
 
 def test_plain():

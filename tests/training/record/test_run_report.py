@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from fnbackprop.training.record.run_report import write_report
+from fnbackprop.training.record.run_report import write_run_report
+from fnbackprop.training.run_folder import RunFolder
 
 
 class Page(html.parser.HTMLParser):
@@ -53,7 +54,7 @@ def test_one_run(run, tmp_path):
     folder = run("one", config={"text": "<script>"}, command="python my.py", environment={"jax": "0.0"})
     leaf = {"path": "w", "verdict": "PASS", "norm": 1.25, "error": 1e-7, "allowed": None}
     (folder / "comparison.json").write_text(json.dumps({"verdict": "PASS", "ok": True, "leaves": [leaf]}))
-    text = write_report([folder], tmp_path / "page.html").read_text()
+    text = write_run_report([RunFolder(folder)], tmp_path / "page.html").read_text()
     page = Page(text)
     assert all(link.startswith(("#", "data:")) for link in page.loaded)
     assert "&lt;script&gt;" in text and "<script>" not in text
@@ -69,18 +70,21 @@ def test_a_comparison_says_what_it_is_of(run, tmp_path):
     wrong = {"primitive": "tanh", "where": "my.py:3:8 (loss)", "reason": "a factor <2> is missing"}
     found = {"verdict": "FAIL", "ok": False, "leaves": [leaf], "equations": [wrong], "steps": [3, 6, 9]}
     (folder / "comparison.json").write_text(json.dumps(found))
-    text = write_report([folder], tmp_path / "page.html").read_text()
+    text = write_run_report([RunFolder(folder)], tmp_path / "page.html").read_text()
     Page(text)
     assert ">stopped: GradientMismatch: FAIL<" in text
     assert "automatic one at step 3, and held to that at 2 later steps, the last 9:" in text and ">2e-07<" in text
     assert "first wrong equation: tanh my.py:3:8 (loss): a factor &lt;2&gt; is missing" in text
     os.utime(folder / "comparison.json", (0, 0))
-    assert "at step 3 before this run began, and" in write_report([folder], tmp_path / "page.html").read_text()
+    assert (
+        "at step 3 before this run began, and"
+        in write_run_report([RunFolder(folder)], tmp_path / "page.html").read_text()
+    )
 
 
 def test_two_runs_side_by_side(run, tmp_path):
     folders = [run("one", config={"rate": 1, "width": 3}), run("two", 2.0, config={"rate": 2, "width": 3})]
-    text = write_report(folders, tmp_path / "page.html").read_text()
+    text = write_run_report([RunFolder(folder) for folder in folders], tmp_path / "page.html").read_text()
     page = Page(text)
     assert "<h1>one and two</h1>" in text and text.count("<svg") == 3
     assert page.marked == 2  # the last loss and the rate
@@ -90,4 +94,4 @@ def test_two_runs_side_by_side(run, tmp_path):
 def test_a_run_without_metrics(run, tmp_path):
     folder = run("one")
     (folder / "metrics.jsonl").unlink()
-    Page(write_report([folder], tmp_path / "page.html").read_text())
+    Page(write_run_report([RunFolder(folder)], tmp_path / "page.html").read_text())

@@ -7,8 +7,9 @@ import types
 import pytest
 
 from fnbackprop.experiment import ExperimentError
-from fnbackprop.training.record.run_log import Recorder
+from fnbackprop.training.record.run_log import RunLog
 from fnbackprop.training.record.tensorboard import TensorBoard
+from fnbackprop.training.run_folder import RunFolder
 
 
 class Writer(list):
@@ -27,17 +28,17 @@ class Writer(list):
 
 def test_records_are_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
-    with Recorder("run", None, start=0, stop=9, progress=False) as recorder:
-        recorder.sinks.append(TensorBoard(tmp_path, 4))
-        recorder.record([{"step": 4, "loss": 0.5, "gradient_norm": math.nan}])
-        recorder.evaluated(5, {"accuracy": 1.0})
+    with RunLog("run", None, start=0, stop=9, progress=False) as log:
+        log.sinks.append(TensorBoard(RunFolder(tmp_path), 4))
+        log.add_rows([{"step": 4, "loss": 0.5, "gradient_norm": math.nan}])
+        log.add_evaluation(5, {"accuracy": 1.0})
     written = [(str(tmp_path / "tensorboard"), 4), ("loss", 0.5, 4), ("evaluate/accuracy", 1.0, 5), "closed"]
     assert Writer.last == written
 
 
 def test_the_real_package(tmp_path):
     pytest.importorskip("tensorboardX")
-    board = TensorBoard(tmp_path, 0)
+    board = TensorBoard(RunFolder(tmp_path), 0)
     board.write([{"step": 0, "loss": 0.25}])
     board.close()
     [events] = (tmp_path / "tensorboard").iterdir()
@@ -47,4 +48,4 @@ def test_the_real_package(tmp_path):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ExperimentError, match=r"pip install 'fnbackprop\[tensorboard\]'"):
-        TensorBoard(tmp_path, 0)
+        TensorBoard(RunFolder(tmp_path), 0)

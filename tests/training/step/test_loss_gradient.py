@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
-from fnbackprop.training.step.loss_gradient import make_gradient
+from fnbackprop.training.step.loss_gradient import make_value_and_grad
 from fnbackprop.training.step.mixed_precision import Precision, precision_of
 
 KEY = jax.random.key(0)
@@ -33,7 +33,7 @@ def regression_data():
 @pytest.mark.parametrize("backward", ["manual", "automatic"])
 def test_accumulation_is_the_gradient_of_the_whole_batch(backward):
     params, batch = regression_data()
-    gradient = make_gradient(experiment_of(regression, accumulate=3), backward, Precision())
+    gradient = make_value_and_grad(experiment_of(regression, accumulate=3), backward, Precision())
     (loss, metrics), found = jax.jit(gradient)(params, batch, KEY)
     (expected_loss, expected), expected_gradient = jax.value_and_grad(regression, has_aux=True)(params, batch, KEY)
     np.testing.assert_allclose(found["w"], expected_gradient["w"], rtol=1e-5)
@@ -46,7 +46,7 @@ def test_microbatches_take_every_nth_example_and_have_their_own_keys():
     def loss(params, batch, key):
         return params * jnp.mean(batch["x"] * jax.random.normal(key, ()))
 
-    gradient = make_gradient(experiment_of(loss, accumulate=2), "manual", Precision())
+    gradient = make_value_and_grad(experiment_of(loss, accumulate=2), "manual", Precision())
     _, found = gradient(jnp.float32(1), {"x": jnp.arange(6.0)}, KEY)
     one, two = (jax.random.normal(jax.random.fold_in(KEY, i), ()) for i in range(2))
     np.testing.assert_allclose(found, (2 * one + 3 * two) / 2, rtol=1e-6)  # the means of 0, 2, 4 and of 1, 3, 5
@@ -56,7 +56,7 @@ def test_sums_are_kept_in_float32():
     def loss(params, batch, key):
         return params * jnp.mean(batch)
 
-    gradient = make_gradient(experiment_of(loss, accumulate=512), "manual", Precision())
+    gradient = make_value_and_grad(experiment_of(loss, accumulate=512), "manual", Precision())
     (value, _), found = jax.jit(gradient)(jnp.bfloat16(1), jnp.ones((512,), jnp.bfloat16), KEY)
     assert found.dtype == jnp.bfloat16 and found == 1  # in bfloat16, 256 + 1 is 256: the mean would be 0.5
     assert value.dtype == jnp.bfloat16 and value == 1
@@ -72,7 +72,9 @@ def test_sums_are_kept_in_float32():
     ],
 )
 def test_a_batch_that_cannot_be_split(batch, found):
-    gradient = make_gradient(experiment_of(lambda params, batch, key: params, accumulate=3), "manual", Precision())
+    gradient = make_value_and_grad(
+        experiment_of(lambda params, batch, key: params, accumulate=3), "manual", Precision()
+    )
     with pytest.raises(ExperimentError, match=f"accumulate=3 splits .* multiple of 3 examples; but {found}"):
         gradient(jnp.float32(1), batch, KEY)
 
@@ -85,7 +87,7 @@ def test_precision_is_what_the_loss_sees():
         return params * jnp.sum(batch["x"]), {"size": jnp.max(batch["x"])}
 
     batch = {"x": np.array([1.0, 2.0 + 2**-12], np.float32), "index": np.arange(2, dtype=np.int32)}
-    gradient = make_gradient(experiment_of(loss), "manual", precision_of("bfloat16"))
+    gradient = make_value_and_grad(experiment_of(loss), "manual", precision_of("bfloat16"))
     (value, metrics), found = gradient(jnp.float32(1 + 2**-12), batch, KEY)
     assert seen == {"params": jnp.bfloat16, "x": jnp.bfloat16, "index": jnp.int32}
     assert {value.dtype, metrics["size"].dtype, found.dtype} == {jnp.dtype("float32")}
@@ -97,7 +99,7 @@ def test_the_loss_scale_keeps_small_cotangents():
         return jnp.mean(batch * params) * jnp.float16(2**-10)
 
     batch = np.array([1.0, 1.25], np.float32) * np.float32(2**-16)
-    gradient = make_gradient(experiment_of(loss), "manual", precision_of("float16"))
+    gradient = make_value_and_grad(experiment_of(loss), "manual", precision_of("float16"))
     params = jnp.ones((2,), jnp.float32)
     (value, _), found = gradient(params, batch, KEY, jnp.float32(2**14))
     _, without = gradient(params, batch, KEY)

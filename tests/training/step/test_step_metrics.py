@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.training.step.step_metrics import LAYER_NORMS, layer_names, measure, spread
+from fnbackprop.training.step.step_metrics import LAYER_NORMS, expand_layer_norms, layer_names, step_metrics
 
 PARAMS = {"blocks": [{"w": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}, {"w": jnp.array([8.0])}], "scale": 1.0}
 NORMS = [13.0, 8.0, 1.0]
 
 
-def test_measure():
+def test_step_metrics():
     before = jax.tree.map(lambda leaf: 2 * jnp.asarray(leaf), PARAMS)
     after = jax.tree.map(lambda leaf: 2.2 * jnp.asarray(leaf), PARAMS)
-    found = jax.jit(measure)(PARAMS, before, after)
+    found = jax.jit(step_metrics)(PARAMS, before, after)
     assert layer_names(PARAMS) == ["blocks/0", "blocks/1", "scale"]
     np.testing.assert_allclose(found[LAYER_NORMS], NORMS, rtol=1e-6)
     np.testing.assert_allclose(found["gradient_norm"], np.linalg.norm(NORMS), rtol=1e-6)
@@ -22,14 +22,14 @@ def test_measure():
 
 def test_layers_of_any_size_are_measured():
     gradient = {"a": {"w": jnp.array([3e-30, 4e-30])}, "b": {"w": jnp.array([1e30])}, "c": {"w": jnp.zeros(2)}}
-    norms = measure(gradient, gradient, gradient)[LAYER_NORMS]
+    norms = step_metrics(gradient, gradient, gradient)[LAYER_NORMS]
     np.testing.assert_allclose(norms[:2], [5e-30, 1e30], rtol=1e-6)
     assert norms[2] == 0
 
 
-def test_spread():
+def test_expand_layer_norms():
     record = {"step": 3, "loss": 1.0, LAYER_NORMS: NORMS}
     kept = {"step": 3, "loss": 1.0, "gradient_norm/a": 13.0, "gradient_norm/b": 8.0, "gradient_norm/c": 1.0}
-    assert spread(dict(record), list("abc"), kept=True) == kept
-    assert spread(dict(record), list("abc"), kept=False) == {"step": 3, "loss": 1.0}
-    assert spread({"step": 3}, [], kept=True) == {"step": 3}
+    assert expand_layer_norms(dict(record), list("abc"), kept=True) == kept
+    assert expand_layer_norms(dict(record), list("abc"), kept=False) == {"step": 3, "loss": 1.0}
+    assert expand_layer_norms({"step": 3}, [], kept=True) == {"step": 3}

@@ -1,0 +1,120 @@
+"""The commands on an experiment: `train`, `replay` and `compare`, with their options."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from fnbackprop.comparing.command import ReportOptions
+from fnbackprop.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Options of `train` besides those of the experiment: keywords of `training.loop.train`."""
+
+    backward: Literal["manual", "automatic", "both"] = "manual"
+    """Who does the backward pass: this package, or jax.grad; both: this package, and jax.grad compares now and then."""
+    compare_every: int = 100
+    """Steps between two comparisons of --backward both."""
+    mesh: str | None = None
+    """The devices to train on, data=4,model=2 for instance; what lies where is the experiment's sharding."""
+    distributed: bool = False
+    """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
+    directory: Path = Path("runs")
+    """Where the run's folder is made."""
+    prefetch: int = 2
+    """How many batches are made ahead; 0 makes each when its step begins."""
+    profile: bool = False
+    """Time some steps and trace a few of them, for https://ui.perfetto.dev."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too (needs the extra of this name)."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; None: ten minutes."""
+    keep: int | None = 3
+    """How many of the last checkpoints are kept."""
+    best: str | None = None
+    """Keep the best checkpoint too, by this metric of the evaluation."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether the highest or the lowest is best."""
+    resume: bool = False
+    """Go on from the last checkpoint that is whole, if there is one."""
+    overwrite: bool = False
+    """Begin anew, and throw away the checkpoints of an earlier run."""
+    new_config: bool = False
+    """Resume with other options than the run began with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayOptions:
+    """Options of `replay` besides those of the experiment: keywords of `training.replaying.replay`."""
+
+    step: int | None = None
+    """Which step; by default the last whose loss was not finite."""
+    directory: Path = Path("runs")
+    """Where the run's folder is."""
+    backward: Literal["manual", "automatic"] = "manual"
+    """Who does the backward pass: this package, or jax.grad."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareOptions(ReportOptions):
+    """Options of `compare` besides those of the experiment."""
+
+    after: int = 0
+    """Train so many steps first: initial biases of zero may sit on a kink."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command on an experiment.
+
+    Attributes:
+      run: `run(experiment, options) -> exit status`.
+      options: the dataclass of its own options.
+      help: one line.
+    """
+
+    run: Callable[[Experiment, Any], int]
+    options: type
+    help: str
+
+
+def train_command(experiment: Experiment, options: TrainOptions) -> int:
+    from fnbackprop.training.loop import train
+
+    keywords = {name: value for name, value in vars(options).items() if name != "distributed"}
+    train(experiment, **keywords)
+    return 0
+
+
+def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
+    from fnbackprop.training.replaying import replay
+
+    print(replay(experiment, **vars(options)))
+    return 0
+
+
+def compare_command(experiment: Experiment, options: CompareOptions) -> int:
+    from fnbackprop.comparing.command import report
+    from fnbackprop.comparing.pipeline import compare
+
+    arguments = _arguments_after(experiment, options.after)
+    return report(compare(experiment.loss, *arguments, **options.settings()), options)
+
+
+def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:
+    """`(params, batch, key)` after this number of training steps."""
+    params, batch, key = experiment.arguments(steps)
+    if steps:
+        from fnbackprop.training.loop import train
+
+        params = train(experiment, steps=steps, directory=None, progress=False).params
+    return params, batch, key
+
+
+COMMANDS = {
+    "train": Command(train_command, TrainOptions, "train, and write metrics, curves and a report to runs/<name>/"),
+    "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
+    "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
+}

@@ -1,0 +1,61 @@
+"""The arrays of a state, on disk: by orbax-checkpoint, without pickle, so that reading them cannot run code."""
+
+import functools
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fnbackprop import trees
+
+from ..errors import CheckpointError
+from .checkpoint import STATE_FOLDER, Checkpoint
+
+
+def stored_leaves(tree: Any) -> list[jax.Array]:
+    """The arrays of a state as they are stored: keys as their data, and without those that have no element."""
+    return [leaf for leaf in map(_as_data, jax.tree.leaves(tree)) if leaf.size]
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_data(leaf: jax.Array) -> jax.Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def describe_leaves(tree: Any) -> dict[str, str]:
+    """Path -> dtype and shape, like "float32[3,4]", of every leaf."""
+    return {path: f"{x.dtype}[{','.join(map(str, x.shape))}]" for path, x in trees.leaves_with_paths(tree)}
+
+
+def read_state(checkpoint: Checkpoint, like: Any) -> Any:
+    """The state of a checkpoint with the structure, dtypes and shardings of `like`; its values are not used."""
+    target = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for leaf in stored_leaves(like)]
+    try:
+        with orbax().StandardCheckpointer() as checkpointer:
+            stored = iter(checkpointer.restore((checkpoint.folder / STATE_FOLDER).absolute(), target))
+    except Exception as error:  # whatever orbax and the file system may raise
+        raise CheckpointError(f"{checkpoint.folder} is whole, but cannot be read: {error}") from error
+
+    def rebuilt(leaf: jax.Array) -> jax.Array:
+        if not leaf.size:
+            return leaf
+        data = next(stored)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else data
+
+    return jax.tree.map(rebuilt, like)
+
+
+@functools.cache
+def orbax() -> Any:
+    """orbax.checkpoint, imported when first needed (it takes a second), without its log: its errors are reported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import orbax.checkpoint
+
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    return orbax.checkpoint

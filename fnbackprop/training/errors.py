@@ -1,0 +1,17 @@
+"""The errors of a run; each message says what is left and what to do."""
+
+
+class RunError(OSError):
+    """A file of a run could not be written or read."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint could not be written or read, or does not belong to the run."""
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss became NaN or infinite, or the gradient did at every loss scale; `step` is the first such step."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step

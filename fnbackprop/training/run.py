@@ -1,0 +1,100 @@
+"""One run of training: the experiment, and what `train` was asked to do with it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fnbackprop.experiment import Experiment, ExperimentError
+
+from .run_folder import RunFolder
+from .step.mixed_precision import precision_of
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from .step.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The experiment and the keywords of `train`, which explains them.
+
+    Raises:
+      ExperimentError: they contradict each other, or one of them makes no sense.
+    """
+
+    experiment: Experiment
+    backward: str = "manual"
+    steps: int | None = None
+    state: "TrainState | None" = None
+    directory: str | Path | None = "runs"
+    progress: bool = True
+    prefetch: int = 2
+    profile: bool = False
+    tensorboard: bool = False
+    compare_every: int = 100
+    mesh: "str | Mapping[str, int] | Mesh | None" = None
+    checkpoint_every: int | None = None
+    keep: int | None = 3
+    best: str | None = None
+    best_mode: Literal["max", "min"] = "max"
+    resume: bool = False
+    overwrite: bool = False
+    new_config: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.experiment, Experiment):
+            raise ExperimentError(
+                f"train takes an Experiment, not {self.experiment!r}; for a file: train(experiment(Config()))."
+            )
+        if self.resume and self.state is not None:
+            raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
+        if self.resume and self.overwrite:
+            raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
+        for name in ("checkpoint_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ExperimentError(f"{name} must be an integer of at least 1, or None, not {value!r}.")
+        if self.backward == "both" and self.compare_every < 1:
+            raise ExperimentError(f"compare_every must be at least 1, not {self.compare_every}.")
+        if self.best_mode not in ("max", "min"):
+            raise ExperimentError(f'best_mode must be "max" or "min", not {self.best_mode!r}.')
+        if self.best is not None and self.experiment.evaluate is None:
+            raise ExperimentError(
+                f"best={self.best!r} is to be a metric of evaluate, but the experiment has no evaluate."
+            )
+
+    @property
+    def name(self) -> str:
+        return self.experiment.name
+
+    @property
+    def stop(self) -> int:
+        """The step to stop at."""
+        return self.experiment.steps if self.steps is None else self.steps
+
+    @property
+    def folder(self) -> RunFolder | None:
+        """Where the run is written; None if it writes nothing."""
+        return None if self.directory is None else RunFolder(Path(self.directory) / self.name)
+
+    @property
+    def differentiator(self) -> str:
+        """Whose gradient the update uses, "manual" or "automatic"; "both" compares, and updates by the manual one."""
+        return "manual" if self.backward == "both" else self.backward
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the run's numbers depend on, as JSON: a resumed run must have the same."""
+        experiment = self.experiment
+        config = {} if experiment.config is None else dataclasses.asdict(experiment.config)
+        own = {name: getattr(experiment, name) for name in ("seed", "accumulate", "ema")}
+        precision = dataclasses.asdict(precision_of(experiment.precision))
+        return _as_json({**own, "precision": precision, "backward": self.differentiator, "config": config})
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it comes back from a JSON file."""
+    return json.loads(json.dumps(value, default=lambda other: getattr(other, "__qualname__", None) or str(other)))

@@ -1,0 +1,166 @@
+"""What surrounds the steps of a run: its first state, its batches, its log, its checkpoints."""
+
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+
+from fnbackprop.experiment import ExperimentError
+
+from .checkpoints.resuming import begin
+from .checkpoints.schedule import CheckpointSchedule
+from .data.prefetching import batches_of
+from .data.streams import Stream
+from .gradient_check import GradientCheck
+from .layout import Layout, make_layout
+from .mesh import leads, make_mesh
+from .record.nonfinite_batch import keep_nonfinite_batch
+from .record.profiling import Profile
+from .record.run_description import RunDescription
+from .record.run_log import RunLog
+from .record.tensorboard import TensorBoard
+from .record.throughput import amount_of
+from .run import Run
+from .step.state import TrainState, abstract_state, adopted_state, initial_state
+from .step.step_metrics import layer_names
+from .stopping import Signals
+
+LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
+
+
+class Session:
+    """What `train` needs around its steps, opened in order and closed in the reverse order; a context manager.
+
+    Args:
+      run: what `train` was asked to do.
+      layout: of a run on a mesh.
+
+    Attributes:
+      state: the state before the first step, new or from a checkpoint.
+
+    Raises:
+      CheckpointError: the run's folder holds another run, or one that cannot be resumed.
+    """
+
+    def __init__(self, run: Run, layout: Layout | None = None):
+        self._run, self._layout = run, layout
+        self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
+        self.state, self._notes = (
+            initial_state(run.experiment, layout) if run.state is None else adopted_state(run.state, layout),
+            [],
+        )
+        if run.folder is not None:
+            self.state, self._notes = begin(run, self.state, self._stream.restore if self._stream else None)
+        self._first = int(self.state.step)
+        self._shapes: Any = None
+        self._signals: Signals | None = None
+        self._gradient_check: GradientCheck | None = None
+        self._profile: Profile | None = None
+        self._checkpoints: CheckpointSchedule | None = None
+
+    def __enter__(self) -> "Session":
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()  # closed by __exit__; here, only if opening failed
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def _open(self, stack: ExitStack) -> None:
+        run, first, experiment = self._run, self._first, self._run.experiment
+        written = run.folder if leads() else None
+        if run.folder is not None:
+            self._signals = stack.enter_context(Signals())
+        self._log = RunLog(run.name, written, start=first, stop=run.stop, progress=run.progress and leads())
+        log = stack.enter_context(self._log)
+        log.name_layers(layer_names(self.state.params), every=max(1, experiment.steps // LAYER_POINTS))
+        stack.callback(log.draw_curves, f"{run.name}, {run.backward} backward")  # of a run that was stopped, too
+        self._description = RunDescription(run, written, log, self.state)
+        _close_with_error(stack, self._description.close)
+        if run.tensorboard and written is not None:
+            log.sinks.append(TensorBoard(written, first))
+        if run.profile and written is not None:
+            self._profile = Profile(experiment, written, log, first, run.stop)
+            _close_with_error(stack, self._profile.close)
+        if run.backward == "both":
+            self._gradient_check = GradientCheck(experiment, run.compare_every, log, written, self._layout)
+            _close_with_error(stack, self._gradient_check.close)
+        if run.folder is not None:
+            _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, run.folder, error))
+            self._checkpoints = CheckpointSchedule(run, log, first, self._stream.state if self._stream else None)
+            _close_with_error(stack, self._checkpoints.close)
+        for note in self._notes:
+            log.say(note)
+        place = None if self._layout is None else self._layout.place
+        batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
+        self._batches = stack.enter_context(batches)
+        self._began = time.monotonic()
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step; raises ExperimentError if its shapes are not those of the first."""
+        batch = self._batches(step)
+        self._shapes = _same_shapes(self._shapes, batch, step)
+        return batch
+
+    def inspect(self, step: int, state: TrainState, batch: Any) -> None:
+        """Before a step: what `profile` and `backward="both"` look at."""
+        if self._log.amount is None:
+            self._log.amount = amount_of(batch)
+        if self._profile is not None:
+            self._profile.before_step(step, state, batch)
+        if self._gradient_check is not None:
+            self._gradient_check.before_step(step, state, batch)
+
+    def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
+        """Record the metrics of a step that led to this state; the device may still be computing them."""
+        self._log.add_step(step, metrics)
+        self._description.step = step + 1
+        if self._profile is not None:
+            self._profile.after_step(step + 1, state)
+
+    def evaluate(self, updates: int, state: TrainState) -> None:
+        """Evaluate every `experiment.evaluate_every` updates, and at the end."""
+        experiment, every = self._run.experiment, self._run.experiment.evaluate_every
+        is_due = updates == self._run.stop or (every is not None and updates % every == 0)
+        if experiment.evaluate is not None and is_due:
+            self._log.flush()
+            self._log.add_evaluation(updates, experiment.evaluate(state.averaged))
+
+    def save(self, updates: int, state: TrainState) -> None:
+        """Write a checkpoint if one is due; raises Interrupted or Terminated if a signal has ended the run."""
+        if self._checkpoints is not None:
+            self._checkpoints.save_if_due(updates, state)
+        if self._signals is not None:
+            self._signals.raise_received(updates)
+
+    def finish(self) -> None:
+        """Wait for the last step, and say how long the run took."""
+        run, first = self._run, self._first
+        self._log.flush()
+        steps = f"{run.stop} steps" if first == 0 else f"{run.stop - first} steps to step {run.stop}"
+        self._log.say(f"{run.name}: {steps}, {time.monotonic() - self._began:.1f} s, {run.backward} backward")
+
+
+def layout_of(run: Run) -> Layout | None:
+    """How the run is placed on its mesh; None on one device. Several processes use all their devices along "data"."""
+    mesh = {"data": -1} if run.mesh is None and jax.process_count() > 1 else run.mesh
+    return None if mesh is None else make_layout(run.experiment, make_mesh(mesh), abstract_state(run.experiment))
+
+
+def _close_with_error(stack: ExitStack, close: Any) -> None:
+    """When the stack is closed, call `close(error)`, where `error` is what ended the run too early, or None."""
+    stack.push(lambda kind, error, trace: close(error))
+
+
+def _same_shapes(expected: Any, batch: Any, step: int) -> Any:
+    """The types of a batch; raises if they are not those of the first one, for the step would be compiled again."""
+    found = jax.tree.map(jax.typeof, batch)
+    if expected is not None and found != expected:
+        now, first = (jax.tree.map(lambda aval: (aval.shape, str(aval.dtype)), types) for types in (found, expected))
+        raise ExperimentError(
+            f"batch({step}) has the shapes {now}, but the first batch had {first}. The step is compiled once, "
+            "for one shape: pad or leave out a batch that is shorter."
+        )
+    return found

@@ -1,0 +1,47 @@
+"""The keywords of `train` as one value."""
+
+import inspect
+import pathlib
+
+import pytest
+
+from fnbackprop.experiment import ExperimentError
+from fnbackprop.experiment_commands import COMMANDS
+from fnbackprop.training.loop import train
+from fnbackprop.training.run import Run
+from fnbackprop.training.run_folder import RunFolder
+from tests.training.survivor import Config, experiment
+
+MADE = experiment(Config(steps=9))
+
+
+def defaults(function):
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def test_its_fields_are_the_keywords_of_train():
+    assert defaults(Run) == defaults(train)
+    options = {name: value for name, value in defaults(COMMANDS["train"].options).items() if name != "distributed"}
+    assert options | {"directory": "runs"} == {name: value for name, value in defaults(Run).items() if name in options}
+
+
+def test_what_follows_from_them():
+    run = Run(MADE, backward="both", directory="there")
+    assert (run.stop, run.differentiator, run.folder) == (9, "manual", RunFolder(pathlib.Path("there/survivor")))
+    assert Run(MADE, steps=4, directory=None).stop == 4 and Run(MADE, directory=None).folder is None
+    assert Run(MADE, backward="automatic").settings["backward"] == "automatic"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"checkpoint_every": True}, "checkpoint_every must be an integer of at least 1, or None, not True"),
+        ({"keep": 0}, "keep must be an integer of at least 1"),
+        ({"backward": "both", "compare_every": 0}, "compare_every must be at least 1, not 0"),
+        ({"best_mode": "highest"}, 'best_mode must be "max" or "min"'),
+        ({"resume": True, "overwrite": True}, "give one of them"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ExperimentError, match=message):
+        Run(MADE, **options)

@@ -1,0 +1,49 @@
+"""What is read from a run's folder, also after a kill or damage."""
+
+import json
+import os
+
+import pytest
+
+from fnbackprop.training.loop import train
+from fnbackprop.training.run_folder import RunFolder, find_runs, read_metrics, step_of, write_json
+from tests.training.record.test_run_description import line
+
+
+def test_a_killed_run_is_told_from_one_that_lives(tmp_path):
+    train(line(), directory=tmp_path, progress=False)
+    path = tmp_path / "line" / "run.json"
+    facts = json.loads(path.read_text()) | {"status": "running"}
+    for process, status in ((os.getpid(), "running"), (2**22 + 1, "killed")):  # above the largest process id
+        path.write_text(json.dumps(facts | {"process": facts["process"] | {"id": process}}))
+        assert RunFolder(tmp_path / "line").read_description()["status"] == status
+    path.write_text("{")
+    assert RunFolder(tmp_path / "line").read_description() == {"name": "line", "status": "unknown"}
+
+
+def test_missing_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_metrics(tmp_path / "nowhere")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": [1, object()]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def test_names_of_steps(tmp_path):
+    folder = RunFolder(tmp_path)
+    for step in (0, 40, 123_456_789):
+        assert step_of(folder.checkpoint(step)) == step_of(folder.nonfinite_batch(step)) == step
+    for other in ("damaged_step_00000040", "step_", "step_00000040.tmp", "step_x", "run.json"):
+        assert step_of(tmp_path / other) is None
+
+
+def test_runs_are_found_by_either_file(tmp_path):
+    for name, file in (("b", "run.json"), ("a/c", "metrics.jsonl"), ("d", "curves.png")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / file).touch()
+    assert find_runs(tmp_path) == [RunFolder(tmp_path / "a" / "c"), RunFolder(tmp_path / "b")]
+    assert RunFolder(tmp_path / "b").read_metrics() == []

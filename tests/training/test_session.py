@@ -1,0 +1,70 @@
+"""What surrounds the steps is opened in order, closed in the reverse order, and told what ended the run."""
+
+import signal
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnbackprop.experiment import ExperimentError
+from fnbackprop.training import session
+from fnbackprop.training.errors import CheckpointError
+from fnbackprop.training.loop import train
+from fnbackprop.training.run import Run
+from fnbackprop.training.run_folder import RunFolder
+from fnbackprop.training.session import Session, layout_of
+from tests.training.survivor import Config, experiment
+from tests.training.test_loop import regression
+
+MADE = experiment(Config(steps=4))
+
+
+def test_what_was_opened_is_closed_if_opening_fails(tmp_path, monkeypatch):
+    def missing(folder, start):
+        raise ExperimentError("tensorboard needs tensorboardX")
+
+    monkeypatch.setattr(session, "TensorBoard", missing)
+    with pytest.raises(ExperimentError, match="tensorboardX"), Session(Run(MADE, directory=tmp_path, tensorboard=True)):
+        pytest.fail("it was opened")
+    found = RunFolder(tmp_path / "survivor").read_description()
+    assert found["status"] == "stopped" and found["error"] == "ExperimentError: tensorboard needs tensorboardX"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_description_is_closed_after_the_checkpoints_and_names_their_error(tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fnbackprop.training.checkpoints.writer.write_manifest", full)
+    with pytest.raises(CheckpointError):
+        train(MADE, directory=tmp_path, checkpoint_every=4, progress=False)
+    found = RunFolder(tmp_path / "survivor").read_description()
+    assert found["status"] == "stopped" and found["error"].startswith("CheckpointError: ") and found["step"] == 4
+
+
+def test_evaluations_are_due_now_and_then_and_at_the_end(tmp_path):
+    calls = []
+
+    def evaluate(params):
+        calls.append(float(jnp.sum(params["w"])))
+        return {}
+
+    made = regression(evaluate=evaluate, evaluate_every=3)
+    with Session(Run(made, steps=7, directory=None, progress=False)) as found:
+        for updates in range(1, 8):
+            found.evaluate(updates, found.state)
+    assert len(calls) == 3  # after 3, 6 and 7 updates
+
+
+def test_a_layout_only_on_a_mesh():
+    assert layout_of(Run(regression())) is None
+    layout = layout_of(Run(regression(), mesh="data=4"))
+    assert layout.mesh.shape == {"data": 4} and layout.batch_axis == "data"
+
+
+def test_a_batch_of_another_shape_is_named():
+    def batch(step):
+        return jax.tree.map(lambda leaf: leaf[: 8 if step < 3 else 5], regression().batch(step))
+
+    with pytest.raises(ExperimentError, match=r"batch\(3\) has the shapes .*\(5, 3\).*first batch had .*\(8, 3\)"):
+        train(regression(batch=batch), directory=None, progress=False)
