@@ -198,6 +198,20 @@ def check_equal(fun: Callable, plain: Callable, *args: Any, batched: bool = True
     _assert_pairs(build, _cast(args, "float64"), jit=True)
 
 
+def check_agreement(fun: Callable, *args: Any, tolerance: float = 1e-12) -> None:
+    """Values and pullbacks of a jitted run, ours against JAX's, at the operands as they are."""
+
+    def run(lib):
+        def both(*args):
+            value, pullback = lib.vjp(fun, *args)
+            return value, pullback(random_cotangent(value, 1))
+
+        return jax.jit(both)(*args)
+
+    args = [jnp.asarray(x) for x in args]
+    assert_close(run(fb), run(jax), tolerance)
+
+
 def check_numeric(
     fun: Callable, *args: Any, tolerance: float = 1e-7, seed: int = 0, directions: int = 3, jit: bool = True
 ) -> None:
