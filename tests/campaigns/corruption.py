@@ -1,4 +1,4 @@
-"""Random damage to checkpoints: `python -m tests.campaigns.corruption --count 300` (2 minutes on 2 cores).
+"""Random damage to checkpoints: `python -m tests.campaigns corruption --count 300 --seed 0` (2 minutes on 2 cores).
 
 A run with checkpoints after 10, 20, 30 and 40 steps is copied, one to eight of its files are damaged at random (a bit
 flipped, a file cut off, emptied, lost, lengthened, exchanged with another one, a folder renamed, ...), and it is
@@ -11,9 +11,9 @@ import argparse
 import pathlib
 import random
 import shutil
-import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 
 from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
 from fnbackprop.training.checkpoints.resuming import begin, load_checkpoint
@@ -161,14 +161,10 @@ def corrupt(count: int, seed: int, directory: pathlib.Path) -> int:
     return wrong
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         return 1 if corrupt(options.count, options.seed, pathlib.Path(folder)) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,15 +1,15 @@
-"""`python -m tests.campaigns.false_alarms`: does `fb.compare` ever say FAIL of a right rule?
+"""`python -m tests.campaigns false_alarms`: does `fb.compare` ever say FAIL of a right rule?
 
-Two kinds of programs, in float64, float32 and bfloat16 in turn: those of `tests/mutants/programs`, at operands that
-differ from one round to the next, and random ones of `tests/fuzz`. Every rule in them is right (the other tests see to
+Two kinds of programs, in float64, float32 and bfloat16 in turn: those of `mutants/programs/`, at operands that
+differ from one round to the next, and random ones of `fuzz/`. Every rule in them is right (the other tests see to
 that), so each FAIL is a false alarm: it is printed, and the exit status is then 1. Other verdicts than PASS are
 counted: at a kink, or where rounding hides all, not even a right gradient can PASS.
 
-    python -m tests.campaigns.false_alarms --comparisons 2000 --record false_alarms.jsonl --cache some/folder
+    python -m tests.campaigns false_alarms --comparisons 2000 --record false_alarms.jsonl --cache some/folder
 
 With --record, a run that is started again goes on where it stopped. One comparison by itself, printed in full:
 
-    python -m tests.campaigns.false_alarms --seed 3 --case "schur#2 float32 round 2" "fuzz 3/461 float32"
+    python -m tests.campaigns false_alarms --seed 3 --case "schur#2 float32 round 2" "fuzz 3/461 float32"
 """
 
 import argparse
@@ -143,13 +143,14 @@ def _runs(fun: Callable, operands: Sequence[Any]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.false_alarms", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns false_alarms", description=__doc__.split("\n")[0])
     parser.add_argument("--comparisons", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="append the results to this file, and go on where it ends")
     parser.add_argument("--cache", help="keep compiled programs in this folder between runs")
     parser.add_argument("--case", nargs="+", help="only these comparisons, by name")
     options = parser.parse_args(argv)
+    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
     if options.case:
         for name in options.case:
             print(f"--- {name}", *verdict(case_named(options.seed, name)), sep="\n")
@@ -193,8 +194,3 @@ def summary(counts: Counter) -> str:
         parts.append(f"{dtype}: {', '.join(f'{n} {kind}' for kind, n in found.items()) or 'none'}")
     alarms = sum(n for (_, kind), n in counts.items() if kind in ALARMS)
     return f"{total} comparisons, {alarms} false alarms; {'; '.join(parts)}"
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
-    raise SystemExit(main())

@@ -1,6 +1,6 @@
-"""A run that is killed again and again, against the same run undisturbed: `python -m tests.campaigns.soak`.
+"""A run that is killed again and again, against the same run undisturbed: `python -m tests.campaigns soak`.
 
-    python -m tests.campaigns.soak --steps 1000 --kills 25 --seed 0     # about 4 minutes on 2 cores
+    python -m tests.campaigns soak --steps 1000 --kills 25 --seed 0     # about 4 minutes on 2 cores
 
 Each life of the run is a process of its own, which goes on by `--resume`, and is killed by SIGKILL at a random moment:
 while JAX starts, while a checkpoint is read, between two steps, while one is written. At the end the parameters, the
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
 from fnbackprop.training.checkpoints.resuming import load_checkpoint
@@ -25,7 +26,7 @@ from fnbackprop.training.run_folder import RunFolder
 from ..training.checkpoints.test_checkpoint import assert_same_bits
 from ..training.survivor import Config, experiment
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 EVERY = 7  # steps between two checkpoints
 
 
@@ -86,15 +87,11 @@ def soak(steps: int, kills: int, seed: int, directory: pathlib.Path) -> bool:
     return True
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         return 0 if soak(options.steps, options.kills, options.seed, pathlib.Path(folder)) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,7 @@ from jax import lax
 from fnbackprop.backprop import engine, registry
 
 from .fuzz import check, generate, programs, wrappers
-from .fuzz.__main__ import fuzz, run_one, summary
+from .fuzz.command import fuzz, run_one, summary
 
 
 @pytest.fixture

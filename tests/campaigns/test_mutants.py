@@ -14,12 +14,13 @@ import fnbackprop as fb
 from fnbackprop.backprop import registry
 
 from . import false_alarms
-from .mutants import operators, rules, trial
-from .mutants.__main__ import GAVE_UP, main, report, sample
-from .mutants.equivalent import EQUIVALENT, reason
+from .mutants import rules, trial
+from .mutants.command import GAVE_UP, main, report, sample
+from .mutants.equivalent import EQUIVALENT, names
 from .mutants.programs import EXISTING, PROGRAMS, WITHOUT_PROGRAM
+from .mutants.signatures import edits
 
-SOURCE = '''
+PREFIX = '''
 @vjp_rule("waves", "x, y -> z")
 def waves_vjp(dz, x, y, z, *, axis, reverse):
     """dx = -dz·(y - 1)."""
@@ -29,53 +30,123 @@ def waves_vjp(dz, x, y, z, *, axis, reverse):
         raise ValueError("not 2")
     return first, second[1:]
 '''
-SUM = "lax.cumsum(x, axis=axis, reverse=reverse)"
-EXPECTED = [
-    ("sign turned", "lax.neg(lax.mul(dz, lax.sub(y, scalar(1, y))))", "lax.mul(dz, lax.sub(y, scalar(1, y)))"),
-    ("factor dropped", "lax.mul(dz, lax.sub(y, scalar(1, y)))", "dz"),
-    ("function confused", "lax.sub(y, scalar(1, y))", "lax.add(y, scalar(1, y))"),
-    ("operands swapped", "lax.sub(y, scalar(1, y))", "lax.sub(scalar(1, y), y)"),
-    ("term dropped", "lax.sub(y, scalar(1, y))", "-(scalar(1, y))"),
-    ("constant changed", "1", "2"),
-    (
-        "mask forgotten",
-        "lax.select(lax.lt(x, y), lax.conj(z), lax.cumsum(x, axis=axis, reverse=reverse))",
-        "lax.conj(z)",
-    ),
-    ("conjugate forgotten", "lax.conj(z)", "z"),
-    ("axis exchanged", SUM, "lax.cumsum(x, axis=(axis) ^ 1, reverse=reverse)"),
-    ("flag turned", SUM, "lax.cumsum(x, axis=axis, reverse=not (reverse))"),
-    ("another operand", "y", "x"),
-    ("cotangent left out", "first", "None"),
-    ("1 % too large", "second[1:]", "1.01 * (second[1:])"),
-    ("other part of a slice", "1:", ":1"),
-]
+INFIX = """
+@vjp_rule("waves", "x, y -> z")
+def waves_vjp(dz, x, y, z, *, axis, reverse):
+    first = -(dz * (y - 1))
+    second = where(x < y, z.conj(), cumsum(x, axis=axis, reverse=reverse))
+    if x.ndim == 2:
+        raise ValueError("not 2")
+    return first, second[1:]
+"""
+EXPECTED = [  # (mistake, before and after in prefix notation, before and after in infix notation)
+    ("sign turned", "lax.neg(lax.mul(dz, lax.sub(y, scalar(1, y))))", "lax.mul(dz, lax.sub(y, scalar(1, y)))",
+     "-(dz * (y - 1))", "dz * (y - 1)"),
+    ("factor dropped", "lax.mul(dz, lax.sub(y, scalar(1, y)))", "dz", "dz * (y - 1)", "dz"),
+    ("function confused", "lax.sub(y, scalar(1, y))", "lax.add(y, scalar(1, y))", "y - 1", "y + 1"),
+    ("operands swapped", "lax.sub(y, scalar(1, y))", "lax.sub(scalar(1, y), y)", "y - 1", "1 - y"),
+    ("term dropped #2", "lax.sub(y, scalar(1, y))", "-scalar(1, y)", "y - 1", "-1"),
+    ("constant changed", "1", "2", "1", "2"),
+    ("comparison turned", "lax.lt(x, y)", "lax.gt(x, y)", "x < y", "x > y"),
+    ("comparison off by one", "lax.lt(x, y)", "lax.le(x, y)", "x < y", "x <= y"),
+    ("conjugate forgotten", "lax.conj(z)", "z", "z.conj()", "z"),
+    ("axis exchanged", "lax.cumsum(x, axis=axis, reverse=reverse)", "lax.cumsum(x, axis=axis ^ 1, reverse=reverse)",
+     "cumsum(x, axis=axis, reverse=reverse)", "cumsum(x, axis=axis ^ 1, reverse=reverse)"),
+    ("flag turned", "lax.cumsum(x, axis=axis, reverse=reverse)", "lax.cumsum(x, axis=axis, reverse=not reverse)",
+     "cumsum(x, axis=axis, reverse=reverse)", "cumsum(x, axis=axis, reverse=not reverse)"),
+    ("another operand", "y", "x", "y", "x"),
+    ("cotangent left out", "first", "None", "first", "None"),
+    ("1 % too large", "second[1:]", "1.01 * (second[1:])", "second[1:]", "1.01 * (second[1:])"),
+    ("other part of a slice", "1:", ":1", "1:", ":1"),
+]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def proposed():
-    source = operators.Source(SOURCE)
-    return source, operators.edits(source, source.tree.body[0], is_rule=True)
+def proposed(source):
+    tree = ast.parse(source)
+    return tree, edits(next(node for node in tree.body if isinstance(node, ast.FunctionDef)))
 
 
+@pytest.mark.parametrize("notation", ["prefix", "infix"])
 @pytest.mark.parametrize("expected", EXPECTED, ids=lambda e: e[0])
-def test_an_operator_proposes_its_mistake(proposed, expected):
-    assert expected in {(e.operator, e.before, e.after) for e in proposed[1]}
+def test_an_operator_proposes_its_mistake(expected, notation):
+    mistake, *texts = expected
+    before, after = texts[:2] if notation == "prefix" else texts[2:]
+    _, found = proposed(PREFIX if notation == "prefix" else INFIX)
+    assert (mistake, before, after) in {(e.name.partition(" ")[2] if e.place[0] != "a" else "", e.before, e.after)
+                                        for e in found}  # fmt: skip
 
 
-def test_every_edit_is_a_program_and_changes_it(proposed):
-    source, edits = proposed
-    trees = {ast.dump(ast.parse(edit.apply(source))) for edit in edits}
-    assert len(trees) == len(edits) and ast.dump(source.tree) not in trees
+def test_a_rule_has_the_same_mistakes_at_the_same_places_in_either_notation():
+    prefix, infix = ({e.name for e in proposed(source)[1]} for source in (PREFIX, INFIX))
+    assert prefix == infix and len(prefix) > 40
 
 
-def test_what_cannot_be_a_mistake_is_not_proposed(proposed):
+# A rule in infix notation with some other mistakes: each with what it becomes.
+MATRICES = """
+@derivative("turns", "a, b -> c", wrt="a")
+def turns_vjp_a(a, b, c):
+    u = a @ b.H + c.T**3
+    return where((a >= 0) & ~(b == c), u / 2.5, abs(a)) | -b
+"""
+
+
+@pytest.mark.parametrize(
+    "mistake, after",
+    [
+        ("operands swapped", "b.H @ a"),
+        ("factor dropped", "b.H"),
+        ("adjoint forgotten", "b"),
+        ("function confused", "b.T"),
+        ("transposition forgotten", "c"),
+        ("power dropped", "c.T"),
+        ("constant changed", "4"),
+        ("term dropped", "c.T ** 3"),
+        ("function confused", "a @ b.H - c.T ** 3"),
+        ("operands swapped", "where((a >= 0) & ~(b == c), abs(a), u / 2.5)"),
+        ("mask forgotten", "u / 2.5"),
+        ("condition dropped", "a >= 0"),
+        ("function confused", "(a >= 0) | ~(b == c)"),
+        ("condition turned", "b == c"),
+        ("comparison off by one", "b != c"),
+        ("comparison off by one", "a > 0"),
+        ("comparison turned", "a <= 0"),
+        ("function confused", "u * 2.5"),
+        ("factor dropped", "1 / 2.5"),
+        ("constant changed", "5.0"),
+        ("function forgotten", "a"),
+        ("sign turned", "b"),
+        ("1 % too large", "1.01 * (where((a >= 0) & ~(b == c), u / 2.5, abs(a)) | -b)"),
+        ("another operand", "c"),
+    ],
+)
+def test_infix_operators_propose_their_mistakes(mistake, after):
+    assert (mistake, after) in {(edit.operator, edit.after) for edit in proposed(MATRICES)[1]}
+
+
+@pytest.mark.parametrize("source", [PREFIX, INFIX, MATRICES], ids=["prefix", "infix", "matrices"])
+def test_every_edit_is_a_program_changes_it_and_has_a_name_of_its_own(source):
+    tree, found = proposed(source)
+    trees = {ast.dump(edit.apply(tree)) for edit in found}
+    assert len(trees) == len(found) == len({edit.name for edit in found}) and ast.dump(tree) not in trees
+    for edit in found:
+        compile(edit.apply(tree), "a mutant", "exec")
+
+
+def test_a_name_is_of_the_place_and_not_of_the_text():
+    """Another format, other local names, comments and a docstring leave it."""
+    other = INFIX.replace("first", "dx").replace("second", "dy_late").replace("    dx =", "    # so\n\n    dx =")
+    other = other.replace("(y - 1))", "(y -\n        1))")
+    assert {e.name for e in proposed(INFIX)[1]} == {e.name for e in proposed(other)[1]}
+
+
+def test_what_cannot_be_a_mistake_is_not_proposed():
     """The order of factors, texts, messages, shapes."""
-    found = {(e.before, e.after) for e in proposed[1]}
+    found = {(e.before, e.after) for e in proposed(PREFIX)[1]}
     assert ("lax.mul(dz, lax.sub(y, scalar(1, y)))", "lax.mul(lax.sub(y, scalar(1, y)), dz)") not in found
     assert not any("not 2" in before or "dx = " in before for before, _ in found)
-    read = [e.line for e in proposed[1] if e.operator == "another operand"]
-    assert len(read) == 10 and 7 not in read  # two others for each y, x, y, z, x whose value is read; not for x.ndim
+    read = [e.place for e in proposed(PREFIX)[1] if e.operator == "another operand"]
+    assert len(read) == 10  # two others for each y, x, y, z, x whose value is read; not for x.ndim
+    assert not any(place.startswith("2.") for place in read)
 
 
 def test_every_registered_primitive_has_a_program_or_a_reason():
@@ -85,12 +156,12 @@ def test_every_registered_primitive_has_a_program_or_a_reason():
 
 
 def test_a_mutant_is_installed_and_leaves_no_trace():
-    (mutant,) = (m for m in rules.mutants({"tanh"}) if m.key == "tanh_vjp: lax.square(y) -> y")
+    mutant = mutant_of("tanh_vjp", "sign turned")
     modules, entries = dict(sys.modules), registry._entries
     rule, x = registry.lookup(jax.lax.tanh_p).rules[0], jnp.float32(0.5)
     y = float(jnp.tanh(x))
     with rules.installed(mutant):
-        assert float(fb.grad(jnp.tanh)(x)) == pytest.approx(1 - y, rel=1e-6)
+        assert float(fb.grad(jnp.tanh)(x)) == pytest.approx(y * y - 1, rel=1e-6)
     assert float(fb.grad(jnp.tanh)(x)) == pytest.approx(1 - y * y, rel=1e-6)
     assert registry._entries is entries and registry.lookup(jax.lax.tanh_p).rules[0] is rule
     assert all(sys.modules[name] is modules[name] for name in modules)
@@ -98,8 +169,8 @@ def test_a_mutant_is_installed_and_leaves_no_trace():
 
 def test_a_mutated_helper_reaches_the_rules_of_other_modules():
     """`matrices.transpose` is called by the rule of cholesky, which stands elsewhere."""
-    (mutant,) = (m for m in rules.mutants({"cholesky"}) if m.key == "adjoint: transpose(conj(a)) -> conj(a)")
-    assert mutant.module == "matrices"
+    (mutant,) = (m for m in rules.mutants({"cholesky"}) if m.key == "adjoint 0.0 transposition forgotten")
+    assert mutant.module == "linear_algebra.matrices"
     program = PROGRAMS["cholesky"][0]
     right = trial.fingerprint(program)
     with rules.installed(mutant):
@@ -107,25 +178,26 @@ def test_a_mutated_helper_reaches_the_rules_of_other_modules():
     assert trial.fingerprint(program) == right
 
 
-# One mutant of each kind of mistake; the expected fate of each under `fb.compare`.
+def mutant_of(function, operator):
+    """The first mutant of a rule by a kind of mistake, in whatever notation the rule is written."""
+    return next(m for m in everything() if m.function == function and m.edit.operator == operator)
+
+
 FIXED = [
-    "tanh_vjp: lax.sub(scalar(1, y), lax.square(y)) -> lax.sub(lax.square(y), scalar(1, y))",
-    "square_vjp: lax.mul(scalar(2, x), x) -> x",
-    "sub_vjp_y: lax.neg(dz) -> dz",
-    "sin_vjp: lax.mul(dy, lax.cos(x)) -> 1.01 * (lax.mul(dy, lax.cos(x)))",
-    "conj_vjp: lax.conj(dy) -> dy",
-    "cumsum_vjp: lax.cumsum(wide(dy), axis=axis, reverse=not reverse) -> "
-    "lax.cumsum(wide(dy), axis=axis, reverse=not (not reverse))",
-    "max_vjp_x: _share(x, y) -> _share(y, x)",
-    "dynamic_update_slice_vjp_x: _update(dy, zeros_of(u_aval, dy.dtype), starts) -> "
-    "0 * (_update(dy, zeros_of(u_aval, dy.dtype), starts))",
+    ("tanh_vjp", "operands swapped"),
+    ("square_vjp", "factor dropped"),
+    ("sub_vjp_y", "sign turned"),
+    ("sin_vjp", "1 % too large"),
+    ("conj_vjp", "conjugate forgotten"),
+    ("cumsum_vjp", "flag turned"),
+    ("max_vjp_x", "operands swapped"),
+    ("dynamic_update_slice_vjp_x", "cotangent left out"),
 ]
 
 
-@pytest.mark.parametrize("key", FIXED, ids=lambda key: key.split(":")[0])
-def test_compare_catches_a_mutant(key):
-    (mutant,) = (m for m in everything() if m.key == key)
-    found = trial.run(mutant, {"compare": trial.by_compare})
+@pytest.mark.parametrize("function, operator", FIXED)
+def test_compare_catches_a_mutant(function, operator):
+    found = trial.run(mutant_of(function, operator), {"compare": trial.by_compare})
     assert found.outcome is trial.Outcome.CAUGHT and found.programs
 
 
@@ -135,7 +207,7 @@ def everything(cache=[]):  # noqa: B006 (kept from test to test)
 
 
 def test_the_other_checkers_see_the_mutants_gradient():
-    (mutant,) = (m for m in everything() if m.key == FIXED[1])
+    mutant = mutant_of("square_vjp", "factor dropped")
     program = PROGRAMS["square"][0]
     for checker in (trial.by_check_grads, trial.by_chex):
         assert checker(program, mutant)
@@ -145,7 +217,7 @@ def test_the_other_checkers_see_the_mutants_gradient():
 
 def test_the_table_of_equivalent_mutants_is_not_stale():
     for row in EQUIVALENT:
-        assert any(reason(m) == row.reason for m in everything() if m.function == row.function), row
+        assert any(names(row, m) for m in everything()), row
         assert len(row.reason) > 20
 
 
@@ -159,7 +231,7 @@ def test_the_command_reports_survivors_and_goes_on_where_it_stopped(capsys, monk
     assert main([*command, str(record)]) == 1
     assert record.read_text().startswith(first) and len(record.read_text().splitlines()) > len(first.splitlines()) == 3
     printed = capsys.readouterr().out
-    assert "SURVIVED    arithmetic.py" in printed and "sub_vjp_y: lax.neg(dz) -> dz  [sign turned]" in printed
+    assert "SURVIVED    pointwise.binary.sub_vjp_y 0.0 sign turned: " in printed
     assert "compare      catches" in printed
 
 
@@ -167,11 +239,11 @@ def test_an_endless_mutant_is_given_up(tmp_path):
     """In a process of its own, which ends with a status of its own and has left a row."""
     record = tmp_path / "record.jsonl"
     code = (
-        "import time; from tests.mutants import __main__ as command, trial; command.PATIENCE = 0.2\n"
+        "import time; from tests.campaigns.mutants import command, trial; command.PATIENCE = 0.2\n"
         "trial.run = lambda *_: time.sleep(60)\n"
         f"command.main(['--worker', '--rules', 'neg', '--record', {str(record)!r}])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, timeout=50)
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=50)
     assert done.returncode == GAVE_UP and json.loads(record.read_text())["outcome"] == "endless"
 
 

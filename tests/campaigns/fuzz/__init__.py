@@ -1,1 +1,1 @@
-"""A fuzzer of the rules: random programs, `fb.vjp` against `jax.vjp` in float64. See `__main__.py` for the command."""
+"""A fuzzer of the rules: random programs, `fb.vjp` against `jax.vjp` in float64. See `command.py`."""

@@ -9,7 +9,7 @@ import copy
 import importlib
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +18,11 @@ from pathlib import Path
 from fnbackprop import rules as package
 from fnbackprop.backprop import registry
 
-from .operators import Edit, Source, edits
+from .operators import Edit
+from .signatures import edits
 
-# They hold no rule (what has no gradient, what is refused), or one that works with a budget alone (segments).
-LEFT_OUT = {"without_rule", "callbacks", "references", "scalars", "segments", "__init__"}
+# They hold no rule (the notation; what has no gradient, or none here), or one that works with a budget alone.
+LEFT_OUT = {"expressions", "without_rule", "loops.segmented_scan"}
 Function = tuple[str, str]  # module, name
 
 
@@ -35,30 +36,21 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """What names it in the table of equivalent mutants: no line numbers, which move."""
-        return f"{self.function}: {_one_line(self.edit.before)} -> {_one_line(self.edit.after)}"
-
-    @property
-    def line(self) -> str:
-        """The source line in which the mistake is."""
-        return modules()[self.module].source.bytes.decode().splitlines()[self.edit.line - 1].strip()
+        """What names it: the rule, the place in its syntax tree and the kind of mistake, but no text and no line."""
+        return f"{self.function} {self.edit.name}"
 
     def __str__(self) -> str:
-        return f"{self.module}.py:{self.edit.line} {self.key}  [{self.edit.operator}]"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+        return f"{self.module}.{self.key}: {self.edit.before} -> {self.edit.after}"
 
 
 @dataclass(frozen=True)
 class Module:
-    """A file of `fnbackprop/rules/`."""
+    """A file of `fnbackprop/rules/`, by its path: "products.dot"."""
 
     name: str
-    source: Source
+    tree: ast.Module
     functions: dict[str, ast.FunctionDef]  # those of the module, and methods as "Class.method"
-    imported: dict[str, Function]  # names from other rule modules; ("matrices", "") for a whole module
+    imported: dict[str, Function]  # names from other rule modules; ("linear_algebra.matrices", "") for a whole module
 
     @property
     def full_name(self) -> str:
@@ -68,12 +60,13 @@ class Module:
 @lru_cache(maxsize=1)
 def modules() -> dict[str, Module]:
     """All rule modules that are mutated, in an order in which each comes after those that it imports."""
-    folder = Path(package.__file__).parent
-    found = {path.stem: _module(path) for path in sorted(folder.glob("*.py")) if path.stem not in LEFT_OUT}
+    files = {_name(path): path for path in sorted(FOLDER.rglob("*.py")) if path.stem != "__init__"}
+    files = {name: path for name, path in files.items() if name not in LEFT_OUT}
+    found = {name: _module(name, path, files) for name, path in files.items()}
     ordered: dict[str, Module] = {}
 
     def visit(name: str) -> None:
-        if name in found and name not in ordered:
+        if name not in ordered:
             for other, _ in found[name].imported.values():
                 visit(other)
             ordered[name] = found[name]
@@ -83,19 +76,37 @@ def modules() -> dict[str, Module]:
     return ordered
 
 
-def _module(path: Path) -> Module:
-    source = Source(path.read_text(encoding="utf-8"))
+FOLDER = Path(package.__file__).parent
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(FOLDER).with_suffix("").parts)
+
+
+def _module(name: str, path: Path, known: Container[str]) -> Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     functions, imported = {}, {}
-    for node in source.tree.body:
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             functions[node.name] = node
         elif isinstance(node, ast.ClassDef):
             functions |= {f"{node.name}.{f.name}": f for f in node.body if isinstance(f, ast.FunctionDef)}
-        elif isinstance(node, ast.ImportFrom) and node.level == 1:
+        elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                target = (node.module, alias.name) if node.module else (alias.name, "")
-                imported[alias.asname or alias.name] = target
-    return Module(path.stem, source, functions, imported)
+                if (target := _imported(name, node, alias.name, known)) is not None:
+                    imported[alias.asname or alias.name] = target
+    return Module(name, tree, functions, imported)
+
+
+def _imported(name: str, node: ast.ImportFrom, what: str, known: Container[str]) -> Function | None:
+    """The function of a rule module, or the module, that a relative import names; None if it is none."""
+    above = name.split(".")
+    if not 0 < node.level <= len(above):
+        return None
+    source = ".".join([*above[: len(above) - node.level], *([node.module] if node.module else [])])
+    if (module := f"{source}.{what}".lstrip(".")) in known:
+        return module, ""
+    return (source, what) if source in known else None
 
 
 # ---------------------------------------------------------------- rules and the functions that they reach
@@ -159,16 +170,11 @@ def _called(module: str, name: str) -> list[Function]:
 
 def mutants(usable: set[str]) -> Iterator[Mutant]:
     """Every mutant of every function that the rule of a usable primitive reaches."""
-    targets, registered = {f for f, names in reached().items() if usable.intersection(names)}, primitives()
+    targets = {f for f, names in reached().items() if usable.intersection(names)}
     for module in modules().values():
         for name, function in module.functions.items():
             if (module.name, name) in targets:
-                is_rule = (module.name, name) in registered and _is_plain_rule(module, function)
-                yield from (Mutant(module.name, name, edit) for edit in edits(module.source, function, is_rule))
-
-
-def _is_plain_rule(module: Module, function: ast.FunctionDef) -> bool:
-    return any("vjp_rule" in module.source.text(decorator) for decorator in function.decorator_list)
+                yield from (Mutant(module.name, name, edit) for edit in edits(function))
 
 
 # ---------------------------------------------------------------- in the registry's place
@@ -185,15 +191,13 @@ def installed(mutant: Mutant) -> Iterator[None]:
     try:
         for name in changed:
             module = modules()[name]
-            text = mutant.edit.apply(module.source) if name == mutant.module else module.source.bytes.decode()
-            _execute(module, text)
+            _execute(module, mutant.edit.apply(module.tree) if name == mutant.module else module.tree)
         clear_caches()
         yield
     finally:
         registry._entries = before[0]
         for name, old in before[1].items():
-            sys.modules[name] = old
-            setattr(package, name.rpartition(".")[2], old)
+            _put(name, old)
         clear_caches()
 
 
@@ -207,18 +211,28 @@ def _dependents(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _execute(module: Module, text: str) -> None:
-    """Run a module's text as that module, its registrations included."""
+def _execute(module: Module, tree: ast.Module) -> None:
+    """Run a module's tree as that module, its registrations included."""
+    old = sys.modules[module.full_name]
     fresh = types.ModuleType(module.full_name)
-    fresh.__package__, fresh.__file__ = package.__name__, sys.modules[module.full_name].__file__
-    sys.modules[module.full_name] = fresh
-    setattr(package, module.name, fresh)
-    exec(_compiled(text, fresh.__file__), fresh.__dict__)
+    fresh.__package__, fresh.__file__ = old.__package__, old.__file__
+    _put(module.full_name, fresh)
+    code = _compiled(module.name) if tree is module.tree else compile(tree, fresh.__file__, "exec")
+    exec(code, fresh.__dict__)
+
+
+def _put(name: str, module: types.ModuleType) -> None:
+    """A module where `import` finds it: among all, and in its package."""
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    setattr(sys.modules[parent], last, module)
 
 
 @lru_cache(maxsize=64)
-def _compiled(text: str, file: str) -> types.CodeType:
-    return compile(text, file, "exec")
+def _compiled(name: str) -> types.CodeType:
+    """A module's code as it is."""
+    module = modules()[name]
+    return compile(module.tree, sys.modules[module.full_name].__file__, "exec")
 
 
 def clear_caches() -> None:

@@ -1,14 +1,14 @@
-"""`python -m tests.campaigns.mutants`: mutate every rule; report the share that `fb.compare` and two others catch.
+"""`python -m tests.campaigns mutants`: mutate every rule; who catches it, `fb.compare` or one of two other checkers?
 
 A mutant is a rule with one mistake (`operators.py`), installed in the registry (`rules.py`) and looked for in the
 programs of its primitive (`programs/`), in float32. Of the mutants that run and change the gradient of a program, those
 that are equivalent, each with its reason, stand in `equivalent.py`; all others are to be caught. A rule may have
 hundreds: by default each function gives its first few, a different choice for each seed.
 
-    python -m tests.campaigns.mutants --per-function 3          # about 600 mutants
-    python -m tests.campaigns.mutants --rules tanh dot_general --per-function 100
-    python -m tests.campaigns.mutants --checkers compare        # without the two others
-    python -m tests.campaigns.mutants --only "special.py:27 erf_vjp: x -> y  [another operand]"  # as reported
+    python -m tests.campaigns mutants --per-function 3          # about 600 mutants
+    python -m tests.campaigns mutants --rules tanh dot_general --per-function 100
+    python -m tests.campaigns mutants --checkers compare        # without the two others
+    python -m tests.campaigns mutants --only "tanh_vjp 0.0.1 term dropped #2"  # as the report names them, to the colon
 
 With --record, one line of JSON for each mutant is appended to a file as it is done, and a run that is started again
 goes on where it stopped. A mutant may never end: the work is done in a process of its own, which gives one up after
@@ -42,7 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return main([*(sys.argv[1:] if argv is None else argv), "--record", f"{directory}/record.jsonl"])
     if options.worker:
         return work(options)
-    worker = [sys.executable, "-W", "ignore", "-m", __spec__.name, *(sys.argv[1:] if argv is None else argv)]
+    worker = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.campaigns",
+        "mutants",
+        *(sys.argv[1:] if argv is None else argv),
+    ]
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}", **os.environ}
     while (status := subprocess.run([*worker, "--worker"], env=environment).returncode) == GAVE_UP:
         pass
@@ -63,9 +71,9 @@ def work(options: argparse.Namespace) -> int:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.mutants", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns mutants", description=__doc__.split("\n")[0])
     parser.add_argument("--rules", nargs="*", help="primitives whose rules are mutated; all by default")
-    parser.add_argument("--only", nargs="+", help="these mutants, as the report names them; the line may have moved")
+    parser.add_argument("--only", nargs="+", help="these mutants, as the report names them")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of mutants")
     parser.add_argument("--per-function", type=int, default=3, help="the most mutants of one function")
     parser.add_argument("--limit", type=int, help="the most mutants in all")
@@ -77,12 +85,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def named(names: Sequence[str]) -> list[Any]:
-    """The mutants that are called so, whatever their lines."""
+    """The mutants that are called so, with or without their module and what they change."""
     from . import rules
     from .programs import PROGRAMS
 
-    wanted = {name.partition(" ")[2].strip() for name in names}
-    return [mutant for mutant in rules.mutants(set(PROGRAMS)) if str(mutant).partition(" ")[2] in wanted]
+    wanted = {name.partition(":")[0].strip() for name in names}
+    found = list(rules.mutants(set(PROGRAMS)))
+    if unknown := wanted - {name for mutant in found for name in (mutant.key, f"{mutant.module}.{mutant.key}")}:
+        raise SystemExit(f"no mutant is called {', '.join(sorted(unknown))}")
+    return [mutant for mutant in found if wanted & {mutant.key, f"{mutant.module}.{mutant.key}"}]
 
 
 def sample(names: Iterable[str] | None, seed: int, per_function: int) -> list[Any]:
@@ -176,7 +187,3 @@ def _grouped(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 def _survives(row: dict) -> bool:
     return row["outcome"] == "survived"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

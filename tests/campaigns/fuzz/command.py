@@ -1,4 +1,4 @@
-"""Random programs, manual against automatic: `python -m tests.campaigns.fuzz --seconds 600 --seed 0 [--programs N]`.
+"""Random programs, manual against automatic: `python -m tests.campaigns fuzz --seconds 600 --seed 0 [--programs N]`.
 
 Program `n` of a seed is always the same one: `--start n --programs 1` runs it again. A mismatch is printed as a few
 lines of Python that reproduce it, and the exit status is then 1. The last line counts programs, mismatches, and those
@@ -10,7 +10,6 @@ the next run. `--budget 0.5` tries what budgets make of loops and jitted functio
 """
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -84,7 +83,7 @@ def summary(counts: Counter) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.fuzz", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--programs", type=int, default=20_000, help="stop after this many")
@@ -101,7 +100,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = fuzz(options.seed, options.programs, options.seconds, options.start)
     print(summary(counts))
     return 1 if counts["mismatches"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
