@@ -8,7 +8,8 @@ hundreds: by default each function gives its first few, a different choice for e
     python -m tests.campaigns mutants --per-function 3          # about 600 mutants
     python -m tests.campaigns mutants --rules tanh dot_general --per-function 100
     python -m tests.campaigns mutants --checkers compare        # without the two others
-    python -m tests.campaigns mutants --only "tanh_vjp 0.0.1 term dropped #2"  # as the report names them, to the colon
+    python -m tests.campaigns mutants --only "tanh_vjp 0.0.1 term dropped #2"  # as reported, to the colon
+    python -m tests.campaigns mutants --only "tanh_vjp *" "erf_*"              # or by patterns
 
 With --record, one line of JSON for each mutant is appended to a file as it is done, and a run that is started again
 goes on where it stopped. A mutant may never end: the work is done in a process of its own, which gives one up after
@@ -27,6 +28,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +37,14 @@ GAVE_UP = 75  # the exit status of a process that met an endless one
 QUICK = "--xla_backend_optimization_level=0"  # nearly all of the time goes into compiling tiny programs
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     options = _options(argv)
     if options.record is None:
         with tempfile.TemporaryDirectory() as directory:
-            return main([*(sys.argv[1:] if argv is None else argv), "--record", f"{directory}/record.jsonl"])
+            return main([*argv, "--record", f"{directory}/record.jsonl"])
     if options.worker:
         return work(options)
-    worker = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "tests.campaigns",
-        "mutants",
-        *(sys.argv[1:] if argv is None else argv),
-    ]
+    worker = [sys.executable, "-W", "ignore", "-m", "tests.campaigns", "mutants", *argv]
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}", **os.environ}
     while (status := subprocess.run([*worker, "--worker"], env=environment).returncode) == GAVE_UP:
         pass
@@ -70,10 +64,10 @@ def work(options: argparse.Namespace) -> int:
     return 1 if any(row["outcome"] == "survived" and not row["equivalent"] for row in rows) else 0
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns mutants", description=__doc__.split("\n")[0])
     parser.add_argument("--rules", nargs="*", help="primitives whose rules are mutated; all by default")
-    parser.add_argument("--only", nargs="+", help="these mutants, as the report names them")
+    parser.add_argument("--only", nargs="+", help="these mutants, by name or pattern")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of mutants")
     parser.add_argument("--per-function", type=int, default=3, help="the most mutants of one function")
     parser.add_argument("--limit", type=int, help="the most mutants in all")
@@ -85,15 +79,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def named(names: Sequence[str]) -> list[Any]:
-    """The mutants that are called so, with or without their module and what they change."""
+    """The mutants whose name, with or without the module, is one of these or matches one as a pattern."""
     from . import rules
     from .programs import PROGRAMS
 
-    wanted = {name.partition(":")[0].strip() for name in names}
-    found = list(rules.mutants(set(PROGRAMS)))
-    if unknown := wanted - {name for mutant in found for name in (mutant.key, f"{mutant.module}.{mutant.key}")}:
-        raise SystemExit(f"no mutant is called {', '.join(sorted(unknown))}")
-    return [mutant for mutant in found if wanted & {mutant.key, f"{mutant.module}.{mutant.key}"}]
+    wanted = [name.partition(":")[0].strip() for name in names]
+    everything = list(rules.mutants(set(PROGRAMS)))
+    found = [m for m in everything if any(fnmatchcase(n, w) for w in wanted for n in (m.key, f"{m.module}.{m.key}"))]
+    if not found:
+        raise SystemExit(f"no mutant is called {', '.join(wanted)}")
+    return found
 
 
 def sample(names: Iterable[str] | None, seed: int, per_function: int) -> list[Any]:
