@@ -22,7 +22,7 @@ from .operators import Edit
 from .signatures import edits
 
 # They hold no rule (the notation; what has no gradient, or none here), or one that works with a budget alone.
-LEFT_OUT = {"expressions", "without_rule", "loops.segmented_scan"}
+LEFT_OUT = {"expressions", "without_rule", "loops.segmented_scan", "loops.segment_cost"}
 Function = tuple[str, str]  # module, name
 
 

@@ -40,6 +40,7 @@ CONVOLUTIONS = [
                                   "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
     ((2, 3, 3, 2), (1, 1, 2, 3), {"window_strides": (1, 1), "padding": "VALID",
                                   "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+    ((1, 2, 5), (3, 2, 1), {"window_strides": (1,), "padding": [(0, 1)]}),  # a kernel of one point, padded
 ]
 for _x, _w, _params in CONVOLUTIONS:
     add("conv_general_dilated", lambda x, w, p=_params: lax.conv_general_dilated(x, w, **p),
