@@ -101,6 +101,8 @@ def test_a_changed_rule_is_detected_and_an_unchanged_one_is_equal(recorded, caps
     assert report(right, wrong, [("rules/cos*", "wanted")], 9) == 0
     assert report(right, wrong, [("rules/cos*", "wanted"), ("rules/sin*", "not wanted")], 9) == 1
     assert "STALE     rules/sin*" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no program"):
+        report({}, {}, [], 9)
 
 
 CHANGED = """def cos_vjp(dy, x):

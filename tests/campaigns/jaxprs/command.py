@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(before: Mapping[str, str], now: Mapping[str, str], intended: Sequence[tuple[str, str]], lines: int) -> int:
     """Print what differs; 1 if anything does that is not intended, or an intended difference does not exist."""
+    if not now:
+        raise SystemExit("no program has a name that matches")
     different = [name for name in now if before.get(name) != now[name]]
     reasons = {name: next((why for pattern, why in intended if fnmatchcase(name, pattern)), "") for name in different}
     for name in different:
