@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from ..backprop import registry
+from ..backprop import precision, registry
 
 
 def scalar(value: complex, like: Any) -> np.ndarray:
@@ -205,3 +205,11 @@ def unwrap(x: Any) -> Any:
     if isinstance(x, tuple | list):
         return type(x)(map(unwrap, x))
     return x.array if isinstance(x, Expr) else x
+
+
+# ---------------------------------------------------------------- precision
+
+
+def wide(x: Expr) -> Expr:
+    """`x` in the dtype in which it is added up: float32 for narrower floats."""
+    return Expr(precision.wide(x.array))

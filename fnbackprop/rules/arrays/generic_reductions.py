@@ -1,8 +1,8 @@
-"""`reduce` and `reduce_window` by any function: the VJP of the fold, written as a tree of vectorised calls.
+"""`reduce` and `reduce_window` by any function: the VJP of an equivalent fold, a tree of vectorised calls.
 
-XLA leaves the order of these folds open, and how often it counts the initial value, so it promises one value only
-for an associative and commutative function. The tree here keeps the order and counts the initial value once, as
-XLA does for small operands.
+XLA does not specify the order of these folds, nor how often the initial value is used, so the result is defined only
+for an associative and commutative function. The tree here keeps the order and uses the initial value once, as XLA does
+for small operands.
 """
 
 import math
@@ -20,10 +20,10 @@ from ...jaxprs.types import close_jaxpr
 from .layouts import vary_alike
 
 
-def walk_instead(engine: Any, equation: Any, active: Sequence[bool], wanted: Sequence[bool], fun: Callable):
-    """A structured rule that evaluates the primitive itself, and walks backward over `fun`, which equals it.
+def vjp_of_equivalent(engine: Any, equation: Any, active: Sequence[bool], wanted: Sequence[bool], fun: Callable):
+    """A structured rule for a primitive that equals `fun`: forward the primitive, backward the VJP of `fun`.
 
-    `fun` takes the operands and returns the list of outputs. The operands alone are saved."""
+    `fun` takes the operands and returns the list of outputs. Only the operands are saved."""
 
     def aligned(*operands):
         return fun(*vary_alike(operands))
@@ -43,7 +43,7 @@ def walk_instead(engine: Any, equation: Any, active: Sequence[bool], wanted: Seq
 
 @structured_rule("reduce")
 def reduce_vjp(engine, equation, active, wanted):
-    """y = init ∘ x₀ ∘ x₁ ∘ ..., walked as the balanced tree of neighbours: logarithmic depth, linear work."""
+    """y = init ∘ x₀ ∘ x₁ ∘ ..., as a balanced tree of neighbours: logarithmic depth, linear work."""
     combine = _vectorised(equation)
     axes, count = equation.params["dimensions"], len(equation.invars) // 2
 
@@ -55,7 +55,7 @@ def reduce_vjp(engine, equation, active, wanted):
             return starts
         return combine(starts, [lax.squeeze(x, [0]) for x in _tree(combine, xs)])
 
-    return walk_instead(engine, equation, active, wanted, fold)
+    return vjp_of_equivalent(engine, equation, active, wanted, fold)
 
 
 def _vectorised(equation):
@@ -79,7 +79,7 @@ def _to_front(x, axes):
 
 
 def _tree(combine, xs):
-    """Fold along axis 0 to size 1, by combining neighbours; an odd one out waits for the next level."""
+    """Fold along axis 0 to size 1, by combining neighbours; the last of an odd number is carried to the next level."""
     while (size := xs[0].shape[0]) > 1:
         even = size - size % 2
         left, right = ([lax.slice_in_dim(x, side, even, 2) for x in xs] for side in (0, 1))
@@ -90,10 +90,10 @@ def _tree(combine, xs):
 
 @structured_rule("reduce_window")
 def reduce_window_vjp(engine, equation, active, wanted):
-    """Axis after axis, the last first, which keeps the order of a window's elements, the fold of w neighbours is put
-    together from folds of 1, 2, 4, ... by the bits of w.
+    """The fold of w neighbours is combined from folds of 1, 2, 4, ... by the bits of w, axis by axis. The last axis is
+    first, which keeps the order of a window's elements.
 
-    Padding and the holes of a base dilation are left out, as XLA does: they are masked, not folded in."""
+    Padding and the holes of a base dilation are masked, not folded in, as in XLA."""
     combine, params = _first_wins(equation) or _vectorised(equation), equation.params
     count = len(equation.invars) // 2
     out_shape = equation.outvars[0].aval.shape
@@ -114,20 +114,20 @@ def reduce_window_vjp(engine, equation, active, wanted):
         found = _outer(present)
         return _select(found, combine(starts, xs), starts)
 
-    return walk_instead(engine, equation, active, wanted, fold)
+    return vjp_of_equivalent(engine, equation, active, wanted, fold)
 
 
 def _first_wins(equation):
-    """For a maximum or minimum: a tie goes to the first, as by the rules of `reduce_window_max` and `_min`."""
+    """For a maximum or minimum: the first wins a tie, as in the rules of `reduce_window_max` and `_min`."""
     equations = equation.params["jaxpr"].eqns
     prefer = {"max": lax.ge, "min": lax.le}.get(equations[0].primitive.name) if len(equations) == 1 else None
     return prefer and (lambda left, right: [lax.select(prefer(left[0], right[0]), left[0], right[0])])
 
 
 def _filler(x, init):
-    """What stands in the masked places: an element of x, where the function is as smooth as elsewhere in x.
+    """The value of masked places: an element of x, where the function is as smooth as elsewhere in x.
 
-    At an initial value of -inf, say, its derivative may be NaN, which a cotangent of zero would not undo."""
+    At an initial value such as -inf the derivative may be NaN, which a zero cotangent does not remove (NaN · 0)."""
     return lax.squeeze(lax.slice(x, [0] * x.ndim, [1] * x.ndim), range(x.ndim)) if x.size else init
 
 
@@ -138,7 +138,7 @@ def _present(size, low, high, interior):
 
 
 def _fold_axis(combine, xs, mask, axis, size, dilation):
-    """Fold each window of `size` elements, `dilation` apart, along `axis`; whether it holds an element at all."""
+    """The fold of each window of `size` elements, `dilation` apart, along `axis`, and a mask: is it not empty?"""
     power, covered, done = (xs, mask), 1, 0
     folded = None
     while True:
@@ -152,7 +152,7 @@ def _fold_axis(combine, xs, mask, axis, size, dilation):
 
 
 def _join(combine, left, right, offset, axis):
-    """Combine each place of `left` with the one `offset` further on in `right`, where both hold an element."""
+    """Combine each place of `left` with the one `offset` further in `right`, where neither is masked."""
     (xs, x_mask), (ys, y_mask) = left, right
     size = len(y_mask) - offset
     xs = [lax.slice_in_dim(x, 0, size, axis=axis) for x in xs]

@@ -1,4 +1,4 @@
-"""What shape and reduction rules share: sharding of a cotangent, spreading over axes, sums in a wide accumulator."""
+"""What rules on arrays share: the sharding of a cotangent, spreading over axes, shifts, sums in a wide accumulator."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,6 +9,7 @@ from jax import lax
 from jax.sharding import AxisType
 
 from ...backprop.precision import wide
+from ..expressions import scalar
 
 
 def explicit_sharding(aval: Any) -> Any:
@@ -16,6 +17,11 @@ def explicit_sharding(aval: Any) -> Any:
     sharding = getattr(aval, "sharding", None)
     mesh = getattr(sharding, "mesh", None)
     return sharding if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+
+
+def zeros_of(aval: Any, dtype: Any) -> Any:
+    """Zeros of an aval's shape and sharding, in `dtype`."""
+    return lax.full(aval.shape, 0, dtype, sharding=explicit_sharding(aval))
 
 
 @lru_cache
@@ -33,6 +39,13 @@ def spread(y: Any, aval: Any, axes: Sequence[int]) -> Any:
     """Repeat `y` along the reduced `axes` of `aval`: the transpose of a sum over them."""
     kept = tuple(a for a in range(len(aval.shape)) if a not in set(axes))
     return lax.broadcast_in_dim(y, aval.shape, kept, out_sharding=explicit_sharding(aval))
+
+
+def shift(x: Any, by: int, axis: int, fill: float = 0) -> Any:
+    """The elements moved up `axis` by 1, or down by -1; `fill` comes in, and what moves out is lost."""
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (by, -by, 0)
+    return lax.pad(x, scalar(fill, x), config)
 
 
 def vary_alike(xs: Sequence[Any]) -> list[Any]:

@@ -4,13 +4,12 @@ import math
 
 from jax import lax
 
-from ...backprop.precision import wide
-from ...backprop.registry import vjp_rule
-from ..expressions import scalar
-from .layouts import inverse, spread
+from ...backprop import registry
+from ..expressions import Expr, vjp_rule, wide
+from .layouts import inverse, shift, spread
 
 
-@vjp_rule("reduce_sum")
+@registry.vjp_rule("reduce_sum")
 def reduce_sum_vjp(dy, x_aval, *, axes):
     """y = Σ x: every summand gets dy."""
     return spread(dy, x_aval, axes)
@@ -28,32 +27,37 @@ def reduce_min_vjp(dy, x, x_aval, *, axes):
     return _share_among_extremes(dy, x, x_aval, axes, lax.reduce_min)
 
 
-def _share_among_extremes(dy, x, x_aval, axes, extreme):
-    """Who attains the extreme is asked of one x in memory, never of the output y.
+def _share_among_extremes(dy, x, x_aval, axes, reduce_extreme):
+    """dx = dy / (number of elements that attain the extreme), at each of these.
 
-    A compiler may compute x again inside each kernel that reads it, with another rounding (a fused multiply-add, a
-    bfloat16 kept in float32), and then x == y holds nowhere. Behind the barrier x is one buffer: its extreme, the
-    comparison and the count of winners see the same numbers."""
-    x = lax.optimization_barrier(x)
-    attains = lax.convert_element_type(lax.eq(x, spread(extreme(x, axes), x_aval, axes)), dy.dtype)
-    share = lax.div(wide(dy), lax.reduce_sum(wide(attains), axes=tuple(axes)))
-    return lax.mul(attains, spread(lax.convert_element_type(share, dy.dtype), x_aval, axes))
+    The extreme is compared with one x in memory, never with the output y: a compiler may compute x again inside each
+    kernel that reads it, with another rounding (a fused multiply-add, a bfloat16 kept in float32), and then x == y
+    holds nowhere. Behind the barrier x is one buffer: extreme, comparison and count see the same numbers."""
+
+    def back(y):
+        return Expr(spread(y.array, x_aval, axes))
+
+    x = Expr(lax.optimization_barrier(x.array))
+    extreme = Expr(reduce_extreme(x.array, axes))
+    attains = (x == back(extreme)).astype(dy.dtype)
+    count = Expr(lax.reduce_sum(wide(attains).array, axes))
+    share = wide(dy) / count
+    return attains * back(share.astype(dy.dtype))
 
 
-@vjp_rule("reduce_prod")
+@registry.vjp_rule("reduce_prod")
 def reduce_prod_vjp(dy, x, x_aval, *, axes):
     """∂y/∂xᵢ = Π xⱼ over j ≠ i: the product of those before i and of those after, so zeros are safe."""
     kept = [a for a in range(x.ndim) if a not in axes]
     order = (*kept, *axes)
     rows = lax.transpose(x, order)  # (*kept, *axes)
     flat = lax.reshape(rows, (*rows.shape[: len(kept)], math.prod(rows.shape[len(kept) :])))  # (*kept, reduced)
-    others = lax.mul(exclusive_product(flat, False), exclusive_product(flat, True))
-    others = lax.reshape(others, rows.shape)
-    return lax.mul(spread(dy, x_aval, axes), lax.transpose(others, inverse(order)))
+    others = lax.mul(_exclusive_product(flat, False), _exclusive_product(flat, True))
+    others = lax.transpose(lax.reshape(others, rows.shape), inverse(order))
+    return lax.mul(spread(dy, x_aval, axes), others)
 
 
-def exclusive_product(x, reverse):
+def _exclusive_product(x, reverse):
     """Along the last axis, the product of all elements before each one (after it, if `reverse`)."""
-    edge = (-1, 1, 0) if reverse else (1, -1, 0)
-    shifted = lax.pad(x, scalar(1, x), [(0, 0, 0)] * (x.ndim - 1) + [edge])
-    return lax.cumprod(shifted, axis=x.ndim - 1, reverse=reverse)
+    axis = x.ndim - 1
+    return lax.cumprod(shift(x, -1 if reverse else 1, axis, fill=1), axis=axis, reverse=reverse)

@@ -7,7 +7,7 @@ from jax import lax
 
 from ...backprop.precision import wide
 from ...backprop.registry import vjp_rule
-from ..expressions import scalar
+from ..expressions import Expr, on_expressions, scalar
 from .shapes import pad_vjp_x
 
 
@@ -25,10 +25,9 @@ def reduce_window_sum_vjp(dy, x_aval, *, window_dimensions, window_strides, padd
     for n, m, size, stride, (low, _), hole, dilation in layout:
         reach = (size - 1) * dilation  # from a window's first element to its last
         edges.append((reach - low, (n - 1) * hole - (m - 1) * stride + low))  # n windows, strides `hole`
-    dy_wide = wide(dy)
-    zero = scalar(0, dy_wide)
+    dy = wide(dy)
     layout = (window_dimensions, base_dilation, edges, window_strides, window_dilation)
-    return lax.convert_element_type(lax.reduce_window(dy_wide, zero, lax.add, *layout), dy.dtype)
+    return lax.reduce_window(dy, scalar(0, dy), lax.add, *layout)
 
 
 @vjp_rule("reduce_window_max")
@@ -44,7 +43,7 @@ def reduce_window_min_vjp(dy, x, **params):
 
 
 def _to_extremes(dy, x, prefer, worst, *, padding, base_dilation, window_dilation, window_dimensions, window_strides):
-    """The winner is found by comparing the elements of x with each other, never with the output."""
+    """The winners are found by comparing the elements of x with each other, never with the output."""
     if x.ndim == 0:  # XLA aborts on `select_and_scatter` of rank 0
         return dy
     if set(window_dilation) - {1}:
@@ -70,11 +69,12 @@ def _scatter_to_winners(dy, x, prefer, worst, layout):
     position = lax.reshape(lax.iota(np.int32, math.prod(x.shape)), x.shape)
     nowhere = np.int32(math.prod(x.shape))
 
+    @on_expressions
     def winner(left, right):
         (a, i), (b, j) = left, right
-        first = lax.select(lax.eq(a, b), lax.lt(i, j), prefer.bind(a, b))
-        first = lax.bitwise_or(first, lax.ne(a, a))  # NaN is the extreme
-        return lax.select(first, a, b), lax.select(first, i, j)
+        first = where(a == b, i < j, Expr(prefer.bind(a.array, b.array)))
+        first = first | (a != a)  # NaN is the extreme
+        return where(first, a, b), where(first, i, j)
 
     fixed = lax.stop_gradient(x)  # the place of the winner is constant, to `jax.jvp` over this rule too
     _, where = lax.reduce_window((fixed, position), (scalar(worst, x), nowhere), winner, *layout)

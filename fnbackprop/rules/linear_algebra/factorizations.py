@@ -9,129 +9,124 @@ cotangents on entry and its result on exit. The adjoint of triu is triu, of X ->
     Roberts & Roberts 2020: QR and LQ decomposition matrix backpropagation algorithms (for wide matrices)
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...backprop.registry import nondifferentiable, vjp_rule
+from ...backprop.registry import nondifferentiable
 from ...jaxprs.compat import CHOLESKY_READS_THE_LOWER_TRIANGLE
-from . import matrices as mx
-from .matrices import adjoint, conj, matmul, solve_triangular
+from ..expressions import Expr, vjp_rule, where
+from .matrices import (
+    broadcast,
+    column,
+    diag,
+    diagonal,
+    eye_like,
+    flattened,
+    hstack,
+    inverse_lower,
+    inverse_upper,
+    largest,
+    lower,
+    lower_triangle_adjoint,
+    solve,
+    undo_permutation,
+    unit_lower,
+    upper,
+    vstack,
+)
 
 nondifferentiable("lu_pivots_to_permutation", reason="its values are positions")
 
 # ---------------------------------------------------------------- cholesky
 
 
-@vjp_rule("cholesky", "a -> l")
-def cholesky_vjp(dl, l):
-    """A = LLᴴ: L⁻¹ δA L⁻ᴴ = L⁻¹δL + (L⁻¹δL)ᴴ, so δL = L Φ(L⁻¹ δA L⁻ᴴ), where Φ takes the lower triangle and half the
-    diagonal. Its adjoint is Ā = L⁻ᴴ Φ(Lᴴ L̄) L⁻¹ (Murray 2016). The hermitian part of Ā alone matters, unless JAX
-    promises that the lower triangle of A is all that is read."""
-    a_bar = _cholesky_adjoint(mx.lower(l), conj(dl))
-    return conj(mx.lower_triangle_adjoint(a_bar) if CHOLESKY_READS_THE_LOWER_TRIANGLE else a_bar)
+@vjp_rule("cholesky", "A -> L")
+def cholesky_vjp(dL, L):
+    """A = LLᴴ: see `_cholesky_adjoint`. Only the hermitian part of Ā matters, unless JAX promises that the lower
+    triangle of A is all that is read."""
+    A_bar = _cholesky_adjoint(lower(L), dL.conj())
+    return (lower_triangle_adjoint(A_bar) if CHOLESKY_READS_THE_LOWER_TRIANGLE else A_bar).conj()
 
 
-def _cholesky_adjoint(l, l_bar):
-    """L⁻ᴴ Φ(Lᴴ L̄) L⁻¹."""
-    product = matmul(adjoint(l), l_bar)
-    half = lax.sub(mx.lower(product), mx.diagonal_matrix(lax.mul(mx.diagonal(product), _half(product))))
-    return solve_triangular(l, solve_triangular(l, half, "left", True, adjoint=True), "right", True)
+def _cholesky_adjoint(L: Expr, L_bar: Expr) -> Expr:
+    """L⁻¹ δA L⁻ᴴ = L⁻¹δL + (L⁻¹δL)ᴴ, so δL = L Φ(L⁻¹ δA L⁻ᴴ), where Φ takes the lower triangle and half the diagonal.
+    The adjoint is Ā = L⁻ᴴ Φ(Lᴴ L̄) L⁻¹ (Murray 2016)."""
+    inv_L = inverse_lower(L)
+    return inv_L.H @ _lower_half(L.H @ L_bar) @ inv_L
 
 
-def _half(a):
-    return np.array(0.5, a.dtype)
+def _lower_half(A: Expr) -> Expr:
+    """The lower triangle, with half the diagonal."""
+    return lower(A) - diag(diagonal(A) * 0.5)
 
 
-@vjp_rule("cholesky_update", "r, w -> s")
-def cholesky_update_vjp(ds, r, w, s):
+@vjp_rule("cholesky_update", "R, w -> S")
+def cholesky_update_vjp(dS, R, w, S):
     """SᵀS = B = RᵀR + wwᵀ: S is the Cholesky factor of B (whatever the signs of its diagonal), and with Y = B̄ + B̄ᵀ,
     R̄ = triu(RY) and w̄ = Yw."""
-    b_bar = _cholesky_adjoint(mx.transpose(mx.upper(s)), mx.transpose(ds))
-    y = lax.add(b_bar, mx.transpose(b_bar))
-    r = mx.upper(r)
-    return mx.upper(matmul(r, y)), lax.squeeze(matmul(y, mx.column(w)), (w.ndim,))
+    B_bar = _cholesky_adjoint(upper(S).T, dS.T)
+    Y = B_bar + B_bar.T
+    return upper(upper(R) @ Y), flattened(Y @ column(w))
 
 
-@vjp_rule("symmetric_product", "a, c -> s")
-def symmetric_product_vjp(ds, a, *, alpha, beta):
+@vjp_rule("symmetric_product", "A, C -> S")
+def symmetric_product_vjp(dS, A, *, alpha, beta):
     """S = αAAᵀ + βC: Ā = α(S̄ + S̄ᵀ)A, C̄ = βS̄."""
-    da = matmul(lax.add(ds, mx.transpose(ds)), a)
-    return lax.mul(da, np.array(alpha, a.dtype)), lax.mul(ds, np.array(beta, a.dtype))
+    return (dS + dS.T) @ A * alpha, dS * beta
 
 
 # ---------------------------------------------------------------- lu
 
 
-@vjp_rule("lu", "a -> lu, pivots, permutation")
-def lu_vjp(dlu, lu, permutation):
+@vjp_rule("lu", "A -> LU, pivots, permutation")
+def lu_vjp(dLU, LU, permutation):
     """PA = LU with both packed in one matrix. L⁻¹ P δA U⁻¹ = L⁻¹δL + δU U⁻¹ is strictly lower plus upper, so
     M = tril(LᴴL̄, -1) + triu(ŪUᴴ) and PĀ = L⁻ᴴ M U⁻ᴴ (Seeger et al. 2017). For a tall A the lower rows are
     L₂ = A₂U⁻¹: Ā₂ = L̄₂U⁻ᴴ, ŪUᴴ -= L₂ᴴL̄₂; for a wide one, U₂ = L⁻¹A₂: Ā₂ = L⁻ᴴŪ₂, LᴴL̄ -= Ū₂U₂ᴴ."""
-    k = min(lu.shape[-2:])
-    bar = conj(dlu)
-    l, u = mx.unit_lower(lu[..., :k, :k]), mx.upper(lu[..., :k, :k])
-    l_bar, u_bar = mx.lower(bar[..., :k, :k], 1), mx.upper(bar[..., :k, :k])
-    below, beside = bar[..., k:, :k], bar[..., :k, k:]
-    strict, upper = matmul(adjoint(l), l_bar), matmul(u_bar, adjoint(u))
-    strict = lax.sub(strict, matmul(beside, adjoint(lu[..., :k, k:])))
-    upper = lax.sub(upper, matmul(adjoint(lu[..., k:, :k]), below))
-    middle = lax.add(mx.lower(strict, 1), mx.upper(upper))
-    # (k, k) and, beside it or below it, the rest of the matrix
-    left = solve_triangular(
-        l, lax.concatenate([middle, beside], middle.ndim - 1), "left", True, unit=True, adjoint=True
-    )
-    rows = lax.concatenate([left[..., :k], below], middle.ndim - 2)
-    square = solve_triangular(u, rows, "right", False, adjoint=True)
-    permuted = square if not beside.shape[-1] else lax.concatenate([square, left[..., k:]], middle.ndim - 1)
-    return conj(take(permuted, inverse_permutation(permutation), -2))
-
-
-def inverse_permutation(permutation: Any) -> Any:
-    """The inverse of permutations of the last axis."""
-    positions = lax.broadcasted_iota(permutation.dtype, permutation.shape, permutation.ndim - 1)
-    return lax.sort((permutation, positions), num_keys=1)[1]
-
-
-def take(a: Any, indices: Any, axis: int) -> Any:
-    """Rows (axis -2) or columns (-1) of each matrix, by (..., n) indices."""
-    indices = mx.column(indices) if axis == -2 else mx.row(indices)
-    return jnp.take_along_axis(a, indices, axis, mode="promise_in_bounds")
+    k = min(LU.shape[-2:])
+    bar = dLU.conj()
+    L, U = unit_lower(LU[..., :k, :k]), upper(LU[..., :k, :k])
+    L_bar, U_bar = lower(bar[..., :k, :k], 1), upper(bar[..., :k, :k])
+    L2, L2_bar = LU[..., k:, :k], bar[..., k:, :k]
+    U2, U2_bar = LU[..., :k, k:], bar[..., :k, k:]
+    M = lower(L.H @ L_bar - U2_bar @ U2.H, 1) + upper(U_bar @ U.H - L2.H @ L2_bar)
+    left = inverse_lower(L, unit=True).H @ hstack(M, U2_bar)  # (k, n): L⁻ᴴM, and L⁻ᴴŪ₂ beside it
+    PA_bar = vstack(left[..., :k], L2_bar) @ inverse_upper(U).H  # (m, k)
+    if U2.shape[-1]:
+        PA_bar = hstack(PA_bar, left[..., k:])
+    return undo_permutation(PA_bar, permutation, -2).conj()
 
 
 # ---------------------------------------------------------------- qr
 
 
-@vjp_rule("qr", "a -> q, r, *permutation")
-def qr_vjp(dq, dr, q, r, permutation, *, full_matrices, **params):
+@vjp_rule("qr", "A -> Q, R, *permutation")
+def qr_vjp(dQ, dR, Q, R, permutation, *, full_matrices, **params):
     """AP = QR, with R's diagonal real: `qr_adjoint`, after the columns that complete Q, and P undone."""
-    a_bar = qr_adjoint(q, r, conj(dq), conj(dr))
-    return conj(take(a_bar, inverse_permutation(permutation[0]), -1) if permutation else a_bar)
+    A_bar = qr_adjoint(Q, R, dQ.conj(), dR.conj())
+    return (undo_permutation(A_bar, permutation[0], -1) if permutation else A_bar).conj()
 
 
-def qr_adjoint(q, r, q_bar, r_bar):
+def qr_adjoint(Q: Expr, R: Expr, Q_bar: Expr, R_bar: Expr) -> Expr:
     """QᴴδA R⁻¹ = QᴴδQ + δR R⁻¹ is antihermitian plus upper with a real diagonal. So, with K = QᴴQ̄ - R̄Rᴴ, and H the
     hermitian matrix of K's upper triangle and real diagonal, Ā = (Q̄ - QH)R⁻ᴴ (Seeger et al. 2017). For a wide A
     the columns beside are R₂ = QᴴA₂: Ā₂ = QR̄₂ and Q̄ += A₂R̄₂ᴴ (Roberts & Roberts 2020)."""
-    k = min(q.shape[-2], r.shape[-1])
-    if q.shape[-1] > k:
-        q_bar = _completed(q[..., :k], q[..., k:], q_bar[..., :k], q_bar[..., k:])
-    q, r, r_bar = q[..., :k], r[..., :k, :], r_bar[..., :k, :]
-    beside, beside_bar = r[..., k:], r_bar[..., k:]
-    r, r_bar = r[..., :k], r_bar[..., :k]
-    q_bar = lax.add(q_bar, matmul(q, matmul(beside, adjoint(beside_bar))))
-    difference = lax.sub(matmul(adjoint(q), q_bar), matmul(r_bar, adjoint(r)))
-    strict = mx.upper(difference, 1)
-    real = mx.like(lax.real(mx.diagonal(difference)) if mx.is_complex(q) else mx.diagonal(difference), q)
-    hermitian = lax.add(lax.add(strict, adjoint(strict)), mx.diagonal_matrix(real))
-    square = solve_triangular(r, lax.sub(q_bar, matmul(q, hermitian)), "right", False, adjoint=True)
-    return lax.concatenate([square, matmul(q, beside_bar)], q.ndim - 1)
+    k = min(Q.shape[-2], R.shape[-1])
+    if Q.shape[-1] > k:
+        Q_bar = _completed(Q[..., :k], Q[..., k:], Q_bar[..., :k], Q_bar[..., k:])
+    Q, R, R_bar = Q[..., :k], R[..., :k, :], R_bar[..., :k, :]
+    R, R2 = R[..., :k], R[..., k:]
+    R_bar, R2_bar = R_bar[..., :k], R_bar[..., k:]
+    Q_bar = Q_bar + Q @ (R2 @ R2_bar.H)
+    K = Q.H @ Q_bar - R_bar @ R.H
+    above = upper(K, 1)
+    H = above + above.H + diag(diagonal(K).real.astype(Q.dtype))
+    return hstack((Q_bar - Q @ H) @ inverse_upper(R).H, Q @ R2_bar)
 
 
-def _completed(q1, q2, q1_bar, q2_bar):
-    """What the cotangent of the columns Q₂ that complete Q₁ adds to Q̄₁.
+def _completed(Q1: Expr, Q2: Expr, Q1_bar: Expr, Q2_bar: Expr) -> Expr:
+    """Q̄₁, with what the cotangent of the columns Q₂ that complete Q₁ adds to it.
 
     Q is a product of Householder reflections, Q = I - VTVᴴ. With E = [I; 0], G the upper square of Q₁ - E and N its
     lower rows, Q₁ - E = -VT V₁ᴴ gives NG⁻¹ = V₂V₁⁻¹ =: B, and so Q₂ = [0; I] + (Q₁ - E)Bᴴ. Then
@@ -139,31 +134,33 @@ def _completed(q1, q2, q1_bar, q2_bar):
 
     Where a column of A needs no reflection G is singular, and Q₂ jumps with A. What depends on Q₂'s span alone has a
     derivative even there: that which goes with Q₂ᴴδQ₂ = 0, Q̄₁ -= Q₂Q̄₂ᴴQ₁, if Q₂ᴴQ̄₂ is hermitian."""
-    n = q1.shape[-1]
-    moved = lax.sub(q1, mx.eye_like(q1))
-    square, rows = moved[..., :n, :], moved[..., n:, :]
-    jumps = _singular(square)
-    square = lax.select(jnp.broadcast_to(jumps, square.shape), mx.eye_like(square), square)
-    b_adjoint = jnp.linalg.solve(adjoint(square), adjoint(rows))
-    b_bar = matmul(adjoint(q2_bar), moved)
-    rows_bar = adjoint(jnp.linalg.solve(square, adjoint(b_bar)))
-    through_b = lax.concatenate([lax.neg(matmul(b_adjoint, rows_bar)), rows_bar], q1.ndim - 2)
-    smooth = lax.add(matmul(q2_bar, adjoint(b_adjoint)), through_b)
-    span = lax.neg(matmul(q2, matmul(adjoint(q2_bar), q1)))
-    across = matmul(adjoint(q2), q2_bar)
-    twist = mx.largest(lax.sub(across, adjoint(across)))
-    noise = lax.mul(mx.largest(q2_bar), np.array(_rounding(q1), twist.dtype))
-    span = lax.select(jnp.broadcast_to(lax.le(twist, noise), span.shape), span, lax.full_like(span, np.nan))
-    return lax.add(q1_bar, lax.select(jnp.broadcast_to(jumps, span.shape), span, smooth))
+    n = Q1.shape[-1]
+    moved = Q1 - eye_like(Q1)
+    G, N = moved[..., :n, :], moved[..., n:, :]
+    jumps = _singular(G)
+    G = where(broadcast(jumps, G.shape), eye_like(G), G)
+    B_adjoint = solve(G.H, N.H)
+    B_bar = Q2_bar.H @ moved
+    N_bar = solve(G, B_bar.H).H
+    smooth = Q2_bar @ B_adjoint.H + vstack(-(B_adjoint @ N_bar), N_bar)
+    return Q1_bar + where(broadcast(jumps, smooth.shape), _of_span(Q1, Q2, Q2_bar), smooth)
 
 
-def _singular(a: Any) -> Any:
+def _of_span(Q1: Expr, Q2: Expr, Q2_bar: Expr) -> Expr:
+    """What the cotangent of Q₂ adds to Q̄₁ where f depends on its span alone; NaN elsewhere."""
+    span = -(Q2 @ (Q2_bar.H @ Q1))
+    twist = Q2.H @ Q2_bar
+    hermitian = largest(twist - twist.H) <= largest(Q2_bar) * _rounding(Q1)
+    return where(broadcast(hermitian, span.shape), span, np.nan)
+
+
+def _singular(A: Expr) -> Expr:
     """Whether matrices with entries of order one are singular to rounding: (..., n, n) -> (..., 1, 1)."""
-    pivots = lax.abs(mx.diagonal(lax.linalg.lu(lax.stop_gradient(a))[0]))
-    smallest = lax.reduce_min(pivots, (pivots.ndim - 1,))
-    return lax.le(lax.expand_dims(smallest, (a.ndim - 2, a.ndim - 1)), np.array(_rounding(a), smallest.dtype))
+    pivots = abs(diagonal(Expr(lax.linalg.lu(lax.stop_gradient(A.array))[0])))
+    smallest = lax.reduce_min(pivots.array, (pivots.ndim - 1,))
+    return Expr(lax.expand_dims(smallest, (A.ndim - 2, A.ndim - 1))) <= _rounding(A)
 
 
-def _rounding(a: Any) -> float:
+def _rounding(A: Expr) -> float:
     """A bound on the rounding error of products of matrices with entries of order one."""
-    return 16 * a.shape[-2] * float(jnp.finfo(a.dtype).eps)
+    return 16 * A.shape[-2] * float(jnp.finfo(A.dtype).eps)

@@ -9,91 +9,101 @@ is zero where the form has zeros, which determines Ω. The adjoint of such a con
 entries: with N = H̄ + Y, all that multiplies Ω is K = HᴴN - NHᴴ + QᴴQ̄; where K is hermitian Ω drops out, and Ā = QNQᴴ.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...backprop.registry import Structured, structured_rule, vjp_rule
-from . import matrices as mx
-from .eigen_svd import divided, tied, vanishing
+from ...backprop.registry import Structured, structured_rule
+from ..expressions import Expr, is_complex, on_expressions, sqrt, vjp_rule, where
 from .householder import vectors_adjoint
-from .matrices import adjoint, conj, matmul, solve_triangular
+from .matrices import (
+    broadcast,
+    column,
+    diag,
+    diagonal,
+    eye_like,
+    flattened,
+    inverse_lower,
+    largest,
+    lower,
+    lower_triangle_adjoint,
+    padded,
+    row,
+    three_diagonals,
+    unit_column,
+    upper,
+    zeros_like,
+)
+from .ties import divided, tied, vanishing
 
 # ---------------------------------------------------------------- hessenberg and tridiagonal form
 
 
-@vjp_rule("hessenberg", "a -> packed, taus")
+@vjp_rule("hessenberg", "A -> packed, taus")
 def hessenberg_vjp(dpacked, dtaus, packed, taus):
     """A = QHQᴴ, with H in the upper triangle and the diagonal below it, whose entries are real, and reflections under
     that, which leave the first axis alone: see `_hessenberg_adjoint`."""
     if packed.shape[-1] < 2:
         return dpacked
-    return conj(_hessenberg_adjoint(packed, taus, mx.upper(packed, -1), conj(dpacked), conj(dtaus)))
+    return _hessenberg_adjoint(packed, taus, upper(packed, -1), dpacked.conj(), dtaus.conj()).conj()
 
 
-@vjp_rule("tridiagonal", "a -> packed, d, e, taus")
+@vjp_rule("tridiagonal", "A -> packed, d, e, taus")
 def tridiagonal_vjp(dpacked, dd, de, dtaus, packed, d, e, taus, *, lower):
     """A hermitian, A = QTQᴴ: the Hessenberg form, of which d and e are the diagonal and the one beside it. Only one
     triangle of A is read, the other passes through to `packed`. The upper one is the lower one back to front."""
-    packed_bar, dd, de, taus_bar = conj(dpacked), dd, de, conj(dtaus)
-    if not lower:
-        packed, packed_bar = _reversed(packed, 2), _reversed(packed_bar, 2)
-        d, e, dd, de, taus, taus_bar = (_reversed(x, 1) for x in (d, e, dd, de, taus, taus_bar))
-    unread = mx.upper(packed_bar, 1)
+    packed_bar, taus_bar = dpacked.conj(), dtaus.conj()
+    if lower:
+        return _tridiagonal_adjoint(packed, d, e, taus, packed_bar, dd, de, taus_bar).conj()
+    packed, packed_bar = _reversed(packed, 2), _reversed(packed_bar, 2)
+    d, e, dd, de, taus, taus_bar = (_reversed(x, 1) for x in (d, e, dd, de, taus, taus_bar))
+    return _reversed(_tridiagonal_adjoint(packed, d, e, taus, packed_bar, dd, de, taus_bar).conj(), 2)
+
+
+def _reversed(a: Expr, axes: int) -> Expr:
+    """Back to front along each of the last axes."""
+    return Expr(lax.rev(a.array, range(a.ndim - axes, a.ndim)))
+
+
+def _tridiagonal_adjoint(packed, d, e, taus, packed_bar, d_bar, e_bar, taus_bar):
+    """Ā from the lower triangle, and what was passed through from the upper one."""
+    unread = upper(packed_bar, 1)
     if packed.shape[-1] < 2:
-        a_bar = lax.add(packed_bar, mx.like(mx.diagonal_matrix(dd), packed))
+        A_bar = packed_bar + diag(d_bar).astype(packed.dtype)
     else:
-        form = mx.like(mx.three_diagonals(e, d, e), packed)
-        known = mx.like(mx.three_diagonals(de, dd, lax.full_like(e, 0)), packed)
-        packed_bar = lax.add(mx.lower(packed_bar), known)
-        a_bar = _hessenberg_adjoint(packed, taus, form, packed_bar, taus_bar)
-    a_bar = conj(lax.add(mx.lower_triangle_adjoint(a_bar), unread))
-    return a_bar if lower else _reversed(a_bar, 2)
+        T = three_diagonals(e, d, e).astype(packed.dtype)
+        T_bar = three_diagonals(e_bar, d_bar, zeros_like(e)).astype(packed.dtype)
+        A_bar = _hessenberg_adjoint(packed, taus, T, lower(packed_bar) + T_bar, taus_bar)
+    return lower_triangle_adjoint(A_bar) + unread
 
 
-def _reversed(a: Any, axes: int) -> Any:
-    return lax.rev(a, range(a.ndim - axes, a.ndim))
-
-
-def _hessenberg_adjoint(packed: Any, taus: Any, form: Any, packed_bar: Any, taus_bar: Any) -> Any:
+def _hessenberg_adjoint(packed: Expr, taus: Expr, H: Expr, packed_bar: Expr, taus_bar: Expr) -> Expr:
     """H is zero under the diagonal below the main one, and real on that; Qe₀ = e₀, so Ω has no first row and column,
     where K need not be hermitian. Column k of K - Kᴴ holds Y's column k - 1, times H[k, k-1], and beside it
     later columns alone: n - 1 steps from the last to the first."""
     n = packed.shape[-1]
     inner, inner_bar = packed[..., 1:, :-1], packed_bar[..., 1:, :-1]
-    q, q_bar = (_bordered(x) for x in vectors_adjoint(inner, taus, inner_bar, taus_bar))
-    q = lax.add(q, np.broadcast_to(np.diag(np.eye(n, dtype=q.dtype)[0]), q.shape))
-    twist = matmul(adjoint(q), q_bar)
-    skew = lax.sub(twist, adjoint(twist))
-    diagonal_share = 0.5 if mx.is_complex(q) else 0.0
+    Q, Q_bar = (padded(x, (1, 0), (1, 0)) for x in vectors_adjoint(inner, taus, inner_bar, taus_bar))
+    Q = Q + np.broadcast_to(np.diag(np.eye(n, dtype=Q.dtype)[0]), Q.shape)
+    twist = Q.H @ Q_bar
+    skew = twist - twist.H
+    rows, zeros = Expr(lax.iota(np.int32, n)), Expr(np.zeros(n, H.dtype))
+    diagonal_share = 0.5 if is_complex(Q) else 0.0
 
-    def step(multiplied, k):
-        here, before = mx.unit_column(k, form), mx.unit_column(lax.sub(k, np.int32(1)), form)
-        across = lax.sub(matmul(adjoint(form), matmul(multiplied, here)), matmul(multiplied, _row_bar(form, here)))
-        along = lax.sub(matmul(adjoint(multiplied), matmul(form, here)), matmul(form, _row_bar(multiplied, here)))
-        wrong = lax.add(lax.sub(across, along), matmul(skew, here))  # (..., n, 1): column k of K - Kᴴ
-        rows = lax.iota(np.int32, n)
-        share = jnp.where(rows > k, np.array(1, form.dtype), np.array(diagonal_share, form.dtype))
-        share = jnp.broadcast_to(mx.column(jnp.where(rows >= k, share, np.array(0, form.dtype))), wrong.shape)
-        pivot = matmul(mx.transpose(here), matmul(form, before))
-        y = lax.div(lax.mul(wrong, share), pivot)
-        return lax.add(multiplied, matmul(y, mx.transpose(before))), None
+    @on_expressions
+    def step(N, k):
+        e_k, before = unit_column(k, H), unit_column(k - 1, H)
+        excess = (H.H @ (N @ e_k) - N @ (H.H @ e_k)) - (N.H @ (H @ e_k) - H @ (N.H @ e_k)) + skew @ e_k  # (..., n, 1)
+        share = where(rows > k, 1, where(rows == k, diagonal_share, zeros))
+        pivot = e_k.T @ (H @ before)
+        y = excess * broadcast(column(share), excess.shape) / pivot
+        return N + y @ before.T, None
 
     steps = np.arange(n - 1, 0, -1, dtype=np.int32)
-    multiplied, _ = lax.scan(step, mx.upper(packed_bar, -1), steps)
-    return matmul(matmul(q, multiplied), adjoint(q))
-
-
-def _row_bar(a: Any, unit: Any) -> Any:
-    """The row of `a` that a unit vector names, conjugate, as a column."""
-    return matmul(adjoint(a), unit)
-
-
-def _bordered(a: Any) -> Any:
-    """With a row of zeros above and a column of zeros on the left."""
-    return lax.pad(a, np.zeros((), a.dtype), [(0, 0, 0)] * (a.ndim - 2) + [(1, 0, 0), (1, 0, 0)])
+    N, _ = lax.scan(step, upper(packed_bar, -1).array, steps)
+    return Q @ Expr(N) @ Q.H
 
 
 # ---------------------------------------------------------------- schur form
@@ -108,121 +118,131 @@ def schur_vjp(engine, equation, active, wanted):
         t, z = equation.primitive.bind(a, **{**params, "compute_schur_vectors": True})
         return [t, z][: len(equation.outvars)], (t, z)
 
+    @on_expressions
     def backward(residuals, cotangents):
-        avals = [equation.outvars[0].aval] * 2
-        cotangents = (*cotangents, None)[:2]
-        bars = [conj(engine.instantiate(ct, a)) for ct, a in zip(cotangents, avals, strict=True)]
-        return [conj(_schur_adjoint(*residuals, *bars, strict=all(ct is not None for ct in cotangents)))]
+        T, Z = residuals
+        dT, dZ = (*cotangents, None)[:2]
+        T_bar, Z_bar = ((zeros_like(T) if ct is None else ct).conj() for ct in (dT, dZ))
+        return [_schur_adjoint(T, Z, T_bar, Z_bar, strict=dT is not None and dZ is not None).conj()]
 
     return Structured(forward, backward, active)
 
 
-def _schur_adjoint(t, z, t_bar, z_bar, strict):
-    """K - Kᴴ must vanish under the blocks, which is solved for Y there, and in them: LAPACK gives the blocks
-    [[a, b], [c, a]] with bc < 0, and keeping the two a equal costs a multiplier δ on their difference, which enters
-    K - Kᵀ under a as 2δ(b + c). A turn of the plane does not change a block with b = -c, where b + c has a kink: there
-    its cotangent must vanish, and that of the turn."""
-    pairs = _paired(t)
-    twist = matmul(adjoint(z), z_bar)
-    scale = lax.add(lax.mul(mx.largest(t), mx.largest(t_bar)), mx.largest(z_bar))
-    under = _below_blocks(pairs, t)
-    n_bar = lax.select(under, lax.full_like(t, 0), t_bar)
-    if not mx.is_complex(t):
-        below, above = _beside(t, 1), _beside(t, -1)
-        turn = lax.select(pairs, _beside(_unbalanced(t, n_bar, twist), 1), lax.full_like(below, 0))
-        gaps = lax.mul(lax.add(below, above), np.array(-2, t.dtype))
-        kink = lax.add(_beside(t_bar, 1), _beside(t_bar, -1))
-        quiet = lax.bitwise_and(_flat(vanishing, kink, mx.largest(t_bar)), _flat(vanishing, turn, scale))
-        quiet = lax.bitwise_and(quiet, _flat(tied, gaps, mx.largest(t)))
-        share = divided(turn, gaps, lax.bitwise_or(quiet, ~pairs))
-        n_bar = lax.add(n_bar, mx.diagonal_matrix(_spread(share, lax.neg(share))))
-    excess = lax.select(under, _unbalanced(t, n_bar, twist), lax.full_like(t, 0))
-    doubts = (twist, adjoint(twist), adjoint(n_bar)) if strict else ()
-    return matmul(matmul(z, lax.add(n_bar, _multiplier(t, pairs, under, excess, doubts, scale))), adjoint(z))
+def _schur_adjoint(T: Expr, Z: Expr, T_bar: Expr, Z_bar: Expr, strict: bool) -> Expr:
+    """K - Kᴴ must vanish under the blocks of the diagonal, which is solved for Y there, and in them: see
+    `_balance_blocks`. `strict`: T and Z both have cotangents."""
+    pairs = _paired(T)
+    twist = Z.H @ Z_bar
+    scale = largest(T) * largest(T_bar) + largest(Z_bar)
+    under = _below_blocks(pairs)
+    N = where(under, 0, T_bar)
+    if not is_complex(T):
+        N = N + _balance_blocks(T, T_bar, N, twist, pairs, scale)
+    excess = where(under, _unbalanced(T, N, twist), 0)
+    doubts = (twist, twist.H, N.H) if strict else ()
+    return Z @ (N + _multiplier(T, pairs, under, excess, doubts, scale)) @ Z.H
 
 
-def _unbalanced(t, n_bar, twist):
+def _unbalanced(T: Expr, N: Expr, twist: Expr) -> Expr:
     """K - Kᴴ, of K = TᴴN - NTᴴ + ZᴴZ̄."""
-    k = lax.add(lax.sub(matmul(adjoint(t), n_bar), matmul(n_bar, adjoint(t))), twist)
-    return lax.sub(k, adjoint(k))
+    K = T.H @ N - N @ T.H + twist
+    return K - K.H
 
 
-def _multiplier(t, pairs, under, excess, doubts, scale):
-    """Y, of entries `under` the blocks, with YTᴴ - TᴴY = `excess` there: column by column, from the last, each by a
-    triangular solve with the differences of eigenvalues on the diagonal. A column that has a tie and nothing to solve
-    for is 0, if `doubts` vanish at the tie: where T and Z both have cotangents, what they add to is not enough (see
-    `eigen_svd.py`). The blocks of a real T are made triangular by a unitary G, which leaves the equation as it is."""
-    real = not mx.is_complex(t)
-    if real:
-        g = _block_rotations(t, pairs)
-        t, excess, *doubts = (matmul(matmul(adjoint(g), mx.like(x, g)), g) for x in (t, excess, *doubts))
-    t_adjoint = adjoint(mx.upper(t))
-    values, t_scale = mx.diagonal(t_adjoint), mx.largest(t)
-    unit = jnp.asarray(mx.eye_like(t))
-    inside = lax.convert_element_type(under, t.dtype)
+def _balance_blocks(T: Expr, T_bar: Expr, N: Expr, twist: Expr, pairs: Expr, scale: Expr) -> Expr:
+    """The multipliers of the blocks [[a, b], [c, a]] with bc < 0, which LAPACK gives: keeping the two a equal costs a
+    multiplier δ on their difference, which enters K - Kᵀ under a as 2δ(b + c). A turn of the plane does not change a
+    block with b = -c, where b + c has a kink: there its cotangent must vanish, and that of the turn."""
+    gaps = (_beside(T, 1) + _beside(T, -1)) * -2
+    turn = where(pairs, _beside(_unbalanced(T, N, twist), 1), 0)
+    kink = _beside(T_bar, 1) + _beside(T_bar, -1)
+    quiet = _of_vector(vanishing, kink, largest(T_bar)) & _of_vector(vanishing, turn, scale)
+    quiet = quiet & _of_vector(tied, gaps, largest(T))
+    share = divided(turn, gaps, quiet | ~pairs)
+    return diag(_of_pairs(share, -share))
 
-    def step(y, j):
-        here = mx.unit_column(j, t)
-        rows = lax.ne(matmul(inside, here), lax.full_like(here, 0))  # (..., n, 1): under the block of column j
-        rest = matmul(lax.sub(excess, matmul(y, t_adjoint)), here)
-        rest = lax.select(rows, rest, lax.full_like(rest, 0))
-        value = matmul(mx.row(values), here)
-        gaps = lax.sub(value, mx.column(values))
-        ties = lax.bitwise_and(rows, tied(gaps, t_scale))
+
+def _multiplier(T: Expr, pairs: Expr, under: Expr, excess: Expr, doubts: tuple[Expr, ...], scale: Expr) -> Expr:
+    """Y, of entries `under` the blocks, with YTᴴ - TᴴY = `excess` there. The blocks of a real T are made triangular by
+    a unitary G, which leaves the equation as it is."""
+    if is_complex(T):
+        return _triangular_multiplier(T, under, excess, doubts, scale)
+    G = _block_rotations(T, pairs)
+    turned, excess, *doubts = (G.H @ x.astype(G.dtype) @ G for x in (T, excess, *doubts))
+    Y = _triangular_multiplier(turned, under, excess, doubts, scale)
+    return (G @ Y @ G.H).real
+
+
+def _triangular_multiplier(T, under, excess, doubts, scale):
+    """Y column by column, from the last, each by a triangular solve with the differences of eigenvalues on the
+    diagonal. A column that has a tie and nothing to solve for is 0, if `doubts` vanish at the tie: where T and Z both
+    have cotangents, what they add to is not enough (see `ties.py`)."""
+    T_adjoint = upper(T).H
+    values, unit = diagonal(T_adjoint), Expr(jnp.asarray(eye_like(T).array))
+    T_scale, inside = largest(T), under.astype(T.dtype)
+    axes = (T.ndim - 2, T.ndim - 1)
+
+    @on_expressions
+    def step(Y, j):
+        e_j = unit_column(j, T)
+        rows = inside @ e_j != 0  # (..., n, 1): under the block of column j
+        rest = where(rows, (excess - Y @ T_adjoint) @ e_j, 0)
+        value = row(values) @ e_j
+        ties = rows & tied(value - column(values), T_scale)
         silent = vanishing(rest, scale)
         for doubt in doubts:
-            silent = lax.bitwise_and(silent, lax.bitwise_or(vanishing(matmul(doubt, here), scale), ~ties))
-        axes = (rows.ndim - 2, rows.ndim - 1)
-        idle = lax.expand_dims(lax.bitwise_and(lax.reduce_or(ties, axes), lax.reduce_and(silent, axes)), axes)
-        solved = lax.bitwise_and(lax.bitwise_and(rows, mx.transpose(rows)), ~idle)
-        system = lax.select(solved, lax.sub(lax.mul(value, unit), t_adjoint), unit)
-        rest = lax.select(jnp.broadcast_to(idle, rest.shape), lax.full_like(rest, 0), rest)
-        return lax.add(y, matmul(solve_triangular(system, rest, "left", lower=True), mx.transpose(here))), None
+            silent = silent & (vanishing(doubt @ e_j, scale) | ~ties)
+        idle = Expr(lax.reduce_or(ties.array, axes)) & Expr(lax.reduce_and(silent.array, axes))
+        idle = Expr(lax.expand_dims(idle.array, axes))  # (..., 1, 1)
+        solved = rows & rows.T & ~idle
+        system = where(solved, value * unit - T_adjoint, unit)
+        rest = where(broadcast(idle, rest.shape), 0, rest)
+        return Y + inverse_lower(system) @ rest @ e_j.T, None
 
-    steps = np.arange(t.shape[-1] - 2, -1, -1, dtype=np.int32)
-    y, _ = lax.scan(step, lax.full_like(t, 0), steps)
-    return lax.real(matmul(matmul(g, y), adjoint(g))) if real else y
+    steps = np.arange(T.shape[-1] - 2, -1, -1, dtype=np.int32)
+    Y, _ = lax.scan(step, zeros_like(T).array, steps)
+    return Expr(Y)
 
 
-def _block_rotations(t, pairs):
+# ---------------------------------------------------------------- the 2 by 2 blocks of a real Schur form
+
+
+def _block_rotations(T: Expr, pairs: Expr) -> Expr:
     """The unitary G with [[b, iω], [iω, b]] / sqrt(b² + ω²) for a block [[a, b], [c, a]], ω² = -bc, whose first column
     is an eigenvector of the block, and 1 elsewhere."""
-    below, above = (lax.select(pairs, _beside(t, offset), lax.full_like(pairs, 0, t.dtype)) for offset in (1, -1))
-    square = lax.select(pairs, lax.neg(lax.mul(below, above)), lax.full_like(below, 1))
-    size = lax.sqrt(lax.add(lax.square(above), square))
-    off = lax.select(pairs, lax.div(lax.sqrt(square), size), lax.full_like(below, 0))
-    on = lax.select(pairs, lax.sub(lax.div(above, size), lax.full_like(size, 1)), lax.full_like(below, 0))
-    on = _spread(on, on)
-    cosines = mx.diagonal_matrix(lax.add(on, lax.full_like(on, 1)))
-    return lax.complex(cosines, mx.three_diagonals(off, lax.full_like(on, 0), off))
+    c, b = (where(pairs, _beside(T, offset), 0) for offset in (1, -1))
+    square = where(pairs, -(c * b), 1)
+    size = sqrt(b**2 + square)
+    off = where(pairs, sqrt(square) / size, 0)
+    on = where(pairs, b / size - 1, 0)
+    on = _of_pairs(on, on)
+    return Expr(lax.complex(diag(on + 1).array, three_diagonals(off, zeros_like(on), off).array))
 
 
-def _spread(first, second):
+def _of_pairs(first: Expr, second: Expr) -> Expr:
     """The values of pairs (j, j + 1), added up by entry: (..., n - 1) -> (..., n)."""
-    none, stack = np.zeros((), first.dtype), [(0, 0, 0)] * (first.ndim - 1)
-    return lax.add(lax.pad(first, none, [*stack, (0, 1, 0)]), lax.pad(second, none, [*stack, (1, 0, 0)]))
+    return padded(first, (0, 1)) + padded(second, (1, 0))
 
 
-def _paired(t):
+def _paired(T: Expr) -> Expr:
     """Which pairs (j, j + 1) make a 2 by 2 block: (..., n - 1)."""
-    below = _beside(t, 1)
-    return lax.ne(below, lax.full_like(below, 0))
+    return _beside(T, 1) != 0
 
 
-def _beside(t, offset):
+def _beside(T: Expr, offset: int) -> Expr:
     """The entries (j + 1, j), or (j, j + 1) for offset -1."""
-    n = t.shape[-1]
-    square = t[..., 1:, : n - 1] if offset == 1 else t[..., : n - 1, 1:]
-    return mx.diagonal(square)
+    n = T.shape[-1]
+    return diagonal(T[..., 1:, : n - 1] if offset == 1 else T[..., : n - 1, 1:])
 
 
-def _below_blocks(pairs, t):
-    """The entries under the blocks of the diagonal."""
-    below = lax.convert_element_type(pairs, np.float32)
-    in_block = mx.three_diagonals(below, lax.full_like(t[..., 0], 0, np.float32), lax.full_like(below, 0))
-    return lax.bitwise_and(lax.eq(in_block, lax.full_like(in_block, 0)), mx.lower(lax.full_like(in_block, 1, bool), 1))
+def _below_blocks(pairs: Expr) -> Expr:
+    """A mask of the entries under the blocks of the diagonal."""
+    below = pairs.astype(np.float32)
+    none = zeros_like(below)
+    in_block = three_diagonals(below, padded(none, (0, 1)), none)
+    return (in_block == 0) & lower(Expr(lax.full_like(in_block.array, 1, bool)), 1)
 
 
-def _flat(test, x, scale):
+def _of_vector(test: Callable[[Expr, Expr], Expr], x: Expr, scale: Expr) -> Expr:
     """A test of matrices, of the entries of a vector."""
-    return lax.squeeze(test(mx.row(x), scale), (x.ndim - 1,))
+    return flattened(test(row(x), scale))

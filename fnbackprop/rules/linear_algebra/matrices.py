@@ -1,141 +1,213 @@
-"""Algebra on stacks of matrices, (..., rows, columns), for the rules of linear algebra.
+"""The notation of linear algebra, for expressions of stacked matrices (..., rows, columns).
 
-Products take the highest precision, as JAX's own decompositions do: a rule divides by differences of what they return.
+A @ B, A.T, A.H             of `Expr`; products take the highest precision, as JAX's own decompositions do,
+                            for a rule divides by differences of what they return
+column(d) * A, A * row(d)   diag(d) A and A diag(d)
+inverse_lower(L) @ B        a triangular solve; likewise inverse_lower(L).H @ B and B @ inverse_upper(U)
 """
 
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..expressions import Expr, is_complex, where
 
-def is_complex(a: Any) -> bool:
-    return np.issubdtype(a.dtype, np.complexfloating)
-
-
-def conj(a: Any) -> Any:
-    return lax.conj(a) if is_complex(a) else a
+# ---------------------------------------------------------------- triangles and diagonals
 
 
-def transpose(a: Any) -> Any:
-    return lax.transpose(a, (*range(a.ndim - 2), a.ndim - 1, a.ndim - 2))
-
-
-def adjoint(a: Any) -> Any:
-    """The conjugate transpose."""
-    return transpose(conj(a))
-
-
-def matmul(a: Any, b: Any) -> Any:
-    stack = tuple(range(a.ndim - 2))
-    numbers = (((a.ndim - 1,), (b.ndim - 2,)), (stack, stack))
-    return lax.dot_general(a, b, numbers, precision=lax.Precision.HIGHEST)
-
-
-def _masked(a: Any, keep: np.ndarray) -> Any:
-    return lax.select(np.broadcast_to(keep, a.shape), a, lax.full_like(a, 0))
-
-
-def _offsets(a: Any) -> np.ndarray:
+def _offsets(A: Expr) -> np.ndarray:
     """Row minus column, of each entry."""
-    rows, columns = a.shape[-2:]
+    rows, columns = A.shape[-2:]
     return np.arange(rows)[:, None] - np.arange(columns)
 
 
-def lower(a: Any, below: int = 0) -> Any:
+def _masked(A: Expr, keep: np.ndarray) -> Expr:
+    return where(Expr(np.broadcast_to(keep, A.shape)), A, 0)
+
+
+def lower(A: Expr, below: int = 0) -> Expr:
     """The entries at least `below` rows under the diagonal; zero elsewhere."""
-    return _masked(a, _offsets(a) >= below)
+    return _masked(A, _offsets(A) >= below)
 
 
-def upper(a: Any, above: int = 0) -> Any:
+def upper(A: Expr, above: int = 0) -> Expr:
     """The entries at least `above` columns over the diagonal; zero elsewhere."""
-    return _masked(a, _offsets(a) <= -above)
+    return _masked(A, _offsets(A) <= -above)
 
 
-def eye_like(a: Any) -> np.ndarray:
-    """Ones on the diagonal, of the shape and dtype of `a`."""
-    return np.broadcast_to(np.eye(*a.shape[-2:], dtype=a.dtype), a.shape)
-
-
-def unit_lower(a: Any) -> Any:
+def unit_lower(A: Expr) -> Expr:
     """The entries under the diagonal, and ones on it."""
-    return lax.add(lower(a, 1), eye_like(a))
+    return lower(A, 1) + eye_like(A)
 
 
-def diagonal(a: Any) -> Any:
+def eye_like(A: Expr) -> Expr:
+    """Ones on the diagonal, of the shape and dtype of A."""
+    return Expr(np.broadcast_to(np.eye(*A.shape[-2:], dtype=A.dtype), A.shape))
+
+
+def on_diagonal(A: Expr) -> Expr:
+    """A mask of the diagonal of square matrices."""
+    return Expr(np.broadcast_to(np.eye(A.shape[-1], dtype=bool), A.shape))
+
+
+def diagonal(A: Expr) -> Expr:
     """The diagonal of square matrices: (..., n, n) -> (..., n)."""
-    return lax.reduce_sum(_masked(a, _offsets(a) == 0), (a.ndim - 1,))
+    return row_sums(_masked(A, _offsets(A) == 0))
 
 
-def diagonal_matrix(d: Any) -> Any:
-    """(..., n) -> (..., n, n)."""
+def diag(d: Expr) -> Expr:
+    """The diagonal matrices of vectors: (..., n) -> (..., n, n)."""
     n = d.shape[-1]
-    return scale_rows(d, np.broadcast_to(np.eye(n, dtype=d.dtype), (*d.shape, n)))
+    return column(d) * np.broadcast_to(np.eye(n, dtype=d.dtype), (*d.shape, n))
 
 
-def three_diagonals(below: Any, on: Any, above: Any) -> Any:
+def three_diagonals(below: Expr, on: Expr, above: Expr) -> Expr:
     """Square matrices from their three middle diagonals."""
-    stack, zero = [(0, 0, 0)] * (on.ndim - 1), np.zeros((), on.dtype)
-    under = lax.pad(diagonal_matrix(below), zero, [*stack, (1, 0, 0), (0, 1, 0)])
-    over = lax.pad(diagonal_matrix(above), zero, [*stack, (0, 1, 0), (1, 0, 0)])
-    return lax.add(lax.add(under, over), diagonal_matrix(on))
+    return padded(diag(below), (1, 0), (0, 1)) + padded(diag(above), (0, 1), (1, 0)) + diag(on)
 
 
-def unit_column(k: Any, a: Any) -> Any:
-    """The unit vector e_k, as a column, for each matrix of the stack `a`; k may be traced."""
-    rows = lax.broadcasted_iota(np.int32, (*a.shape[:-1], 1), a.ndim - 2)
-    return lax.convert_element_type(lax.eq(rows, lax.broadcast(k, rows.shape)), a.dtype)
+def lower_triangle_adjoint(A_bar: Expr) -> Expr:
+    """The adjoint of a lower triangle L, from that of the hermitian A that it stands for: A = L + Lᴴ but for the
+    diagonal, which is that of L, and real."""
+    strict = lower(A_bar, 1) + upper(A_bar, 1).H
+    return strict + diag(diagonal(A_bar).real.astype(A_bar.dtype))
 
 
-def lower_triangle_adjoint(a_bar: Any) -> Any:
-    """The adjoint of a lower triangle, from that of the hermitian matrix A that it stands for:
-    A = L + Lᴴ but for the diagonal, which is that of L, and real."""
-    strict = lax.add(lower(a_bar, 1), adjoint(upper(a_bar, 1)))
-    on = diagonal(a_bar)
-    return lax.add(strict, diagonal_matrix(like(lax.real(on) if is_complex(on) else on, a_bar)))
+# ---------------------------------------------------------------- vectors and blocks
 
 
-def column(d: Any) -> Any:
+def column(d: Expr) -> Expr:
     """(..., n) -> (..., n, 1)."""
-    return lax.expand_dims(d, (d.ndim,))
+    return Expr(lax.expand_dims(d.array, (d.ndim,)))
 
 
-def row(d: Any) -> Any:
+def row(d: Expr) -> Expr:
     """(..., n) -> (..., 1, n)."""
-    return lax.expand_dims(d, (d.ndim - 1,))
+    return Expr(lax.expand_dims(d.array, (d.ndim - 1,)))
 
 
-def scale_rows(d: Any, a: Any) -> Any:
-    """diag(d) · a."""
-    return lax.mul(column(d), a)
+def flattened(A: Expr) -> Expr:
+    """Columns or rows as vectors: (..., n, 1) or (..., 1, n) -> (..., n)."""
+    return Expr(lax.squeeze(A.array, (A.ndim - 1 if A.shape[-1] == 1 else A.ndim - 2,)))
 
 
-def scale_columns(a: Any, d: Any) -> Any:
-    """a · diag(d)."""
-    return lax.mul(a, row(d))
+def unit_column(k: Expr, A: Expr) -> Expr:
+    """The unit vector e_k, as a column, for each matrix of the stack A; k may be traced."""
+    rows = lax.broadcasted_iota(np.int32, (*A.shape[:-1], 1), A.ndim - 2)
+    return (Expr(rows) == lax.broadcast(k.array, rows.shape)).astype(A.dtype)
 
 
-def like(d: Any, a: Any) -> Any:
-    """A real array in the dtype of `a`, which may be complex."""
-    return lax.convert_element_type(d, a.dtype)
+def row_sums(A: Expr) -> Expr:
+    """(..., m, n) -> (..., m)."""
+    return Expr(lax.reduce_sum(A.array, (A.ndim - 1,)))
 
 
-def largest(a: Any) -> Any:
-    """The largest absolute value of each matrix: (..., m, n) -> (..., 1, 1), zero of an empty one."""
-    axes = (a.ndim - 2, a.ndim - 1)
-    if 0 in a.shape[-2:]:
-        return lax.full((*a.shape[:-2], 1, 1), 0, lax.abs(a).dtype)
-    return lax.expand_dims(lax.stop_gradient(lax.reduce_max(lax.abs(a), axes)), axes)
+def column_sums(A: Expr) -> Expr:
+    """(..., m, n) -> (..., n)."""
+    return Expr(lax.reduce_sum(A.array, (A.ndim - 2,)))
 
 
-def solve_triangular(a: Any, b: Any, side: str, lower: bool, unit: bool = False, adjoint: bool = False) -> Any:
-    """X with op(a) X = b (`side` "left") or X op(a) = b ("right"), where op is the adjoint or nothing."""
-    return lax.linalg.triangular_solve(
-        a,
-        b,
-        left_side=side == "left",
-        lower=lower,
-        unit_diagonal=unit,
-        transpose_a=adjoint,
-        conjugate_a=adjoint and is_complex(a),
-    )
+def hstack(*blocks: Expr) -> Expr:
+    """Blocks side by side."""
+    return Expr(lax.concatenate([block.array for block in blocks], blocks[0].ndim - 1))
+
+
+def vstack(*blocks: Expr) -> Expr:
+    """Blocks one below the other."""
+    return Expr(lax.concatenate([block.array for block in blocks], blocks[0].ndim - 2))
+
+
+def padded(a: Expr, *edges: tuple[int, int]) -> Expr:
+    """With zeros (before, after) along each of the last axes."""
+    config = [(0, 0, 0)] * (a.ndim - len(edges)) + [(*edge, 0) for edge in edges]
+    return Expr(lax.pad(a.array, np.zeros((), a.dtype), config))
+
+
+def broadcast(a: Expr, shape: tuple[int, ...]) -> Expr:
+    """Repeated along axes of size 1."""
+    return Expr(jnp.broadcast_to(a.array, shape))
+
+
+def zeros_like(A: Expr) -> Expr:
+    return Expr(lax.full_like(A.array, 0))
+
+
+def imaginary(x: Expr) -> Expr:
+    """i x, of a real x."""
+    return Expr(lax.complex(lax.full_like(x.array, 0), x.array))
+
+
+def largest(*matrices: Expr) -> Expr:
+    """The largest absolute value in each matrix (of the stacks given, in each of them): (..., m, n) -> (..., 1, 1)."""
+    return Expr(reduce(lax.max, map(_largest, matrices)))
+
+
+def _largest(A: Expr) -> Any:
+    axes = (A.ndim - 2, A.ndim - 1)
+    if 0 in A.shape[-2:]:
+        return lax.full((*A.shape[:-2], 1, 1), 0, abs(A).dtype)
+    return lax.expand_dims(lax.stop_gradient(lax.reduce_max(abs(A).array, axes)), axes)
+
+
+def undo_permutation(A: Expr, permutation: Expr, axis: int) -> Expr:
+    """The rows (axis -2) or columns (-1) of each matrix where they were before row or column i was taken from place
+    permutation[i]."""
+    given = permutation.array
+    positions = lax.broadcasted_iota(given.dtype, given.shape, given.ndim - 1)
+    inverse = Expr(lax.sort((given, positions), num_keys=1)[1])
+    indices = column(inverse) if axis == -2 else row(inverse)
+    return Expr(jnp.take_along_axis(A.array, indices.array, axis, mode="promise_in_bounds"))
+
+
+# ---------------------------------------------------------------- inverses
+
+
+def solve(A: Expr, B: Expr) -> Expr:
+    """A⁻¹ B, by LU."""
+    return Expr(jnp.linalg.solve(A.array, B.array))
+
+
+@dataclass(frozen=True)
+class TriangularInverse:
+    """The inverse of a triangular matrix, or its adjoint: it is never formed, a product with it is a solve."""
+
+    matrix: Expr
+    lower: bool
+    unit: bool
+    adjoint: bool = False
+
+    @property
+    def H(self) -> "TriangularInverse":
+        return replace(self, adjoint=not self.adjoint)
+
+    def __matmul__(self, B: Expr) -> Expr:
+        return self._solve(B, left_side=True)
+
+    def __rmatmul__(self, B: Expr) -> Expr:
+        return self._solve(B, left_side=False)
+
+    def _solve(self, B: Expr, left_side: bool) -> Expr:
+        solved = lax.linalg.triangular_solve(
+            self.matrix.array,
+            B.array,
+            left_side=left_side,
+            lower=self.lower,
+            unit_diagonal=self.unit,
+            transpose_a=self.adjoint,
+            conjugate_a=self.adjoint and is_complex(self.matrix),
+        )
+        return Expr(solved)
+
+
+def inverse_lower(L: Expr, unit: bool = False) -> TriangularInverse:
+    """L⁻¹ of the lower triangle, which is all that is read; `unit`: with ones for its diagonal."""
+    return TriangularInverse(L, lower=True, unit=unit)
+
+
+def inverse_upper(U: Expr, unit: bool = False) -> TriangularInverse:
+    """U⁻¹ of the upper triangle, which is all that is read; `unit`: with ones for its diagonal."""
+    return TriangularInverse(U, lower=False, unit=unit)

@@ -14,21 +14,22 @@ import numpy as np
 from jax import lax
 
 from ...backprop.engine import fit
-from ...backprop.registry import Structured, structured_rule, vjp_rule
+from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import output_avals
 from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.types import close_jaxpr
-from . import matrices as mx
-from .matrices import conj, matmul, transpose
+from ..expressions import Expr, vjp_rule
+from . import matrices
+from .matrices import padded, row_sums
 
 
-@vjp_rule("triangular_solve", "a, b -> x")
-def triangular_solve_vjp(dx, a, x, active, *, left_side, lower, transpose_a, conjugate_a, unit_diagonal):
+@vjp_rule("triangular_solve", "A, B -> X")
+def triangular_solve_vjp(dX, A, X, active, *, left_side, lower, transpose_a, conjugate_a, unit_diagonal):
     """op(A) X = B: dB = op(A)⁻ᵀ dX, d op(A) = -dB Xᵀ; X op(A) = B: dB = dX op(A)⁻ᵀ, d op(A) = -Xᵀ dB. Then op is
     undone, and of dA that triangle is kept which was read."""
-    db = lax.linalg.triangular_solve(
-        a,
-        dx,
+    dB = lax.linalg.triangular_solve(
+        A.array,
+        dX.array,
         left_side=left_side,
         lower=lower,
         transpose_a=not transpose_a,
@@ -36,31 +37,22 @@ def triangular_solve_vjp(dx, a, x, active, *, left_side, lower, transpose_a, con
         unit_diagonal=unit_diagonal,
     )
     if not active[0]:
-        return None, db
-    d_op = matmul(db, transpose(x)) if left_side else matmul(transpose(x), db)
-    da = transpose(d_op) if transpose_a else d_op
-    da = (mx.lower if lower else mx.upper)(lax.neg(da), int(unit_diagonal))
-    return conj(da) if conjugate_a else da, db
+        return None, dB
+    d_op = Expr(dB) @ X.T if left_side else X.T @ Expr(dB)
+    triangle = matrices.lower if lower else matrices.upper
+    dA = triangle(-(d_op.T if transpose_a else d_op), int(unit_diagonal))
+    return dA.conj() if conjugate_a else dA, dB
 
 
-@vjp_rule("tridiagonal_solve", "dl, d, du, b -> x")
-def tridiagonal_solve_vjp(dx, dl, d, du, x, *, perturb_singular=None):
-    """T x = b with T[i, i-1] = dl[i], T[i, i] = d[i], T[i, i+1] = du[i]: db = T⁻ᵀ dx, whose diagonals are du and dl,
-    moved by one; dT = -db xᵀ on the three diagonals, summed over the right-hand sides."""
+@vjp_rule("tridiagonal_solve", "dl, d, du, B -> X")
+def tridiagonal_solve_vjp(dX, dl, d, du, X, *, perturb_singular=None):
+    """T X = B with T[i, i-1] = dl[i], T[i, i] = d[i], T[i, i+1] = du[i]: dB = T⁻ᵀ dX, whose diagonals are du and dl,
+    moved by one; dT = -dB Xᵀ on the three diagonals, summed over the right-hand sides."""
     known = {} if perturb_singular is None else {"perturb_singular": perturb_singular}
-    db = lax.linalg.tridiagonal_solve(_moved(du, 1, -1), d, _moved(dl, -1, -1), dx, **known)
-
-    def product(x):
-        return lax.neg(lax.reduce_sum(lax.mul(db, x), (x.ndim - 1,)))
-
-    return product(_moved(x, 1, -2)), product(x), product(_moved(x, -1, -2)), db
-
-
-def _moved(a: Any, by: int, axis: int) -> Any:
-    """The entries moved up the axis by 1 or -1; a zero comes in."""
-    config = [(0, 0, 0)] * a.ndim
-    config[axis] = (by, -by, 0)
-    return lax.pad(a, np.zeros((), a.dtype), config)
+    below, above = padded(du, (1, -1)), padded(dl, (-1, 1))
+    dB = Expr(lax.linalg.tridiagonal_solve(below.array, d.array, above.array, dX.array, **known))
+    before, after = padded(X, (1, -1), (0, 0)), padded(X, (-1, 1), (0, 0))
+    return -row_sums(dB * before), -row_sums(dB * X), -row_sums(dB * after), dB
 
 
 # ---------------------------------------------------------------- custom_linear_solve

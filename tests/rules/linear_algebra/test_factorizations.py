@@ -149,7 +149,7 @@ def test_what_is_built_of_factors(fun):
 def test_a_planted_error_is_found(monkeypatch):
     entry = registry.lookup(jax.extend.core.primitives.cholesky_p)
     rule = entry.rules[0]
-    wrong = dataclasses.replace(rule, function=lambda dl, l: 1.001 * rule.function(dl, l))
+    wrong = dataclasses.replace(rule, call=lambda dl, l: 1.001 * rule.call(dl, l))
     monkeypatch.setattr(entry, "rules", [wrong])
     with pytest.raises(AssertionError, match="relative error"):
         check_first(lambda a: 1.0 * jnp.linalg.cholesky(a), positive(2))
