@@ -40,8 +40,7 @@ def _share_among_extremes(dy, x, x_aval, axes, reduce_extreme):
     x = Expr(lax.optimization_barrier(x.array))
     extreme = Expr(reduce_extreme(x.array, axes))
     attains = (x == back(extreme)).astype(dy.dtype)
-    count = Expr(lax.reduce_sum(wide(attains).array, axes))
-    share = wide(dy) / count
+    share = wide(dy) / Expr(lax.reduce_sum(wide(attains).array, axes))
     return attains * back(share.astype(dy.dtype))
 
 
@@ -53,8 +52,8 @@ def reduce_prod_vjp(dy, x, x_aval, *, axes):
     rows = lax.transpose(x, order)  # (*kept, *axes)
     flat = lax.reshape(rows, (*rows.shape[: len(kept)], math.prod(rows.shape[len(kept) :])))  # (*kept, reduced)
     others = lax.mul(_exclusive_product(flat, False), _exclusive_product(flat, True))
-    others = lax.transpose(lax.reshape(others, rows.shape), inverse(order))
-    return lax.mul(spread(dy, x_aval, axes), others)
+    others = lax.reshape(others, rows.shape)
+    return lax.mul(spread(dy, x_aval, axes), lax.transpose(others, inverse(order)))
 
 
 def _exclusive_product(x, reverse):

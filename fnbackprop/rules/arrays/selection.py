@@ -37,7 +37,7 @@ class Selection:
 
     @classmethod
     def of_scatter(cls, x: Any, i: Expr, u: Any, params: dict[str, Any]) -> "Selection":
-        """From the operand, starts and updates of a scatter (only the shapes of x and u are read), and its parameters."""
+        """From the operand, starts and updates of a scatter (of x and u only the shapes) and its parameters."""
         scatter = params["dimension_numbers"]
         absent = {*scatter.inserted_window_dims, *scatter.operand_batching_dims}
         window = iter(scatter.update_window_dims)
