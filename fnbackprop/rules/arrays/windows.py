@@ -77,11 +77,11 @@ def _scatter_to_winners(dy, x, prefer, worst, layout):
         return where(first, a, b), where(first, i, j)
 
     fixed = lax.stop_gradient(x)  # the place of the winner is constant, to `jax.jvp` over this rule too
-    _, where = lax.reduce_window((fixed, position), (scalar(worst, x), nowhere), winner, *layout)
+    _, winners = lax.reduce_window((fixed, position), (scalar(worst, x), nowhere), winner, *layout)
     numbers = lax.ScatterDimensionNumbers((), (0,), (0,))
     total = lax.scatter_add(
         lax.full((math.prod(x.shape),), 0, dy.dtype),
-        lax.reshape(where, (math.prod(dy.shape), 1)),
+        lax.reshape(winners, (math.prod(dy.shape), 1)),
         lax.reshape(dy, (math.prod(dy.shape),)),
         numbers,
         mode=lax.GatherScatterMode.FILL_OR_DROP,

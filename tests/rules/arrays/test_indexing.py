@@ -194,7 +194,7 @@ def test_a_wrong_gather_rule_is_found():
     rules = list(entry.rules)
 
     def wrong(dy, i, x_aval, *, dimension_numbers):
-        return rules[0].function(
+        return rules[0].call(
             dy, i, x_aval, dimension_numbers=dimension_numbers, slice_sizes=(1, 2), unique_indices=False,
             indices_are_sorted=False, mode="drop",
         )  # fmt: skip
