@@ -7,7 +7,7 @@ from jax import lax
 
 from ...backprop.precision import wide
 from ...backprop.registry import vjp_rule
-from ..expressions import Expr, on_expressions, scalar
+from ..expressions import Expr, on_expressions, scalar, where
 from .shapes import pad_vjp_x
 
 
