@@ -7,8 +7,9 @@ from . import rules as rules  # registers every rule
 from .backprop.coverage import coverage
 from .backprop.memory.budget_search import fit_budget
 from .backprop.memory.residual_report import residuals
-from .backprop.registry import MissingRule, nondifferentiable, vjp_rule
-from .backprop.transforms import grad, hessian, jacrev, value_and_grad, vjp
+from .backprop.pullback import vjp
+from .backprop.registry import MissingRule, derivative, nondifferentiable, vjp_rule
+from .backprop.transforms import grad, hessian, jacrev, value_and_grad
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "Verdict",
     "compare",
     "coverage",
+    "derivative",
     "fit_budget",
     "grad",
     "hessian",

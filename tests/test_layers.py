@@ -18,9 +18,6 @@ FILES = sorted(ROOT.rglob("*.py"))
 KNOWN_CIRCLES: set[str] = set()
 LONG_FILES = {
     "backprop/discharge.py",
-    "backprop/engine.py",
-    "backprop/registry.py",
-    "backprop/transforms.py",
 }
 LONG_FUNCTIONS: set[str] = set()
 DIFFERENTIATORS = set("grad vjp value_and_grad linearize linear_transpose jacrev jacfwd hessian jvp".split())

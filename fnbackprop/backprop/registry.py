@@ -22,62 +22,34 @@ With `wrt` the rule returns the cotangent of that operand alone; without, a tupl
 a single operand, just it). None stands for zero. What the driver does for every rule is in `engine.py`.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax import lax
+
+from ..jaxprs.types import Equation, Primitive
+from .signatures import Adapt, Argument, Rule, parse, positions
 
 
 class MissingRule(NotImplementedError):
     """Equations that a gradient must flow through have no rule. `.equations` lists them all."""
 
-    def __init__(self, missing: Sequence[tuple[Any, str]]):
+    def __init__(self, missing: Sequence[tuple[Equation, str]]):
         self.missing = tuple(missing)
         super().__init__(_missing_message(self.missing))
 
     @property
-    def equations(self) -> tuple[Any, ...]:
+    def equations(self) -> tuple[Equation, ...]:
         return tuple(equation for equation, _ in self.missing)
-
-
-Where = int | slice  # of a name among the operands or outputs: a slice for a starred one
-
-
-class Place(NamedTuple):
-    """Where an argument of a rule comes from."""
-
-    kind: str  # "value", "aval", "cotangent", "active" or "wanted"
-    side: str = ""  # of the equation, for a value or an aval: "invars" or "outvars"
-    where: Where | None = None  # on that side; of a cotangent, among the outputs
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A hand-written VJP: the function, what it reads, and which operand's cotangent it returns (None: all).
-
-    call: what the engine calls with the arguments of `reads`, all arrays: the function itself, or what adapts it."""
-
-    function: Callable
-    call: Callable
-    wrt: str | None
-    target: Where | None  # where `wrt` lies among the operands
-    reads: dict[str, Place]
-    params: tuple[str, ...]
-    takes_all_params: bool
-
-    @property
-    def name(self) -> str:
-        return self.function.__name__
 
 
 @dataclass
 class Entry:
     """All that is registered for one primitive."""
 
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)  # the first that serves an operand gives its cotangent
     structured: Callable | None = None
     activity: Callable | None = None
     no_gradient: str | None = None  # the reason why no gradient flows
@@ -92,14 +64,22 @@ class Entry:
         return None
 
 
-_entries: dict[Any, Entry] = {}
+_entries: dict[str | Primitive, Entry] = {}
+_generation = 0
 
 
-Adapt = Callable[[Callable, Sequence[Place]], Callable]  # a function and what it is given -> a function of arrays
+def generation() -> int:
+    """How often the registry has changed. What is cached that depends on rules has it in its key."""
+    return _generation
+
+
+def _put(primitive: str | Primitive, entry: Entry) -> None:
+    global _generation
+    _entries[primitive], _generation = entry, _generation + 1
 
 
 def vjp_rule(
-    primitive: str | Any, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
+    primitive: str | Primitive, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
 ) -> Callable:
     """Register a hand-written VJP of a primitive.
 
@@ -115,48 +95,60 @@ def vjp_rule(
     """
 
     def register(function: Callable) -> Callable:
-        _register(primitive, _parse(function, signature, wrt, adapt))
+        _register(primitive, parse(function, signature, wrt, adapt))
         return function
 
     return register
 
 
 def derivative(
-    primitive: str | Any, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
+    primitive: str | Primitive, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
 ) -> Callable:
-    """Register the derivative of an elementwise primitive: its cotangent is multiplied by what the function returns.
+    """Register the derivative of an elementwise primitive; its product with the output's cotangent is the VJP.
 
-        @derivative("tanh")
+        @fb.derivative("tanh")
         def tanh_vjp(y):
             return 1 - y**2
 
     Args:
-        primitive, signature, adapt: as for `vjp_rule`.
+        primitive, signature: as for `vjp_rule`.
         wrt: the operand with respect to which it is; it may be left out of a primitive of one operand.
+        adapt: internal, as for `vjp_rule`.
     Returns:
-        A decorator that registers the function, of operands and output and not of a cotangent, and returns it
-        unchanged. The function may return None for a derivative of zero.
+        A decorator that registers the function and returns it unchanged. The function reads operands and output, but
+        no cotangent, and returns dy/dx: an array like the output, a Python number, or None for a derivative of zero.
     Raises:
-        TypeError: there are several operands and `wrt` does not say which, or several outputs; or as `vjp_rule`.
+        TypeError: there are several outputs, or several operands and no `wrt`; the function reads a cotangent; or as
+            for `vjp_rule`.
+    Example:
+        >>> import jax
+        >>> import fnbackprop as fb
+        >>> cube = jax.extend.core.Primitive("cube")
+        >>> _ = cube.def_impl(lambda x: x * x * x), cube.def_abstract_eval(lambda x: x)
+        >>> @fb.derivative(cube)
+        ... def cube_vjp(x):
+        ...     return 3 * x * x
+        >>> float(fb.grad(cube.bind)(2.0))
+        12.0
     """
 
     def register(function: Callable) -> Callable:
-        _register(primitive, _times_cotangent(_parse(function, signature, wrt, adapt), signature))
+        _register(primitive, _times_cotangent(parse(function, signature, wrt, adapt), signature))
         return function
 
     return register
 
 
-def _register(primitive: str | Any, rule: Rule) -> None:
-    entry = _entries.setdefault(primitive, Entry())
-    entry.no_gradient = entry.unsupported = entry.structured = None
-    replaced = [old for old in entry.rules if rule.wrt is not None and old.wrt not in (rule.wrt, None)]
-    entry.rules = [*replaced, rule]
+def _register(primitive: str | Primitive, rule: Rule) -> None:
+    """Put a rule in the place of the one for the same operand; a rule for all operands goes on serving the others."""
+    old = _entries.get(primitive, Entry())
+    others = [] if rule.target is None else [other for other in old.rules if other.target != rule.target]
+    _put(primitive, Entry([rule, *others], activity=old.activity))
 
 
 def _times_cotangent(rule: Rule, signature: str) -> Rule:
     """The VJP of a derivative: dy times dy/dx."""
-    operands, outputs = (_places(side) for side in signature.split("->"))
+    operands, outputs = (positions(side) for side in signature.split("->"))
     name, slope = rule.name, rule.call
     if len(outputs) != 1 or (rule.wrt is None and list(operands.values()) != [0]):
         raise TypeError(
@@ -172,10 +164,10 @@ def _times_cotangent(rule: Rule, signature: str) -> Rule:
         return None if found is None else lax.mul(dy, found)
 
     (output,) = outputs
-    return replace(rule, call=call, reads={f"d{output}": Place("cotangent", where=0), **rule.reads})
+    return replace(rule, call=call, reads={f"d{output}": Argument("cotangent", where=0), **rule.reads})
 
 
-def structured_rule(*primitives: str | Any, activity: Callable | None = None) -> Callable:
+def structured_rule(*primitives: str | Primitive, activity: Callable | None = None) -> Callable:
     """Register the rule of a primitive that holds jaxprs, which must walk them itself (jit, scan, cond ...).
 
     The function is called before anything runs, as `rule(engine, equation, active, wanted)`, and returns a
@@ -185,7 +177,7 @@ def structured_rule(*primitives: str | Any, activity: Callable | None = None) ->
 
     def register(function: Callable) -> Callable:
         for primitive in primitives:
-            _entries[primitive] = Entry(structured=function, activity=activity)
+            _put(primitive, Entry(structured=function, activity=activity))
         return function
 
     return register
@@ -206,74 +198,29 @@ class Structured(NamedTuple):
     describe: Callable | None = None
 
 
-def nondifferentiable(*primitives: str | Any, reason: str) -> None:
+def nondifferentiable(*primitives: str | Primitive, reason: str) -> None:
     """Declare that no gradient flows through these primitives: their outputs are constants to the chain rule."""
     for primitive in primitives:
-        _entries[primitive] = Entry(no_gradient=reason)
+        _put(primitive, Entry(no_gradient=reason))
 
 
-def unsupported(*primitives: str | Any, reason: str) -> None:
+def unsupported(*primitives: str | Primitive, reason: str) -> None:
     """Declare that these primitives have no rule here, and why; a gradient through one is a MissingRule."""
     for primitive in primitives:
-        _entries[primitive] = Entry(unsupported=reason)
+        _put(primitive, Entry(unsupported=reason))
 
 
-def lookup(primitive: Any) -> Entry | None:
+def lookup(primitive: Primitive) -> Entry | None:
     """The entry of a primitive: registered by the object, else by its name."""
     return _entries.get(primitive) or _entries.get(primitive.name)
 
 
-def registered() -> dict[Any, Entry]:
+def registered() -> dict[str | Primitive, Entry]:
     """All entries, by primitive or name (a copy)."""
     return dict(_entries)
 
 
-# ---------------------------------------------------------------- signatures
-
-
-def _parse(function: Callable, signature: str, wrt: str | None, adapt: Adapt | None) -> Rule:
-    operands, outputs = (_places(side) for side in signature.split("->"))
-    known = _readable(operands, outputs)
-    reads, params, takes_all = {}, [], False
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            params.append(parameter.name)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            takes_all = True
-        elif parameter.name in known:
-            reads[parameter.name] = known[parameter.name]
-        else:
-            raise TypeError(
-                f"the VJP rule {function.__name__} has a parameter {parameter.name!r} that its signature "
-                f"{signature!r} does not name. It may read {', '.join(sorted(known))}; "
-                "parameters of the equation are keyword-only (after a *)."
-            )
-    if wrt is not None and wrt not in operands:
-        raise TypeError(f"the VJP rule {function.__name__} is for wrt={wrt!r}, no operand of {signature!r}.")
-    call = function if adapt is None else adapt(function, list(reads.values()))
-    target = None if wrt is None else operands[wrt]
-    return Rule(function, call, wrt, target, reads, tuple(params), takes_all)
-
-
-def _readable(operands: dict[str, Where], outputs: dict[str, Where]) -> dict[str, Place]:
-    """All that a rule of this signature may read; where a name means two things, its value goes before."""
-    found = {name: Place(name) for name in ("active", "wanted")}
-    found |= {f"d{name}": Place("cotangent", where=where) for name, where in outputs.items()}
-    sides = [("outvars", outputs), ("invars", operands)]
-    found |= {f"{name}_aval": Place("aval", side, where) for side, names in sides for name, where in names.items()}
-    return found | {name: Place("value", side, where) for side, names in sides for name, where in names.items()}
-
-
-def _places(side: str) -> dict[str, Where]:
-    """Where each name of one side of a signature lies: a position, or a slice for the starred one."""
-    names = [name.strip() for name in side.split(",") if name.strip()]
-    starred = [name for name in names if name.startswith("*")]
-    if len(starred) > 1 or (starred and not names[-1].startswith("*")):
-        raise TypeError(f"a signature's starred name comes last and once, but got {side.strip()!r}.")
-    return {name.removeprefix("*"): slice(i, None) if name.startswith("*") else i for i, name in enumerate(names)}
-
-
-def _missing_message(missing: Sequence[tuple[Any, str]]) -> str:
+def _missing_message(missing: Sequence[tuple[Equation, str]]) -> str:
     lines = [f"no VJP rule for {len(missing)} equation(s) that the gradient flows through:"]
     unexplained = None
     for equation, where in missing:
@@ -287,7 +234,7 @@ def _missing_message(missing: Sequence[tuple[Any, str]]) -> str:
     return "\n".join(lines if unexplained is None else [*lines, *_suggestion(unexplained)])
 
 
-def _called(equation: Any) -> str:
+def _called(equation: Equation) -> str:
     """The primitive, and the host function or external target that it calls."""
     callback = equation.params.get("callback")
     target = equation.params.get("target_name") or getattr(callback, "callback_func", None)
@@ -295,7 +242,7 @@ def _called(equation: Any) -> str:
     return name if target is None else f"{name}[{getattr(target, '__name__', target)}]"
 
 
-def _suggestion(equation: Any) -> list[str]:
+def _suggestion(equation: Equation) -> list[str]:
     """The lines that would register a rule."""
     names = ", ".join(f"x{i}" for i in range(len(equation.invars)))
     outs = ", ".join(f"y{i}" for i in range(len(equation.outvars)))

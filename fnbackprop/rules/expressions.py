@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from ..backprop import precision, registry
+from ..backprop.signatures import Argument
 
 
 def scalar(value: complex, like: Any) -> np.ndarray:
@@ -172,7 +173,7 @@ def derivative(primitive: Any, signature: str = "x -> y", wrt: str | None = None
     return registry.derivative(primitive, signature, wrt, adapt=_on_arrays)
 
 
-def _on_arrays(function: Callable, places: Sequence[registry.Place]) -> Callable:
+def _on_arrays(function: Callable, places: Sequence[Argument]) -> Callable:
     """A function of expressions, as one of arrays. Avals, `active` and `wanted` pass as they are."""
     wrapped = [place.kind in ("value", "cotangent") for place in places]
 

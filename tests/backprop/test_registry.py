@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils, xla_metadata  # noqa: F401  (they define primitives)
 from jax.extend.core import Primitive, primitives
-from jax.interpreters import mlir
+from jax.interpreters import batching, mlir
 
 import fnbackprop as fb
 from fnbackprop.backprop import registry
@@ -42,6 +42,105 @@ def test_a_user_s_rule():
         got, want = fb.grad(ours, argnums)(0.3, 2.0), jax.grad(plain, argnums)(0.3, 2.0)
         np.testing.assert_allclose(got, want, rtol=1e-6)
     np.testing.assert_allclose(fb.grad(fb.grad(ours))(0.3, 2.0), jax.grad(jax.grad(plain))(0.3, 2.0), rtol=1e-5)
+
+
+def elementwise_primitive(name, function):
+    """A primitive of one operand, with an implementation, a lowering and a batching rule, and no rule."""
+    primitive = Primitive(name)
+    primitive.def_impl(function)
+    primitive.def_abstract_eval(lambda x: jax.core.ShapedArray(x.shape, x.dtype))
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    batching.defvectorized(primitive)
+    return primitive
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_derivative(x64, dtype):
+    """dy/dx of x³ is multiplied by the cotangent, also under jit and vmap, and in a second derivative."""
+    primitive = elementwise_primitive("my_cube", lambda x: x * x * x)
+
+    @fb.derivative(primitive)
+    def my_cube_vjp(x):
+        return 3.0 * x * x
+
+    rng = np.random.default_rng(0)
+    x, dy = (
+        (rng.normal(size=5) + (1j * rng.normal(size=5) if dtype == np.complex128 else 0)).astype(dtype) for _ in "xy"
+    )
+    want = np.asarray(jax.vjp(lambda x: x * x * x, x)[1](dy)[0])
+    pull = lambda x, dy: fb.vjp(primitive.bind, x)[1](dy)[0]  # noqa: E731
+    for transform in (lambda f: f, jax.jit, jax.vmap):
+        np.testing.assert_allclose(transform(pull)(x, dy), want, rtol=1e-14)
+    twice = fb.vjp(lambda x: pull(x, dy), x)[1](dy)[0]
+    np.testing.assert_allclose(twice, 6 * x * dy * dy, rtol=1e-14)
+
+
+def test_derivative_returns_a_number_or_none():
+    slope = elementwise_primitive("my_half", lambda x: x / 2)
+    fb.derivative(slope)(lambda: 0.5)
+    flat = elementwise_primitive("my_step", jnp.round)
+    fb.derivative(flat)(lambda: None)
+    gradient = fb.grad(lambda x: jnp.sum(jnp.sin(slope.bind(x)) + flat.bind(x)))(jnp.arange(3.0, dtype=jnp.bfloat16))
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(gradient.astype(float), 0.5 * np.cos(np.arange(3) / 2), rtol=2**-7)
+    np.testing.assert_array_equal(fb.grad(lambda x: flat.bind(x) * 2)(1.3), 0)
+
+
+def test_derivative_with_respect_to_each_operand():
+    primitive = new_primitive("my_other_product")
+    fb.derivative(primitive, "x, y -> z", wrt="x")(lambda x, y: -jnp.sin(x) * y)
+    fb.derivative(primitive, "x, y -> z", wrt="y")(lambda x: jnp.cos(x))
+    got = fb.grad(lambda x, y: 3 * primitive.bind(x, y), (0, 1))(0.3, 2.0)
+    np.testing.assert_allclose(got, (-6 * np.sin(0.3), 3 * np.cos(0.3)), rtol=1e-6)
+
+
+def test_derivative_that_cannot_be_registered():
+    with pytest.raises(TypeError, match="needs wrt="):
+        fb.derivative("never_used", "x, y -> z")(lambda x, y: x)
+    with pytest.raises(TypeError, match="one output"):
+        fb.derivative("never_used", "x -> y, z")(lambda x: x)
+    with pytest.raises(TypeError, match="reads dy: a rule that reads a cotangent is a `vjp_rule`"):
+        fb.derivative("never_used")(lambda dy, x: x)
+    assert "never_used" not in registry.registered()
+
+
+def test_a_rule_for_one_operand_beside_a_joint_rule():
+    """The joint rule goes on serving the other operand, and what it returns for the first is not added."""
+    primitive = new_primitive("jointly_ruled")
+    fb.vjp_rule(primitive, "x, y -> z")(lambda dz, x, y: (-dz * jnp.sin(x) * y, dz * jnp.cos(x)))
+    fb.vjp_rule(primitive, "a, b -> c", wrt="a")(lambda dc: 100 * dc)
+    got = fb.grad(primitive.bind, (0, 1))(0.3, 2.0)
+    np.testing.assert_allclose(got, (100.0, np.cos(0.3)), rtol=1e-6)
+    np.testing.assert_allclose(fb.grad(primitive.bind, 1)(0.3, 2.0), np.cos(0.3), rtol=1e-6)
+
+
+def test_a_later_rule_for_the_same_operand_replaces_the_first():
+    """Under other names of the operands too."""
+    primitive = new_primitive("ruled_twice")
+    fb.vjp_rule(primitive, "x, y -> z", wrt="x")(lambda dz: 1 * dz)
+    fb.vjp_rule(primitive, "a, b -> c", wrt="a")(lambda dc: 2 * dc)
+    assert fb.grad(primitive.bind)(0.3, 2.0) == 2
+    fb.vjp_rule(primitive, "x, y -> z")(lambda dz: (3 * dz, 4 * dz))
+    assert fb.grad(primitive.bind, (0, 1))(0.3, 2.0) == (3, 4)
+
+
+@pytest.mark.parametrize("around", ["jit", "scan", "while", "remat", "cond"])
+def test_a_rule_registered_anew_holds_in_what_was_already_differentiated(around):
+    """Plans and compiled backward passes of inner jaxprs are cached, and JAX hands over the same jaxpr again."""
+    primitive = elementwise_primitive(f"changing_in_{around}", lambda x: x * 1)
+    layers = {
+        "jit": jax.jit(lambda x: primitive.bind(jnp.sin(x * x) + jnp.cos(x) * 3 + x)),
+        "scan": jax.jit(lambda x: jax.lax.scan(lambda h, _: (primitive.bind(h), None), x, length=1)[0]),
+        "while": jax.jit(lambda x: jax.lax.fori_loop(0, jnp.int32(1), lambda i, h: primitive.bind(h), x)),
+        "remat": jax.jit(jax.checkpoint(lambda x: primitive.bind(x))),
+        "cond": jax.jit(lambda x: jax.lax.cond(x > 0, primitive.bind, lambda x: x, x)),
+    }
+    fb.vjp_rule(primitive)(lambda dy: dy)
+    before = fb.grad(layers[around])(0.3)
+    fb.vjp_rule(primitive)(lambda dy: 5 * dy)
+    np.testing.assert_allclose(fb.grad(layers[around])(0.3), 5 * before, rtol=1e-6)
+    fb.nondifferentiable(primitive, reason="for this test")
+    assert fb.grad(layers[around])(0.3) == 0
 
 
 def test_missing_rules_are_listed_all_at_once():

@@ -9,7 +9,10 @@ import jax
 
 from ...jaxprs.avals import is_inexact
 from ...jaxprs.evaluate import source_line, trace_flat
-from ..engine import Engine, Plan
+from ...jaxprs.graph import producers
+from ...jaxprs.types import Equation, Var
+from ..engine import Engine
+from ..plan import Plan
 from .save_policy import nbytes
 
 
@@ -54,33 +57,31 @@ def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:
     closed = trace_flat(lambda *flat: fun(*tree.unflatten(flat)), leaves).closed
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
-    return Residuals(tuple(_rows(Engine(**options).new_plan(closed, active, wanted))))
+    return Residuals(tuple(_rows(Engine.of_options(options).new_plan(closed, active, wanted))))
 
 
 def _rows(plan: Plan) -> list[Residual]:
-    jaxpr = plan.closed.jaxpr
-    producers = {v: e for e in jaxpr.eqns for v in e.outvars}
-    readers = {v: step.equation for step in plan.steps.values() for v in step.variables()}
+    producer_of = producers(plan.closed.jaxpr.eqns)
+    reader_of = {v: step.equation for step in plan.steps.values() for v in step.variables()}
     rows = []
-    for var in (v for v in plan.saved if v in producers):
-        why = f"read by the rule of {readers[var].primitive.name}"
-        rows.append(saved_row("saved", var, 1, producers, why))
-    for index in sorted(plan.steps):
-        step = plan.steps[index]
+    for var in (v for v in plan.saved if v in producer_of):
+        why = f"read by the rule of {reader_of[var].primitive.name}"
+        rows.append(saved_row("saved", var, 1, producer_of, why))
+    for step in plan.steps.values():
         if step.structured and step.structured.describe:
             rows += step.structured.describe(source_line(step.equation))
     return rows
 
 
-def saved_row(kind: str, var: Any, steps: int, producers: dict[Any, Any], why: str) -> Residual:
+def saved_row(kind: str, var: Var, steps: int, producer_of: dict[Var, Equation], why: str) -> Residual:
     """A saved value; of a loop, over all its steps."""
-    producer = producers.get(var)
+    producer = producer_of.get(var)
     where = "an input" if producer is None else source_line(producer)
     shape = var.aval.str_short(short_dtypes=True)
     return Residual(kind, f"{steps} x {shape}" if steps != 1 else shape, steps * nbytes(var.aval), where, why)
 
 
-def again_rows(equations: Sequence[Any], where: str) -> list[Residual]:
+def again_rows(equations: Sequence[Equation], where: str) -> list[Residual]:
     """What is computed again; no row if nothing is."""
     return [Residual("again", counted(equations), 0, where, "cheaper than to save")] if equations else []
 

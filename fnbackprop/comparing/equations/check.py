@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnbackprop.backprop.pullback import vjp
 from fnbackprop.backprop.registry import lookup, registered
-from fnbackprop.backprop.transforms import vjp
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, bind, source_of

@@ -99,10 +99,9 @@ class Walker:
     def forward(self, plan: Plan, operands: Sequence[Any], around: Location) -> tuple[list[Any], list[Visit]]:
         """The outputs, and the visits of those equations that a gradient flows through."""
         visits: list[Visit] = []
-        steps = map(plan.steps.get, range(len(plan.closed.jaxpr.eqns)))
 
         def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
-            step = next(steps)
+            step = plan.steps.get(id(equation))
             if step is None:
                 return self.evaluate(equation, values)
             visit = Visit(step, values, around.at(equation))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import fnbackprop as fb
 
@@ -42,3 +43,11 @@ def test_it_counts_what_the_pullback_holds():
     pullback = fb.vjp(looped, W, X)[1]
     held = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves(pullback)}
     assert sum(held.values()) - W.nbytes == fb.residuals(looped, W, X).nbytes
+
+
+def test_an_unknown_option_is_an_error_as_in_vjp():
+    for function in (fb.residuals, fb.vjp):
+        with pytest.raises(TypeError, match="unexpected option 'unknown'; the options are safe_select, hoist, budget"):
+            function(jnp.sin, 1.0, unknown=1)
+    with pytest.raises(TypeError, match="unexpected option 'inline'"):
+        fb.residuals(jnp.sin, 1.0, inline=True)

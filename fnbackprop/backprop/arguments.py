@@ -1,0 +1,138 @@
+"""The arguments of `grad` and its kin: selected by `argnums`, and checked, with JAX's error messages."""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..jaxprs.avals import aval_of, is_inexact
+from ..jaxprs.types import Aval
+
+
+def check_callable(fun: Any) -> None:
+    if not callable(fun):
+        raise TypeError(f"Expected a callable value, got {fun}")
+
+
+def positions_of(argnums: Any) -> int | tuple[int, ...]:
+    """Positions as ints, as `jax.grad` takes them."""
+    try:
+        return operator.index(argnums)
+    except TypeError:
+        return tuple(operator.index(i) for i in argnums)
+
+
+def select_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, kwargs: dict):
+    """`fun` as a function of the differentiated arguments alone, and these arguments."""
+    positions = (argnums,) if isinstance(argnums, int) else argnums
+    highest = max(positions, default=-1)
+    if highest >= len(args):
+        raise TypeError(
+            f"differentiating with respect to {argnums=} requires at least {highest + 1} positional arguments to be "
+            f"passed by the caller, but got only {len(args)} positional arguments."
+        )
+    if any(i < -len(args) for i in positions):
+        raise ValueError(
+            "Positional argument indices, e.g. for `static_argnums`, must have value greater than or equal to "
+            f"-len(args) and less than len(args), but got value {min(positions)} for len(args) == {len(args)}."
+        )
+    positions = tuple(i % len(args) for i in positions)
+
+    @functools.wraps(fun)
+    def partial(*dynamic):
+        full = list(args)
+        for i, value in zip(positions, dynamic, strict=True):
+            full[i] = value
+        return fun(*full, **kwargs)
+
+    return partial, tuple(args[i] for i in positions)
+
+
+def is_array_like(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+
+
+def as_array(leaf: Any) -> Any:
+    """A primal as an array; a Python scalar stays weakly typed."""
+    if isinstance(leaf, jax.Array):
+        return leaf
+    if not is_array_like(leaf):
+        raise TypeError(f"Value {leaf!r} of type {type(leaf)} is not a valid JAX type")
+    return jnp.asarray(leaf)
+
+
+def check_input(name: str, holomorphic: bool, allow_int: bool, leaf: Any) -> None:
+    dtype = as_array(leaf).dtype
+    if holomorphic and not jnp.issubdtype(dtype, np.complexfloating):
+        raise TypeError(
+            f"{name} with holomorphic=True requires inputs with complex dtype, but got {np.dtype(dtype).name}."
+        )
+    if not jnp.issubdtype(dtype, np.inexact) and not allow_int:
+        raise TypeError(
+            f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), but got "
+            f"{dtype.name}. If you want to use Boolean- or integer-valued inputs, use vjp or set allow_int to True."
+        )
+
+
+def check_scalar(value: Any) -> None:
+    if not is_array_like(value):
+        raise TypeError(f"Gradient only defined for scalar-output functions. Output was {value}.")
+    if jnp.shape(value) != ():
+        raise TypeError(
+            f"Gradient only defined for scalar-output functions. Output had shape: {jnp.shape(value)}."
+            " To get the gradient, reduce the output to a scalar with output.sum(), or use jax.jacobian to"
+            " differentiate a function with a non-scalar output."
+        )
+
+
+def check_output(name: str, holomorphic: bool, value: Any) -> None:
+    dtype = value.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        raise TypeError(f"{name} with output element type {dtype.name}")
+    is_complex = jnp.issubdtype(dtype, np.complexfloating)
+    if holomorphic and not is_complex:
+        raise TypeError(f"{name} with holomorphic=True requires outputs with complex dtype, but got {dtype.name}.")
+    if holomorphic or jnp.issubdtype(dtype, np.floating):
+        return
+    advice = (
+        "For holomorphic differentiation, pass holomorphic=True. For differentiation of non-holomorphic functions "
+        "involving complex outputs, use jax.vjp directly."
+        if is_complex
+        else "For differentiation of functions with integer outputs, use jax.vjp directly."
+    )
+    raise TypeError(
+        f"{name} requires real-valued outputs (output dtype that is a sub-dtype of np.floating), "
+        f"but got {dtype.name}. {advice}"
+    )
+
+
+def check_cotangents(cotangents: Any, out_tree: Any, out_avals: Sequence[Aval], name: str) -> list[Any]:
+    """The flat cotangents (None for integer outputs) of the function `name`, after a check of tree, shape and dtype."""
+    leaves, tree = jax.tree.flatten(cotangents)
+    if tree != out_tree:
+        raise ValueError(
+            "unexpected tree structure.\n\nThe argument to a VJP function returned by `fb.vjp` must match the pytree "
+            f"structure of the differentiated function {name}.\n\n"
+            f"  * its output had the structure {out_tree}\n  * but the cotangent has {tree}"
+        )
+    return [_check_cotangent(ct, aval) for ct, aval in zip(leaves, out_avals, strict=True)]
+
+
+def _check_cotangent(ct: Any, aval: Aval) -> Any:
+    expected = aval.dtype if is_inexact(aval) else jax.dtypes.float0
+    if getattr(ct, "dtype", None) != jax.dtypes.float0:
+        ct = as_array(ct)
+    if ct.shape != aval.shape or ct.dtype != expected:
+        short = "float0" if expected == jax.dtypes.float0 else jnp.dtype(expected).name
+        shape = ",".join(map(str, aval.shape))
+        raise ValueError(
+            "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
+            f"got {aval_of(ct).str_short()}, but expected {short}[{shape}] "
+            "because the corresponding output of the differentiated function had JAX type "
+            f"{aval.str_short()}"
+        )
+    return None if expected == jax.dtypes.float0 else ct
