@@ -121,9 +121,9 @@ def derivative(
         TypeError: there are several outputs, or several operands and no `wrt`; the function reads a cotangent; or as
             for `vjp_rule`.
     Example:
-        >>> import jax
         >>> import fnbackprop as fb
-        >>> cube = jax.extend.core.Primitive("cube")
+        >>> from fnbackprop.jaxprs.types import Primitive
+        >>> cube = Primitive("cube")
         >>> _ = cube.def_impl(lambda x: x * x * x), cube.def_abstract_eval(lambda x: x)
         >>> @fb.derivative(cube)
         ... def cube_vjp(x):
