@@ -242,7 +242,7 @@ def weight_gradient_transposed(right):
     return lambda w, x: weighted(function(w, x)), (normal(4, 4), normal(4, 4, seed=1))
 
 
-@case("another mask", "dropped")
+@case("a different mask", "dropped")
 def dropout_draws_another_mask(right):
     keys = jax.random.split(jax.random.key(0))
 
