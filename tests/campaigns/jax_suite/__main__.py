@@ -1,0 +1,115 @@
+"""JAX's own tests, with our vjp in the place of `jax.vjp` and, for reference, without.
+
+    python -m tests.campaigns jax_suite --tests ../jax/tests                         # every file that takes gradients
+    python -m tests.campaigns jax_suite --tests ../jax/tests lax_autodiff nn         # these files
+
+It needs a checkout of JAX at the tag of the installed version. A test counts if the reference passes it; one that then
+fails with ours is listed, unless `exceptions.py` says why it must: it demands that JAX refuses, or a wrong value of
+JAX's, or a private object. An exception that passes is listed too.
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+
+import jax
+
+from .exceptions import reason_for
+
+# The files of JAX's tests that take gradients.
+FILES = """lax_autodiff lax_control_flow api custom_api custom_linear_solve custom_root ode nn linalg shard_map pjit
+    mutable_array state sparse sparse_bcoo_bcsr sparsify lax_scipy lax_scipy_sparse lax_scipy_special_functions
+    scipy_optimize scipy_signal scipy_ndimage scipy_interpolate scipy_stats fft image random_lax batching
+    experimental_rnn lax_numpy lax_numpy_indexing lax_numpy_reducers lax_numpy_operators lax_numpy_einsum lax
+    lax_vmap lax_vmap_op hijax checkify jet eigh svd qdwh memories name_stack debug_nans cholesky_update
+    ann custom_partitioning python_callback optimizers stax linalg_sharding""".split()
+
+
+def run(tests: pathlib.Path, file: str, ours: bool, limit: float, select: str | None) -> dict[str, str]:
+    """The outcome of each test of one file: "passed", "skipped", or the first line of its error."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = pathlib.Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", f"{file}_test.py", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        command += ["-o", "addopts=", f"--junitxml={report}", "--rootdir", str(tests), "-c", os.devnull]
+        command += ["-p", "tests.campaigns.jax_suite.plugin"] if ours else []
+        command += ["-k", select] if select else []
+        root = pathlib.Path(__file__).parents[3]
+        environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{tests}", "JAX_PLATFORMS": "cpu"}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        environment.pop("XLA_FLAGS", None)
+        try:
+            ran = subprocess.run(command, cwd=tests, env=environment, capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return {"(the file)": f"not done in {limit:.0f} s"}
+        if not report.exists():
+            return {"(the file)": f"pytest ended with {ran.returncode}: {ran.stdout[-300:]} {ran.stderr[-300:]}"}
+        return {f"{case.get('classname')}::{case.get('name')}": _outcome(case) for case in _cases(report)}
+
+
+def _cases(report: pathlib.Path) -> list[ElementTree.Element]:
+    return list(ElementTree.parse(report).iter("testcase"))
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    for child in case:
+        if child.tag in ("failure", "error"):
+            return (child.get("message") or "failed").strip().splitlines()[0][:200] or "failed"
+        if child.tag == "skipped":
+            return "skipped"
+    return "passed"
+
+
+def compare_file(tests: pathlib.Path, file: str, limit: float, select: str | None, verbose: bool) -> tuple[int, int]:
+    """Print how one file fares; (tests that the reference passes, those among them that fail without a reason)."""
+    start = time.monotonic()
+    reference, ours = run(tests, file, False, limit, select), run(tests, file, True, limit, select)
+    counted = [name for name, outcome in reference.items() if outcome == "passed"]
+    failed = [name for name in counted if ours.get(name, "not run") != "passed"]
+    excused = {name: reason for name in failed if (reason := reason_for(file, name))}
+    stale = [name for name in counted if name not in failed and reason_for(file, name)]
+    wrong = [name for name in failed if name not in excused]
+    print(
+        f"{file:32} {len(counted) - len(failed):5} of {len(counted):5}, {len(excused):3} with a reason, "
+        f"{len(wrong):3} wrong   ({time.monotonic() - start:.0f} s)",
+        flush=True,
+    )
+    for name in wrong:
+        print(f"    WRONG    {name}\n             {ours.get(name, 'not run')}")
+    for name in stale:
+        print(f"    PASSES   {name}, for which exceptions.py has a reason")
+    if "(the file)" in ours or not counted:
+        print(f"    {ours.get('(the file)', 'no test passes without ours either')}")
+    if verbose:
+        for name, reason in excused.items():
+            print(f"    excused  {name}: {reason}")
+    return len(counted), len(wrong)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns jax_suite", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", metavar="FILE", help="names without _test.py; default: all that differentiate")
+    parser.add_argument("--tests", type=pathlib.Path, required=True, help="the folder tests/ of a checkout of JAX")
+    parser.add_argument("--select", "-k", help="only tests whose name matches, as pytest's -k")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for one file")
+    parser.add_argument("--verbose", action="store_true", help="list the tests that may fail, with the reason")
+    options = parser.parse_args(arguments)
+    tests = options.tests.resolve()
+    if not (tests / "lax_autodiff_test.py").exists():
+        parser.error(f"{tests} is not the tests folder of a checkout of JAX (no lax_autodiff_test.py)")
+    print(f"JAX {jax.__version__}")
+    totals = [
+        compare_file(tests, file.removesuffix("_test.py"), options.limit, options.select, options.verbose)
+        for file in options.files or FILES
+    ]
+    counted, wrong = map(sum, zip(*totals, strict=True))
+    print(f"{counted} tests pass by jax.grad; by ours {wrong} of them are wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
