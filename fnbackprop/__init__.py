@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from . import rules as rules  # registers every rule
 from .backprop.coverage import coverage
+from .backprop.drop_in import drop_in
 from .backprop.memory.budget_search import fit_budget
 from .backprop.memory.residual_report import residuals
 from .backprop.pullback import vjp
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "coverage",
     "derivative",
+    "drop_in",
     "fit_budget",
     "grad",
     "hessian",

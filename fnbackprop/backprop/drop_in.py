@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..jaxprs.substitution import substitute_everywhere, substituted
-from .transforms import vjp
+from .pullback import vjp
 
 
 @contextmanager
@@ -13,8 +13,8 @@ def drop_in(**options: Any) -> Iterator[None]:
     """Hand-written gradients for all that is called inside: `jax.grad` and its kin are `fb.grad` and its kin.
 
     `jax.vjp`, `grad`, `value_and_grad`, `jacrev` and `hessian` differentiate by our rules, in libraries too (Flax,
-    Equinox, optax, NumPyro, diffrax). What JAX's own code differentiates is left to JAX. It holds in this thread, nests,
-    and a function that is jitted outside is traced again inside.
+    Equinox, optax, NumPyro, diffrax). What JAX's own code differentiates is left to JAX. It holds in this thread, it
+    nests, and a function that was jitted outside is traced again inside.
 
         with fb.drop_in():
             state = train_step(state, batch)

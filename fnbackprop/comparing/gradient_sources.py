@@ -1,19 +1,40 @@
 """Where a gradient comes from: the manual backward (ours) or the automatic one (JAX's).
 
-This is the one place that asks JAX for a gradient, as the thing compared with.
+This is the one place that asks JAX for a gradient, as the thing compared with. It asks for JAX's own also under
+`fb.drop_in`, which puts ours in the place of `jax.vjp`: we would be compared with ourselves.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnbackprop.backprop.transforms import value_and_grad
 from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.substitution import jax_gradients, jax_vjp
 
 from .program import Program
 
-BACKWARDS: dict[str, Callable] = {"manual": value_and_grad, "automatic": jax.value_and_grad}
+
+def automatic_vjp(fun: Callable, *primals: Any, **options: Any) -> tuple:
+    """JAX's own `jax.vjp`."""
+    with jax_gradients():
+        return jax_vjp(fun, *primals, **options)
+
+
+def automatic_value_and_grad(fun: Callable, *settings: Any, **options: Any) -> Callable:
+    """JAX's own `jax.value_and_grad`."""
+    both = jax.value_and_grad(fun, *settings, **options)
+
+    def value_and_grad_fun(*args: Any, **kwargs: Any) -> Any:
+        with jax_gradients():
+            return both(*args, **kwargs)
+
+    return value_and_grad_fun
+
+
+BACKWARDS: dict[str, Callable] = {"manual": value_and_grad, "automatic": automatic_value_and_grad}
 
 
 def value_and_grad_by(backward: str) -> Callable:

@@ -49,6 +49,11 @@ def jax_gradients() -> Iterator[None]:
         yield
 
 
+def is_substituted() -> bool:
+    """Whether another function is in the place of `jax.vjp` in this thread."""
+    return bool(_substitute.value)
+
+
 def substitute_everywhere(key: str, vjp: Callable) -> None:
     """`vjp` in the place of `jax.vjp` in every thread, from now on."""
     _functions[key] = vjp

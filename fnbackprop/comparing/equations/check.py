@@ -23,6 +23,7 @@ from fnbackprop.jaxprs.primitives import Trait, having
 from fnbackprop.jaxprs.views import Call
 
 from ..arrays import to_float64
+from ..gradient_sources import automatic_vjp
 from ..reference.float64 import Float64Run, bind_in_float64
 from ..reference.pairs import float64_dtype
 from ..results import Cotangent
@@ -192,11 +193,11 @@ def both_sides(check: EquationCheck, operands: list[Any], cotangents: list[Any])
     moving = [operands[i] for i in check.targets]
     function = equation_function(check, operands)
     if check.primal:
-        firsts = _pull(jax.vjp, function, moving, cotangents)
-        seconds = _pull(jax.vjp, equation_function(check, operands, primal=True), moving, cotangents)
+        firsts = _pull(automatic_vjp, function, moving, cotangents)
+        seconds = _pull(automatic_vjp, equation_function(check, operands, primal=True), moving, cotangents)
     else:
         firsts = _pull(vjp, function, moving, cotangents)
-        seconds = _pull(jax.vjp, function, moving, cotangents)
+        seconds = _pull(automatic_vjp, function, moving, cotangents)
     return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(firsts, seconds, strict=True)])
 
 
@@ -247,10 +248,10 @@ def cotangents_in_float64(
         function = float64_function(check, operands)
         firsts = None
         if check.primal:
-            firsts = _pulled_in_float64(jax.vjp, float64_function(check, operands, rule=True), moving, cotangents)
+            firsts = _pulled_in_float64(automatic_vjp, float64_function(check, operands, rule=True), moving, cotangents)
         elif check.equation.primitive.name not in HOLDING:
             firsts = _pulled_in_float64(vjp, function, moving, cotangents)
-        return firsts, _pulled_in_float64(jax.vjp, function, moving, cotangents)
+        return firsts, _pulled_in_float64(automatic_vjp, function, moving, cotangents)
 
 
 def _pulled_in_float64(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +10,7 @@ from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_a
 from fnbackprop.jaxprs.evaluate import bind
 from fnbackprop.jaxprs.views import Call, Scan
 
+from ..gradient_sources import automatic_vjp
 from ..program import TracedProgram
 from .check import CUSTOM
 from .walk import Location, enter, evaluate_arrays
@@ -141,6 +141,6 @@ def _convention(equation: Any, values: list[Any], hit: np.ndarray) -> str:
     def function(x):
         return bind(equation, [x if i == positions[0] else v for i, v in enumerate(values)])[0]
 
-    y, pull = jax.vjp(function, jnp.asarray(values[positions[0]]))
+    y, pull = automatic_vjp(function, jnp.asarray(values[positions[0]]))
     slope = np.asarray(pull(jnp.ones_like(y))[0])[hit].ravel()[0]
     return f"; the gradient takes the slope {float(slope):g} there"

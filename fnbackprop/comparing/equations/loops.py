@@ -18,6 +18,7 @@ from fnbackprop.jaxprs.graph import fixpoint
 from fnbackprop.jaxprs.lists import merge, present, select, split
 from fnbackprop.jaxprs.views import Scan, While
 
+from ..gradient_sources import automatic_vjp
 from .walk import Location, Visit, Walker
 
 ITERATIONS = 4  # of a loop are walked: the last, the first, and some between
@@ -93,7 +94,7 @@ def _pull(body: Callable, operands: list[Any], cts: list[Any]) -> list[Any]:
     def function(*moving):
         return [y for y in body(*merge(floating, moving, others)) if is_inexact(aval_of(y))]
 
-    _, pull = jax.vjp(function, *select(operands, floating))
+    _, pull = automatic_vjp(function, *select(operands, floating))
     return merge(floating, pull(present(cts)))
 
 

@@ -21,6 +21,7 @@ from fnbackprop.jaxprs.primitives import Trait, has, having
 from fnbackprop.jaxprs.types import close_jaxpr, is_var
 from fnbackprop.jaxprs.views import Call, Cond, Scan, ShardMap, While
 
+from ..gradient_sources import automatic_value_and_grad
 from .custom_rules import custom_jvp, custom_vjp
 from .frozen_decisions import FROZEN_DECISIONS, Pair
 from .pairs import float64_dtype, high_half
@@ -195,7 +196,7 @@ def reference_gradients(
     Raises:
       NotInFloat64: it holds something that cannot be run in float64.
     """
-    both = jax.value_and_grad(frozen_value(closed, active, users_mode), argnums=1)
+    both = automatic_value_and_grad(frozen_value(closed, active, users_mode), argnums=1)
 
     with jax.enable_x64(True):
         lows = list(operands)

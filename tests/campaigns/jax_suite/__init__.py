@@ -1,1 +1,1 @@
-"""JAX's own tests with our vjp in the place of `jax.vjp`. See `__main__.py` for the command."""
+"""JAX's own tests with our vjp in the place of `jax.vjp`. See `command.py` for the command."""

@@ -92,7 +92,7 @@ def compare_file(tests: pathlib.Path, file: str, limit: float, select: str | Non
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns jax_suite", description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", metavar="FILE", help="names without _test.py; default: all that differentiate")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="without _test.py; default: all that differentiate")
     parser.add_argument("--tests", type=pathlib.Path, required=True, help="the folder tests/ of a checkout of JAX")
     parser.add_argument("--select", "-k", help="only tests whose name matches, as pytest's -k")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one file")
@@ -109,7 +109,3 @@ def main(arguments: list[str] | None = None) -> int:
     counted, wrong = map(sum, zip(*totals, strict=True))
     print(f"{counted} tests pass by jax.grad; by ours {wrong} of them are wrong")
     return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
