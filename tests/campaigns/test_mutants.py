@@ -189,7 +189,7 @@ FIXED = [
     ("sub_vjp_y", "sign turned"),
     ("sin_vjp", "1 % too large"),
     ("conj_vjp", "conjugate forgotten"),
-    ("cumsum_vjp", "flag turned"),
+    ("Line.backward", "condition turned"),  # the direction of cumsum
     ("max_vjp_x", "operands swapped"),
     ("dynamic_update_slice_vjp_x", "cotangent left out"),
 ]
