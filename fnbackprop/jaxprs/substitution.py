@@ -29,9 +29,18 @@ _substitute = config.string_or_object_state(
 )
 _functions: dict[str, Callable] = {}
 
-# The functions that call `vjp` on a user's behalf, and what JAX offers for tests.
+# What stands between `vjp` and whoever calls `grad`.
 _TRANSPARENT = ("jax._src.api", "jax._src.traceback_util", "jax._src.api_util", "functools", "contextlib")
-_FOR_USERS = ("jax.test_util", "jax._src.public_test_util", "jax._src.test_util", "jax.example_libraries")
+# The parts of JAX that take gradients for purposes of their own. Others, from `jit` to `scan`, call `grad` for the user
+# who wrote `jit(grad(f))`.
+_OWN_GRADIENTS = (
+    "jax._src.scipy",
+    "jax.experimental.ode",
+    "jax._src.ad_checkpoint",
+    "jax._src.export",
+    "jax.experimental.pallas",
+    "jax.experimental.roofline",
+)
 
 
 @contextmanager
@@ -76,7 +85,7 @@ def _called_by_jax(frame: FrameType | None) -> bool:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if not module.startswith(_TRANSPARENT):
-            return module.startswith(("jax.", "jax._src")) and not module.startswith(_FOR_USERS)
+            return module.startswith(_OWN_GRADIENTS)
         frame = frame.f_back
     return False
 

@@ -38,6 +38,30 @@ def test_every_kind_of_gradient_is_ours_inside():
     assert refuses(jax.grad(newton))
 
 
+TRANSFORMED = {
+    "jit": lambda grad: jax.jit(grad)(9.0),
+    "vmap": lambda grad: jax.vmap(grad)(jnp.array([9.0]))[0],
+    "jit of vmap": lambda grad: jax.jit(jax.vmap(grad))(jnp.array([9.0]))[0],
+    "jvp": lambda grad: jax.jvp(grad, (9.0,), (1.0,))[0],
+    "scan": lambda grad: jax.lax.map(grad, jnp.array([9.0]))[0],
+    "cond": lambda grad: jax.lax.cond(True, grad, grad, 9.0),
+    "checkpoint": lambda grad: jax.checkpoint(grad)(9.0),
+    "tree.map": lambda grad: jax.tree.map(grad, [9.0])[0],
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMED)
+def test_a_transformed_gradient_is_ours(transform):
+    """JAX calls `grad` itself in `jit(grad(f))`, and does so for the user."""
+    with fb.drop_in():
+        assert_close(TRANSFORMED[transform](jax.grad(newton_eight_times)), 1 / 6)
+
+
+def newton_eight_times(a):
+    """As `newton`, with as many steps for each of a batch."""
+    return jax.lax.fori_loop(0, jnp.int32(8), lambda _, x: 0.5 * (x + a / x), a)
+
+
 def test_hessian_is_forward_over_ours():
     with fb.drop_in():
         assert_close(jax.hessian(lambda x: jnp.sum(jnp.sin(x)))(jnp.array([0.3])), jnp.array([[-np.sin(0.3)]]))
