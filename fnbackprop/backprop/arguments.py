@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..jaxprs.avals import aval_of, is_inexact
+from ..jaxprs.compat import equality_errors_pytreedef
 from ..jaxprs.types import Aval
 
 
@@ -117,9 +118,18 @@ def check_cotangents(cotangents: Any, out_tree: Any, out_avals: Sequence[Aval], 
         raise ValueError(
             "unexpected tree structure.\n\nThe argument to a VJP function returned by `fb.vjp` must match the pytree "
             f"structure of the differentiated function {name}.\n\n"
-            f"  * its output had the structure {out_tree}\n  * but the cotangent has {tree}"
+            f"{tree_differences(out_tree, tree, 'out', 'the original output', 'the cotangent')}"
         )
     return [_check_cotangent(ct, aval) for ct, aval in zip(leaves, out_avals, strict=True)]
+
+
+def tree_differences(expected: Any, given: Any, root: str, what_expected: str, what_given: str) -> str:
+    """Where two tree structures differ, a line for each place."""
+    found = [
+        f"  * {root}{jax.tree_util.keystr(path)} was a {one} in {what_expected}, but a {other} in {what_given}: {why}."
+        for path, one, other, why in equality_errors_pytreedef(expected, given)
+    ]
+    return "\n".join(found) or f"  * {what_expected} had the structure {expected}, but {what_given} has {given}"
 
 
 def _check_cotangent(ct: Any, aval: Aval) -> Any:

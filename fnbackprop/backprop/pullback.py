@@ -7,10 +7,13 @@ import jax
 import numpy as np
 
 from ..jaxprs.avals import aval_of, is_inexact, zeros_like_aval
-from ..jaxprs.evaluate import trace_flat
+from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
+from ..jaxprs.graph import live
+from ..jaxprs.lists import select
 from ..jaxprs.types import Aval
 from . import tape
-from .arguments import as_array, check_callable, check_cotangents, is_array_like
+from .argument_residuals import Slots, split_residuals
+from .arguments import as_array, check_callable, check_cotangents, is_array_like, tree_differences
 from .constants import lift
 from .engine import Engine
 
@@ -20,24 +23,61 @@ class Pullback:
     """The backward pass of one `vjp`: output cotangents in, a tuple of input cotangents out.
 
     A pytree of its residuals, so it may be returned from `jit` or passed into it.
+
+    args_res: the residuals that are arguments: a list of the arguments' trees, with `NotNeeded()` for other leaves. An
+        entry may be taken out and put in again before the call.
+    opaque_residuals: the other residuals.
     """
 
-    def __init__(self, residuals: Any, static: "_Static"):
-        self.residuals, self.static = residuals, static
+    def __init__(self, args_res: list[Any], opaque_residuals: list[Any], static: "_Static"):
+        self.args_res, self.opaque_residuals, self.static = args_res, opaque_residuals, static
 
     def tree_flatten(self):
-        return (self.residuals,), self.static
+        return (self.args_res, self.opaque_residuals), self.static
 
     @classmethod
     def tree_unflatten(cls, static, children):
-        return cls(children[0], static)
+        return cls(*children, static)
+
+    @property
+    def in_tree(self) -> Any:
+        return self.static.in_tree
+
+    @property
+    def out_tree(self) -> Any:
+        return self.static.out_tree
+
+    @property
+    def residuals(self) -> Any:
+        """All residuals, as the backward reads them."""
+        return self.static.slots.join(self.args_res, self.opaque_residuals)
+
+    def with_refs(self, *targets: Any) -> Callable:
+        """A pullback that adds gradients to references in place, as JAX's `with_refs`.
+
+        Args:
+            targets: for each leaf of the arguments a `jax.Ref`, to which its gradient is added; a
+                `jax.ad.DontWant()`, for a gradient that is not computed; or anything else for one that is returned.
+        Returns:
+            A function of the output cotangents; it returns `jax.ad.GradRef()` and `jax.ad.DidntWant()` in the place of
+            gradients that are not values.
+        """
+        leaves, tree = jax.tree.flatten(targets)
+        if tree != self.in_tree:
+            differences = tree_differences(self.in_tree, tree, "args", "the arguments", "the targets")
+            raise ValueError(
+                "unexpected tree structure: with_refs takes one target for each leaf of the arguments of "
+                f"{self.static.name}.\n{differences}"
+            )
+        return jax.tree_util.Partial(_pull_to_targets, self, leaves)
 
     def __call__(self, cotangents: Any, *extra: Any) -> Any:
         static = self.static
         if extra:
             raise TypeError(
-                f"the pullback of {static.name} takes one argument, the cotangent of its output (a pytree of the same "
-                f"structure), but got {1 + len(extra)}. Pass several outputs' cotangents as one tuple."
+                f"the pullback of fb.vjp applied to {static.name} was called with {1 + len(extra)} arguments, but it "
+                "takes one argument, the cotangent of the output: a pytree of the same structure. Pass those of several "
+                "outputs as one tuple."
             )
         cts = check_cotangents(cotangents, static.out_tree, static.out_avals, static.name)
         found = static.backward(self.residuals, cts)
@@ -54,6 +94,36 @@ class _Static(NamedTuple):
     in_tree: Any
     out_tree: Any
     name: str
+    slots: Slots
+
+
+def _pull_to_targets(pullback: Pullback, targets: list[Any], cotangents: Any) -> Any:
+    """The gradients by one pullback: added to references, left out, or returned."""
+    unwanted = [isinstance(target, jax.ad.DontWant) for target in targets]
+    computed = [is_inexact(a) and not u for a, u in zip(pullback.static.in_avals, unwanted, strict=True)]
+
+    def pull(cotangents):
+        return select(jax.tree.leaves(pullback(cotangents)), computed)
+
+    gradients = iter(_evaluate_live(pull, cotangents) if any(unwanted) else pull(cotangents))
+    results = []
+    for target, aval, found in zip(targets, pullback.static.in_avals, computed, strict=True):
+        gradient = next(gradients) if found else np.zeros(aval.shape, jax.dtypes.float0)
+        if isinstance(target, jax.Ref):
+            if found:
+                jax.ref.addupdate(target, ..., gradient)
+            gradient = jax.ad.GradRef()
+        results.append(jax.ad.DidntWant() if isinstance(target, jax.ad.DontWant) else gradient)
+    return pullback.in_tree.unflatten(results)
+
+
+def _evaluate_live(fun: Callable, cotangents: Any) -> list[Any]:
+    """`fun(cotangents)`, without the equations that its results do not need."""
+    leaves, tree = jax.tree.flatten(cotangents)
+    closed = trace_flat(lambda *leaves: fun(tree.unflatten(leaves)), leaves).closed
+    env = environment(closed.jaxpr, closed.consts, leaves)
+    evaluate(live(closed.jaxpr.eqns, closed.jaxpr.outvars), env)
+    return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
 
 
 def input_zeros(aval: Aval) -> Any:
@@ -85,7 +155,9 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     in_avals = tuple(map(aval_of, leaves))
     out_avals = tuple(map(aval_of, outputs[: call.count]))
     name = getattr(fun, "__name__", repr(fun))
-    pullback = Pullback(residuals, _Static(backward, in_avals, out_avals, in_tree, call.out_tree, name))
+    args_res, opaque, slots = split_residuals(residuals, leaves, in_tree)
+    static = _Static(backward, in_avals, out_avals, in_tree, call.out_tree, name, slots)
+    pullback = Pullback(args_res, opaque, static)
     value = call.out_tree.unflatten(outputs[: call.count])
     return (value, pullback, call.aux(outputs)) if has_aux else (value, pullback)
 
@@ -134,7 +206,7 @@ class _Call:
         if self.has_aux:
             if not isinstance(out, tuple | list) or len(out) != 2:
                 raise TypeError(
-                    "with has_aux=True the differentiated function must return a pair (output, aux), "
+                    "with has_aux=True the differentiated function must return a two-element tuple (output, aux), "
                     f"but {self.__name__} returned {type(out).__name__}."
                 )
             out, aux = out

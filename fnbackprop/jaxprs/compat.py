@@ -5,6 +5,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import ad_checkpoint
+from jax._src.api import NotNeeded as NotNeeded
+from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 from jax.experimental import hijax
 from jax.extend import core
 
@@ -58,9 +61,18 @@ def quick_compilation() -> dict[str, Any] | None:
 
 def called_jaxpr(equation: Any) -> Any:
     """The jaxpr of a call. The parameter's name differs between primitives, that of composite between versions too."""
-    return next(
-        equation.params[name] for name in ("jaxpr", "call_jaxpr", "call", "fwd_jaxpr") if name in equation.params
-    )
+    params = call_params(equation)
+    return next(params[name] for name in ("jaxpr", "call_jaxpr", "call", "fwd_jaxpr") if name in params)
+
+
+def call_params(equation: Any) -> dict[str, Any]:
+    """The parameters of a call; those of the newer `jax.checkpoint` are in its hijax primitive."""
+    return equation.params["_prim"].params if is_hijax_checkpoint(equation) else equation.params
+
+
+def is_hijax_checkpoint(equation: Any) -> bool:
+    """Whether an equation is a `jax.checkpoint` as JAX makes it under its flag `jax_remat3`."""
+    return type(equation.params.get("_prim")) is ad_checkpoint.RematTraced
 
 
 class ScanGroups(NamedTuple):
@@ -121,6 +133,9 @@ def hijax_gives(primitive: Any, method: str) -> bool:
 
 def policy_saves(policy: Callable, equation: Any) -> bool:
     """Whether a `jax.checkpoint` policy lets an equation's outputs be saved."""
-    verdict = policy(equation.primitive, *operand_avals(equation), **equation.params)
+    primitive, params = equation.primitive, equation.params
+    if type(params.get("_prim")).__name__ in ("CheckpointName", "CheckpointNameFwd"):  # under the flag jax_remat3
+        primitive, params = ad_checkpoint.name_p, params["_prim"].params
+    verdict = policy(primitive, *operand_avals(equation), **params)
     # Policies answer with a bool or with a marker; those that offload name where to, and count as saving.
     return verdict is True or type(verdict).__name__ in ("SaveableType", "Offloadable")

@@ -300,7 +300,9 @@ def test_errors_are_jax_s(call):
 
 def test_errors_with_our_words():
     both_raise(lambda lib: lib.grad(lambda x: (x, x))(1.0), match="scalar-output functions. Output was (")
-    both_raise(lambda lib: lib.grad(lambda x: x, has_aux=True)(1.0), match="must return a pair (output, aux)")
+    both_raise(
+        lambda lib: lib.grad(lambda x: x, has_aux=True)(1.0), match="must return a two-element tuple (output, aux)"
+    )
     both_raise(lambda lib: lib.vjp(lambda x: (x, x), 1.0)[1](1.0, 2.0), match="takes one argument")
     both_raise(lambda lib: lib.grad(lambda x: x)("text"), match="not a valid JAX type")
 

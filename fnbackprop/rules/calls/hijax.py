@@ -9,17 +9,26 @@ from jax.experimental import hijax
 
 from ...backprop.registry import MissingRule, Structured, structured_rule
 from ...jaxprs.avals import operand_avals, output_avals
-from ...jaxprs.compat import hijax_gives
+from ...jaxprs.compat import hijax_gives, is_hijax_checkpoint
 from ...jaxprs.custom import CustomJvp
 from ...jaxprs.evaluate import bind, source_line, trace_avals
+from .call import call_activity
 from .custom import walk_jvp
+from .remat import remat_vjp
 
 
-@structured_rule("call_hi_primitive")
+def _activity(engine, equation, active):
+    return call_activity(engine, equation, active) if is_hijax_checkpoint(equation) else [True] * len(equation.outvars)
+
+
+@structured_rule("call_hi_primitive", activity=_activity)
 def call_hi_primitive_vjp(engine, equation, active, wanted):
     """The class's own backward if it gives one, else the walk over its JVP. Within such a walk it may stand again, for
-    the tangents, in which it is then linear: its own transpose."""
+    the tangents, in which it is then linear: its own transpose. The newer `jax.checkpoint` is ours, as the older one.
+    """
     primitive = equation.params["_prim"]
+    if is_hijax_checkpoint(equation):
+        return remat_vjp(engine, equation, active, wanted)
     if engine.at_zero and hijax_gives(primitive, "transpose"):
         return _transposed(engine, equation, active)
     if hijax_gives(primitive, "vjp_fwd"):

@@ -9,6 +9,7 @@
 from ...backprop.memory import recompute_barrier, residual_report, residuals, save_policy
 from ...backprop.registry import Structured, structured_rule, vjp_rule
 from ...jaxprs.avals import optimization_barrier
+from ...jaxprs.compat import call_params
 from ...jaxprs.graph import producers
 from ...jaxprs.lists import merge, present, select, split
 from ...jaxprs.primitives import Trait, has
@@ -19,7 +20,8 @@ from .call import call_activity
 @structured_rule("remat2", activity=call_activity)
 def remat_vjp(engine, equation, active, wanted):
     """Save the operands and what the policy names; the backward computes the rest again."""
-    policy, prevent_cse = equation.params["policy"], equation.params["prevent_cse"]
+    params = call_params(equation)
+    policy, prevent_cse = params["policy"], params.get("prevent_cse", True)
     choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
     return recompute(engine, Call.of(equation).body, choose, active, wanted, prevent_cse)
 

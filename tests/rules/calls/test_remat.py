@@ -137,3 +137,44 @@ def test_safe_select():
     assert np.isnan(fb.grad(fun)(x)[0]) and np.isnan(jax.grad(fun)(x)[0])
     for run in (fb.grad(fun, safe_select=True), jax.jit(fb.grad(jax.checkpoint(fun), safe_select=True))):
         assert_close(run(x), jnp.asarray([0.0, taken, 0.0]), 1e-12)
+
+
+@pytest.fixture
+def newer_checkpoint():
+    """`jax.checkpoint` as a hijax primitive, behind JAX's flag."""
+    jax.config.update("jax_remat3", True)
+    yield
+    jax.config.update("jax_remat3", False)
+
+
+@pytest.mark.usefixtures("newer_checkpoint")
+@pytest.mark.parametrize("policy", ["none", "dots", "names", "any but names"])
+def test_the_newer_checkpoint(policy):
+    w, x = RNG.normal(size=(3, 3)), RNG.normal(size=(2, 3))
+    check_agreement(jax.checkpoint(layered, policy=POLICIES[policy]), w, x)
+    found = saved_floats(policy)
+    jax.config.update("jax_remat3", False)
+    assert found == saved_floats(policy)
+
+
+@pytest.mark.usefixtures("newer_checkpoint")
+def test_the_newer_checkpoint_composes():
+    """In scan, nested, under vmap and twice."""
+    w, xs = jnp.asarray(RNG.normal(size=(3, 3))), jnp.asarray(RNG.normal(size=(4, 3)))
+    constant = np.arange(3.0)
+
+    @jax.checkpoint
+    def layer(w, h):
+        return jnp.sin(jax.checkpoint(jnp.tanh)(h @ w) + constant)
+
+    def loss(w, xs):
+        return jnp.sum(jax.lax.scan(lambda h, x: (layer(w, h + x), None), xs[0], xs)[0] ** 2)
+
+    def derivatives(lib):
+        gradient = lib.grad(loss, argnums=(0, 1))
+        return (
+            jax.vmap(gradient, in_axes=(None, 0))(w, jnp.stack([xs, 2 * xs])),
+            jax.jit(lib.grad(lambda w: jnp.sum(lib.grad(loss)(w, xs) ** 2)))(w),
+        )
+
+    assert_close(derivatives(fb), derivatives(jax), 1e-12)

@@ -1,0 +1,124 @@
+"""The pullback object: its residuals, its targets, and what it says of a wrong cotangent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fnbackprop as fb
+
+from ..rules.checking import assert_close
+
+RNG = np.random.default_rng(0)
+X, W, CT = RNG.normal(size=(2, 3)), RNG.normal(size=(3, 4)), RNG.normal(size=(2, 4))
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def product(x, w):
+    return x @ w["w"]
+
+
+def is_not_needed(leaf):
+    return type(leaf).__name__ == "NotNeeded"
+
+
+def test_an_argument_that_is_a_residual_may_be_taken_out_and_put_back():
+    x, w = jnp.asarray(X), jnp.asarray(W)
+    pullback = fb.vjp(product, x, {"w": w})[1]
+    assert pullback.args_res[0] is x and pullback.args_res[1]["w"] is w
+    assert pullback.opaque_residuals == []
+    pullback.args_res[1] = None
+    with pytest.raises(ValueError, match="put back"):
+        pullback(CT)
+    pullback.args_res[1] = {"w": 2 * W}
+    assert_close(pullback(CT), (CT @ (2 * W).T, {"w": X.T @ CT}), 1e-14)
+
+
+def test_arguments_that_are_no_residuals_are_not_kept():
+    pullback = fb.vjp(lambda x, y: jnp.exp(x) + y, X, X)[1]
+    assert all(map(is_not_needed, pullback.args_res))
+    assert len(pullback.opaque_residuals) == 1
+    assert jax.tree.structure(pullback).num_leaves == 1
+
+
+def test_a_pullback_without_an_argument_passes_through_jit():
+    @jax.jit
+    def forward(x, w):
+        pullback = fb.vjp(product, x, w)[1]
+        pullback.args_res[1] = None
+        return pullback
+
+    @jax.jit
+    def backward(pullback, w):
+        pullback.args_res[1] = w
+        return pullback(CT)
+
+    pullback = forward(X, {"w": W})
+    assert len(jax.tree.leaves(pullback)) == 1
+    assert_close(backward(pullback, {"w": W}), (CT @ W.T, {"w": X.T @ CT}), 1e-14)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_with_refs_adds_to_references(jit):
+    def run(start):
+        ref = jax.new_ref(start)
+        pullback = fb.vjp(lambda x, w, i: x @ w * i, X, W, 3)[1]
+        found = pullback.with_refs(jax.ad.GradValue(), ref, jax.ad.GradValue())(CT)
+        assert found[1] == jax.ad.GradRef() and found[2].dtype == jax.dtypes.float0
+        return found[0], jax.freeze(ref)
+
+    start = jnp.ones_like(W)
+    assert_close((jax.jit(run) if jit else run)(start), (3 * CT @ W.T, start + 3 * X.T @ CT), 1e-14)
+
+
+def test_with_refs_computes_only_what_is_wanted():
+    pullback = fb.vjp(jnp.multiply, X, X + 1)[1].with_refs(jax.ad.DontWant(), jax.ad.GradValue())
+    found = pullback(X)
+    assert found[0] == jax.ad.DidntWant()
+    assert_close(found[1], X * X, 1e-14)
+    assert len(jax.make_jaxpr(lambda: pullback(X)[1])().eqns) == 1
+
+
+def test_with_refs_in_vmap_and_scan():
+    """Gradients of several batches, added up in place."""
+
+    def step(total, x):
+        def one(x):
+            ref = jax.new_ref(jnp.zeros_like(W))
+            fb.vjp(lambda w: jnp.tanh(x @ w), W)[1].with_refs(ref)(CT[0])
+            return jax.freeze(ref)
+
+        accumulated = jax.new_ref(total)
+        fb.vjp(lambda w: jnp.tanh(x @ w), W)[1].with_refs(accumulated)(CT)
+        return jax.freeze(accumulated), jax.vmap(one)(x)
+
+    total, each = lax.scan(step, jnp.zeros_like(W), jnp.stack([X, 2 * X]))
+    expected = jax.vjp(lambda w: jnp.tanh(jnp.stack([X, 2 * X]) @ w), W)[1](jnp.stack([CT, CT]))[0]
+    assert_close(total, expected, 1e-13)
+    one = jax.vjp(lambda w: jnp.tanh(2 * X[1] @ w), W)[1](CT[0])[0]
+    assert_close(each[1, 1], one, 1e-13)
+
+
+def named(x):
+    return {"a": x, "b": [x]}
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda p: p({"a": X, "c": X}), ValueError, r"(?s)function named.*out.*'a', 'b'.*'a', 'c'"),
+        (lambda p: p({"a": X, "b": (X,)}), ValueError, r"out\['b'\] was a .*list.* in the original.*tuple"),
+        (lambda p: p(X, X), TypeError, "applied to named was called with 2 arguments"),
+        (lambda p: p.with_refs(X, X), ValueError, r"(?s)arguments of named.*length 1.*length 2"),
+    ],
+)
+def test_messages(call, error, message):
+    with pytest.raises(error, match=message):
+        call(fb.vjp(named, X)[1])
+
+
+@pytest.mark.parametrize("out", [1.0, (1.0,), (1.0, 2.0, 3.0)])
+def test_aux_is_one_of_a_pair(out):
+    with pytest.raises(TypeError, match="two-element tuple"):
+        fb.grad(lambda x: out, has_aux=True)(1.0)
