@@ -14,7 +14,7 @@ register functions of arrays.)
 """
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,19 +43,12 @@ def _operands(x: Any, y: Any) -> tuple[Any, Any]:
     return (x, lax.convert_element_type(y, x.dtype)) if is_complex(x) else (lax.convert_element_type(x, y.dtype), y)
 
 
-def _infix(operation: Callable) -> Callable[..., "Expr"]:
-    def apply(x, y):
-        return Expr(operation(*_operands(x.array, y)))
-
-    return apply
-
-
-def _reflected(operation: Callable) -> Callable[..., "Expr"]:
-    """The operator that Python calls as `x.__radd__(y)` for y + x, where y is no expression."""
+def _operator(operation: Callable, reflected: bool = False) -> Callable[..., "Expr"]:
+    """An operation of `lax` as an operator; `reflected`: as `x.__radd__(y)`, which Python calls for y + x."""
 
     def apply(x, y):
         x, y = _operands(x.array, y)
-        return Expr(operation(y, x))
+        return Expr(operation(y, x) if reflected else operation(x, y))
 
     return apply
 
@@ -73,15 +66,15 @@ class Expr:
     dtype = property(lambda self: self.array.dtype)
     ndim = property(lambda self: self.array.ndim)
 
-    __add__, __radd__ = _infix(lax.add), _reflected(lax.add)
-    __sub__, __rsub__ = _infix(lax.sub), _reflected(lax.sub)
-    __mul__, __rmul__ = _infix(lax.mul), _reflected(lax.mul)
-    __truediv__, __rtruediv__ = _infix(lax.div), _reflected(lax.div)
+    __add__, __radd__ = _operator(lax.add), _operator(lax.add, reflected=True)
+    __sub__, __rsub__ = _operator(lax.sub), _operator(lax.sub, reflected=True)
+    __mul__, __rmul__ = _operator(lax.mul), _operator(lax.mul, reflected=True)
+    __truediv__, __rtruediv__ = _operator(lax.div), _operator(lax.div, reflected=True)
 
-    __eq__, __ne__ = _infix(lax.eq), _infix(lax.ne)  # type: ignore[assignment]
-    __lt__, __le__ = _infix(lax.lt), _infix(lax.le)
-    __gt__, __ge__ = _infix(lax.gt), _infix(lax.ge)
-    __and__, __or__ = _infix(lax.bitwise_and), _infix(lax.bitwise_or)
+    __eq__, __ne__ = _operator(lax.eq), _operator(lax.ne)  # type: ignore[assignment]
+    __lt__, __le__ = _operator(lax.lt), _operator(lax.le)
+    __gt__, __ge__ = _operator(lax.gt), _operator(lax.ge)
+    __and__, __or__ = _operator(lax.bitwise_and), _operator(lax.bitwise_or)
 
     def __getitem__(self, index):
         return Expr(self.array[index])
@@ -156,25 +149,16 @@ sin, cos, sinh, cosh = map(lift, (lax.sin, lax.cos, lax.sinh, lax.cosh))
 digamma, polygamma, zeta = map(lift, (lax.digamma, lax.polygamma, lax.zeta))
 bessel_i0e, bessel_i1e = map(lift, (lax.bessel_i0e, lax.bessel_i1e))
 sign, floor, full_like = map(lift, (lax.sign, lax.floor, lax.full_like))
-minimum, maximum = _infix(lax.min), _infix(lax.max)
+minimum, maximum = _operator(lax.min), _operator(lax.max)
 complex_of_parts = lift(lax.complex)
+wide = lift(precision.wide)  # in the dtype in which it is added up: float32 for narrower floats
 
 
 # ---------------------------------------------------------------- registering
 
 
-def vjp_rule(primitive: Any, signature: str = "x -> y", wrt: str | None = None) -> Callable:
-    """As `registry.vjp_rule`, for a function of expressions: where the order of the factors matters."""
-    return registry.vjp_rule(primitive, signature, wrt, adapt=_on_arrays)
-
-
-def derivative(primitive: Any, signature: str = "x -> y", wrt: str | None = None) -> Callable:
-    """As `registry.derivative`, for a function of expressions: of an elementwise primitive only dy/dx is written."""
-    return registry.derivative(primitive, signature, wrt, adapt=_on_arrays)
-
-
 def _on_arrays(function: Callable, places: Sequence[Argument]) -> Callable:
-    """A function of expressions, as one of arrays. Avals, `active` and `wanted` pass as they are."""
+    """A rule of expressions, as one of arrays. Avals, `active` and `wanted` pass as they are."""
     wrapped = [place.kind in ("value", "cotangent") for place in places]
 
     def on_arrays(*arguments: Any, **params: Any) -> Any:
@@ -184,14 +168,13 @@ def _on_arrays(function: Callable, places: Sequence[Argument]) -> Callable:
     return on_arrays
 
 
+vjp_rule = partial(registry.vjp_rule, adapt=_on_arrays)
+derivative = partial(registry.derivative, adapt=_on_arrays)
+
+
 def on_expressions(function: Callable) -> Callable:
     """A function of expressions, as one of arrays: for the backward pass of a structured rule."""
-
-    @wraps(function)
-    def on_arrays(*arguments: Any) -> Any:
-        return unwrap(function(*map(wrap, arguments)))
-
-    return on_arrays
+    return lambda *arguments: unwrap(function(*map(wrap, arguments)))
 
 
 def wrap(x: Any) -> Any:
@@ -206,11 +189,3 @@ def unwrap(x: Any) -> Any:
     if isinstance(x, tuple | list):
         return type(x)(map(unwrap, x))
     return x.array if isinstance(x, Expr) else x
-
-
-# ---------------------------------------------------------------- precision
-
-
-def wide(x: Expr) -> Expr:
-    """`x` in the dtype in which it is added up: float32 for narrower floats."""
-    return Expr(precision.wide(x.array))

@@ -20,8 +20,9 @@ from .selection import Selection
 
 
 @vjp_rule("scatter-add", "x, i, u -> y", wrt="x")
+@vjp_rule("scatter-sub", "x, i, u -> y", wrt="x")
 def scatter_add_vjp_x(dy):
-    """y = x + Sᵀ u: dx = dy."""
+    """y = x ± Sᵀ u: dx = dy."""
     return dy
 
 
@@ -29,12 +30,6 @@ def scatter_add_vjp_x(dy):
 def scatter_add_vjp_u(dy, i, u_aval, **params):
     """y = x + Sᵀ u: du = S dy, a gather; an update that was left out reads zero."""
     return Selection.of_scatter(dy, i, u_aval, params).read(dy)
-
-
-@vjp_rule("scatter-sub", "x, i, u -> y", wrt="x")
-def scatter_sub_vjp_x(dy):
-    """y = x - Sᵀ u: dx = dy."""
-    return dy
 
 
 @vjp_rule("scatter-sub", "x, i, u -> y", wrt="u")

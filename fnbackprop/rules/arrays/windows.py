@@ -96,12 +96,6 @@ def select_and_scatter_add_vjp_source(dy, operand, **params):
     return lax.select_and_gather_add_p.bind(dy, operand, base_dilation=ones, window_dilation=ones, **params)
 
 
-@vjp_rule("select_and_scatter_add", "source, operand -> y", wrt="operand")
-def select_and_scatter_add_vjp_operand():
-    """The winner's place is constant but at ties."""
-    return None
-
-
 @vjp_rule("select_and_gather_add", "tangents, operand -> y", wrt="tangents")
 def select_and_gather_add_vjp_tangents(dy, operand, *, select_prim, **params):
     """Each window's y came from the place of its winner in `operand`, and its cotangent goes back there."""
@@ -109,6 +103,7 @@ def select_and_gather_add_vjp_tangents(dy, operand, *, select_prim, **params):
     return _to_extremes(dy, operand, select_prim, worst, **params)
 
 
+@vjp_rule("select_and_scatter_add", "source, operand -> y", wrt="operand")
 @vjp_rule("select_and_gather_add", "tangents, operand -> y", wrt="operand")
 def select_and_gather_add_vjp_operand():
     """The winner's place is constant but at ties."""

@@ -88,12 +88,14 @@ def lu_vjp(dLU, LU, permutation):
     bar = dLU.conj()
     L, U = unit_lower(LU[..., :k, :k]), upper(LU[..., :k, :k])
     L_bar, U_bar = lower(bar[..., :k, :k], 1), upper(bar[..., :k, :k])
-    L2, L2_bar = LU[..., k:, :k], bar[..., k:, :k]
-    U2, U2_bar = LU[..., :k, k:], bar[..., :k, k:]
-    M = lower(L.H @ L_bar - U2_bar @ U2.H, 1) + upper(U_bar @ U.H - L2.H @ L2_bar)
+    L2_bar, U2_bar = bar[..., k:, :k], bar[..., :k, k:]
+    LL_bar, UU_bar = L.H @ L_bar, U_bar @ U.H
+    LL_bar = LL_bar - U2_bar @ LU[..., :k, k:].H
+    UU_bar = UU_bar - LU[..., k:, :k].H @ L2_bar
+    M = lower(LL_bar, 1) + upper(UU_bar)
     left = inverse_lower(L, unit=True).H @ hstack(M, U2_bar)  # (k, n): L⁻ᴴM, and L⁻ᴴŪ₂ beside it
     PA_bar = vstack(left[..., :k], L2_bar) @ inverse_upper(U).H  # (m, k)
-    if U2.shape[-1]:
+    if U2_bar.shape[-1]:
         PA_bar = hstack(PA_bar, left[..., k:])
     return undo_permutation(PA_bar, permutation, -2).conj()
 
@@ -116,12 +118,12 @@ def qr_adjoint(Q: Expr, R: Expr, Q_bar: Expr, R_bar: Expr) -> Expr:
     if Q.shape[-1] > k:
         Q_bar = _completed(Q[..., :k], Q[..., k:], Q_bar[..., :k], Q_bar[..., k:])
     Q, R, R_bar = Q[..., :k], R[..., :k, :], R_bar[..., :k, :]
-    R, R2 = R[..., :k], R[..., k:]
-    R_bar, R2_bar = R_bar[..., :k], R_bar[..., k:]
+    R2, R2_bar = R[..., k:], R_bar[..., k:]
+    R, R_bar = R[..., :k], R_bar[..., :k]
     Q_bar = Q_bar + Q @ (R2 @ R2_bar.H)
     K = Q.H @ Q_bar - R_bar @ R.H
-    above = upper(K, 1)
-    H = above + above.H + diag(diagonal(K).real.astype(Q.dtype))
+    above, on = upper(K, 1), diagonal(K).real.astype(Q.dtype)
+    H = above + above.H + diag(on)
     return hstack((Q_bar - Q @ H) @ inverse_upper(R).H, Q @ R2_bar)
 
 
@@ -142,8 +144,9 @@ def _completed(Q1: Expr, Q2: Expr, Q1_bar: Expr, Q2_bar: Expr) -> Expr:
     B_adjoint = solve(G.H, N.H)
     B_bar = Q2_bar.H @ moved
     N_bar = solve(G, B_bar.H).H
-    smooth = Q2_bar @ B_adjoint.H + vstack(-(B_adjoint @ N_bar), N_bar)
-    return Q1_bar + where(broadcast(jumps, smooth.shape), _of_span(Q1, Q2, Q2_bar), smooth)
+    through_B = vstack(-(B_adjoint @ N_bar), N_bar)
+    smooth, span = Q2_bar @ B_adjoint.H + through_B, _of_span(Q1, Q2, Q2_bar)
+    return Q1_bar + where(broadcast(jumps, span.shape), span, smooth)
 
 
 def _of_span(Q1: Expr, Q2: Expr, Q2_bar: Expr) -> Expr:

@@ -89,14 +89,14 @@ def _hessenberg_adjoint(packed: Expr, taus: Expr, H: Expr, packed_bar: Expr, tau
     Q = Q + np.broadcast_to(np.diag(np.eye(n, dtype=Q.dtype)[0]), Q.shape)
     twist = Q.H @ Q_bar
     skew = twist - twist.H
-    rows, zeros = Expr(lax.iota(np.int32, n)), Expr(np.zeros(n, H.dtype))
+    rows = Expr(lax.iota(np.int32, n))
     diagonal_share = 0.5 if is_complex(Q) else 0.0
 
     @on_expressions
     def step(N, k):
         e_k, before = unit_column(k, H), unit_column(k - 1, H)
         excess = (H.H @ (N @ e_k) - N @ (H.H @ e_k)) - (N.H @ (H @ e_k) - H @ (N.H @ e_k)) + skew @ e_k  # (..., n, 1)
-        share = where(rows > k, 1, where(rows == k, diagonal_share, zeros))
+        share = where(rows > k, 1, (rows == k).astype(H.dtype) * diagonal_share)
         pivot = e_k.T @ (H @ before)
         y = excess * broadcast(column(share), excess.shape) / pivot
         return N + y @ before.T, None

@@ -68,7 +68,8 @@ def _apply_adjoint(A: Expr, taus: Expr, C: Expr, P_bar: Expr, transposed: bool) 
     M_bar = -(N @ T.H)
     taus_bar = diagonal(N + M_bar @ S.H)
     S_bar = upper(column(taus.conj()) * M_bar, 1)
-    V_bar = V @ (S_bar + S_bar.H) - (P_bar @ (VC.H @ G.H) + C @ (VP.H @ G))
+    through_P = P_bar @ (VC.H @ G.H) + C @ (VP.H @ G)
+    V_bar = V @ (S_bar + S_bar.H) - through_P
     return padded(lower(V_bar, 1), (0, A.shape[-1] - V.shape[-1])), taus_bar, C_bar
 
 
@@ -87,16 +88,16 @@ def vectors_adjoint(A: Expr, taus: Expr, A_bar: Expr, taus_bar: Expr) -> tuple[E
     V₁⁻ᴴ (tril(V₁ᴴV̄₁, -1) + triu(W̄Wᴴ - V₂ᴴV̄₂)) W⁻ᴴ, as in `lu_vjp`. In the last row of a real matrix there is
     nothing to reflect: τ is 0 there, whatever the matrix, and so is what is divided by it."""
     m, k = A.shape[-2], taus.shape[-1]
-    V, V_bar = _vectors(A, k), lower(A_bar[..., :k], 1)
+    V = _vectors(A, k)
     Q = Expr(lax.linalg.householder_product(V.array, taus.array))
-    V1, V2 = V[..., :k, :], V[..., k:, :]
-    V1_bar, V2_bar = V_bar[..., :k, :], V_bar[..., k:, :]
+    V1, V2, V_bar = V[..., :k, :], V[..., k:, :], lower(A_bar[..., :k], 1)
     inv_V1 = inverse_lower(V1, unit=True)
     W = upper(inv_V1 @ (Q - eye_like(Q))[..., :k, :])
     if k == m and not is_complex(A):
         W = W + np.broadcast_to(np.diag(np.eye(k, dtype=A.dtype)[-1]), W.shape)
-    WW_bar = diag(taus_bar * taus.conj())  # W̄Wᴴ, as far as its upper triangle is read
-    middle = lower(V1.H @ V1_bar, 1) + upper(WW_bar - V2.H @ V2_bar)
+    VV_bar, V2_bar = V1.H @ V_bar[..., :k, :], V_bar[..., k:, :]
+    WW_bar = diag(taus_bar * taus.conj()) - V2.H @ V2_bar  # W̄Wᴴ, as far as its upper triangle is read, less V₂ᴴV̄₂
+    middle = lower(VV_bar, 1) + upper(WW_bar)
     return Q, vstack(inv_V1.H @ middle, V2_bar) @ inverse_upper(W).H
 
 

@@ -51,8 +51,11 @@ def tridiagonal_solve_vjp(dX, dl, d, du, X, *, perturb_singular=None):
     known = {} if perturb_singular is None else {"perturb_singular": perturb_singular}
     below, above = padded(du, (1, -1)), padded(dl, (-1, 1))
     dB = Expr(lax.linalg.tridiagonal_solve(below.array, d.array, above.array, dX.array, **known))
-    before, after = padded(X, (1, -1), (0, 0)), padded(X, (-1, 1), (0, 0))
-    return -row_sums(dB * before), -row_sums(dB * X), -row_sums(dB * after), dB
+
+    def product(X):
+        return -row_sums(dB * X)
+
+    return product(padded(X, (1, -1), (0, 0))), product(X), product(padded(X, (-1, 1), (0, 0))), dB
 
 
 # ---------------------------------------------------------------- custom_linear_solve

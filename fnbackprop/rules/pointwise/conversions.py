@@ -1,4 +1,4 @@
-"""Copies, casts, and the parts of complex numbers. `dx` is the cotangent of `x`: same shape, same dtype.
+"""Rounding, and the parts of complex numbers. `dx` is the cotangent of `x`: same shape, same dtype.
 
 Complex cotangents pair with tangents bilinearly: ⟨dy, t⟩ = Re Σ dy·t, without conjugation. So a holomorphic y(x) has
 dx = y'(x)·dy, and a real y of a complex x has dx = ∂y/∂Re x - i·∂y/∂Im x.
@@ -9,19 +9,6 @@ from jax import lax
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.evaluate import bind
 from ..expressions import complex_of_parts, full_like, is_complex, sign, vjp_rule, where, wrap
-
-# ---------------------------------------------------------------- copies and casts
-
-
-@vjp_rule("copy")
-def copy_vjp(dy):
-    return dy
-
-
-@vjp_rule("convert_element_type")
-def convert_element_type_vjp(dy):
-    """The driver casts the cotangent back."""
-    return dy
 
 
 @vjp_rule("reduce_precision")
