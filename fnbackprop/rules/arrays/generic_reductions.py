@@ -7,6 +7,7 @@ for small operands.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import jax
@@ -111,8 +112,8 @@ def reduce_window_vjp(engine, equation, active, wanted):
             xs, mask = _fold_axis(combine, xs, present[axis], axis, size, params["window_dilation"][axis])
             xs = [lax.slice_in_dim(x, 0, None, stride, axis) for x in xs]
             present[axis] = mask[::stride]
-        found = _outer(present)
-        return _select(found, combine(starts, xs), starts)
+        everywhere = reduce(np.logical_and, np.meshgrid(*present, indexing="ij", sparse=True), np.True_)
+        return _select(everywhere, combine(starts, xs), starts)
 
     return vjp_of_equivalent(engine, equation, active, wanted, fold)
 
@@ -168,14 +169,6 @@ def _join(combine, left, right, offset, axis):
 
 def _along(mask, axis, rank):
     return mask.reshape([-1 if a == axis else 1 for a in range(rank)])
-
-
-def _outer(masks):
-    """Where all axes' masks hold, as an array of full rank."""
-    out = np.ones([1] * len(masks), bool)
-    for axis, mask in enumerate(masks):
-        out = out & _along(mask, axis, len(masks))
-    return out
 
 
 def _select(mask, xs, ys):

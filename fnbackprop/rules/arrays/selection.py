@@ -1,7 +1,7 @@
 """What gather and scatter have in common: the 0-1 matrix S that reads windows of an array x at the starts i.
 
-A gather is y = S x, a scatter-add y = x + Sᵀ u. JAX describes S under different names for the two; both treat a start
-that is out of range in the same way, by clamping it or by leaving its window out.
+A gather is y = S x, a scatter-add y = x + Sᵀ u. JAX describes S by the same five numbers under different names, in the
+same order; both treat a start that is out of range in the same way, by clamping it or by leaving its window out.
 """
 
 import math
@@ -43,7 +43,7 @@ class Selection:
         window = iter(scatter.update_window_dims)
         slice_sizes = tuple(1 if d in absent else u.shape[next(window)] for d in range(len(x.shape)))
         promised = {name: params[name] for name in ("unique_indices", "indices_are_sorted", "mode")}
-        return cls.of_gather(i, dimension_numbers=gather_dimensions(scatter), slice_sizes=slice_sizes, **promised)
+        return cls.of_gather(i, dimension_numbers=GatherDimensionNumbers(*scatter), slice_sizes=slice_sizes, **promised)
 
     @property
     def distinct(self) -> bool:
@@ -56,33 +56,11 @@ class Selection:
 
     def write(self, scatter: Callable, x: Expr, u: Expr) -> Expr:
         """`scatter` (`lax.scatter`, `lax.scatter_add` ...) of u, which is laid out as S x, into x."""
-        return Expr(scatter(x.array, self.i.array, u.array, scatter_dimensions(self.dimensions), **self.writing))
+        return Expr(scatter(x.array, self.i.array, u.array, ScatterDimensionNumbers(*self.dimensions), **self.writing))
 
     def transposed(self, u: Expr, aval: Any) -> Expr:
         """Sᵀ u: u added up where S reads, in an array of this aval's shape."""
         return self.write(lax.scatter_add, Expr(zeros_of(aval, u.dtype)), u)
-
-
-def scatter_dimensions(gather: GatherDimensionNumbers) -> ScatterDimensionNumbers:
-    """The scatter that writes where a gather reads: its updates are laid out as the gather's output."""
-    return ScatterDimensionNumbers(
-        update_window_dims=gather.offset_dims,
-        inserted_window_dims=gather.collapsed_slice_dims,
-        scatter_dims_to_operand_dims=gather.start_index_map,
-        operand_batching_dims=gather.operand_batching_dims,
-        scatter_indices_batching_dims=gather.start_indices_batching_dims,
-    )
-
-
-def gather_dimensions(scatter: ScatterDimensionNumbers) -> GatherDimensionNumbers:
-    """The gather that reads where a scatter writes: its output is laid out as the scatter's updates."""
-    return GatherDimensionNumbers(
-        offset_dims=scatter.update_window_dims,
-        collapsed_slice_dims=scatter.inserted_window_dims,
-        start_index_map=scatter.scatter_dims_to_operand_dims,
-        operand_batching_dims=scatter.operand_batching_dims,
-        start_indices_batching_dims=scatter.scatter_indices_batching_dims,
-    )
 
 
 def _promised_of_writes(

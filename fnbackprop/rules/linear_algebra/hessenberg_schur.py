@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from ...backprop.registry import Structured, structured_rule
-from ..expressions import Expr, is_complex, on_expressions, sqrt, vjp_rule, where
+from ..expressions import Expr, full_like, is_complex, on_expressions, sqrt, vjp_rule, where
 from .householder import vectors_adjoint
 from .matrices import (
     broadcast,
@@ -34,7 +34,6 @@ from .matrices import (
     three_diagonals,
     unit_column,
     upper,
-    zeros_like,
 )
 from .ties import divided, tied, vanishing
 
@@ -74,7 +73,7 @@ def _tridiagonal_adjoint(packed, d, e, taus, packed_bar, d_bar, e_bar, taus_bar)
         A_bar = packed_bar + diag(d_bar).astype(packed.dtype)
     else:
         T = three_diagonals(e, d, e).astype(packed.dtype)
-        T_bar = three_diagonals(e_bar, d_bar, zeros_like(e)).astype(packed.dtype)
+        T_bar = three_diagonals(e_bar, d_bar, full_like(e, 0)).astype(packed.dtype)
         A_bar = _hessenberg_adjoint(packed, taus, T, lower(packed_bar) + T_bar, taus_bar)
     return lower_triangle_adjoint(A_bar) + unread
 
@@ -122,7 +121,7 @@ def schur_vjp(engine, equation, active, wanted):
     def backward(residuals, cotangents):
         T, Z = residuals
         dT, dZ = (*cotangents, None)[:2]
-        T_bar, Z_bar = ((zeros_like(T) if ct is None else ct).conj() for ct in (dT, dZ))
+        T_bar, Z_bar = ((full_like(T, 0) if ct is None else ct).conj() for ct in (dT, dZ))
         return [_schur_adjoint(T, Z, T_bar, Z_bar, strict=dT is not None and dZ is not None).conj()]
 
     return Structured(forward, backward, active)
@@ -200,7 +199,7 @@ def _triangular_multiplier(T, under, excess, doubts, scale):
         return Y + inverse_lower(system) @ rest @ e_j.T, None
 
     steps = np.arange(T.shape[-1] - 2, -1, -1, dtype=np.int32)
-    Y, _ = lax.scan(step, zeros_like(T).array, steps)
+    Y, _ = lax.scan(step, full_like(T, 0).array, steps)
     return Expr(Y)
 
 
@@ -216,7 +215,7 @@ def _block_rotations(T: Expr, pairs: Expr) -> Expr:
     off = where(pairs, sqrt(square) / size, 0)
     on = where(pairs, b / size - 1, 0)
     on = _of_pairs(on, on)
-    return Expr(lax.complex(diag(on + 1).array, three_diagonals(off, zeros_like(on), off).array))
+    return Expr(lax.complex(diag(on + 1).array, three_diagonals(off, full_like(on, 0), off).array))
 
 
 def _of_pairs(first: Expr, second: Expr) -> Expr:
@@ -238,7 +237,7 @@ def _beside(T: Expr, offset: int) -> Expr:
 def _below_blocks(pairs: Expr) -> Expr:
     """A mask of the entries under the blocks of the diagonal."""
     below = pairs.astype(np.float32)
-    none = zeros_like(below)
+    none = full_like(below, 0)
     in_block = three_diagonals(below, padded(none, (0, 1)), none)
     return (in_block == 0) & lower(Expr(lax.full_like(in_block.array, 1, bool)), 1)
 

@@ -6,15 +6,14 @@ column(d) * A, A * row(d)   diag(d) A and A diag(d)
 inverse_lower(L) @ B        a triangular solve; likewise inverse_lower(L).H @ B and B @ inverse_upper(U)
 """
 
-from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..expressions import Expr, is_complex, where
+from ..expressions import Expr, is_complex, lift, where
 
 # ---------------------------------------------------------------- triangles and diagonals
 
@@ -132,10 +131,6 @@ def broadcast(a: Expr, shape: tuple[int, ...]) -> Expr:
     return Expr(jnp.broadcast_to(a.array, shape))
 
 
-def zeros_like(A: Expr) -> Expr:
-    return Expr(lax.full_like(A.array, 0))
-
-
 def imaginary(x: Expr) -> Expr:
     """i x, of a real x."""
     return Expr(lax.complex(lax.full_like(x.array, 0), x.array))
@@ -166,13 +161,10 @@ def undo_permutation(A: Expr, permutation: Expr, axis: int) -> Expr:
 # ---------------------------------------------------------------- inverses
 
 
-def solve(A: Expr, B: Expr) -> Expr:
-    """A⁻¹ B, by LU."""
-    return Expr(jnp.linalg.solve(A.array, B.array))
+solve = lift(jnp.linalg.solve)  # solve(A, B) is A⁻¹ B, by LU
 
 
-@dataclass(frozen=True)
-class TriangularInverse:
+class TriangularInverse(NamedTuple):
     """The inverse of a triangular matrix, or its adjoint: it is never formed, a product with it is a solve."""
 
     matrix: Expr
@@ -182,7 +174,7 @@ class TriangularInverse:
 
     @property
     def H(self) -> "TriangularInverse":
-        return replace(self, adjoint=not self.adjoint)
+        return self._replace(adjoint=not self.adjoint)
 
     def __matmul__(self, B: Expr) -> Expr:
         return self._solve(B, left_side=True)

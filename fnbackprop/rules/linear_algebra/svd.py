@@ -9,8 +9,8 @@ or not they were asked for. On repeated singular values: `ties.py`.
 """
 
 from ...backprop.registry import Structured, structured_rule
-from ..expressions import Expr, is_complex, on_expressions
-from .matrices import broadcast, column, diag, diagonal, imaginary, largest, padded, row, zeros_like
+from ..expressions import Expr, full_like, is_complex, on_expressions
+from .matrices import broadcast, column, diag, diagonal, imaginary, largest, padded, row
 from .ties import differences, divided, settled, sums, tied, vanishing
 
 
@@ -78,7 +78,7 @@ def _thin_bar(U: Expr, k: int, U_bar: Expr | None) -> Expr:
     """The adjoint of the first k columns, from that of all: the others, U₂, move by δU₂ = -U₁ δU₁ᴴ U₂ (how they turn
     among themselves is a choice: not at all), so Ū₁ -= U₂ Ū₂ᴴ U₁."""
     if U_bar is None:
-        return zeros_like(U[..., :k])
+        return full_like(U[..., :k], 0)
     if U_bar.shape[-1] == k:
         return U_bar
     U1, U2, U2_bar = U[..., :k], U[..., k:], U_bar[..., k:]

@@ -8,7 +8,7 @@ from jax import lax
 
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.evaluate import bind
-from ..expressions import complex_of_parts, full_like, is_complex, sign, vjp_rule, where, wrap
+from ..expressions import complex_of_parts, full_like, is_complex, on_expressions, sign, vjp_rule, where
 
 
 @vjp_rule("reduce_precision")
@@ -70,13 +70,14 @@ def sign_vjp(engine, equation, active, wanted):
         (y,) = bind(equation, (x,))
         return [y], (x, y)
 
+    @on_expressions
     def backward(residuals, cotangents):
-        (x, y), (dy,) = wrap(residuals), wrap(cotangents)
+        (x, y), (dy,) = residuals, cotangents
         along = y.conj() * (dy * y).real.astype(y.dtype)
         size = abs(x)
         at_zero = size == 0
         size = where(at_zero, 1, size).astype(y.dtype)
         across = (dy - along) / size
-        return [where(at_zero, 0, across).array]
+        return [where(at_zero, 0, across)]
 
     return Structured(forward, backward, active)

@@ -9,7 +9,6 @@ from math import sqrt as root
 import jax
 from jax import numpy as jnp
 
-from ...backprop.precision import wide
 from ..expressions import (
     bessel_i0e,
     bessel_i1e,
@@ -22,13 +21,14 @@ from ..expressions import (
     sign,
     vjp_rule,
     where,
+    wide,
     zeta,
 )
 
 
 def in_wide(function, *operands):
     """A function of arrays at expressions, in float32 at least, rounded to their dtype."""
-    return lift(function)(*[lift(wide)(x) for x in operands]).astype(operands[0].dtype)
+    return lift(function)(*map(wide, operands)).astype(operands[0].dtype)
 
 
 # ---------------------------------------------------------------- error function

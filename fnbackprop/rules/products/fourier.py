@@ -14,8 +14,10 @@ import math
 import numpy as np
 from jax import lax
 
-from ...backprop.registry import vjp_rule
-from ..expressions import scalar
+from ..expressions import lift, vjp_rule
+from ..linear_algebra.matrices import padded
+
+fft = lift(lax.fft)
 
 
 @vjp_rule("fft")
@@ -24,14 +26,13 @@ def fft_vjp(dy, *, fft_type, fft_lengths):
     if 0 in dy.shape:
         return None
     if fft_type == lax.FftType.RFFT:
-        behind = fft_lengths[-1] - dy.shape[-1]
-        padded = lax.pad(dy, scalar(0, dy), [(0, 0, 0)] * (dy.ndim - 1) + [(0, behind, 0)])
-        return lax.fft(padded, lax.FftType.FFT, fft_lengths)  # the driver takes the real part
+        full = padded(dy, (0, fft_lengths[-1] - dy.shape[-1]))
+        return fft(full, lax.FftType.FFT, fft_lengths)  # the driver takes the real part
     if fft_type == lax.FftType.IRFFT:
-        spectrum = lax.conj(lax.fft(dy, lax.FftType.RFFT, fft_lengths))
-        weights = (_half_spectrum_weights(fft_lengths[-1]) / math.prod(fft_lengths)).astype(spectrum.dtype)
-        return lax.mul(spectrum, lax.broadcast_in_dim(weights, spectrum.shape, (spectrum.ndim - 1,)))
-    return lax.fft(dy, fft_type, fft_lengths)
+        w = _half_spectrum_weights(fft_lengths[-1]) / math.prod(fft_lengths)
+        spectrum = fft(dy, lax.FftType.RFFT, fft_lengths).conj()
+        return spectrum * lax.broadcast_in_dim(w.astype(spectrum.dtype), spectrum.shape, (spectrum.ndim - 1,))
+    return fft(dy, fft_type, fft_lengths)
 
 
 def _half_spectrum_weights(length: int) -> np.ndarray:

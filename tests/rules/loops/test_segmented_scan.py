@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import fnbackprop as fb
-from fnbackprop.rules.loops import segment_cost
 
 from ..checking import assert_close, random_cotangent
 from .test_scan import H0, XS, W, cell
@@ -95,13 +94,7 @@ def test_segments(steps, budget, options):
 
 
 def test_segments_keep_what_is_planned():
-    """What a number of levels needs falls as it should, and `fb.residuals` counts no more than the budget."""
-    cost = segment_cost.Cost(carry=8, stacked=24)
-    assert [cost.needed(4096, levels) for levels in range(4)] == [98304, 1792, 576, 352]
-    assert cost.least(4096) <= 240 and cost.segments(4096, 100) is None
-    for allowed in (1792, 1000, 400, 300):
-        count = cost.segments(4096, allowed)
-        assert cost.least(-(-4096 // count)) <= allowed - cost.of_level(4096, count)
+    """`fb.residuals` counts no more than the budget."""
 
     def kept(budget):
         loss, args = long_scan(4096)
