@@ -21,7 +21,7 @@ from ..jaxprs.avals import add_typed, zero_cotangent
 from ..jaxprs.evaluate import bind, environment, evaluate, literals_as_arrays, read_array, read_atom, source_of
 from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
-from .plan import Plan, PlannedEquation, RuleCall, active_outputs, at, make_plan
+from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
 from .precision import wide
 from .signatures import Argument
 
@@ -147,7 +147,7 @@ class Engine:
         if step.structured:
             found = list(enumerate(step.structured.backward(residual, cts)))
         else:
-            if any(ct is None for ct in cts):
+            if len(cts) > 1 and any(ct is None for ct in cts):
                 cts = [self.instantiate(ct, v.aval) for v, ct in zip(step.equation.outvars, cts, strict=True)]
             found = [pair for call in step.calls for pair in _apply(call, step, env, cts)]
             if self.safe_select and len(cts) == 1:
@@ -185,12 +185,12 @@ def _argument(argument: Argument, step: PlannedEquation, env: dict, cts: list[An
     kind, side, where = argument
     if where is None:  # "active" or "wanted"
         return getattr(step, kind)
-    found = at(cts if kind == "cotangent" else getattr(step.equation, side), where)
+    found = cts[where] if kind == "cotangent" else getattr(step.equation, side)[where]
+    if not isinstance(where, slice):
+        return read_array(env, found) if kind == "value" else found.aval if kind == "aval" else found
     if kind == "value":
-        found = [read_array(env, atom) for atom in found]
-    elif kind == "aval":
-        found = [atom.aval for atom in found]
-    return tuple(found) if isinstance(where, slice) else found[0]
+        return tuple(read_array(env, atom) for atom in found)
+    return tuple(atom.aval for atom in found) if kind == "aval" else tuple(found)
 
 
 def _where_nonzero(dy: Any, dx: Any) -> Any:

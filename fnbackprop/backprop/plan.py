@@ -6,6 +6,7 @@ with a cotangent depends on them), looks up their rules, and lists the values th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..jaxprs.avals import is_inexact
@@ -36,9 +37,8 @@ class PlannedEquation(NamedTuple):
 
     def variables(self) -> list[Var]:
         """The variables whose values the rules read, which must be saved."""
-        arguments = (argument for call in self.calls for argument in call.rule.reads.values())
-        values = (argument for argument in arguments if argument.kind == "value")
-        atoms = (at(getattr(self.equation, value.side), value.where) for value in values)
+        arguments = [argument for call in self.calls for argument in call.rule.saved]
+        atoms = [at(getattr(self.equation, side), where) for _, side, where in arguments]
         return [atom for found in atoms for atom in found if is_var(atom)]
 
 
@@ -113,7 +113,10 @@ def _plan_equation(
         structured = entry.structured(engine, equation, active, wanted)
         step = PlannedEquation(equation, active, wanted, (), structured) if any(structured.has_cotangent) else None
         return step, structured.has_cotangent
-    return PlannedEquation(equation, active, wanted, _rule_calls(entry, equation, active), None), active
+    calls = _rule_calls(entry, active) if entry else None
+    if calls is None:
+        raise MissingRule([(equation, source_line(equation))])
+    return PlannedEquation(equation, active, wanted, calls, None), active
 
 
 def active_variables(engine: Any, jaxpr: Jaxpr, active: Sequence[bool]) -> set[Var]:
@@ -151,13 +154,14 @@ def _evaluated(
     return tuple(live(jaxpr.eqns, (*jaxpr.outvars[:returned], *saved, *inner)))
 
 
-def _rule_calls(entry: Entry | None, equation: Equation, active: tuple[bool, ...]) -> tuple[RuleCall, ...]:
-    """The rules to call for the active operands, each once."""
+@lru_cache(maxsize=4096)
+def _rule_calls(entry: Entry, active: tuple[bool, ...]) -> tuple[RuleCall, ...] | None:
+    """The rules to call for the active operands, each once; None if an operand has no rule."""
     serving: dict[int, Rule] = {}
     for position in (i for i, on in enumerate(active) if on):
-        rule = entry.rule_for(position) if entry else None
+        rule = entry.rule_for(position)
         if rule is None:
-            raise MissingRule([(equation, source_line(equation))])
+            return None
         serving[position] = rule
     rules = {id(rule): rule for rule in serving.values()}.values()
     return tuple(RuleCall(rule, _targets(rule, serving, len(active))) for rule in rules)

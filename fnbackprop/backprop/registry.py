@@ -45,7 +45,7 @@ class MissingRule(NotImplementedError):
         return tuple(equation for equation, _ in self.missing)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Entry:
     """All that is registered for one primitive."""
 

@@ -4,6 +4,7 @@ it reads. How one is written is told in `registry.py`."""
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 Where = int | slice  # the position of a name among the operands or outputs; a slice for a starred one
@@ -34,6 +35,11 @@ class Rule:
     @property
     def name(self) -> str:
         return self.function.__name__
+
+    @cached_property
+    def saved(self) -> tuple[Argument, ...]:
+        """The arguments that are values, which must be saved."""
+        return tuple(argument for argument in self.reads.values() if argument.kind == "value")
 
 
 Adapt = Callable[[Callable, Sequence[Argument]], Callable]  # a function and what it is given -> a function of arrays
