@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ..jaxprs.compat import with_leading_jit_operands, with_leading_scan_constants
 from ..jaxprs.types import counts_operands, is_closed, open_jaxpr, rebuild
+from ..jaxprs.views import While
 
 
 class Lifted(NamedTuple):
@@ -79,7 +80,7 @@ def _lift_equations(equations: Sequence[Any], operands: Operands) -> list[Any]:
 def _leading(more: Callable[[dict[str, Any], int], dict[str, Any]]) -> Callable:
     """The change of an equation that holds one jaxpr, whose constants become its first operands.
 
-    more: gives its parameters where it has so many more operands before the others.
+    more: (its parameters, a count) -> its parameters with that many more leading operands.
     """
 
     def change(equation: Any, operands: Operands) -> Any:
@@ -93,18 +94,20 @@ def _leading(more: Callable[[dict[str, Any], int], dict[str, Any]]) -> Callable:
 
 
 def _in_while(equation: Any, operands: Operands) -> Any:
-    params, first = equation.params, equation.params["cond_nconsts"]
-    cond, body = _lift_inner(params["cond_jaxpr"]), _lift_inner(params["body_jaxpr"])
-    if not (cond.constants or body.constants):
+    loop = While.of(equation)
+    condition, body = _lift_inner(loop.condition), _lift_inner(loop.body)
+    if not (condition.constants or body.constants):
         return equation
-    invars = [*operands.of(cond), *equation.invars[:first], *operands.of(body), *equation.invars[first:]]
+    condition_consts, body_consts, carry = loop.split(equation.invars)
+    condition_consts, body_consts = operands.of(condition) + condition_consts, operands.of(body) + body_consts
     lifted = {
-        "cond_jaxpr": cond.jaxpr,
-        "cond_nconsts": first + len(cond.constants),
+        "cond_jaxpr": condition.jaxpr,
+        "cond_nconsts": len(condition_consts),
         "body_jaxpr": body.jaxpr,
-        "body_nconsts": params["body_nconsts"] + len(body.constants),
+        "body_nconsts": len(body_consts),
     }
-    return equation.replace(invars=invars, params={**params, **lifted})
+    invars = [*condition_consts, *body_consts, *carry]
+    return equation.replace(invars=invars, params={**equation.params, **lifted})
 
 
 _CHANGES: dict[str, Callable] = {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..jaxprs.avals import aval_of, is_inexact, zeros_like_aval
+from ..jaxprs.avals import aval_of, is_inexact, zero_tangent
 from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
@@ -81,7 +81,7 @@ class Pullback:
             )
         cts = check_cotangents(cotangents, static.out_tree, static.out_avals, static.name)
         found = static.backward(self.residuals, cts)
-        leaves = [input_zeros(aval) if ct is None else ct for ct, aval in zip(found, static.in_avals, strict=True)]
+        leaves = [zero_tangent(aval) if ct is None else ct for ct, aval in zip(found, static.in_avals, strict=True)]
         return jax.tree.unflatten(static.in_tree, leaves)
 
 
@@ -124,13 +124,6 @@ def _evaluate_live(fun: Callable, cotangents: Any) -> list[Any]:
     env = environment(closed.jaxpr, closed.consts, leaves)
     evaluate(live(closed.jaxpr.eqns, closed.jaxpr.outvars), env)
     return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
-
-
-def input_zeros(aval: Aval) -> Any:
-    """The zero cotangent of an input: of its own dtype, or float0 for integers, booleans and keys."""
-    if is_inexact(aval):
-        return zeros_like_aval(aval)
-    return np.zeros(aval.shape, jax.dtypes.float0)
 
 
 def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> tuple:

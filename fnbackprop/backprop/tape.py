@@ -53,7 +53,7 @@ class EagerTracer(Tracer):
         return f"EagerTracer({self.value})"
 
 
-class Record(NamedTuple):
+class TapeEntry(NamedTuple):
     """One primitive on the tape: its plan, and the slots of its operands and outputs (None: no cotangent)."""
 
     plan: Any
@@ -68,7 +68,7 @@ class Tape(Trace):
         super().__init__()
         self.requires_low = False
         self.parent, self.engine = parent, engine
-        self.records: list[Record] = []
+        self.entries: list[TapeEntry] = []
         self.residuals: list[Any] = []
         self.slots = 0
 
@@ -138,9 +138,9 @@ class Tape(Trace):
             if not any(active):
                 return bind(*values)
             discharge.refuse(primitive, values)
-            return self._record(renewed(values, active) or bind, values, slots)
+            return self._evaluate(renewed(values, active) or bind, values, slots)
 
-    def _record(self, bind: Callable, values: Sequence[Any], slots: Sequence[int | None]) -> list[Any]:
+    def _evaluate(self, bind: Callable, values: Sequence[Any], slots: Sequence[int | None]) -> list[Any]:
         closed = trace_flat(bind, values).closed
         active = tuple(slot is not None for slot in slots)
         wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
@@ -149,7 +149,7 @@ class Tape(Trace):
         pairs = zip(outputs, plan.active_out, strict=True)
         results = [self.watch(value) if on else value for value, on in pairs]
         if any(plan.active_out):
-            self.records.append(Record(plan, tuple(slots), tuple(self.lower(r)[1] for r in results)))
+            self.entries.append(TapeEntry(plan, tuple(slots), tuple(self.lower(r)[1] for r in results)))
             self.residuals.append(residuals)
         return results
 
@@ -168,15 +168,15 @@ def run(engine: Any, fun: Callable, leaves: Sequence[Any]) -> tuple[list[Any], A
             results = fun(*inputs)
         outputs, out_slots = zip(*map(tape.lower, results), strict=True) if results else ((), ())
         tape.invalidate()
-    records, in_slots = tuple(tape.records), [tape.lower(x)[1] for x in inputs]
+    entries, in_slots = tuple(tape.entries), [tape.lower(x)[1] for x in inputs]
 
     def backward(residuals, cotangents):
         found: dict[int, Any] = {}
         engine.add_cotangents(found, out_slots, cotangents)
-        for record, residual in zip(reversed(records), reversed(residuals), strict=True):
-            cts = [found.pop(slot, None) if slot is not None else None for slot in record.outputs]
+        for entry, residual in zip(reversed(entries), reversed(residuals), strict=True):
+            cts = [found.pop(slot, None) if slot is not None else None for slot in entry.outputs]
             if any(ct is not None for ct in cts):
-                engine.add_cotangents(found, record.operands, engine.backward(record.plan, residual, cts))
+                engine.add_cotangents(found, entry.operands, engine.backward(entry.plan, residual, cts))
         return [None if slot is None else found.get(slot) for slot in in_slots]
 
     return list(outputs), list(tape.residuals), backward

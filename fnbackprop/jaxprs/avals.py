@@ -49,6 +49,11 @@ def _manual_like(x: Any, manual: Any) -> Any:
     return jax.lax.pcast(x, tuple(manual.reduced), to="reduced")
 
 
+def zero_tangent(aval: Any) -> Any:
+    """The zero tangent of a value of this aval, or its cotangent: float0 for integers, booleans and keys."""
+    return zeros_like_aval(aval) if is_inexact(aval) else np.zeros(aval.shape, jax.dtypes.float0)
+
+
 def cotangent_aval(aval: Any) -> Any:
     """The type of a value's cotangent: that of the value, but reduced and unreduced exchanged."""
     return aval.to_ct_aval()

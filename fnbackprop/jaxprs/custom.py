@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from .avals import aval_of, is_inexact, zeros_like_aval
+from .avals import aval_of, is_inexact, zero_tangent, zeros_like_aval
 from .compat import with_constants
 from .evaluate import as_function, source_line, trace_avals, trace_flat
 from .types import ClosedJaxpr, close_jaxpr
@@ -50,18 +49,12 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     return CustomJvp(closed, consts, tuple(tangents), tuple(tangents_out))
 
 
-def zero_tangent(x: Any) -> Any:
-    """The zero tangent of a value: of its own dtype, or float0."""
-    aval = aval_of(x)
-    return zeros_like_aval(aval) if is_inexact(aval) else np.zeros(aval.shape, jax.dtypes.float0)
-
-
 def _jvp_function(jvp: Any, symbolic: bool) -> Callable:
     """The user's JVP from what a trace is handed; a zero tangent is None on both sides."""
 
     def call(primals, tangents):
         pairs = zip(primals, tangents, strict=True)
-        tangents = [absent(symbolic, aval_of(p)) if t is None else t for p, t in pairs]
+        tangents = [zero_for_rule(aval_of(p), symbolic) if t is None else t for p, t in pairs]
         out = jvp.call_wrapped(*primals, *tangents)
         half = len(out) // 2
         return out[:half], [None if isinstance(t, SymbolicZero) else t for t in out[half:]]
@@ -130,11 +123,9 @@ def _is_zero(ct: Any) -> bool:
     return getattr(ct, "dtype", None) == jax.dtypes.float0
 
 
-def absent(symbolic: bool, aval: Any) -> Any:
-    """What a user's derivative rule is given for a tangent or cotangent that is zero: zeros, or a symbolic zero."""
-    if symbolic:
-        return SymbolicZero(aval.to_tangent_aval())
-    return zeros_like_aval(aval) if is_inexact(aval) else np.zeros(aval.shape, jax.dtypes.float0)
+def zero_for_rule(aval: Any, symbolic: bool) -> Any:
+    """The zero tangent or cotangent that a user's derivative rule is given: an array, or a symbolic zero."""
+    return SymbolicZero(aval.to_tangent_aval()) if symbolic else zero_tangent(aval)
 
 
 def new_custom_jvp(jvp: Any, operands: Sequence[Any], symbolic_zeros: bool) -> Callable:
@@ -148,7 +139,7 @@ def new_custom_jvp(jvp: Any, operands: Sequence[Any], symbolic_zeros: bool) -> C
         tangents = [next(given) if on else None for on in inexact]
         outputs, tangents_out = _jvp_function(jvp, symbolic_zeros)(flat[:count], tangents)
         pairs = zip(outputs, tangents_out, strict=True)
-        return [*outputs, *(absent(False, aval_of(y)) if t is None else t for y, t in pairs if is_inexact(aval_of(y)))]
+        return [*outputs, *(zero_tangent(aval_of(y)) if t is None else t for y, t in pairs if is_inexact(aval_of(y)))]
 
     closed = trace_avals(both, [*avals, *(a for a, on in zip(avals, inexact, strict=True) if on)])
     outputs = [v.aval for v in closed.jaxpr.outvars]
@@ -157,7 +148,7 @@ def new_custom_jvp(jvp: Any, operands: Sequence[Any], symbolic_zeros: bool) -> C
     def run(primals, tangents):
         out = as_function(closed)(*primals, *(t for t, on in zip(tangents, inexact, strict=True) if on))
         given = iter(out[half:])
-        return out[:half], [next(given) if is_inexact(aval) else absent(False, aval) for aval in outputs[:half]]
+        return out[:half], [next(given) if is_inexact(aval) else zero_tangent(aval) for aval in outputs[:half]]
 
     fun = jax.custom_jvp(lambda *xs: run(xs, [zeros_like_aval(aval) for aval in avals])[0])
     fun.defjvp(run)

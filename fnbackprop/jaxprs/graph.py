@@ -12,15 +12,6 @@ def producers(equations: Iterable[Equation]) -> dict[Var, Equation]:
     return {var: equation for equation in equations for var in equation.outvars}
 
 
-def readers(equations: Iterable[Equation]) -> dict[Var, list[Equation]]:
-    """The equations that read each variable, in order."""
-    found: dict[Var, list[Equation]] = {}
-    for equation in equations:
-        for var in dict.fromkeys(filter(is_var, equation.invars)):
-            found.setdefault(var, []).append(equation)
-    return found
-
-
 def reads_any(equation: Equation, variables: Collection[Var]) -> bool:
     """Whether an operand of the equation is one of these variables."""
     return any(is_var(atom) and atom in variables for atom in equation.invars)

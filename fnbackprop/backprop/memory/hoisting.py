@@ -124,7 +124,7 @@ def _same_shapes(equation: Any) -> bool:
 def _finds_its_stacks(producer_of: dict[Any, Any]) -> Callable:
     def key(pair: tuple[Any, tuple[Any, ...]]) -> bool:
         equation = producer_of.get(pair[0]) if is_var(pair[0]) else None
-        return equation is None or equation.primitive.name not in time_sums.SUMS or equation.primitive.name == "mul"
+        return equation is None or not has(equation, Trait.SUMMED_OVER_TIME) or equation.primitive.name == "mul"
 
     return key
 

@@ -1,4 +1,4 @@
-"""Work that is done a second time on purpose, kept from a compiler that would do it once and keep the result."""
+"""Recomputation that a compiler must not merge with the forward pass, whose results it would then keep in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,23 +9,23 @@ from jax import lax
 from ...jaxprs.avals import aval_of, is_inexact, optimization_barrier, zeros_like_aval
 
 
-def computed_apart(function: Callable, avals: Sequence[Any], operands: Any, witness: Any) -> list[Any]:
-    """`function(operands, witness)`, arrays of these avals, which no compiler merges with equal work elsewhere.
+def recompute(function: Callable, avals: Sequence[Any], operands: Any, cotangents: Any) -> list[Any]:
+    """`function(operands, cotangents)`, arrays of these avals, which no compiler merges with equal work elsewhere.
 
-    `witness`: arrays that are not known before `function` may run. XLA drops barriers on a CPU, where the function is
-    therefore a branch that is always taken, though only at run time can this be seen of the witness.
+    XLA drops optimization barriers on a CPU. There the function is a branch that is always taken, on a condition that
+    reads a cotangent, so that neither the condition nor the branch can be evaluated before the backward pass.
     """
-    operands, witness = optimization_barrier((operands, witness))
-    seen = next((leaf for leaf in jax.tree.leaves(witness) if _can_be_seen(aval_of(leaf))), None)
-    if seen is None:
-        return function(operands, witness)
-    first = lax.squeeze(lax.slice(seen, (0,) * seen.ndim, (1,) * seen.ndim), range(seen.ndim))
+    operands, cotangents = optimization_barrier((operands, cotangents))
+    read = next((leaf for leaf in jax.tree.leaves(cotangents) if _has_first_number(aval_of(leaf))), None)
+    if read is None:
+        return function(operands, cotangents)
+    first = lax.squeeze(lax.slice(read, (0,) * read.ndim, (1,) * read.ndim), range(read.ndim))
     always = lax.platform_dependent(first, cpu=_is_number_or_not, default=_true)
-    return lax.cond(always, function, lambda *_: [zeros_like_aval(aval) for aval in avals], operands, witness)
+    return lax.cond(always, function, lambda *_: [zeros_like_aval(aval) for aval in avals], operands, cotangents)
 
 
-def _can_be_seen(aval: Any) -> bool:
-    """Whether an array has a first number, and an axis spread explicitly over devices does not forbid to take it."""
+def _has_first_number(aval: Any) -> bool:
+    """Whether an array has a first number, and no axis is explicitly sharded, which would forbid to slice it."""
     return is_inexact(aval) and aval.size > 0 and not any(aval.sharding.spec)
 
 

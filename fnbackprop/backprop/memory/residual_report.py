@@ -1,4 +1,4 @@
-"""`fb.residuals`: what a function's backward pass saves, computes again and takes out of loops, and why."""
+"""`fb.residuals`: what a function's backward pass saves, recomputes and takes out of loops, and why."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -47,11 +47,11 @@ class Residuals:
 
 
 def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:
-    """What the backward of `fun(*args)` saves, computes again and takes out of loops.
+    """What the backward of `fun(*args)` saves, recomputes and takes out of loops.
 
     Args:
         fun: a function of arrays and pytrees of them; nothing is computed.
-        options: as in `fb.vjp` (`budget`, `hoist` ...), whose effect can so be seen beforehand.
+        options: as in `fb.vjp` (`budget`, `hoist` ...): their effect is seen before anything runs.
     """
     leaves, tree = jax.tree.flatten(args)
     closed = trace_flat(lambda *flat: fun(*tree.unflatten(flat)), leaves).closed
@@ -81,8 +81,8 @@ def saved_row(kind: str, var: Var, steps: int, producer_of: dict[Var, Equation],
     return Residual(kind, f"{steps} x {shape}" if steps != 1 else shape, steps * nbytes(var.aval), where, why)
 
 
-def again_rows(equations: Sequence[Equation], where: str) -> list[Residual]:
-    """What is computed again; no row if nothing is."""
+def recomputed_rows(equations: Sequence[Equation], where: str) -> list[Residual]:
+    """What is recomputed; no row if nothing is."""
     return [Residual("again", counted(equations), 0, where, "cheaper than to save")] if equations else []
 
 

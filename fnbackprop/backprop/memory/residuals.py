@@ -1,9 +1,9 @@
-"""What the backward of a loop body reads: saved, or computed again.
+"""What the backward of a loop body reads: saved, or recomputed.
 
 A body is traced once, forward and backward together (the *joint* jaxpr). Its equations fall into two parts: those that
 depend on a cotangent belong to the backward; the others to the forward. The values that cross from one part to the
 other are the residuals, and any set that separates the forward's inputs from what the backward reads would do: the
-equations between that set and the backward are computed again. `save_policy.py` chooses the set.
+equations between that set and the backward are recomputed. `save_policy.py` chooses the set.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ from jax import lax
 from ...jaxprs.avals import cotangent_aval
 from ...jaxprs.evaluate import evaluate, read_atom, trace_avals
 from ...jaxprs.graph import descendants, live, reads_any
+from ...jaxprs.lists import partition
 from ...jaxprs.types import is_var
 from .save_policy import Boundary, Chooser
 
@@ -71,10 +72,10 @@ class Split:
     closed: Any
     saved: tuple[Any, ...]  # forward values handed to the backward
     forward: tuple[Any, ...]  # equations of the forward part
-    backward: tuple[Any, ...]  # equations of the backward part, those computed again among them
+    backward: tuple[Any, ...]  # equations of the backward part, recomputed ones among them
 
     @property
-    def again(self) -> list[Any]:
+    def recomputed(self) -> list[Any]:
         """The forward equations that are evaluated a second time, in the backward part."""
         forward = set(map(id, self.forward))
         return [equation for equation in self.backward if id(equation) in forward]
@@ -88,49 +89,44 @@ class Split:
 
 
 def split(
-    joint: Joint, free: Sequence[Any], invariant: Sequence[Any], choose: Chooser, held: Iterable[Any] = ()
+    joint: Joint, available: Sequence[Any], invariant: Sequence[Any], choose: Chooser, stored: Iterable[Any] = ()
 ) -> Split:
     """Split a joint jaxpr into its two parts.
 
     Args:
-        free: the operands that the backward has anyway; `invariant`: those among them that do not change in the loop.
+        available: the operands that the backward has without saving; `invariant`: those that do not change in the loop.
         choose: which forward values to save.
-        held: forward values that cost nothing to save.
+        stored: forward values that are stored in any case, and so cost nothing to save.
     """
     closed, jaxpr = joint.closed, joint.closed.jaxpr
     backward_outputs = [atom for atom in joint.found if atom is not None]
-    tainted = descendants(jaxpr.eqns, joint.cotangents)
-    forward = [e for e in jaxpr.eqns if not reads_any(e, tainted)]
-    backward = [e for e in jaxpr.eqns if reads_any(e, tainted)]
+    dependent = descendants(jaxpr.eqns, joint.cotangents)
+    forward, backward = partition(jaxpr.eqns, [not reads_any(e, dependent) for e in jaxpr.eqns])
     backward = live(backward, backward_outputs)
-    always = frozenset(free) | frozenset(jaxpr.constvars) | _determined(forward, [*invariant, *jaxpr.constvars])
-    reads = dict.fromkeys(atom for e in backward for atom in e.invars if _is_forward(atom, tainted))
-    reads.update(dict.fromkeys(atom for atom in backward_outputs if _is_forward(atom, tainted)))
-    needed = tuple(v for v in reads if v not in always)
-    inputs = tuple(v for v in joint.operands if v not in always)
-    saved = tuple(choose(Boundary(tuple(forward), inputs, needed, always, frozenset(held))))
-    again = _between(forward, saved, reads, frozenset(free) | frozenset(jaxpr.constvars))
-    return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), (*again, *backward))
+    atoms = (*(atom for e in backward for atom in e.invars), *backward_outputs)
+    reads = dict.fromkeys(atom for atom in atoms if is_var(atom) and atom not in dependent)
+    given = frozenset((*available, *jaxpr.constvars))
+    derived = given | _determined(forward, [*invariant, *jaxpr.constvars])
+    needed = tuple(v for v in reads if v not in derived)
+    saved = tuple(choose(Boundary(tuple(forward), needed, derived, frozenset(stored))))
+    recomputed = _between(forward, saved, reads, given)
+    return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), (*recomputed, *backward))
 
 
-def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any], free: frozenset) -> list[Any]:
-    """The forward equations that compute the needed values from the saved and free ones."""
-    wanted, again, known = set(needed), [], set(saved) | free
+def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any], given: frozenset) -> list[Any]:
+    """The forward equations that compute the needed values from those that are saved or given."""
+    wanted, found, known = set(needed), [], given.union(saved)
     for equation in reversed(forward):
         if any(v in wanted and v not in known for v in equation.outvars):
-            again.append(equation)
+            found.append(equation)
             wanted.update(v for v in equation.invars if is_var(v))
-    return again[::-1]
+    return found[::-1]
 
 
 def _determined(equations: Sequence[Any], roots: Iterable[Any]) -> frozenset[Any]:
-    """The values that depend on nothing but the roots and can be computed again."""
+    """The values that depend on nothing but the roots and can be recomputed."""
     known = set(roots)
     for equation in equations:
         if not equation.effects and all(not is_var(v) or v in known for v in equation.invars):
             known.update(equation.outvars)
     return frozenset(known)
-
-
-def _is_forward(atom: Any, tainted: set[Any]) -> bool:
-    return is_var(atom) and atom not in tainted

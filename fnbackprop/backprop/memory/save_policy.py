@@ -1,7 +1,7 @@
-"""Which values a backward is handed, and which it computes again.
+"""Which values are saved for a backward, and which it recomputes.
 
 `choose_saved`, the default for loops, takes the set of fewest bytes, a minimum cut, under the rule that products (but
-for attention's scores), random bits, loops and reductions to something far smaller are not computed twice.
+for attention's scores), random bits, loops and reductions to something far smaller are not recomputed.
 `choose_within` gives that rule up, equation by equation, to keep a budget.
 """
 
@@ -20,7 +20,7 @@ from .time_sums import contracted
 SMALLER = 8  # times: the result of such a reduction costs few bytes to save
 PASS = 100  # operations that a processor does in the time in which it reads an element
 # A batched product of so few terms whose result is larger than its operands, as attention's scores are of queries and
-# keys, is computed again in less time than its result takes to be written and read.
+# keys, is recomputed in less time than its result takes to be written and read.
 FEW_TERMS = 128
 Chooser = Callable[["Boundary"], list[Any]]
 
@@ -30,10 +30,9 @@ class Boundary:
     """The forward part of a joint jaxpr as a graph, for the choice of what is saved."""
 
     equations: tuple[Any, ...]  # of the forward, in order
-    inputs: tuple[Any, ...]  # forward inputs that cost something to save (a loop's carry)
-    needed: tuple[Any, ...]  # forward values that the backward reads and that are not free
-    free: frozenset[Any]  # values that the backward has anyway (constants, scanned inputs), or makes from these
-    held: frozenset[Any] = frozenset()  # values that cost nothing to save: results that the loop stacks anyway
+    needed: tuple[Any, ...]  # forward values that the backward reads and that are not available to it
+    available: frozenset[Any]  # what the backward has without saving: constants, scanned inputs, and what follows
+    stored: frozenset[Any] = frozenset()  # results that are stored in any case, and so cost nothing to save
 
 
 def save_all(boundary: Boundary) -> list[Any]:
@@ -42,7 +41,7 @@ def save_all(boundary: Boundary) -> list[Any]:
 
 
 def save_nothing(boundary: Boundary) -> list[Any]:
-    """Compute all again. Every forward input must be free."""
+    """Recompute everything. Every forward input must be available."""
     return []
 
 
@@ -54,7 +53,7 @@ def choose_by_policy(policy: Callable) -> Chooser:
         saved, seen, stack = {}, set(), list(boundary.needed)
         while stack:
             var = stack.pop()
-            if var in seen or var not in producer_of or var in boundary.free:
+            if var in seen or var not in producer_of or var in boundary.available:
                 continue
             seen.add(var)
             if policy_saves(policy, producer_of[var]):
@@ -66,23 +65,23 @@ def choose_by_policy(policy: Callable) -> Chooser:
     return choose
 
 
-def choose_saved(boundary: Boundary, again: Container[int] = ()) -> list[Any]:
-    """The set of fewest bytes from which all that the backward reads can be computed cheaply: a minimum cut.
+def choose_saved(boundary: Boundary, recomputable: Container[int] = ()) -> list[Any]:
+    """The set of fewest bytes from which all that the backward reads can be recomputed cheaply: a minimum cut.
 
-    `again`: identities of expensive equations that may be computed again all the same.
+    `recomputable`: ids of expensive equations that may be recomputed all the same.
     """
     if not boundary.needed:
         return []
     graph = _Graph()
     producer_of = producers(boundary.equations)
-    for var in ancestors(boundary.equations, boundary.needed, stop=boundary.free):
+    for var in ancestors(boundary.equations, boundary.needed, stop=boundary.available):
         producer = producer_of.get(var)
-        graph.add(("in", var), ("out", var), 0 if var in boundary.held else nbytes(var.aval))
-        if producer is None or not (is_cheap(producer) or id(producer) in again):
+        graph.add(("in", var), ("out", var), 0 if var in boundary.stored else nbytes(var.aval))
+        if producer is None or not (is_cheap(producer) or id(producer) in recomputable):
             graph.add("source", ("in", var), None)
         else:
             for atom in producer.invars:
-                if is_var(atom) and atom not in boundary.free:
+                if is_var(atom) and atom not in boundary.available:
                     graph.add(("out", atom), ("in", var), None)
     for var in boundary.needed:
         graph.add(("out", var), "sink", None)
@@ -102,30 +101,30 @@ class BudgetError(ValueError):
 
 
 def choose_within(budget: float, steps: int) -> Chooser:
-    """Save at most `budget` bytes over all steps, computing as little as possible again.
+    """Save at most `budget` bytes over all steps, recomputing as little as possible.
 
     Args:
         budget: bytes; or, up to 1, a fraction of the bytes that saving all that the backward reads would take.
         steps: the loop's length; 1 for a jitted function.
     Raises:
-        BudgetError: even with all computed again that may be, more must be saved.
+        BudgetError: more must be saved, even if all that may be recomputed is.
     """
 
     def choose(boundary: Boundary) -> list[Any]:
         def stacked(saved: Iterable[Any]) -> int:
-            return total_bytes(v for v in saved if v not in boundary.held)
+            return total_bytes(v for v in saved if v not in boundary.stored)
 
         everything = stacked(save_all(boundary))
         allowed = budget * everything if budget <= 1 else budget / max(steps, 1)
         if everything <= allowed or steps == 0:
             return save_all(boundary)
-        again: set[int] = set()
+        recomputable: set[int] = set()
         saved = choose_saved(boundary)
         for equation in _by_cost_per_byte(boundary):
             if stacked(saved) <= allowed:
                 break
-            again.add(id(equation))
-            saved = choose_saved(boundary, again)
+            recomputable.add(id(equation))
+            saved = choose_saved(boundary, recomputable)
         least = stacked(saved)
         if least > allowed:
             raise budget_error(budget, steps, least * steps, least, everything)
@@ -145,7 +144,7 @@ def budget_error(budget: float, steps: int, total: int, least: int, everything: 
 
 
 def _by_cost_per_byte(boundary: Boundary) -> list[Any]:
-    """The expensive equations that may be computed again, the least work per byte saved first."""
+    """The expensive equations that may be recomputed, the least work per byte saved first."""
     candidates = [
         e for e in boundary.equations if not is_cheap(e) and not e.effects and not has(e, Trait.NEVER_RECOMPUTED)
     ]
@@ -160,7 +159,7 @@ def _operations(equation: Any) -> int:
 
 
 def is_cheap(equation: Any) -> bool:
-    """Whether an equation may be computed again: elementwise and of shapes, small reductions, scores; no effects."""
+    """Whether an equation is cheap to recompute: elementwise, of shapes, small reductions, scores; no effects."""
     if _is_outer(equation):
         return True
     if has(equation, Trait.EXPENSIVE) or equation.effects or _shrinks(equation):

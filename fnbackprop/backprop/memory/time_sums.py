@@ -10,13 +10,14 @@ from typing import Any
 
 from jax import lax
 
+from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import is_var
 from ..precision import wide, wide_dtype
 
 
 def summed(equation: Any, stacks: list[Any]) -> Any:
     """Σ over time of the equation's output; `stacks`: its operands (of a scatter-add: the indices and updates)."""
-    return SUMS[equation.primitive.name](equation, *stacks)
+    return _SUMS[equation.primitive.name](equation, *stacks)
 
 
 def _dot_general(equation: Any, lhs: Any, rhs: Any) -> Any:
@@ -75,7 +76,7 @@ def _mul(equation: Any, x: Any, y: Any) -> Any:
     return lax.reduce_sum(lax.mul(wide(x), wide(y)), axes=(0,))
 
 
-SUMS: dict[str, Callable] = {
+_SUMS: dict[str, Callable] = {
     "dot_general": _dot_general,
     "conv_general_dilated": _conv_general_dilated,
     "scatter-add": _scatter_add,
@@ -102,9 +103,9 @@ def operands(equation: Any) -> list[Any]:
 
 def is_sum(equation: Any, producers: dict[Any, Any]) -> bool:
     """Whether this file can sum the equation: a scatter-add must go into zeros, a product be of equal shapes."""
-    name = equation.primitive.name
-    if name not in SUMS or not all(map(is_var, operands(equation))):
+    if not has(equation, Trait.SUMMED_OVER_TIME) or not all(map(is_var, operands(equation))):
         return False
+    name = equation.primitive.name
     if name == "mul":
         return all(v.aval.shape == equation.outvars[0].aval.shape for v in equation.invars)
     return name != "scatter-add" or _is_zero(equation.invars[0], producers)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals
-from fnbackprop.jaxprs.custom import absent, custom_jvp_jaxpr, custom_vjp_functions, zero_tangent
+from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals, zero_tangent
+from fnbackprop.jaxprs.custom import custom_jvp_jaxpr, custom_vjp_functions, zero_for_rule
 from fnbackprop.jaxprs.evaluate import trace_flat
 from fnbackprop.jaxprs.lists import merge
 
@@ -37,7 +37,7 @@ def custom_jvp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
         count = len(outputs)
         slopes = [None if i is None else out[i][1] for i in jvp.tangents_out]
         found = [
-            (zero_tangent(low), None if high is None else jnp.zeros_like(high) if slope is None else slope)
+            (zero_tangent(aval_of(low)), None if high is None else jnp.zeros_like(high) if slope is None else slope)
             for (low, high), slope in zip(out[:count], slopes, strict=True)
         ]
         return out[:count], found
@@ -82,7 +82,7 @@ def _pull(run: Any, equation: Any, backward: Callable, residuals: list[Pair], ct
 
     def pull(*flat):
         given = iter(flat[len(residuals) :])
-        full = [next(given) if is_inexact(a) else absent(symbolic, a) for a in outputs]
+        full = [next(given) if is_inexact(a) else zero_for_rule(a, symbolic) for a in outputs]
         found = backward(list(flat[: len(residuals)]), full)
         given_back[:] = [ct is not None for ct in found]
         return [ct for ct in found if ct is not None]

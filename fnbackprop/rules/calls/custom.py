@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import jax
 
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import output_avals, zeros_like_aval
+from ...jaxprs.avals import aval_of, output_avals, zero_tangent, zeros_like_aval
 from ...jaxprs.custom import (
-    absent,
     custom_jvp_jaxpr,
     custom_linear_map,
     custom_vjp_functions,
     linear_call_functions,
-    zero_tangent,
+    zero_for_rule,
 )
 from ...jaxprs.evaluate import bind, source_line
 from ...jaxprs.lists import split
@@ -39,7 +38,7 @@ def walk_jvp(engine, equation, jvp, active, wanted):
     plan = engine.new_plan(jvp.closed, jvp_active, jvp_wanted, returned=count)
 
     def forward(*operands):
-        tangents = [zero_tangent(operands[i]) for i in jvp.tangents]
+        tangents = [zero_tangent(aval_of(operands[i])) for i in jvp.tangents]
         return engine.forward(plan, [*operands[jvp.consts :], *tangents])
 
     def backward(residuals, cotangents):
@@ -91,7 +90,7 @@ class Static:
 
 def _as_user_expects(cotangents, avals, symbolic):
     """The cotangents with those that are None as zeros, or as symbolic zeros if the user asked for these."""
-    return [absent(symbolic, aval) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
+    return [zero_for_rule(aval, symbolic) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
 
 
 @structured_rule("custom_lin")

@@ -35,7 +35,7 @@ def recompute(engine, closed, choose, active, wanted, prevent_cse):
     joint, parts = _forward_and_backward(engine.inlining(), closed, choose, active, wanted)
     has_cotangent = [ct is not None for ct in joint.found]
     found = present(joint.found)
-    recomputed = parts.again
+    recomputed = parts.recomputed
 
     def forward(*operands):
         known = zip(joint.operands, operands, strict=True)
@@ -56,13 +56,13 @@ def recompute(engine, closed, choose, active, wanted, prevent_cse):
         elif engine.inline:  # within a loop, or within a region that is itself behind such a barrier
             out = pull(*optimization_barrier((residuals, cts)))
         else:
-            out = recompute_barrier.computed_apart(pull, [atom.aval for atom in found], residuals, cts)
+            out = recompute_barrier.recompute(pull, [atom.aval for atom in found], residuals, cts)
         return merge(has_cotangent, out)
 
     def describe(where):
         producer_of = producers(joint.closed.jaxpr.eqns)
         rows = [residual_report.saved_row("saved", v, 1, producer_of, "the policy or the budget") for v in parts.saved]
-        return rows + residual_report.again_rows(recomputed, where)
+        return rows + residual_report.recomputed_rows(recomputed, where)
 
     flags = tuple(a and on for a, on in zip(active, has_cotangent, strict=True))
     return Structured(forward, backward, flags, describe)
@@ -72,7 +72,7 @@ def _forward_and_backward(engine, closed, choose, active, wanted):
     plan = engine.plan(closed, active, wanted)
     joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
     loops = [v for e in joint.closed.jaxpr.eqns if has(e, Trait.NEVER_RECOMPUTED) for v in e.outvars]
-    return joint, residuals.split(joint, joint.operands, (), choose, held=loops)  # loops have budgets of their own
+    return joint, residuals.split(joint, joint.operands, (), choose, stored=loops)  # loops have budgets of their own
 
 
 @vjp_rule("optimization_barrier", "*xs -> *ys")

@@ -91,7 +91,7 @@ def _describe(loop, step, where):
         why = "an output already" if var in outputs else "fewest bytes from which the rest is cheap"
         why = why if var in producer_of else "the carry"
         rows.append(residual_report.saved_row("stacked", var, loop.length, producer_of, why))
-    rows += residual_report.again_rows(step.parts.again, where)
+    rows += residual_report.recomputed_rows(step.parts.recomputed, where)
     for term in (term for terms in step.hoisted.terms for term in terms):
         shapes = " · ".join(v.aval.str_short(short_dtypes=True) for v in term.reads())
         source = term.equation or producer_of.get(term.leaf)

@@ -106,7 +106,7 @@ def split_step(engine, loop, active, wanted):
     budget = engine.budget
     choose = save_policy.choose_saved if budget is None else save_policy.choose_within(budget, loop.length)
     ys = [atom for atom in y_atoms if is_var(atom)]  # stacked anyway
-    parts = residuals.split(joint, [*c_vars, *x_vars], c_vars, choose, held=ys)
+    parts = residuals.split(joint, [*c_vars, *x_vars], c_vars, choose, stored=ys)
 
     dc, dh, dx = map(present, loop.split(joint.found))
     dh_vars, dy_vars = split(joint.cotangents, len(dh))
