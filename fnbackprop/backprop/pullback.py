@@ -76,8 +76,8 @@ class Pullback:
         if extra:
             raise TypeError(
                 f"the pullback of fb.vjp applied to {static.name} was called with {1 + len(extra)} arguments, but it "
-                "takes one argument, the cotangent of the output: a pytree of the same structure. Pass those of several "
-                "outputs as one tuple."
+                "takes one argument, the cotangent of the output: a pytree of the same structure. Pass those of "
+                "several outputs as one tuple."
             )
         cts = check_cotangents(cotangents, static.out_tree, static.out_avals, static.name)
         found = static.backward(self.residuals, cts)
