@@ -113,9 +113,10 @@ def run_command(
     name = argv[0] if named else "" if default else "train"
     command = COMMANDS.get(name)
     title = " ".join(filter(None, (program, argv[0] if named else "", file)))
-    about = _about(experiment, command.help if named else "", [] if named else _command_lines(default))
+    about = _about(experiment, command.help if named and command else "", [] if named else _command_lines(default))
     parsed = _parse(config_type(experiment), command.options if command else None, list(argv[named:]), title, about)
     if command is None:
+        assert default is not None, "without a command there is a default"
         return default(parsed.config) or 0
     if isinstance(parsed.options, TrainOptions):
         from fnbackprop.training.mesh import join_processes
@@ -142,8 +143,8 @@ def _arguments(options: Any) -> list[str]:
     words: list[str] = []
     for field in dataclasses.fields(options):
         value, name = getattr(options, field.name), field.name.replace("_", "-")
-        made = field.default_factory is not dataclasses.MISSING
-        if value == (field.default_factory() if made else field.default):
+        factory = field.default_factory
+        if value == (field.default if factory is dataclasses.MISSING else factory()):
             continue
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")

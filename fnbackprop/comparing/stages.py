@@ -66,6 +66,7 @@ class Work:
         self.own_facts, self.facts = both[0], max(both, key=lambda facts: facts.roundoff)
         self.floor = max(map(rounding_floor, both))
         self.refused = False
+        self.value_comparison: LeafComparison
         self.problems: tuple[str, ...] = ()
         self.leaves: tuple[LeafComparison, ...] = ()
         self.equations: list[EquationComparison] = []

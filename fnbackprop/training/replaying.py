@@ -16,7 +16,7 @@ from .checkpoints.checkpoint import finished_checkpoints, last_good
 from .checkpoints.compatibility import require_same_leaves
 from .loop import train
 from .record.nonfinite_batch import leaves_not_finite, read_batch
-from .run_folder import DESCRIPTION_FILE, RunFolder, step_of
+from .run_folder import DESCRIPTION_FILE, RunFolder, has_step, step_of
 from .step.loss_gradient import make_value_and_grad
 from .step.mixed_precision import cast, precision_of
 from .step.state import TrainState, initial_state
@@ -73,22 +73,22 @@ def replay(
     """
     folder = RunFolder(Path(directory) / experiment.name)
     path = _kept(folder, step)
-    step = step_of(path)
-    state = _state_before(experiment, folder, step)
+    number = step_of(path)
+    state = _state_before(experiment, folder, number)
     start = int(state.step)
     silent = dataclasses.replace(experiment, evaluate=None)
-    state = train(silent, backward=backward, state=state, steps=step, directory=None, progress=False, prefetch=0)
-    batch, key = read_batch(path, experiment.batch(step)), jax.random.fold_in(state.key, state.step)
+    state = train(silent, backward=backward, state=state, steps=number, directory=None, progress=False, prefetch=0)
+    batch, key = read_batch(path, experiment.batch(number)), jax.random.fold_in(state.key, state.step)
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
     (loss, _), gradient = jax.jit(make_value_and_grad(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
     where = _first_break(experiment.loss, *(cast(tree, precision.compute) for tree in (state.params, batch)), key)
-    return Replay(step, start, float(loss), broken, where, state, batch)
+    return Replay(number, start, float(loss), broken, where, state, batch)
 
 
 def _kept(run: RunFolder, step: int | None) -> Path:
-    paths = [path for path in sorted(run.nonfinite.glob("*.npz")) if step_of(path) is not None]
+    paths = [path for path in sorted(run.nonfinite.glob("*.npz")) if has_step(path)]
     chosen = [path for path in paths if step in (None, step_of(path))]
     if not chosen:
         which = "" if step is None else f" of step {step}"

@@ -102,10 +102,14 @@ def step_name(step: int) -> str:
     return f"step_{step:08}"
 
 
-def step_of(path: Path) -> int | None:
-    """The step in the name of a file or folder; None if it has none."""
-    start, number = path.name[:5], path.name[5:].removesuffix(".npz")
-    return int(number) if start == "step_" and number.isdecimal() else None
+def has_step(path: Path) -> bool:
+    """Whether the name of a file or folder holds a step."""
+    return path.name.startswith("step_") and path.name[5:].removesuffix(".npz").isdecimal()
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a file or folder that `has_step`."""
+    return int(path.name[5:].removesuffix(".npz"))
 
 
 def find_runs(directory: Path) -> list[RunFolder]:

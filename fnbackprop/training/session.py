@@ -51,7 +51,7 @@ class Session:
             [],
         )
         if run.folder is not None:
-            self.state, self._notes = begin(run, self.state, self._stream.restore if self._stream else None)
+            self.state, self._notes = begin(run, run.folder, self.state, self._stream.restore if self._stream else None)
         self._first = int(self.state.step)
         self._shapes: Any = None
         self._signals: Signals | None = None

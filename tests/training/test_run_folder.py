@@ -6,7 +6,7 @@ import os
 import pytest
 
 from fnbackprop.training.loop import train
-from fnbackprop.training.run_folder import RunFolder, find_runs, read_metrics, step_of, write_json
+from fnbackprop.training.run_folder import RunFolder, find_runs, has_step, read_metrics, step_of, write_json
 from tests.training.record.test_run_description import line
 
 
@@ -38,7 +38,7 @@ def test_names_of_steps(tmp_path):
     for step in (0, 40, 123_456_789):
         assert step_of(folder.checkpoint(step)) == step_of(folder.nonfinite_batch(step)) == step
     for other in ("damaged_step_00000040", "step_", "step_00000040.tmp", "step_x", "run.json"):
-        assert step_of(tmp_path / other) is None
+        assert not has_step(tmp_path / other)
 
 
 def test_runs_are_found_by_either_file(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..run_folder import RunFolder, read_json, step_of
+from ..run_folder import RunFolder, has_step, read_json, step_of
 from .manifest import MANIFEST_FILE, damage, is_finished
 
 STATE_FOLDER = "state"
@@ -60,7 +60,7 @@ class Checkpoint:
 
 def list_checkpoints(run: RunFolder) -> list[Checkpoint]:
     """All checkpoints of a run, the oldest first, unfinished ones too."""
-    folders = [path for path in run.checkpoints.glob("*") if path.is_dir() and step_of(path) is not None]
+    folders = [path for path in run.checkpoints.glob("*") if path.is_dir() and has_step(path)]
     return sorted(map(Checkpoint, folders), key=lambda checkpoint: checkpoint.step)
 
 

@@ -21,19 +21,18 @@ from .compatibility import require_same_leaves, require_same_settings
 
 
 def begin(
-    run: Run, state: TrainState, restore_data: Callable[[int, Any], None] | None = None
+    run: Run, folder: RunFolder, state: TrainState, restore_data: Callable[[int, Any], None] | None = None
 ) -> tuple[TrainState, list[str]]:
     """The state that a run begins with, and the lines to be printed about it.
 
     Args:
-      run: says whether to resume or overwrite an earlier run in its folder.
+      run: says whether to resume or overwrite an earlier run in `folder`.
       state: the state if nothing is resumed; a checkpoint must have its structure, and is placed on devices like it.
       restore_data: called with the step and with what was saved of the data's position, if a run is resumed.
 
     Raises:
       CheckpointError: there are checkpoints and neither `resume` nor `overwrite`, or none of them fits or is whole.
     """
-    folder = run.folder
     found = finished_checkpoints(folder)
     if run.overwrite:
         return state, _discard(folder, found)

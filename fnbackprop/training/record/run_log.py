@@ -1,7 +1,7 @@
 """The log of a run: its metrics go to the progress line and to the metrics file, and a loss of NaN ends the run."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -29,7 +29,8 @@ class RunLog:
 
     def __init__(self, name: str, folder: RunFolder | None, *, start: int, stop: int, progress: bool):
         self._name, self._folder = name, folder
-        self._layers, self._layers_every = (), 1
+        self._layers: list[str] = []
+        self._layers_every = 1
         self.sinks: list[Any] = []  # whatever else takes the metrics, by `write(rows)` and `close()`
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
@@ -49,7 +50,7 @@ class RunLog:
             with suppress(OSError):  # each write has been flushed already, or has raised
                 self._file.close()
 
-    def name_layers(self, layers: Sequence[str], every: int) -> None:
+    def name_layers(self, layers: list[str], every: int) -> None:
         """Name the layers; their gradient norms, maybe hundreds, are written at every `every`-th step."""
         self._layers, self._layers_every = layers, every
 
@@ -114,12 +115,14 @@ class RunLog:
             yield
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"{self._folder.metrics} cannot be written: {reason}.") from None
+            file = "the metrics" if self._folder is None else self._folder.metrics
+            raise RunError(f"{file} cannot be written: {reason}.") from None
 
     def draw_curves(self, title: str) -> None:
         """Draw the curves of all metrics written so far, if there are any, and say what the run's folder holds."""
-        folder, rows = self._folder, [] if self._folder is None else self._folder.read_metrics()
-        if not any("loss" in row for row in rows):
+        folder = self._folder
+        rows = [] if folder is None else folder.read_metrics()
+        if folder is None or not any("loss" in row for row in rows):
             return
         try:
             plot_curves(rows, folder.curves, title)

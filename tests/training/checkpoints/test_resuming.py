@@ -48,7 +48,8 @@ def run(whole, tmp_path):
 
 
 def start(run, made=MADE, **options):
-    return begin(Run(made, directory=run.parent, **options), initial_state(made))
+    asked = Run(made, directory=run.parent, **options)
+    return begin(asked, asked.folder, initial_state(made))
 
 
 def tree(folder):
