@@ -11,7 +11,7 @@ from ..jaxprs.graph import all_equations
 from ..jaxprs.primitives import all_primitives
 from .registry import Entry, lookup
 
-RULED, CONSTANT, UNSUPPORTED, MISSING = "rule", "no derivative", "unsupported", "missing"
+KINDS = RULED, CONSTANT, FOREIGN, UNSUPPORTED, MISSING = "rule", "no derivative", "foreign", "unsupported", "missing"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Coverage:
         return not self.missing
 
     def of(self, kind: str) -> tuple[Row, ...]:
-        """The rows of one kind: "rule", "no derivative", "unsupported" or "missing"."""
+        """The rows of one kind: "rule", "no derivative", "foreign", "unsupported" or "missing"."""
         return tuple(row for row in self.rows if row.kind == kind)
 
     def __str__(self) -> str:
@@ -50,7 +50,9 @@ class Coverage:
         table = [tuple(str(cell or "") for cell in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        kinds = ", ".join(f"{len(self.of(k))} {k}" for k in (RULED, CONSTANT, UNSUPPORTED, MISSING) if self.of(k))
+        kinds = ", ".join(
+            f"{len(self.of(k))} {k}" for k in (RULED, CONSTANT, FOREIGN, UNSUPPORTED, MISSING) if self.of(k)
+        )
         return "\n".join([*lines, kinds])
 
 
@@ -82,5 +84,7 @@ def _cover(entry: Entry | None) -> tuple[str, str]:
         return UNSUPPORTED, entry.unsupported
     if entry.no_gradient:
         return CONSTANT, entry.no_gradient
+    if entry.foreign:
+        return FOREIGN, "its author's derivative"
     functions = [entry.structured] if entry.structured else [rule.function for rule in entry.rules]
     return RULED, ", ".join(dict.fromkeys(f.__name__ for f in functions))

@@ -20,7 +20,7 @@ def drop_in(**options: Any) -> Iterator[None]:
             state = train_step(state, batch)
 
     Args:
-        options: keywords of `fb.vjp`: `budget`, `hoist`, `checkpoints`, `safe_select`, `eager`.
+        options: keywords of `fb.vjp`: `budget`, `hoist`, `checkpoints`, `safe_select`, `eager`, `foreign`.
     """
     with substituted(*_keyed(options)):
         yield

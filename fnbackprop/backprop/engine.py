@@ -42,6 +42,8 @@ class Engine:
     checkpoints: how many carries a while loop keeps for its backward; with more steps, some are computed again.
     eager: run the function on its numbers, on a tape: a print or a debugger in it shows them, as under `jax.grad`. By
         default it is traced first, and run so only where it needs them (`if x > 0`, `float(x)`).
+    foreign: whether a primitive that no rule is written for may be differentiated by the JVP or transpose that its
+        author registered with JAX (with a warning); False: it is a MissingRule.
     inline: internal: walk an inner jit where it is called, for regions that choose their residuals.
     at_zero: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
     generation: internal: of the registry. What is cached by engine is made anew once another rule is registered.
@@ -52,6 +54,7 @@ class Engine:
     budget: float | None = None
     checkpoints: int = 64
     eager: bool = False
+    foreign: bool = True
     inline: bool = field(default=False, metadata=INTERNAL)
     at_zero: bool = field(default=False, metadata=INTERNAL)
     generation: int = field(default_factory=registry.generation, metadata=INTERNAL)

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..jaxprs.avals import aval_of, is_inexact, zero_tangent
+from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, zero_tangent
 from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
 from ..jaxprs.types import Aval
 from . import tape
 from .argument_residuals import Slots, split_residuals
-from .arguments import as_array, check_callable, check_cotangents, is_array_like, tree_differences
+from .arguments import as_array, check_callable, check_cotangents, tree_differences
 from .constants import lift
 from .engine import Engine
 
@@ -81,7 +81,9 @@ class Pullback:
             )
         cts = check_cotangents(cotangents, static.out_tree, static.out_avals, static.name)
         found = static.backward(self.residuals, cts)
-        leaves = [zero_tangent(aval) if ct is None else ct for ct, aval in zip(found, static.in_avals, strict=True)]
+        pairs = zip(cts, static.out_avals, strict=True)
+        weak = all(is_weak(ct) for ct, aval in pairs if ct is not None and is_weak(aval))
+        leaves = [_as_input(ct, aval, weak) for ct, aval in zip(found, static.in_avals, strict=True)]
         return jax.tree.unflatten(static.in_tree, leaves)
 
 
@@ -95,6 +97,17 @@ class _Static(NamedTuple):
     out_tree: Any
     name: str
     slots: Slots
+
+
+def _as_input(ct: Any, aval: Aval, weak: bool) -> Any:
+    """The cotangent of an input, zeros if it is None.
+
+    That of a weakly typed input (a Python number) is weakly typed itself, unless a cotangent was given in a strong type
+    for an output in a weak one.
+    """
+    if ct is None:
+        ct, weak = zero_tangent(aval), True
+    return as_weak(ct) if weak and is_weak(aval) and is_inexact(aval) else ct
 
 
 def _pull_to_targets(pullback: Pullback, targets: list[Any], cotangents: Any) -> Any:
@@ -151,7 +164,7 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     args_res, opaque, slots = split_residuals(residuals, leaves, in_tree)
     static = _Static(backward, in_avals, out_avals, in_tree, call.out_tree, name, slots)
     pullback = Pullback(args_res, opaque, static)
-    value = call.out_tree.unflatten(outputs[: call.count])
+    value = call.value(outputs)
     return (value, pullback, call.aux(outputs)) if has_aux else (value, pullback)
 
 
@@ -172,6 +185,8 @@ def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     plan = engine.new_plan(closed, active, wanted)
     outputs, residuals = engine.forward(plan, leaves)
+    pairs = zip(outputs, closed.jaxpr.outvars, strict=True)
+    outputs = [as_weak(as_jax_array(y)) if is_weak(v.aval) else as_jax_array(y) for y, v in pairs]
     aux_cts = [None] * (len(outputs) - call.count)
 
     def backward(residuals, cts):
@@ -180,13 +195,10 @@ def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[
     return outputs, residuals, backward
 
 
-_ARRAY = object()  # stands for an array among the leaves of an aux output
-
-
 class _Call:
     """The user's function on flat leaves, returning flat arrays: those of the output, then those of aux.
 
-    What else it returned (trees, aux leaves that are no arrays) is kept here.
+    What else it returned (trees, leaves that are no jax arrays) is kept here.
     """
 
     def __init__(self, fun: Callable, in_tree: Any, has_aux: bool):
@@ -203,13 +215,21 @@ class _Call:
                     f"but {self.__name__} returned {type(out).__name__}."
                 )
             out, aux = out
-        arrays, self.out_tree = jax.tree.flatten(out)
+        out_leaves, self.out_tree = jax.tree.flatten(out)
         aux_leaves, self.aux_tree = jax.tree.flatten(aux)
-        self.aux_leaves = [_ARRAY if is_array_like(leaf) else leaf for leaf in aux_leaves]
-        self.count = len(arrays)
-        return [*map(as_array, arrays), *(leaf for leaf in aux_leaves if is_array_like(leaf))]
+        self.count = len(out_leaves)
+        self.out_leaves, self.aux_leaves = map(_without_arrays, (out_leaves, aux_leaves))
+        return [*map(as_array, out_leaves), *(leaf for leaf in aux_leaves if isinstance(leaf, jax.Array))]
+
+    def value(self, outputs: Sequence[Any]) -> Any:
+        """The output. What is no jax array, such as a Python number, is returned as it is."""
+        leaves = zip(self.out_leaves, outputs[: self.count], strict=True)
+        return self.out_tree.unflatten([y if leaf is None else leaf for leaf, y in leaves])
 
     def aux(self, outputs: Sequence[Any]) -> Any:
-        """The aux output, with its arrays' values."""
         arrays = iter(outputs[self.count :])
-        return self.aux_tree.unflatten([next(arrays) if leaf is _ARRAY else leaf for leaf in self.aux_leaves])
+        return self.aux_tree.unflatten([next(arrays) if leaf is None else leaf for leaf in self.aux_leaves])
+
+
+def _without_arrays(leaves: Sequence[Any]) -> list[Any]:
+    return [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]

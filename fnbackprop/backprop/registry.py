@@ -54,6 +54,7 @@ class Entry:
     activity: Callable | None = None
     no_gradient: str | None = None  # the reason why no gradient flows
     unsupported: str | None = None  # the reason why there is no rule
+    foreign: bool = False  # whether the derivative is that of the primitive's author, registered with JAX
 
     def rule_for(self, position: int) -> Rule | None:
         """The rule that gives the cotangent of the operand at `position`."""
@@ -66,6 +67,7 @@ class Entry:
 
 _entries: dict[str | Primitive, Entry] = {}
 _generation = 0
+_last_resort: Callable[[Primitive], Entry | None] = lambda primitive: None  # noqa: E731
 
 
 def generation() -> int:
@@ -210,9 +212,16 @@ def unsupported(*primitives: str | Primitive, reason: str) -> None:
         _put(primitive, Entry(unsupported=reason))
 
 
+def rule_of_last_resort(find: Callable[[Primitive], Entry | None]) -> Callable:
+    """Register what gives an entry to a primitive that has none."""
+    global _last_resort
+    _last_resort = find
+    return find
+
+
 def lookup(primitive: Primitive) -> Entry | None:
-    """The entry of a primitive: registered by the object, else by its name."""
-    return _entries.get(primitive) or _entries.get(primitive.name)
+    """The entry of a primitive: registered by the object, else by its name, else the last resort's."""
+    return _entries.get(primitive) or _entries.get(primitive.name) or _last_resort(primitive)
 
 
 def registered() -> dict[str | Primitive, Entry]:

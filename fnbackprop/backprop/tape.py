@@ -5,25 +5,33 @@ have. Here the user's function runs on the numbers themselves. Each primitive th
 traced on its own, to a jaxpr of one equation, and planned and walked by the engine; the tape keeps its residuals.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from ..jaxprs.avals import aval_of, is_inexact
-from ..jaxprs.custom import IllTyped, new_custom_jvp, new_custom_vjp
-from ..jaxprs.evaluate import trace_flat
+from ..jaxprs.avals import as_jax_array, aval_of, is_inexact, zero_tangent
+from ..jaxprs.custom import IllTyped, UnboundAxis, custom_vjp_functions, jvp_function
+from ..jaxprs.evaluate import trace_flat, warn_at_user
 from ..jaxprs.types import Trace, Tracer, concrete_value, set_current_trace, take_current_trace
 from . import discharge
+from .engine import Engine, fit
+from .registry import lookup
 
 # What JAX raises where a function asks a traced value for its number; and what cannot be traced well.
 NEEDS_VALUES = (
     IllTyped,
+    UnboundAxis,
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
+
+
+class ConstantWarning(UserWarning):
+    """A value that a gradient depends on was used as a Python number, so that the result does not depend on it."""
 
 
 class EagerTracer(Tracer):
@@ -42,21 +50,44 @@ class EagerTracer(Tracer):
         return self
 
     def __float__(self) -> float:
-        value = self.to_concrete_value()
-        return super().__float__() if value is None else float(value)
+        return self._number("float", super().__float__, float)
 
     def __complex__(self) -> complex:
+        return self._number("complex", super().__complex__, complex)
+
+    def _number(self, name: str, refuse: Callable, convert: Callable) -> Any:
+        """The value as a Python number, which is a constant to the gradient."""
         value = self.to_concrete_value()
-        return super().__complex__() if value is None else complex(value)
+        if value is None:
+            return refuse()
+        warn_at_user(
+            f"a value that the gradient depends on was made a Python number (by {name} or a function of `math`): no "
+            "gradient flows through it. Use jax.numpy, or say so: float(jax.lax.stop_gradient(x)).",
+            ConstantWarning,
+        )
+        return convert(value)
 
     def __repr__(self) -> str:
         return f"EagerTracer({self.value})"
 
 
-class TapeEntry(NamedTuple):
-    """One primitive on the tape: its plan, and the slots of its operands and outputs (None: no cotangent)."""
+def call_flat(primitive: Any, params: dict[str, Any], *operands: Any) -> list[Any]:
+    """Bind a primitive; always a list of outputs."""
+    out = primitive.bind(*operands, **params)
+    return list(out) if primitive.multiple_results else [out]
 
-    plan: Any
+
+def is_constant(primitive: Any) -> bool:
+    """Whether no gradient flows through a primitive, as through a comparison."""
+    entry = lookup(primitive)
+    return entry is not None and entry.no_gradient is not None
+
+
+class TapeEntry(NamedTuple):
+    """One call on the tape: `pull(residuals, cotangents)`, its backward, and the slots of its operands and outputs
+    (None: no cotangent)."""
+
+    pull: Callable
     operands: tuple[int | None, ...]
     outputs: tuple[int | None, ...]
 
@@ -64,7 +95,7 @@ class TapeEntry(NamedTuple):
 class Tape(Trace):
     """A JAX trace that evaluates each primitive at once and records those that a differentiated value reaches."""
 
-    def __init__(self, parent: Any, engine: Any):
+    def __init__(self, parent: Any, engine: Engine):
         super().__init__()
         self.requires_low = False
         self.parent, self.engine = parent, engine
@@ -83,28 +114,62 @@ class Tape(Trace):
             return x.value, x.slot
         return x, None
 
+    def lower_all(self, tracers: Sequence[Any]) -> tuple[list[Any], list[int | None]]:
+        values, slots = zip(*map(self.lower, tracers), strict=True) if tracers else ((), ())
+        return list(values), list(slots)
+
     def stage_value(self, x):
         """A value as an array: what `jnp.asarray` asks for; one on this tape is one."""
         value, slot = self.lower(x)
         return self.parent.stage_value(value) if slot is None else x
 
     def process_primitive(self, primitive, tracers, params, /):
-        outputs = self.apply(primitive, tracers, params, lambda values, active: None)
+        values, slots = self.lower_all(tracers)
+        if all(slot is None for slot in slots) or is_constant(primitive):
+            outputs = self.bind(primitive, values, params)
+        else:
+            discharge.refuse(primitive, values)
+            outputs = self.walk(partial(call_flat, primitive, params), values, slots)
         return outputs if primitive.multiple_results else outputs[0]
 
     def process_custom_jvp_call(self, primitive, fun, jvp, tracers, /, *, symbolic_zeros):
-        def renewed(values, active):
-            return new_custom_jvp(jvp, values, symbolic_zeros)
-
+        """The user's JVP runs on the numbers, at tangents of zero, each with the slot of its value on the tape; and
+        each output has the slot of its tangent. So what pulls back tangents pulls back values."""
+        values, slots = self.lower_all(tracers)
         params = {"subfuns": (fun, jvp), "symbolic_zeros": symbolic_zeros}
-        return self.apply(primitive, tracers, params, renewed)
+        if all(slot is None for slot in slots):
+            return self.bind(primitive, values, params)
+        if self.engine.at_zero:  # a function of tangents, linear in them
+            with set_current_trace(self):
+                return fun.call_wrapped(*tracers)
+        engine, self.engine = self.engine, self.engine.walking_at_zero()
+        try:
+            with set_current_trace(self):
+                pairs = zip(values, slots, strict=True)
+                tangents = [None if i is None else EagerTracer(self, zero_tangent(aval_of(x)), i) for x, i in pairs]
+                outputs, tangents = jvp_function(jvp, symbolic_zeros)(values, tangents)
+        finally:
+            self.engine = engine
+        slots = [self.lower(tangent)[1] for tangent in tangents]
+        return [y if i is None else EagerTracer(self, y, i) for y, i in zip(outputs, slots, strict=True)]
 
     def process_custom_vjp_call(self, primitive, fun, fwd, bwd, tracers, /, *, out_trees, symbolic_zeros):
-        def renewed(values, active):
-            return new_custom_vjp(fwd, bwd, values, active, out_trees)
+        """The user's forward runs on the numbers."""
+        values, slots = self.lower_all(tracers)
+        active = tuple(slot is not None for slot in slots)
+        if not any(active):
+            params = {"subfuns": (fun, fwd, bwd), "out_trees": out_trees, "symbolic_zeros": symbolic_zeros}
+            return self.bind(primitive, values, params)
+        custom = custom_vjp_functions(fwd, bwd, out_trees, symbolic_zeros)
+        with set_current_trace(self.parent):
+            outputs, residuals = custom.forward(values, active)
+        avals, operand_avals = (tuple(map(aval_of, group)) for group in (outputs, values))
 
-        params = {"subfuns": (fun, fwd, bwd), "out_trees": out_trees, "symbolic_zeros": symbolic_zeros}
-        return self.apply(primitive, tracers, params, renewed)
+        def pull(residuals, cotangents):
+            found = custom.backward(residuals, cotangents, avals)
+            return [None if ct is None else fit(ct, aval) for ct, aval in zip(found, operand_avals, strict=True)]
+
+        return self.record(pull, outputs, map(is_inexact, avals), residuals, slots)
 
     def process_shard_map(self, primitive, fun, tracers, /, **params):
         """As the others, but JAX takes the outputs in a tree of its own."""
@@ -115,46 +180,42 @@ class Tape(Trace):
             tree = primitive.bind(*operands, subfuns=(fun,), **params)
             return list(tree)
 
-        if all(self.lower(x)[1] is None for x in tracers):
+        values, slots = self.lower_all(tracers)
+        if all(slot is None for slot in slots):
             with set_current_trace(self.parent):
-                bind(*(self.lower(x)[0] for x in tracers))
+                bind(*values)
             return tree
-        outputs = self.apply(primitive, tracers, {}, lambda *_: bind)
-        return tree.update(outputs)
+        return tree.update(self.walk(bind, values, slots))
 
-    def apply(self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any], renewed: Callable) -> list[Any]:
-        """Evaluate a primitive; if a differentiated value reaches it, by the engine, and record it.
-
-        `renewed(values, active)` gives a function to trace in the primitive's place, or None.
-        """
-        values, slots = zip(*map(self.lower, tracers), strict=True) if tracers else ((), ())
-
-        def bind(*operands):
-            out = primitive.bind(*operands, **params)
-            return list(out) if primitive.multiple_results else [out]
-
+    def bind(self, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        """Evaluate a primitive that no differentiated value reaches."""
         with set_current_trace(self.parent):
-            active = tuple(slot is not None for slot in slots)
-            if not any(active):
-                return bind(*values)
-            discharge.refuse(primitive, values)
-            return self._evaluate(renewed(values, active) or bind, values, slots)
+            return call_flat(primitive, params, *values)
 
-    def _evaluate(self, bind: Callable, values: Sequence[Any], slots: Sequence[int | None]) -> list[Any]:
-        closed = trace_flat(bind, values).closed
-        active = tuple(slot is not None for slot in slots)
-        wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
-        plan = self.engine.new_plan(closed, active, wanted)
-        outputs, residuals = self.engine.forward(plan, values)
-        pairs = zip(outputs, plan.active_out, strict=True)
-        results = [self.watch(value) if on else value for value, on in pairs]
-        if any(plan.active_out):
-            self.entries.append(TapeEntry(plan, tuple(slots), tuple(self.lower(r)[1] for r in results)))
+    def walk(self, bind: Callable, values: Sequence[Any], slots: Sequence[int | None]) -> list[Any]:
+        """Trace `bind(*values)`, the call of one primitive, and evaluate and record it by the engine."""
+        with set_current_trace(self.parent):
+            values = [as_jax_array(x) for x in values]
+            closed = trace_flat(bind, values).closed
+            active = tuple(slot is not None for slot in slots)
+            wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
+            plan = self.engine.new_plan(closed, active, wanted)
+            outputs, residuals = self.engine.forward(plan, values)
+        return self.record(partial(self.engine.backward, plan), outputs, plan.active_out, residuals, slots)
+
+    def record(
+        self, pull: Callable, outputs: Sequence[Any], active: Iterable[bool], residuals: Any, slots: Sequence[Any]
+    ) -> list[Any]:
+        """Put a call on the tape. Returns its outputs, those that are active as tracers."""
+        results = [self.watch(value) if on else value for value, on in zip(outputs, active, strict=True)]
+        out_slots = tuple(self.lower(result)[1] for result in results)
+        if any(slot is not None for slot in out_slots):
+            self.entries.append(TapeEntry(pull, tuple(slots), out_slots))
             self.residuals.append(residuals)
         return results
 
 
-def run(engine: Any, fun: Callable, leaves: Sequence[Any]) -> tuple[list[Any], Any, Callable]:
+def run(engine: Engine, fun: Callable, leaves: Sequence[Any]) -> tuple[list[Any], Any, Callable]:
     """Evaluate `fun(*leaves)`, which returns a flat list, on a tape.
 
     Returns:
@@ -176,7 +237,7 @@ def run(engine: Any, fun: Callable, leaves: Sequence[Any]) -> tuple[list[Any], A
         for entry, residual in zip(reversed(entries), reversed(residuals), strict=True):
             cts = [found.pop(slot, None) if slot is not None else None for slot in entry.outputs]
             if any(ct is not None for ct in cts):
-                engine.add_cotangents(found, entry.operands, engine.backward(entry.plan, residual, cts))
+                engine.add_cotangents(found, entry.operands, entry.pull(residual, cts))
         return [None if slot is None else found.get(slot) for slot in in_slots]
 
     return list(outputs), list(tape.residuals), backward

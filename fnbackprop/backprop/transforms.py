@@ -31,7 +31,7 @@ def value_and_grad(
         has_aux: return ((value, aux), gradient).
         holomorphic: promise that `fun` is holomorphic; inputs and output are then complex.
         allow_int: let integer arguments pass, with a float0 gradient.
-        options: keywords beyond JAX's: `safe_select`, `hoist`, `budget`, `checkpoints`, `eager` (see `Engine`).
+        options: `safe_select`, `hoist`, `budget`, `checkpoints`, `eager`, `foreign`: beyond JAX's, see `Engine`.
     Raises:
         TypeError: the output is not a real scalar, or an argument cannot be differentiated, in JAX's words.
     """
@@ -124,7 +124,7 @@ def hessian(
 
 def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool) -> Any:
     """Pull back the standard basis of the output space and arrange the rows as out-tree of in-tree."""
-    outputs, out_tree = jax.tree.flatten(value)
+    outputs, out_tree = jax.tree.flatten(jax.tree.map(jnp.asarray, value))
     inputs, in_tree = jax.tree.flatten(example)
     sizes = [math.prod(jnp.shape(y)) for y in outputs]
     total, starts = sum(sizes), np.cumsum([0, *sizes])

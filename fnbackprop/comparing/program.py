@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.jaxprs.avals import is_inexact
@@ -49,9 +50,14 @@ def make_program(fun: Callable, args: Sequence[Any], argnums: int | Sequence[int
         out = fun(*(differentiated[i] if i in differentiated else next(kept) for i in range(len(args))))
         return out[0] if has_aux or (has_aux is None and isinstance(out, tuple)) else out
 
+    inputs = tuple(jax.tree.map(_as_array, args[i]) for i in positions)
     others = [leaf for leaf in leaves if is_array(leaf)]
     name = getattr(fun, "__name__", type(fun).__name__)
-    return Program(function, tuple(args[i] for i in positions), others, positions, name)
+    return Program(function, inputs, others, positions, name)
+
+
+def _as_array(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if type(leaf) in (bool, int, float, complex) else leaf
 
 
 def is_array(leaf: Any) -> bool:

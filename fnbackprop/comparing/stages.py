@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from fnbackprop import trees
-from fnbackprop.backprop.registry import MissingRule
+from fnbackprop.backprop.registry import MissingRule, lookup
+from fnbackprop.jaxprs.graph import all_equations
 
 from .equations.alignment import first_difference
 from .equations.audit import Audit
@@ -224,6 +225,7 @@ def conclude(work: Work) -> None:
             work.equations += found
             work.notes += notes
         return
+    work.notes += _foreign_notes(work.traced.closed)
     if work.refused:
         work.leaves = tuple(_by_differences_alone(leaf, work.numeric) for leaf in work.leaves)
     work.value_comparison = settled_value(work.value_comparison, work.contract)
@@ -283,3 +285,13 @@ def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
     if len(program.argnums) == 1 and "" not in paths:
         return paths
     return ["/".join(filter(None, (f"args[{argnum}]", path))) for path in paths]
+
+
+def _foreign_notes(closed: Any) -> list[str]:
+    primitives = dict.fromkeys(equation.primitive for equation in all_equations(closed))
+    entries = [(primitive.name, lookup(primitive)) for primitive in primitives]
+    return [
+        f"{name} has no hand-written rule: its derivative is the one that its author registered with JAX"
+        for name, entry in entries
+        if entry is not None and entry.foreign
+    ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -14,6 +15,23 @@ def varying_axes(aval: Any) -> frozenset[Any]:
 def aval_of(x: Any) -> Any:
     """The aval of an array, tracer or Python scalar."""
     return jax.typeof(x)
+
+
+def as_jax_array(x: Any) -> Any:
+    """A number or NumPy array, as which a trace keeps constants, as a jax array of its type; all else as it is."""
+    return jnp.asarray(x) if isinstance(x, bool | int | float | complex | np.ndarray | np.generic) else x
+
+
+def is_weak(x: Any) -> bool:
+    """Whether an array or aval gives way to the dtype of what it is combined with, as a Python number does."""
+    return getattr(x, "weak_type", False)
+
+
+def as_weak(x: Any) -> Any:
+    """An array as one of a weak type."""
+    if is_weak(x):
+        return x
+    return jax.lax.convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
 
 
 def zeros_like_stack(x: Any, length: int) -> Any:

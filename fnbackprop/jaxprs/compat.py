@@ -113,6 +113,16 @@ def branch_platforms(equation: Any) -> tuple | None:
     return equation.params.get("branches_platforms")
 
 
+def is_for_this_platform(names: tuple | None, platforms: tuple) -> bool:
+    """Whether a branch of `lax.platform_dependent`, for these platforms (None: all that no branch names), is the one
+    that the default backend takes."""
+    backend = jax.default_backend()
+    here = {"cuda", "rocm", "gpu"} if backend == "gpu" else {backend}
+    if names is None:
+        return not any(here & set(others or ()) for others in platforms)
+    return bool(here & set(names))
+
+
 def switch_branch(index: Any, branches: Sequence[Callable], platforms: tuple | None, *operands: Any) -> Any:
     """`lax.switch`; with `platforms`, `lax.platform_dependent`, where each platform compiles only its own branch."""
     if platforms is None:

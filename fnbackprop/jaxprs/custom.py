@@ -1,14 +1,15 @@
 """The user's custom derivative rules (`custom_jvp`, `custom_vjp`, `linear_call`), as functions and jaxprs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 from jax.custom_derivatives import SymbolicZero
 
-from .avals import aval_of, is_inexact, zero_tangent, zeros_like_aval
+from .avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from .compat import with_constants
-from .evaluate import as_function, source_line, trace_avals, trace_flat
+from .evaluate import as_function, source_line
 from .types import ClosedJaxpr, close_jaxpr
 
 
@@ -30,12 +31,19 @@ class IllTyped(Exception):
     """JAX's record of a function is not well-typed, but running the function on values may go well."""
 
 
+class UnboundAxis(NameError):
+    """A custom_jvp function under vmap looks an axis up, which JAX's record of it no longer knows; running it does."""
+
+
 def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     params = equation.params
     consts, symbolic = params["num_consts"], params["symbolic_zeros"]
     # An inactive operand's tangent is a symbolic zero if the user asked for these, else zeros.
     given = [on or not symbolic for on in active[consts:]]
-    jaxpr, values, zero_out = params["jvp_jaxpr_fun"].call_wrapped(*(not on for on in given))
+    try:
+        jaxpr, values, zero_out = params["jvp_jaxpr_fun"].call_wrapped(*(not on for on in given))
+    except NameError as error:
+        raise UnboundAxis(*error.args) if "unbound axis" in str(error) else error from error
     closed = with_constants(jaxpr, values)
     if any(v.aval.shape != w.aval.shape for v, w in zip(equation.outvars, jaxpr.outvars, strict=False)):
         # of a function under vmap whose result does not depend on what is mapped, though its JVP does
@@ -49,8 +57,8 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     return CustomJvp(closed, consts, tuple(tangents), tuple(tangents_out))
 
 
-def _jvp_function(jvp: Any, symbolic: bool) -> Callable:
-    """The user's JVP from what a trace is handed; a zero tangent is None on both sides."""
+def jvp_function(jvp: Any, symbolic: bool) -> Callable:
+    """The user's JVP from what JAX hands to a trace; a zero tangent is None on both sides."""
 
     def call(primals, tangents):
         pairs = zip(primals, tangents, strict=True)
@@ -63,57 +71,71 @@ def _jvp_function(jvp: Any, symbolic: bool) -> Callable:
 
 
 class CustomVjp(NamedTuple):
-    """The user's forward and backward of a `custom_vjp_call` equation."""
+    """The user's forward and backward of a `custom_vjp` function, on flat lists."""
 
-    forward: Callable  # (operands, active) -> (residuals, outputs)
-    backward: Callable  # (residuals, output cotangents) -> operand cotangents, None for zero
-
-
-def custom_vjp_functions(equation: Any) -> CustomVjp:
-    params = equation.params
-    _, fwd, bwd = equation.primitive.get_bind_params(params)["subfuns"]
-    return _vjp_functions(fwd, bwd, params["out_trees"])
+    forward: Callable  # (operands, active) -> (outputs, residuals, a pytree of arrays)
+    backward: Callable  # (residuals, output cotangents, output avals) -> operand cotangents; None for zero
 
 
-def _vjp_functions(fwd: Any, bwd: Any, out_trees: Callable) -> CustomVjp:
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A Python number among a user's residuals. It stays one across jit, because the backward may branch on it."""
+
+    value: bool | int | float | complex
+
+
+def custom_vjp_of_equation(equation: Any) -> CustomVjp:
+    _, fwd, bwd = equation.primitive.get_bind_params(equation.params)["subfuns"]
+    return custom_vjp_functions(fwd, bwd, equation.params["out_trees"], equation.params["symbolic_zeros"])
+
+
+def custom_vjp_functions(fwd: Any, bwd: Any, out_trees: Callable, symbolic: bool) -> CustomVjp:
+    """The user's forward and backward from what JAX hands to a trace."""
+
     def forward(operands, active):
+        operands = [as_jax_array(x) for x in operands]
         flat = fwd.call_wrapped(*(item for pair in zip(operands, active, strict=True) for item in pair))
         _, residual_tree, forwarded = out_trees()  # a residual that is an operand is given as its position
         computed = residual_tree.num_leaves - sum(i is not None for i in forwarded)
         fresh = iter(flat[:computed])
         residuals = [next(fresh) if i is None else operands[i] for i in forwarded]
-        return residuals, flat[computed:]
+        return flat[computed:], tuple(Static(r) if type(r) in (bool, int, float, complex) else r for r in residuals)
 
-    return CustomVjp(forward, _vjp_backward(bwd))
+    def backward(residuals, cotangents, avals):
+        residuals = [r.value if isinstance(r, Static) else r for r in residuals]
+        return _pull_by_user(bwd, residuals, cotangents, avals, symbolic)
+
+    return CustomVjp(forward, backward)
 
 
-def _vjp_backward(bwd: Any) -> Callable:
-    def backward(residuals, cotangents):
-        out = bwd.call_wrapped(*residuals, *cotangents)
-        if isinstance(out, tuple):  # JAX 0.12: (cotangents, logs)
-            out = out[0]
-        return [None if _is_zero(ct) else ct for ct in out]
-
-    return backward
+def _pull_by_user(
+    bwd: Any, residuals: Sequence[Any], cotangents: Sequence[Any], avals: Sequence[Any], symbolic: bool
+) -> list[Any]:
+    """The operands' cotangents, None for zero, by a user's backward. Cotangents that are None reach it as zeros, or as
+    symbolic zeros if the user asked for these."""
+    cts = [zero_for_rule(aval, symbolic) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
+    out = bwd.call_wrapped(*residuals, *cts)
+    if isinstance(out, tuple):  # JAX 0.12: (cotangents, logs)
+        out = out[0]
+    return [None if _is_zero(ct) else as_jax_array(ct) for ct in out]
 
 
 class CustomLinear(NamedTuple):
     """A `custom_lin` equation, whose operands are the residuals of a user's forward, then tangents."""
 
     residuals: int  # how many
-    backward: Callable  # (residuals, output cotangents) -> tangents' cotangents, None for zero
-    symbolic: bool  # whether the user asked for symbolic zeros
+    backward: Callable  # (residuals, output cotangents, output avals) -> tangents' cotangents, None for zero
 
 
 def custom_linear_map(equation: Any) -> CustomLinear:
     params = equation.params
-    pull = _vjp_backward(params["bwd"])
 
-    def backward(residuals, cotangents):
-        pairs = zip(pull(residuals, cotangents), params["in_zeros"], strict=True)
-        return [ct for ct, zero in pairs if not zero]
+    def backward(residuals, cotangents, avals):
+        found = _pull_by_user(params["bwd"], residuals, cotangents, avals, params["symbolic_zeros"])
+        return [ct for ct, zero in zip(found, params["in_zeros"], strict=True) if not zero]
 
-    return CustomLinear(params["num_res"], backward, params["symbolic_zeros"])
+    return CustomLinear(params["num_res"], backward)
 
 
 def _is_zero(ct: Any) -> bool:
@@ -126,49 +148,6 @@ def _is_zero(ct: Any) -> bool:
 def zero_for_rule(aval: Any, symbolic: bool) -> Any:
     """The zero tangent or cotangent that a user's derivative rule is given: an array, or a symbolic zero."""
     return SymbolicZero(aval.to_tangent_aval()) if symbolic else zero_tangent(aval)
-
-
-def new_custom_jvp(jvp: Any, operands: Sequence[Any], symbolic_zeros: bool) -> Callable:
-    """A `custom_jvp` function from the JVP that JAX hands to a trace, which may be called only once."""
-    avals = [aval_of(x) for x in operands]
-    inexact = [is_inexact(aval) for aval in avals]
-    count = len(avals)
-
-    def both(*flat):
-        given = iter(flat[count:])
-        tangents = [next(given) if on else None for on in inexact]
-        outputs, tangents_out = _jvp_function(jvp, symbolic_zeros)(flat[:count], tangents)
-        pairs = zip(outputs, tangents_out, strict=True)
-        return [*outputs, *(zero_tangent(aval_of(y)) if t is None else t for y, t in pairs if is_inexact(aval_of(y)))]
-
-    closed = trace_avals(both, [*avals, *(a for a, on in zip(avals, inexact, strict=True) if on)])
-    outputs = [v.aval for v in closed.jaxpr.outvars]
-    half = next(n for n in range(len(outputs) + 1) if n + sum(map(is_inexact, outputs[:n])) == len(outputs))
-
-    def run(primals, tangents):
-        out = as_function(closed)(*primals, *(t for t, on in zip(tangents, inexact, strict=True) if on))
-        given = iter(out[half:])
-        return out[:half], [next(given) if is_inexact(aval) else zero_tangent(aval) for aval in outputs[:half]]
-
-    fun = jax.custom_jvp(lambda *xs: run(xs, [zeros_like_aval(aval) for aval in avals])[0])
-    fun.defjvp(run)
-    return fun
-
-
-def new_custom_vjp(
-    fwd: Any, bwd: Any, operands: Sequence[Any], active: Sequence[bool], out_trees: Callable
-) -> Callable:
-    """A `custom_vjp` function from the forward and backward that JAX hands to a trace, each to be called only once."""
-    custom = _vjp_functions(fwd, bwd, out_trees)
-    traced = trace_flat(lambda *xs: custom.forward(xs, active), operands)
-
-    def forward(*xs):
-        residuals, outputs = traced.out_tree.unflatten(as_function(traced.closed)(*xs))
-        return outputs, residuals
-
-    fun = jax.custom_vjp(lambda *xs: forward(*xs)[0])
-    fun.defvjp(forward, lambda residuals, cts: tuple(custom.backward(residuals, cts)))
-    return fun
 
 
 class LinearCall(NamedTuple):

@@ -1,5 +1,7 @@
 """Tracing a function to a jaxpr, and evaluating one equation by equation."""
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -127,3 +129,12 @@ class source_of:  # a class, because a generator enters slower
 def source_line(equation: Equation) -> str:
     """Where the user wrote an equation: "file:line:column (function)"."""
     return source_info_util.summarize(equation.source_info)
+
+
+def warn_at_user(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's code that is running, outside JAX and this package."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("fnbackprop", "jax", "functools"):
+        frame = frame.f_back
+    module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, module, registry)

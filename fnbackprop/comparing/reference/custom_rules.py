@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals, zero_tangent
-from fnbackprop.jaxprs.custom import custom_jvp_jaxpr, custom_vjp_functions, zero_for_rule
+from fnbackprop.jaxprs.custom import Static, custom_jvp_jaxpr, custom_vjp_of_equation
 from fnbackprop.jaxprs.evaluate import trace_flat
 from fnbackprop.jaxprs.lists import merge
 
@@ -48,7 +48,7 @@ def custom_jvp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
 def custom_vjp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
     lows, highs = zip(*operands, strict=True)
     active = [high is not None for high in highs]
-    custom, avals = custom_vjp_functions(equation), operand_avals(equation)
+    custom, avals = custom_vjp_of_equation(equation), operand_avals(equation)
     traced = run.in_users_mode(lambda: trace_flat(lambda *xs: custom.forward(xs, active), avals))
 
     @jax.custom_vjp
@@ -57,8 +57,8 @@ def custom_vjp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
 
     def forward(lows, highs):
         out = run.closed(traced.closed, list(zip(lows, highs, strict=True)))
-        residuals, values = traced.out_tree.unflatten(range(len(out)))
-        return [out[i] for i in values], [out[i] for i in residuals]
+        values, residuals = traced.out_tree.unflatten(range(len(out)))
+        return [out[i] for i in values], [i if isinstance(i, Static) else out[i] for i in residuals]
 
     def backward(residuals, cts):
         found = _pull(run, equation, custom.backward, residuals, [high for _, high in cts])
@@ -72,22 +72,23 @@ def custom_vjp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
     return function(lows, highs)
 
 
-def _pull(run: Any, equation: Any, backward: Callable, residuals: list[Pair], cts: list[Any]) -> list[Any]:
+def _pull(run: Any, equation: Any, backward: Callable, residuals: list[Any], cts: list[Any]) -> list[Any]:
     """A user's backward on pairs: its jaxpr is traced at the low types. None stands for zero."""
-    outputs, symbolic = output_avals(equation), equation.params["symbolic_zeros"]
+    outputs = output_avals(equation)
     floating = [
         (lax.convert_element_type(ct, a.dtype), ct) for ct, a in zip(cts, outputs, strict=True) if is_inexact(a)
     ]
     given_back: list[bool] = []
 
     def pull(*flat):
-        given = iter(flat[len(residuals) :])
-        full = [next(given) if is_inexact(a) else zero_for_rule(a, symbolic) for a in outputs]
-        found = backward(list(flat[: len(residuals)]), full)
+        given = iter(flat)
+        saved = [r if isinstance(r, Static) else next(given) for r in residuals]
+        full = [next(given) if is_inexact(a) else None for a in outputs]
+        found = backward(saved, full, outputs)
         given_back[:] = [ct is not None for ct in found]
         return [ct for ct in found if ct is not None]
 
-    flat = [*residuals, *floating]
+    flat = [*(r for r in residuals if not isinstance(r, Static)), *floating]
     pulled = run.in_users_mode(lambda: trace_flat(pull, [aval_of(low) for low, _ in flat]))
     found = run.closed(pulled.closed, flat)
     return merge(given_back, [high for _, high in found])

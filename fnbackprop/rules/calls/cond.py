@@ -7,8 +7,8 @@ backward    (1)  dx = f_iᵀ(dy): a switch on the same i, whose branches compute
 from functools import lru_cache
 
 from ...backprop.memory import save_policy
-from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.compat import switch_branch
+from ...backprop.registry import MissingRule, Structured, structured_rule
+from ...jaxprs.compat import is_for_this_platform, switch_branch
 from ...jaxprs.evaluate import as_function
 from ...jaxprs.lists import merge, select
 from ...jaxprs.views import Cond
@@ -27,6 +27,21 @@ def _any_branch(flags):
     return tuple(map(any, zip(*flags, strict=True)))
 
 
+def _with_rules(cond, plan):
+    """The branches of `platform_dependent` without those that lack a rule and are for other platforms than this one's
+    (a kernel of Pallas, say): the backward is then for the remaining platforms only."""
+    kept = []
+    for branch, names in zip(cond.branches, cond.platforms, strict=True):
+        try:
+            plan(branch)
+        except MissingRule:
+            if is_for_this_platform(names, cond.platforms):
+                raise
+        else:
+            kept.append((branch, names))
+    return Cond(*zip(*kept, strict=True))
+
+
 @structured_rule("cond", activity=cond_activity)
 def cond_vjp(engine, equation, active, wanted):
     """y = f_i(x), dx = f_iᵀ(dy): save i and x; the backward computes that branch again."""
@@ -37,10 +52,13 @@ def cond_vjp(engine, equation, active, wanted):
 
 @lru_cache(maxsize=4096)
 def _cond(engine, cond, active, wanted):
-    branches = [
-        recompute(engine, branch, save_policy.save_nothing, active, wanted, prevent_cse=False)
-        for branch in cond.branches
-    ]
+    def plan(branch):
+        return recompute(engine, branch, save_policy.save_nothing, active, wanted, prevent_cse=False)
+
+    forward_branches, forward_platforms = cond
+    if cond.platforms is not None:
+        cond = _with_rules(cond, plan)
+    branches = [plan(branch) for branch in cond.branches]
     has_cotangent = _any_branch(branch.has_cotangent for branch in branches)
     avals = [v.aval for v in cond.branches[0].jaxpr.invars]
 
@@ -53,11 +71,11 @@ def _cond(engine, cond, active, wanted):
 
         return pull
 
-    functions = [as_function(branch) for branch in cond.branches]
+    functions = [as_function(branch) for branch in forward_branches]
     pullbacks = [pull_through(branch) for branch in branches]
 
     def forward(index, *operands):
-        return switch_branch(index, functions, cond.platforms, *operands), (index, operands)  # (1)
+        return switch_branch(index, functions, forward_platforms, *operands), (index, operands)  # (1)
 
     def backward(residuals, cotangents):
         index, operands = residuals

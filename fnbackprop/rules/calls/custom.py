@@ -1,7 +1,5 @@
 """The user's own derivative rules: custom_jvp, custom_vjp (and its tangents, custom_lin), linear_call."""
 
-from dataclasses import dataclass
-
 import jax
 
 from ...backprop.registry import Structured, structured_rule
@@ -9,12 +7,13 @@ from ...jaxprs.avals import aval_of, output_avals, zero_tangent, zeros_like_aval
 from ...jaxprs.custom import (
     custom_jvp_jaxpr,
     custom_linear_map,
-    custom_vjp_functions,
+    custom_vjp_of_equation,
     linear_call_functions,
-    zero_for_rule,
 )
 from ...jaxprs.evaluate import bind, source_line
 from ...jaxprs.lists import split
+from ...jaxprs.views import Call
+from .call import walk_inline
 
 # ---------------------------------------------------------------- custom_jvp
 
@@ -24,7 +23,11 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     """(y, t_y) = jvp(x, t_x) is linear in t_x, so its walk back at t_x = 0 takes dy, the cotangent of t_y, to dx.
 
     Which outputs depend on what is not derived from the function itself: `round` depends on nothing differentiably,
-    but the user's rule may give it a derivative."""
+    but the user's rule may give it a derivative.
+
+    Where a JVP applies such a function to tangents, it is the function itself that is linear in them, and walked."""
+    if engine.at_zero:
+        return walk_inline(engine, Call.of(equation).body, active, wanted)
     return walk_jvp(engine, equation, custom_jvp_jaxpr(equation, active), active, wanted)
 
 
@@ -66,31 +69,15 @@ def _at_positions(positions, values, count, default):
 @structured_rule("custom_vjp_call")
 def custom_vjp_vjp(engine, equation, active, wanted):
     """The user's forward and backward, whatever the derivative of the function itself is."""
-    custom = custom_vjp_functions(equation)
-    symbolic, outputs = equation.params["symbolic_zeros"], output_avals(equation)
+    custom, outputs = custom_vjp_of_equation(equation), output_avals(equation)
 
     def forward(*operands):
-        residuals, values = custom.forward(operands, active)
-        return values, tuple(Static(r) if isinstance(r, bool | int | float | complex) else r for r in residuals)
+        return custom.forward(operands, active)
 
     def backward(residuals, cotangents):
-        residuals = [r.value if isinstance(r, Static) else r for r in residuals]
-        return custom.backward(residuals, _as_user_expects(cotangents, outputs, symbolic))
+        return custom.backward(residuals, cotangents, outputs)
 
     return Structured(forward, backward, active)
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Static:
-    """A Python number among a user's residuals. It stays one across jit, because the backward may branch on it."""
-
-    value: bool | int | float | complex
-
-
-def _as_user_expects(cotangents, avals, symbolic):
-    """The cotangents with those that are None as zeros, or as symbolic zeros if the user asked for these."""
-    return [zero_for_rule(aval, symbolic) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
 
 
 @structured_rule("custom_lin")
@@ -106,8 +93,7 @@ def custom_lin_vjp(engine, equation, active, wanted):
         return [zeros_like_aval(aval) for aval in outputs], operands[: custom.residuals]
 
     def backward(residuals, cotangents):
-        cts = _as_user_expects(cotangents, outputs, custom.symbolic)
-        return [*[None] * custom.residuals, *custom.backward(residuals, cts)]
+        return [*[None] * custom.residuals, *custom.backward(residuals, cotangents, outputs)]
 
     has_cotangent = tuple(on and i >= custom.residuals for i, on in enumerate(active))
     return Structured(forward, backward, has_cotangent)

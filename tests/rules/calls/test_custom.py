@@ -92,6 +92,41 @@ def test_custom_jvp_of_zero():
     assert got == want == pytest.approx(np.cos(0.4))
 
 
+@jax.custom_jvp
+def triple(x):
+    return 3 * x
+
+
+triple.defjvp(lambda primals, tangents: (triple(*primals), triple(*tangents)))
+
+
+@jax.custom_jvp
+def fourfold(x):
+    return 4 * x
+
+
+fourfold.defjvp(lambda primals, tangents: (fourfold(*primals), 5 * tangents[0]))
+
+
+@jax.custom_jvp
+def by_fourfold(x):
+    return 3 * x
+
+
+by_fourfold.defjvp(lambda primals, tangents: (by_fourfold(*primals), 3 * jax.jit(fourfold)(*tangents)))
+
+
+@pytest.mark.parametrize("fun", [triple, by_fourfold])
+def test_a_jvp_that_applies_a_custom_jvp_function_to_tangents(fun):
+    """Such a function is linear, and itself transposed: its rule has no say."""
+    check_agreement(fun, X)
+    check_agreement(jax.vmap(fun), X)
+    check_agreement(jax.checkpoint(lambda x: fun(jnp.sin(x))), X)
+    check_agreement(lambda x: jax.lax.scan(lambda c, x: (fun(x * c), None), 1.3, x)[0], X)
+    check_agreement(lambda x: fb.grad(lambda x: (fun(x) ** 3).sum())(x), X)
+    assert fb.grad(by_fourfold)(1.0) == 12
+
+
 def test_custom_lin_vjp():
     """A user's JVP that calls `jax.jvp` on a custom_vjp function: the transpose of that JVP is the user's backward."""
 
@@ -170,6 +205,23 @@ def test_custom_vjp_of_integers_none_and_nondiff_argnums():
     fun = jax.custom_vjp(fun, nondiff_argnums=(0,))
     fun.defvjp(lambda kind, x, n: ((x * 3, n), None), lambda kind, saved, cts: (cts[0] * 3 * kind, None))
     check_agreement(lambda x: fun(5.0, x, 3)[0], X)
+
+
+def test_a_backward_may_return_numbers_and_is_given_arrays():
+    """A constant of the function reaches the user's rules as a jax array, with `.at`; 0.0 is a cotangent."""
+
+    @jax.custom_vjp
+    def scaled(x, times, y):
+        return x * times.sum() * y
+
+    def backward(residuals, ct):
+        x, times, y = residuals
+        return ct * times.at[0].set(3.0).sum(), jnp.zeros_like(times), 0.0
+
+    scaled.defvjp(lambda x, times, y: (scaled(x, times, y), (x, times, y)), backward)
+    fun = lambda x, y: scaled(x, jnp.array([1.0, 2.0]), y)  # noqa: E731
+    for grad in (fb.grad(fun, (0, 1)), jax.jit(fb.grad(fun, (0, 1))), fb.grad(fun, (0, 1), eager=True)):
+        assert tuple(map(float, grad(2.0, 3.0))) == (5.0, 0.0)
 
 
 def test_custom_vjp_with_symbolic_zeros():
