@@ -13,8 +13,8 @@ import jax
 
 from ..jaxprs.avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from ..jaxprs.custom import IllTyped, UnboundAxis, custom_vjp_functions, jvp_function
-from ..jaxprs.evaluate import trace_flat, warn_at_user
-from ..jaxprs.types import Trace, Tracer, concrete_value, set_current_trace, take_current_trace
+from ..jaxprs.evaluate import bind_flat, trace_call, trace_flat, warn_at_user
+from ..jaxprs.types import ClosedJaxpr, Trace, Tracer, concrete_value, set_current_trace, take_current_trace
 from . import discharge
 from .engine import Engine, fit
 from .registry import lookup
@@ -71,12 +71,6 @@ class EagerTracer(Tracer):
         return f"EagerTracer({self.value})"
 
 
-def call_flat(primitive: Any, params: dict[str, Any], *operands: Any) -> list[Any]:
-    """Bind a primitive; always a list of outputs."""
-    out = primitive.bind(*operands, **params)
-    return list(out) if primitive.multiple_results else [out]
-
-
 def is_constant(primitive: Any) -> bool:
     """Whether no gradient flows through a primitive, as through a comparison."""
     entry = lookup(primitive)
@@ -129,7 +123,10 @@ class Tape(Trace):
             outputs = self.bind(primitive, values, params)
         else:
             discharge.refuse(primitive, values)
-            outputs = self.walk(partial(call_flat, primitive, params), values, slots)
+            with set_current_trace(self.parent):
+                values = [as_jax_array(x) for x in values]
+                closed, kept = trace_call(primitive, params, values)
+            outputs = self.walk(closed, values, slots, self.engine.plan if kept else self.engine.new_plan)
         return outputs if primitive.multiple_results else outputs[0]
 
     def process_custom_jvp_call(self, primitive, fun, jvp, tracers, /, *, symbolic_zeros):
@@ -185,21 +182,22 @@ class Tape(Trace):
             with set_current_trace(self.parent):
                 bind(*values)
             return tree
-        return tree.update(self.walk(bind, values, slots))
+        with set_current_trace(self.parent):
+            closed = trace_flat(bind, values).closed
+        return tree.update(self.walk(closed, values, slots, self.engine.new_plan))
 
     def bind(self, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """Evaluate a primitive that no differentiated value reaches."""
         with set_current_trace(self.parent):
-            return call_flat(primitive, params, *values)
+            return bind_flat(primitive, params, values)
 
-    def walk(self, bind: Callable, values: Sequence[Any], slots: Sequence[int | None]) -> list[Any]:
-        """Trace `bind(*values)`, the call of one primitive, and evaluate and record it by the engine."""
+    def walk(
+        self, closed: ClosedJaxpr, values: Sequence[Any], slots: Sequence[int | None], make_plan: Callable
+    ) -> list[Any]:
+        """Evaluate and record the call of one primitive, given as a jaxpr, by the engine."""
+        wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
         with set_current_trace(self.parent):
-            values = [as_jax_array(x) for x in values]
-            closed = trace_flat(bind, values).closed
-            active = tuple(slot is not None for slot in slots)
-            wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
-            plan = self.engine.new_plan(closed, active, wanted)
+            plan = make_plan(closed, tuple(slot is not None for slot in slots), wanted)
             outputs, residuals = self.engine.forward(plan, values)
         return self.record(partial(self.engine.backward, plan), outputs, plan.active_out, residuals, slots)
 

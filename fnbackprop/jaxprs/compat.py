@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-from jax._src import ad_checkpoint
+from jax._src import ad_checkpoint, config
 from jax._src.api import NotNeeded as NotNeeded
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 from jax.experimental import hijax
@@ -139,6 +139,9 @@ def hijax_gives(primitive: Any, method: str) -> bool:
     base = getattr(hijax, "HiPrim", None) or hijax.VJPHiPrimitive  # JAX 0.12, JAX 0.10.2
     derived = (*getattr(hijax, "vjp_from_jvp", ()), *getattr(hijax, "vjp_from_lin", ()))
     return getattr(type(primitive), method) not in (getattr(base, method), *derived)
+
+
+trace_context = config.trace_context  # the settings that what is traced depends on, as a key
 
 
 def policy_saves(policy: Callable, equation: Any) -> bool:

@@ -3,13 +3,16 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend import core, source_info_util
 
-from .types import Atom, Aval, ClosedJaxpr, Equation, Jaxpr, Literal, Var
+from .compat import trace_context
+from .graph import inner_jaxprs
+from .types import Atom, Aval, ClosedJaxpr, Equation, Jaxpr, Literal, Primitive, Var, open_jaxpr
 
 as_function = core.jaxpr_as_fun  # closed jaxpr -> a function of flat operands
 
@@ -39,6 +42,53 @@ def trace_flat(fun: Callable, args: Sequence[Any]) -> Traced:
 def trace_avals(fun: Callable, avals: Sequence[Aval]) -> ClosedJaxpr:
     """The closed jaxpr of `fun`, a function of flat arrays that returns a flat list, at these avals."""
     return jax.make_jaxpr(fun)(*avals)
+
+
+def bind_flat(primitive: Primitive, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
+    """Bind a primitive; always a list of outputs."""
+    out = primitive.bind(*operands, **params)
+    return list(out) if primitive.multiple_results else [out]
+
+
+def trace_call(primitive: Primitive, params: dict[str, Any], operands: Sequence[Any]) -> tuple[ClosedJaxpr, bool]:
+    """The call of a primitive as a jaxpr of one equation, and whether that is kept: then an equal call at the same
+    place gets the same jaxpr. Kept are calls that could hold no array: of no jaxpr, or of a small one."""
+    call, avals = _Call(primitive, tuple(params.items())), tuple(map(jax.typeof, operands))
+    source = source_info_util.current()
+    key = call, avals, (source.traceback, source.name_stack.stack, trace_context())
+    kept = all(map(_is_small, core.jaxprs_in_params(params))) and _is_hashable(key)
+    return _kept_call(*key) if kept else trace_avals(call, avals), kept
+
+
+class _Call(NamedTuple):
+    """The call of a primitive, as a function of its operands."""
+
+    primitive: Primitive
+    params: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *operands: Any) -> list[Any]:
+        return bind_flat(self.primitive, dict(self.params), operands)
+
+    def __repr__(self) -> str:  # JAX asks for it at each trace
+        return self.primitive.name
+
+
+@lru_cache(maxsize=4096)
+def _kept_call(call: _Call, avals: tuple[Aval, ...], place: Any) -> ClosedJaxpr:
+    return trace_avals(call, avals)
+
+
+def _is_small(jaxpr: Any) -> bool:
+    inner = open_jaxpr(jaxpr)
+    return len(inner.eqns) <= 4 and not inner.constvars and not any(map(inner_jaxprs, inner.eqns))
+
+
+def _is_hashable(key: Any) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def bind(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:

@@ -9,6 +9,7 @@ import pytest
 
 import fnbackprop as fb
 from fnbackprop.backprop.tape import ConstantWarning
+from fnbackprop.jaxprs import evaluate
 
 from ..rules.checking import assert_close
 
@@ -133,3 +134,21 @@ def test_a_rule_that_looks_an_axis_up():
     assert_close(fb.grad(fun)(x), jax.grad(fun)(x), 1e-6)
     assert_close(jax.jit(fb.grad(fun))(x), jax.grad(fun)(x), 1e-6)
     assert_close(jax.vmap(fb.grad(gathered), axis_name="i")(x), jax.grad(fun)(x), 1e-6)
+
+
+# ---------------------------------------------------------------- speed
+
+
+def test_a_call_is_traced_once_at_each_place(monkeypatch):
+    """A loop in Python traces its primitives in its first round; what else a call holds is not kept alive."""
+    traced = []
+    trace = evaluate.trace_avals
+    monkeypatch.setattr(evaluate, "trace_avals", lambda call, avals: traced.append(call) or trace(call, avals))
+
+    def fun(x):
+        for _ in range(20):
+            x = x * 1.01 if x > 0 else -x
+        return x
+
+    assert_close(fb.grad(fun)(jnp.asarray(1.0)), jax.grad(fun)(jnp.asarray(1.0)), 1e-6)
+    assert 0 < len(traced) <= 4
