@@ -9,3 +9,4 @@ from .linear_algebra import eigen, factorizations, hessenberg_schur, householder
 from .loops import scan, while_loop
 from .pointwise import binary, conversions, incomplete, special, unary
 from .products import conv, dot, fourier
+from .sparse import direct_solve, duplicates, formats, sparse_dense, sparse_sparse

@@ -48,14 +48,6 @@ unsupported(
     "around the call, or declare that none flows with jax.lax.stop_gradient on its operands",
 )  # fmt: skip
 unsupported(
-    "bcoo_dot_general", "bcoo_dot_general_sampled", "bcoo_extract", "bcoo_fromdense", "bcoo_sort_indices",
-    "bcoo_spdot_general", "bcoo_sum_duplicates", "bcoo_todense", "bcoo_transpose", "bcsr_dot_general", "bcsr_extract",
-    "bcsr_fromdense", "bcsr_todense", "coo_fromdense", "coo_matmat", "coo_matvec", "coo_spmm", "coo_spmv",
-    "coo_todense", "csr_fromdense", "csr_matmat", "csr_matvec", "csr_spmm", "csr_spmv", "csr_todense", "spsolve",
-    "todense",
-    reason="sparse: jax.experimental.sparse stores matrices in its own formats",
-)  # fmt: skip
-unsupported(
     "pallas_call", "core_map", "mpmd_map", "jaxpr_call", "run_scoped", "masked_load", "masked_swap", "multiple_of",
     "program_id", "num_programs", "reciprocal", "delay", "get_global", "semaphore_read", "semaphore_signal",
     "semaphore_wait", "with_memory_space_constraint", "pin", "unpin", "create_linear",

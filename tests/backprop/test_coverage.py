@@ -11,7 +11,7 @@ from jax.extend.core import Primitive
 import fnbackprop as fb
 
 # What a reason for having no rule may begin with.
-KINDS = ("sparse:", "Pallas and Mosaic:", "internal:", "a host function or foreign kernel")
+KINDS = ("Pallas and Mosaic:", "internal:", "a host function or foreign kernel")
 
 # The primitives that people meet, as a guard against a rule that is struck from the list instead of written.
 RULED = """add add_any sub mul div neg sin exp log tanh logistic pow integer_pow sqrt rsqrt erf lgamma digamma igamma
@@ -26,11 +26,8 @@ RULED = """add add_any sub mul div neg sin exp log tanh logistic pow integer_pow
 CONSTANT = """and argmax argmin bitcast_convert_type ceil check dce_sink debug_callback debug_print eq eq_to floor ge gt
     inspect_sharding is_finite le le_to lt lt_to mulhi ne not or random_bits random_fold_in random_seed random_split
     random_unwrap random_wrap round shift_left shift_right_arithmetic shift_right_logical stop_gradient xor""".split()
-WITHOUT_A_RULE = """accum_grad_in_ref bcoo_dot_general bcoo_dot_general_sampled bcoo_extract bcoo_fromdense
-    bcoo_sort_indices bcoo_spdot_general bcoo_sum_duplicates bcoo_todense bcoo_transpose bcsr_dot_general bcsr_extract
-    bcsr_fromdense bcsr_todense box_get box_set call_hi_primitive coo_fromdense coo_matmat coo_matvec coo_todense
-    csr_fromdense csr_matmat csr_matvec csr_todense ffi_call from_edtype get_global io_callback log_extend log_read
-    masked_load masked_swap mpmd_map new_box new_log pallas_call pure_callback spsolve to_edtype todense
+WITHOUT_A_RULE = """accum_grad_in_ref box_get box_set call_hi_primitive ffi_call from_edtype get_global io_callback
+    log_extend log_read masked_load masked_swap mpmd_map new_box new_log pallas_call pure_callback to_edtype
     with_memory_space_constraint""".split()
 
 
