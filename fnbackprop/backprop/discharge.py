@@ -5,9 +5,11 @@ value into the cell; loops, branches and calls that are handed a reference take 
 What remains has neither references nor effects, and the chain rule is that of gathers and scatters.
 
 A reference from outside the function is read once at its start and written once at its end: no gradient flows into
-it or out of it, as into any constant.
+it or out of it, as into any constant. One that is only handed through to users' custom rules stays what it is: their
+backward may write to it.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +17,11 @@ import jax
 from jax import lax
 
 from ..jaxprs.avals import aval_of
-from ..jaxprs.compat import switch_branch
+from ..jaxprs.compat import call_params, is_hijax_checkpoint, switch_branch
 from ..jaxprs.evaluate import bind, interpret, source_line, trace_avals
+from ..jaxprs.graph import inner_jaxprs
 from ..jaxprs.primitives import Trait, has, having
-from ..jaxprs.types import ClosedJaxpr, Jaxpr
+from ..jaxprs.types import ClosedJaxpr, Jaxpr, open_jaxpr
 from ..jaxprs.views import Call, Cond, Scan, While
 from .reference_views import change_view, read_view, unsupported_reference, views_of
 
@@ -41,6 +44,8 @@ def without_references(closed: Any) -> Any:
     jaxpr = closed.jaxpr
     if not _has_references(jaxpr):
         return closed
+    if not _uses_references(jaxpr):
+        return _without_calls_of_references(closed)
     for var in (*jaxpr.invars, *jaxpr.outvars):
         if _is_reference(var.aval):
             raise unsupported_reference("as an operand or a result", _first_line(jaxpr))
@@ -67,6 +72,36 @@ def _has_references(jaxpr: Any) -> bool:
     if any(has(equation, Trait.MAKES_REFERENCE) for equation in jaxpr.eqns):
         return True
     return any(_is_reference(v.aval) for v in (*jaxpr.constvars, *jaxpr.invars))
+
+
+def _uses_references(jaxpr: Any) -> bool:
+    """Whether a jaxpr makes, reads or writes a reference itself, and does not merely hand it to users' custom rules."""
+    for equation in jaxpr.eqns:
+        if has(equation, Trait.MAKES_REFERENCE) or equation.primitive.name in _ACCESSES:
+            return True
+        if not has(equation, Trait.CUSTOM_RULE) and any(
+            _uses_references(open_jaxpr(j)) for j in inner_jaxprs(equation)
+        ):
+            return True
+    return False
+
+
+def _without_calls_of_references(closed: Any) -> Any:
+    """The same function with each call that is handed a reference evaluated in place: none can be a residual of one."""
+
+    def is_call_of_reference(equation):
+        return has(equation, Trait.CALL) and any(_is_reference(atom.aval) for atom in equation.invars)
+
+    def apply(equation, values):
+        if not is_call_of_reference(equation):
+            return bind(equation, values)
+        body = Call.of(equation).body
+        return interpret(body.jaxpr, body.consts, values, apply)
+
+    if not any(map(is_call_of_reference, closed.jaxpr.eqns)):
+        return closed
+    avals = [v.aval for v in closed.jaxpr.invars]
+    return trace_avals(lambda *operands: interpret(closed.jaxpr, closed.consts, operands, apply), avals)
 
 
 def _is_reference(aval: Any) -> bool:
@@ -139,6 +174,21 @@ def _call(equation, values):
     return _run(body.jaxpr, body.consts, values)
 
 
+def _remat(equation, values):
+    """The cells' values are operands and results of a checkpoint of the same policy."""
+    if equation.primitive.name != "remat2" and not is_hijax_checkpoint(equation):
+        raise unsupported_reference("in a hijax primitive", source_line(equation))
+    params, cells, body = call_params(equation), _Cells(values), Call.of(equation).body
+
+    @functools.partial(jax.checkpoint, policy=params["policy"], prevent_cse=bool(params.get("prevent_cse", True)))
+    def run(contents):
+        return cells.run(body, values, contents)
+
+    outputs, contents = run(cells.contents())
+    cells.put(contents)
+    return outputs
+
+
 def _run_state(equation, values):
     """Every operand of the inner jaxpr is a reference; the results are their last values."""
     params = equation.params
@@ -150,19 +200,23 @@ def _run_state(equation, values):
 
 
 def _scan(equation, values):
-    """The cells' values are carried beside the scan's own carry."""
+    """The cells' values are carried beside the scan's own carry; one that is scanned over is written row by row."""
     loop = Scan.of(equation)
     consts, carry, xs = loop.split(values)
-    cells = _Cells(consts)
+    cells, scanned = _Cells(consts), [x for x in xs if isinstance(x, Cell)]
 
     def step(state, x):
         contents, carry = state
+        x = [Cell(row) if isinstance(whole, Cell) else row for row, whole in zip(x, xs, strict=True)]
         outputs, contents = cells.run(loop.body, [*consts, *carry, *x], contents)
         carry, ys = loop.split_results(outputs)
-        return (contents, carry), ys
+        return (contents, carry), (ys, [row.value for row in x if isinstance(row, Cell)])
 
-    (contents, carry), ys = loop.run(step, (cells.contents(), carry), xs)
+    rows = [x.value if isinstance(x, Cell) else x for x in xs]
+    (contents, carry), (ys, written) = loop.run(step, (cells.contents(), carry), rows)
     cells.put(contents)
+    for cell, value in zip(scanned, written, strict=True):
+        cell.put(value)
     return [*carry, *ys]
 
 
@@ -213,10 +267,11 @@ class _Cells:
     def run(self, body: ClosedJaxpr, operands: Sequence[Any], contents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Evaluate a body on the operands, the cells having these contents: its outputs and the cells' new contents."""
         inner = {cell: Cell(value) for cell, value in zip(self.cells, contents, strict=True)}
-        outputs = _run(body.jaxpr, body.consts, [inner[x] if isinstance(x, Cell) else x for x in operands])
+        outputs = _run(body.jaxpr, body.consts, [inner.get(x, x) if isinstance(x, Cell) else x for x in operands])
         return [_strong(y) for y in outputs], [cell.value for cell in inner.values()]
 
 
+_ACCESSES = ("get", "swap", "addupdate", "freeze", "free_ref")
 _REWRITTEN = {
     "new_ref": _new_ref,
     "empty_ref": _empty_ref,
@@ -225,7 +280,9 @@ _REWRITTEN = {
     "get": _get,
     "swap": _swap,
     "addupdate": _addupdate,
-    **dict.fromkeys(having(Trait.CALL) - {"remat2"}, _call),  # jax.checkpoint would write a second time
+    **dict.fromkeys(having(Trait.CALL), _call),
+    "remat2": _remat,
+    "call_hi_primitive": _remat,
     "run_state": _run_state,
     "scan": _scan,
     "while": _while,

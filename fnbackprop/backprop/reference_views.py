@@ -12,8 +12,9 @@ from ..jaxprs.evaluate import source_line
 def unsupported_reference(what: str, where: str) -> NotImplementedError:
     return NotImplementedError(
         f"a gradient flows through a function that has a mutable reference {what}, at {where}. References work where "
-        "they are made and used within the differentiated function, in jit, scan, while_loop and cond too, but not "
-        "under Python control flow on concrete values (use lax.cond or lax.while_loop) and in no other kind of call. "
+        "they are made and used within the differentiated function, in jit, checkpoint, scan, while_loop and cond too, "
+        "or are handed through to the backward of a custom_vjp function that alone uses them; but not under Python "
+        "control flow on concrete values (use lax.cond or lax.while_loop) and in no other kind of call. "
         "Return the value instead, or pass it."
     )
 

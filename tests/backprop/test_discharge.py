@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 import fnbackprop as fb
 
-from ..rules.checking import check_equal
+from ..rules.checking import assert_close, check_equal
 
 RNG = np.random.default_rng(0)
 X, M = RNG.normal(size=(3,)), RNG.normal(size=(3, 4))
@@ -331,3 +331,78 @@ def test_a_call_of_another_kind_is_an_error():
 
     with pytest.raises(NotImplementedError, match="mutable reference in shard_map, at .*test_discharge.py"):
         fb.grad(fun)(jnp.asarray(X))
+
+
+@jax.custom_vjp
+def stash(ref, x):
+    """The identity, which puts its cotangent into a reference."""
+    return x
+
+
+def _stash_forward(ref, x):
+    return x, ref
+
+
+def _stash_backward(ref, ct):
+    ref[...] = ct
+    return None, ct
+
+
+stash.defvjp(_stash_forward, _stash_backward)
+
+
+def stashed(ref, x):
+    return jnp.sin(stash(ref, jnp.sin(x)))
+
+
+PLUMBED = {
+    "plain": stashed,
+    "jit": jax.jit(stashed),
+    "checkpoint": jax.checkpoint(stashed),
+    "jit in jit": jax.jit(lambda ref, x: jax.jit(stashed)(ref, x)),
+    "scan": lambda ref, x: lax.scan(lambda x, _: (stashed(ref, x), None), x, None, length=1)[0],
+    "checkpoint in scan": lambda ref, x: lax.scan(
+        lambda x, _: (jax.checkpoint(lambda x: stashed(ref, x))(x), None), x, None, length=1
+    )[0],
+}
+
+
+@pytest.mark.parametrize("name", PLUMBED)
+def test_a_users_backward_may_write_to_a_reference(name):
+    """Gradient statistics: the reference is an argument, handed through to the backward of a custom_vjp function."""
+    ref, x = jax.new_ref(jnp.zeros(())), jnp.asarray(X[0])
+    gradient = fb.grad(PLUMBED[name], argnums=1)(ref, x)
+    assert_close((gradient, ref[...]), (jnp.cos(jnp.sin(x)) * jnp.cos(x), jnp.cos(jnp.sin(x))), 1e-14)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, lambda f: jax.checkpoint(jax.checkpoint(f))])
+def test_a_checkpoint_writes_once_to_a_reference_from_outside(wrap):
+    @wrap
+    @jax.checkpoint
+    def fun(x):
+        y = x * ref[...]
+        ref[...] += 1
+        return y * y
+
+    ref = jax.new_ref(jnp.asarray(2.0))
+    assert (float(fb.grad(fun)(3.0)), float(ref[...])) == (2 * 3.0 * 2.0**2, 3.0)
+
+
+def test_a_reference_is_scanned_over():
+    def fun(xs):
+        ref = jax.new_ref(xs)
+
+        def step(carry, row):
+            row[...] = row[...] * carry
+            return carry + jnp.sin(row[...]), None
+
+        return lax.scan(step, 1.0, ref)[0] + jnp.vdot(ref[...], jnp.arange(3.0))
+
+    def plain(xs):
+        def step(carry, x):
+            return carry + jnp.sin(x * carry), x * carry
+
+        total, ys = lax.scan(step, 1.0, xs)
+        return total + jnp.vdot(ys, jnp.arange(3.0))
+
+    check_equal(fun, plain, X)
