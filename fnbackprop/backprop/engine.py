@@ -18,7 +18,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..jaxprs.avals import add_typed, zero_cotangent
-from ..jaxprs.evaluate import bind, environment, evaluate, literals_as_arrays, read_array, read_atom, source_of
+from ..jaxprs.evaluate import (
+    bind,
+    environment,
+    evaluate,
+    literals_as_arrays,
+    read_array,
+    read_atom,
+    source_line,
+    source_of,
+)
 from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
 from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
@@ -157,7 +166,7 @@ class Engine:
                 found = [(position, _where_nonzero(cts[0], ct)) for position, ct in found]
         for position, ct in found:
             if ct is not None and position is not None and step.active[position]:
-                _accumulate(ct_env, invars[position], fit(ct, invars[position].aval))
+                _accumulate(ct_env, invars[position], _fitted(step, position, ct))
 
 
 @lru_cache(maxsize=4096)
@@ -178,8 +187,13 @@ def _apply(call: RuleCall, step: PlannedEquation, env: dict, cts: list[Any]) -> 
     rule, known = call.rule, step.equation.params
     params = known if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
     out = rule.call(*[_argument(argument, step, env, cts) for argument in rule.reads.values()], **params)
-    if len(call.targets) == 1 and not isinstance(out, tuple | list):
+    if not isinstance(out, tuple | list):
         out = (out,)
+    if len(out) != len(call.targets):
+        raise TypeError(
+            f"the VJP rule {rule.name} returned {len(out)} cotangents for {len(call.targets)} operands of "
+            f"{step.equation.primitive.name}: return one for each operand, None for zero, or register it with wrt=."
+        )
     return list(zip(call.targets, out, strict=True))
 
 
@@ -208,6 +222,22 @@ def _accumulate(ct_env: dict, var: Any, ct: Any) -> None:
     ct_env[var] = ct if known is None else add_typed(known, ct)
 
 
+def _fitted(step: PlannedEquation, position: int, ct: Any) -> Any:
+    """The cotangent of an operand, in the operand's shape and dtype."""
+    try:
+        return fit(ct, step.equation.invars[position].aval)
+    except WrongShape as error:
+        rules = ", ".join(call.rule.name for call in step.calls if position in call.targets)
+        raise WrongShape(
+            f"the VJP rule {rules or 'of ' + step.equation.primitive.name} returned a wrong cotangent for operand "
+            f"{position} of {step.equation.primitive.name}: {error}, at {source_line(step.equation)}"
+        ) from None
+
+
+class WrongShape(ValueError):
+    """A rule returned a cotangent that is neither of its operand's shape nor of one that it is broadcast to."""
+
+
 def fit(ct: Any, aval: Aval) -> Any:
     """A cotangent in its operand's own shape and dtype.
 
@@ -225,5 +255,7 @@ def fit(ct: Any, aval: Aval) -> Any:
 def _sum_to_shape(ct: Any, shape: tuple[int, ...]) -> Any:
     """Sum over the axes along which an operand of `shape` (rank 0, or with axes of size 1) was broadcast."""
     lead = ct.ndim - len(shape)
+    if lead < 0 or any(size not in (1, own) for size, own in zip(shape, ct.shape[lead:], strict=True)):
+        raise WrongShape(f"its shape is {ct.shape}, the operand's is {shape}")
     axes = [a for a in range(ct.ndim) if a < lead or (shape[a - lead] == 1 and ct.shape[a] != 1)]
     return lax.reshape(lax.reduce_sum(wide(ct), axes), shape)

@@ -221,7 +221,10 @@ def conclude(work: Work) -> None:
     if work.two:
         if Verdict.FAIL in (work.value_comparison.verdict, *(leaf.verdict for leaf in work.leaves)):
             names, traced = (work.program.name, work.other.name), (work.traced, work.other_traced)
-            found, notes = first_difference(names, traced, 10 * work.floor)
+            try:
+                found, notes = first_difference(names, traced, 10 * work.floor)
+            except Exception as error:  # JAX may refuse to differentiate an equation of either program by itself
+                found, notes = [], [f"the two programs were not aligned by equations: {first_line(error)}"]
             work.equations += found
             work.notes += notes
         return

@@ -66,7 +66,8 @@ def train(
       compare_every: steps between two comparisons of `backward="both"`.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
-      checkpoint_every: steps between two checkpoints; the last step has one too. None: every ten minutes.
+      checkpoint_every: steps between two checkpoints; the last step has one too. None: every ten minutes, so that a
+        shorter run has none.
       keep: how many of the last checkpoints are kept; None keeps all.
       best: also keep the checkpoint that is best by this metric of `evaluate`; every evaluation that is the best so
         far writes one.

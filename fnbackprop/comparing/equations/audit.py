@@ -92,6 +92,7 @@ class Audit:
         try:
             found = COMPILED.both(check, visit.operands, cts)
         except Exception as error:  # JAX refuses to differentiate it, or the user's code to be traced again
+            self.checked.discard(visit.identity())
             self.notes[f"{visit.name} at {visit.location.line} was not checked: {first_line(error)}"] = None
             return jax.block_until_ready(manual_cotangents(check, visit.operands, cts))
         actual = Evidence(check, visit.operands, cts, found, Cotangent.ACTUAL, visit.location)
