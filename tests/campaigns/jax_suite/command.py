@@ -5,10 +5,13 @@
 
 It needs a checkout of JAX at the tag of the installed version. A test counts if the reference passes it; one that then
 fails with ours is listed, unless `exceptions.py` says why it must: it demands that JAX refuses, or a wrong value of
-JAX's, or a private object. An exception that passes is listed too.
+JAX's, or a private object. An exception that passes is listed too. What the reference gave is kept in the temporary
+folder of the machine, by JAX's version and the file's content, so a second run costs half; --afresh runs it again.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -16,10 +19,13 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from typing import NamedTuple
 
 import jax
 
 from .exceptions import reason_for
+
+WHOLE_FILE = "(the file)"  # stands for a test, where pytest gave no outcomes
 
 # The files of JAX's tests that take gradients.
 FILES = """lax_autodiff lax_control_flow api custom_api custom_linear_solve custom_root ode nn linalg shard_map pjit
@@ -45,10 +51,41 @@ def run(tests: pathlib.Path, file: str, ours: bool, limit: float, select: str | 
         try:
             ran = subprocess.run(command, cwd=tests, env=environment, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
-            return {"(the file)": f"not done in {limit:.0f} s"}
+            return {WHOLE_FILE: f"not done in {limit:.0f} s"}
         if not report.exists():
-            return {"(the file)": f"pytest ended with {ran.returncode}: {ran.stdout[-300:]} {ran.stderr[-300:]}"}
+            return {WHOLE_FILE: f"pytest ended with {ran.returncode}: {ran.stdout[-300:]} {ran.stderr[-300:]}"}
         return {f"{case.get('classname')}::{case.get('name')}": _outcome(case) for case in _cases(report)}
+
+
+def run_reference(tests: pathlib.Path, file: str, limit: float, select: str | None, afresh: bool) -> dict[str, str]:
+    """As `run` without ours, or what it gave before."""
+    content = (tests / f"{file}_test.py").read_bytes()
+    key = hashlib.sha256(f"{jax.__version__} {sys.version} {select} ".encode() + content).hexdigest()[:16]
+    kept = pathlib.Path(tempfile.gettempdir(), "fnbackprop_jax_suite", f"{file}-{key}.json")
+    if kept.exists() and not afresh:
+        return json.loads(kept.read_text())
+    outcomes = run(tests, file, False, limit, select)
+    if WHOLE_FILE not in outcomes:
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(outcomes))
+    return outcomes
+
+
+class Comparison(NamedTuple):
+    """How one file fares, by the names of tests."""
+
+    counted: list[str]  # the reference passes them
+    wrong: dict[str, str]  # those that fail with ours and may not, with the error
+    excused: dict[str, str]  # those that fail with ours and may, with the reason
+    stale: list[str]  # those that pass, but for which there is a reason why they may fail
+
+
+def compare_outcomes(file: str, reference: dict[str, str], ours: dict[str, str]) -> Comparison:
+    counted = [name for name, outcome in reference.items() if outcome == "passed"]
+    failed = {name: ours.get(name, "not run") for name in counted if ours.get(name) != "passed"}
+    excused = {name: reason for name in failed if (reason := reason_for(file, name))}
+    wrong = {name: error for name, error in failed.items() if name not in excused}
+    return Comparison(counted, wrong, excused, [n for n in counted if n not in failed and reason_for(file, n)])
 
 
 def _cases(report: pathlib.Path) -> list[ElementTree.Element]:
@@ -64,30 +101,29 @@ def _outcome(case: ElementTree.Element) -> str:
     return "passed"
 
 
-def compare_file(tests: pathlib.Path, file: str, limit: float, select: str | None, verbose: bool) -> tuple[int, int]:
+def compare_file(tests: pathlib.Path, file: str, options: argparse.Namespace) -> tuple[int, int]:
     """Print how one file fares; (tests that the reference passes, those among them that fail without a reason)."""
     start = time.monotonic()
-    reference, ours = run(tests, file, False, limit, select), run(tests, file, True, limit, select)
-    counted = [name for name, outcome in reference.items() if outcome == "passed"]
-    failed = [name for name in counted if ours.get(name, "not run") != "passed"]
-    excused = {name: reason for name in failed if (reason := reason_for(file, name))}
-    stale = [name for name in counted if name not in failed and reason_for(file, name)]
-    wrong = [name for name in failed if name not in excused]
+    reference = run_reference(tests, file, options.limit, options.select, options.afresh)
+    ours = run(tests, file, True, options.limit, options.select)
+    found = compare_outcomes(file, reference, ours)
+    right = len(found.counted) - len(found.wrong) - len(found.excused)
     print(
-        f"{file:32} {len(counted) - len(failed):5} of {len(counted):5}, {len(excused):3} with a reason, "
-        f"{len(wrong):3} wrong   ({time.monotonic() - start:.0f} s)",
+        f"{file:32} {right:5} of {len(found.counted):5}, {len(found.excused):3} with a reason, "
+        f"{len(found.wrong):3} wrong   ({time.monotonic() - start:.0f} s)",
         flush=True,
     )
-    for name in wrong:
-        print(f"    WRONG    {name}\n             {ours.get(name, 'not run')}")
-    for name in stale:
+    for name, error in found.wrong.items():
+        print(f"    WRONG    {name}\n             {error}")
+    for name in found.stale:
         print(f"    PASSES   {name}, for which exceptions.py has a reason")
-    if "(the file)" in ours or not counted:
-        print(f"    {ours.get('(the file)', 'no test passes without ours either')}")
-    if verbose:
-        for name, reason in excused.items():
+    for which, outcomes in (("reference", reference), ("ours", ours)):
+        if WHOLE_FILE in outcomes:
+            print(f"    {which}: {outcomes[WHOLE_FILE]}")
+    if options.verbose:
+        for name, reason in found.excused.items():
             print(f"    excused  {name}: {reason}")
-    return len(counted), len(wrong)
+    return len(found.counted), len(found.wrong)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,15 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--select", "-k", help="only tests whose name matches, as pytest's -k")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one file")
     parser.add_argument("--verbose", action="store_true", help="list the tests that may fail, with the reason")
+    parser.add_argument("--afresh", action="store_true", help="run the reference even if its outcomes are kept")
     options = parser.parse_args(arguments)
     tests = options.tests.resolve()
     if not (tests / "lax_autodiff_test.py").exists():
         parser.error(f"{tests} is not the tests folder of a checkout of JAX (no lax_autodiff_test.py)")
     print(f"JAX {jax.__version__}")
-    totals = [
-        compare_file(tests, file.removesuffix("_test.py"), options.limit, options.select, options.verbose)
-        for file in options.files or FILES
-    ]
+    totals = [compare_file(tests, file.removesuffix("_test.py"), options) for file in options.files or FILES]
     counted, wrong = map(sum, zip(*totals, strict=True))
     print(f"{counted} tests pass by jax.grad; by ours {wrong} of them are wrong")
     return 1 if wrong else 0

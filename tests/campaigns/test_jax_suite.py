@@ -1,0 +1,40 @@
+"""The command's own logic: outcomes from pytest's report, and what it makes of two of them. No test of JAX's is run."""
+
+from .jax_suite import command, exceptions
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="a.T" name="right"/>
+<testcase classname="a.T" name="wrong"><failure message="AssertionError: 1 != 2&#10;more">trace</failure></testcase>
+<testcase classname="a.T" name="broken"><error message=""/></testcase>
+<testcase classname="a.T" name="left"><skipped message="no GPU"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_outcomes_of_a_report(tmp_path):
+    report = tmp_path / "report.xml"
+    report.write_text(REPORT)
+    outcomes = {case.get("name"): command._outcome(case) for case in command._cases(report)}
+    assert outcomes == {"right": "passed", "wrong": "AssertionError: 1 != 2", "broken": "failed", "left": "skipped"}
+
+
+def test_a_reason_excuses_a_failure_and_is_stale_where_the_test_passes(monkeypatch):
+    reasons = (exceptions.Exempt("api", "T::demands*", "wants a refusal"), exceptions.Exempt("api", "T::fine", "old"))
+    monkeypatch.setattr(exceptions, "EXEMPT", reasons)
+    reference = {"T::a": "passed", "T::b": "passed", "T::fine": "passed", "T::demands1": "passed", "T::c": "failed"}
+    ours = {"T::a": "passed", "T::b": "ValueError", "T::fine": "passed", "T::demands1": "TypeError", "T::c": "failed"}
+    found = command.compare_outcomes("api", reference, ours)
+    assert found.wrong == {"T::b": "ValueError"}
+    assert found.excused == {"T::demands1": "wants a refusal"}
+    assert found.stale == ["T::fine"]
+    assert "T::c" not in found.counted
+    assert command.compare_outcomes("nn", reference, {}).wrong == dict.fromkeys(found.counted, "not run")
+
+
+def test_the_reference_is_kept(tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(command.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(command, "run", lambda *args: runs.append(args) or {"T::a": "passed"})
+    (tmp_path / "nn_test.py").write_text("pass")
+    for afresh, count in ((False, 1), (False, 1), (True, 2)):
+        assert command.run_reference(tmp_path, "nn", 1.0, None, afresh) == {"T::a": "passed"}
+        assert len(runs) == count
