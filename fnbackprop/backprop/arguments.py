@@ -120,7 +120,7 @@ def check_cotangents(cotangents: Any, out_tree: Any, out_avals: Sequence[Aval], 
             f"structure of the differentiated function {name}.\n\n"
             f"{tree_differences(out_tree, tree, 'out', 'the original output', 'the cotangent')}"
         )
-    return [_check_cotangent(ct, aval) for ct, aval in zip(leaves, out_avals, strict=True)]
+    return [_check_cotangent(ct, aval, i, out_tree) for i, (ct, aval) in enumerate(zip(leaves, out_avals, strict=True))]
 
 
 def tree_differences(expected: Any, given: Any, root: str, what_expected: str, what_given: str) -> str:
@@ -132,7 +132,7 @@ def tree_differences(expected: Any, given: Any, root: str, what_expected: str, w
     return "\n".join(found) or f"  * {what_expected} had the structure {expected}, but {what_given} has {given}"
 
 
-def _check_cotangent(ct: Any, aval: Aval) -> Any:
+def _check_cotangent(ct: Any, aval: Aval, position: int, out_tree: Any) -> Any:
     if getattr(ct, "dtype", None) != jax.dtypes.float0:
         ct = as_array(ct)
     if not is_inexact(aval) and ct.shape == aval.shape:
@@ -144,6 +144,12 @@ def _check_cotangent(ct: Any, aval: Aval) -> Any:
             "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
             f"got {aval_of(ct).str_short()}, but expected {short}[{shape}] "
             "because the corresponding output of the differentiated function had JAX type "
-            f"{aval.str_short()}"
+            f"{aval.str_short()}{_place(position, out_tree)}"
         )
     return ct
+
+
+def _place(position: int, out_tree: Any) -> str:
+    """Which leaf of an output is meant, where it has several parts."""
+    paths = [path for path, _ in jax.tree.leaves_with_path(out_tree.unflatten(range(out_tree.num_leaves)))]
+    return f" (out{jax.tree_util.keystr(paths[position])})" if paths[position] else ""

@@ -109,6 +109,11 @@ def named(x):
     [
         (lambda p: p({"a": X, "c": X}), ValueError, r"(?s)function named.*out.*'a', 'b'.*'a', 'c'"),
         (lambda p: p({"a": X, "b": (X,)}), ValueError, r"out\['b'\] was a .*list.* in the original.*tuple"),
+        (
+            lambda p: p({"a": X, "b": [X[:1]]}),
+            ValueError,
+            r"got float64\[1,3\], but .*float64\[2,3\] \(out\['b'\]\[0\]\)",
+        ),
         (lambda p: p(X, X), TypeError, "applied to named was called with 2 arguments"),
         (lambda p: p.with_refs(X, X), ValueError, r"(?s)arguments of named.*length 1.*length 2"),
     ],
