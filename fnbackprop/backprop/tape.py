@@ -23,6 +23,7 @@ from .registry import lookup
 NEEDS_VALUES = (
     IllTyped,
     UnboundAxis,
+    jax.errors.UnexpectedTracerError,  # a custom_vjp rule that closes over a value under vmap
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
     jax.errors.TracerArrayConversionError,

@@ -136,6 +136,16 @@ def test_a_rule_that_looks_an_axis_up():
     assert_close(jax.vmap(fb.grad(gathered), axis_name="i")(x), jax.grad(fun)(x), 1e-6)
 
 
+def test_a_rule_that_closes_over_a_mapped_value():
+    def scaled(x, z):
+        fun = jax.custom_vjp(lambda y: x * y)
+        fun.defvjp(lambda y: (x * y, (x, y)), lambda res, ct: (res[0] * ct,))
+        return fun(z)
+
+    fun = lambda z: jax.vmap(lambda x: scaled(x, z))(jnp.arange(3.0)).sum()  # noqa: E731
+    assert fb.grad(fun)(3.0) == jax.grad(fun)(3.0) == 3.0
+
+
 # ---------------------------------------------------------------- speed
 
 
