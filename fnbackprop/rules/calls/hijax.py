@@ -8,7 +8,7 @@ import jax
 from jax.experimental import hijax
 
 from ...backprop.registry import MissingRule, Structured, structured_rule
-from ...jaxprs.avals import operand_avals, output_avals
+from ...jaxprs.avals import as_jax_array, operand_avals, output_avals
 from ...jaxprs.compat import hijax_gives, is_hijax_checkpoint
 from ...jaxprs.custom import CustomJvp
 from ...jaxprs.evaluate import bind, source_line, trace_avals
@@ -93,4 +93,7 @@ def _own_vjp(equation, active):
 
 
 def _found(ct):
-    return None if ct is None or isinstance(ct, hijax.Zero) else ct
+    """A cotangent that the class gives, which may be a Python number; None for zero."""
+    if ct is None or isinstance(ct, hijax.Zero) or getattr(ct, "dtype", None) == jax.dtypes.float0:
+        return None
+    return as_jax_array(ct)
