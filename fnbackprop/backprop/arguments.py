@@ -59,7 +59,7 @@ def is_array_like(leaf: Any) -> bool:
 
 def as_array(leaf: Any) -> Any:
     """A primal as an array; a Python scalar stays weakly typed."""
-    if isinstance(leaf, jax.Array):
+    if isinstance(leaf, jax.Array | jax.Ref):
         return leaf
     if not is_array_like(leaf):
         raise TypeError(f"Value {leaf!r} of type {type(leaf)} is not a valid JAX type")

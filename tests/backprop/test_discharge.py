@@ -406,3 +406,9 @@ def test_a_reference_is_scanned_over():
         return total + jnp.vdot(ys, jnp.arange(3.0))
 
     check_equal(fun, plain, X)
+
+
+def test_a_reference_may_be_a_primal_that_is_only_handed_through():
+    ref, x = jax.new_ref(jnp.zeros(())), jnp.asarray(X[0])
+    pullback = fb.vjp(stashed, ref, x)[1]
+    assert_close((pullback(jnp.ones(()))[1], ref[...]), (jnp.cos(jnp.sin(x)) * jnp.cos(x), jnp.cos(jnp.sin(x))), 1e-14)
