@@ -18,6 +18,8 @@ from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, nearest
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_commands import COMMANDS, ReplayOptions, TrainOptions
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
+from fnbackprop.running.start import HELP as RUN_HELP
+from fnbackprop.running.start import run_script
 from fnbackprop.training.errors import RunError
 from fnbackprop.version import __version__
 
@@ -29,7 +31,10 @@ WIDTH = 80  # of what is printed here
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`fnbackprop COMMAND FILE --options`; returns the exit status."""
-    return _guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["run"]:
+        return run_script(arguments[1:])  # what the script raises is its own
+    return _guarded(lambda: _main(arguments))
 
 
 def run(
@@ -198,7 +203,8 @@ def _require_command(name: str) -> None:
     if name in TOOLS:
         raise CommandError(f"{name} takes no experiment: fnbackprop {name}")
     if name not in COMMANDS:
-        known, listed = [*COMMANDS, *TOOLS], ", ".join([*COMMANDS, *TOOLS])
+        known = [*COMMANDS, *TOOLS, "run"]
+        listed = ", ".join(known)
         raise CommandError(f"there is no command {name!r}.{nearest(name, known)} The commands are: {listed}.")
 
 
@@ -224,6 +230,7 @@ def _usage() -> str:
     return "\n".join(
         [
             "usage: fnbackprop COMMAND FILE [--options]",
+            "       fnbackprop run [--compare] [--budget B] SCRIPT ...",
             "       fnbackprop runs | report RUN [RUN] | new FILE",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
@@ -231,7 +238,7 @@ def _usage() -> str:
             "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",
-            *_rows({name: command.help for name, command in {**COMMANDS, **TOOLS}.items()}),
+            *_rows({name: command.help for name, command in {**COMMANDS, **TOOLS}.items()} | {"run": RUN_HELP}),
             "",
             "The options of a command and of an experiment: fnbackprop COMMAND FILE --help",
         ]

@@ -1,5 +1,6 @@
 """`vjp`: the value of a function and its pullback."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, 
 from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
-from ..jaxprs.types import Aval
+from ..jaxprs.types import Aval, ClosedJaxpr
 from . import tape
 from .argument_residuals import Slots, split_residuals
 from .arguments import as_array, check_callable, check_cotangents, tree_differences
@@ -155,9 +156,17 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     check_callable(fun)
     engine = Engine.of_options(options)
     leaves, in_tree = jax.tree.flatten(primals)
+    return vjp_of_call(Call(fun, in_tree, has_aux), leaves, functools.partial(run_by_rules, engine))
+
+
+def vjp_of_call(call: "Call", leaves: Sequence[Any], run: Callable) -> tuple:
+    """`vjp` of a function at flat primals. Afterwards `call.traced` is the function's jaxpr, also if this raised.
+
+    `run(call, leaves)` is `run_by_rules` with an engine, or something around it.
+    """
     leaves = [as_array(leaf) for leaf in leaves]
-    call = _Call(fun, in_tree, has_aux)
-    outputs, residuals, backward = _run(engine, call, leaves)
+    outputs, residuals, backward = run(call, leaves)
+    fun, in_tree, has_aux = call.fun, call.in_tree, call.has_aux
     in_avals = tuple(map(aval_of, leaves))
     out_avals = tuple(map(aval_of, outputs[: call.count]))
     name = getattr(fun, "__name__", repr(fun))
@@ -168,7 +177,7 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> 
     return (value, pullback, call.aux(outputs)) if has_aux else (value, pullback)
 
 
-def _run(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
+def run_by_rules(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """The function's flat outputs, the residuals, and `backward(residuals, cotangents)`."""
     if not engine.eager:
         try:
@@ -178,9 +187,9 @@ def _run(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], A
     return tape.run(engine, call, leaves)
 
 
-def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
+def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """Trace the function, plan it and walk it forward."""
-    closed = lift(trace_flat(call, leaves).closed)
+    closed = call.traced = lift(trace_flat(call, leaves).closed)
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     plan = engine.new_plan(closed, active, wanted)
@@ -195,7 +204,7 @@ def _run_traced(engine: Engine, call: "_Call", leaves: list[Any]) -> tuple[list[
     return outputs, residuals, backward
 
 
-class _Call:
+class Call:
     """The user's function on flat leaves, returning flat arrays: those of the output, then those of aux.
 
     What else it returned (trees, leaves that are no jax arrays) is kept here.
@@ -203,6 +212,7 @@ class _Call:
 
     def __init__(self, fun: Callable, in_tree: Any, has_aux: bool):
         self.fun, self.in_tree, self.has_aux = fun, in_tree, has_aux
+        self.traced: ClosedJaxpr | None = None  # until it is known; never, where it ran on the tape
         self.__name__ = getattr(fun, "__name__", "fun")
         self.__wrapped__ = fun
 

@@ -89,11 +89,16 @@ def run_stages(program: Program, other: Program, options: Options, say: Callable
         stage(work)
         if work.problems:
             break
-    two = program is not other
+    return comparison_of(work)
+
+
+def comparison_of(work: Work) -> Comparison:
+    """What the stages so far have found."""
+    program, other, two = work.program, work.other, work.two
     return Comparison(
         name=f"{program.name} against {other.name}" if two else program.name,
         value=work.value_comparison, leaves=work.leaves, numeric=work.numeric, problems=work.problems,
-        tolerance=tolerance_in_words(work.facts), seed=options.seed, equations=tuple(work.equations),
+        tolerance=tolerance_in_words(work.facts), seed=work.options.seed, equations=tuple(work.equations),
         audited=work.audited, contract=work.contract, environment=work.environment, intended=tuple(work.intended),
         notes=tuple(work.notes), sides=work.sides,
     )  # fmt: skip

@@ -35,6 +35,9 @@ _TRANSPARENT = ("jax._src.api", "jax._src.traceback_util", "jax._src.api_util", 
 # who wrote `jit(grad(f))`.
 _OWN_GRADIENTS = (
     "jax._src.scipy",
+    "jax._src.cudnn",
+    "jax._src.lax.control_flow.solves",
+    "jax._src.pallas",
     "jax.experimental.ode",
     "jax._src.ad_checkpoint",
     "jax._src.export",

@@ -1,0 +1,1 @@
+"""`fnbackprop run SCRIPT`: an unchanged script, with hand-written gradients in the place of JAX's."""

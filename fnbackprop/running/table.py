@@ -1,0 +1,116 @@
+"""The table of the places, at most 80 columns wide."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import jax
+
+from ..comparing.results import Verdict
+from .measuring import Measured
+from .places import Place, short
+
+WIDTH = 80
+TEXT = ("place", "verdict", "by")  # columns of words, not of numbers
+BY_JAX = "jax.grad"  # in the place of a verdict
+
+
+def text(places: Sequence[Place], measured: dict[str, Measured], seconds: float) -> str:
+    """The table and what it cannot hold; `measured` by the place's line, empty where nothing was compared."""
+    if not places:
+        return "no gradient was taken"
+    ours = sum(not place.fallback for place in places)
+    head = f"{_count(ours, 'place')} of {len(places)} by hand-written gradients"
+    titles, rows = _columns(places, measured)
+    lines = [head, *_aligned(titles, rows), *_remarks(places, measured), *_measurement(places, measured, seconds)]
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _columns(places: Sequence[Place], measured: dict[str, Measured]) -> tuple[list[str], list[list[str]]]:
+    titles = ["place", "calls"]
+    rows = [[short(place.line), _calls(place)] for place in places]
+    if measured:
+        titles += ["verdict", "time", "memory", "ms by jax.grad"]
+        for row, place in zip(rows, places, strict=True):
+            one = measured[place.line]
+            row += [_verdict(place, one), _number(one.time), _number(one.memory), _number(1e3 * one.seconds)]
+    else:
+        titles.append("by")
+        for row, place in zip(rows, places, strict=True):
+            row.append(BY_JAX if place.fallback else "hand")
+    return titles, rows
+
+
+def _calls(place: Place) -> str:
+    """How many; "jit" where they were traced and then run without Python."""
+    return f"{place.calls} jit" if place.traced == place.calls else str(place.calls)
+
+
+def _verdict(place: Place, one: Measured) -> str:
+    if place.fallback:
+        return BY_JAX
+    return "-" if one.verdict is Verdict.SKIPPED else str(one.verdict)
+
+
+def _number(x: float) -> str:
+    if math.isnan(x):
+        return "-"
+    return f"{x:.2f}" if x < 100 else f"{x:.0f}"
+
+
+def _aligned(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """Columns with two spaces between them: text to the left, numbers to the right; the first one cut to fit."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    widths[0] -= max(0, sum(widths) + 2 * (len(widths) - 1) - WIDTH)
+    lines = []
+    for row in [titles, *rows]:
+        cells = [_cut(row[0], widths[0]), *row[1:]]
+        triples = zip(titles, cells, widths, strict=True)
+        aligned = (
+            cell.ljust(n) if title in ("place", "verdict", "by") else cell.rjust(n) for title, cell, n in triples
+        )
+        lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+def _cut(cell: str, width: int) -> str:
+    """The end of a cell that is too long: of a path, the file and the line."""
+    return cell if len(cell) <= width else ".." + cell[len(cell) - width + 2 :]
+
+
+def _remarks(places: Sequence[Place], measured: dict[str, Measured]) -> list[str]:
+    """What each verdict leaves to say, a paragraph each; a wrong gradient's whole comparison."""
+    lines = []
+    for place in places:
+        one = measured.get(place.line)
+        reason = one.reason if one is not None else place.fallback and f"by jax.grad: {place.fallback}"
+        if reason:
+            said = reason if place.fallback or one.verdict is not Verdict.SKIPPED else f"not compared: {reason}"
+            lines.append(textwrap.fill(f"{short(place.line)} {said}", WIDTH, subsequent_indent="  "))
+        if one is not None and one.details:
+            lines.append(one.details)
+    return lines
+
+
+def _measurement(places: Sequence[Place], measured: dict[str, Measured], seconds: float) -> list[str]:
+    """What the numbers are."""
+    lines = []
+    if any(not math.isnan(one.time) for one in measured.values()):
+        lines += [
+            "time, memory: of value and gradient, ours over jax.grad's; below 1 is better.",
+            "Measured: the first call of each place, compiled, median of runs in turns;",
+            f"memory is temporary; on {_device()}, in {seconds:.0f} s.",
+        ]
+    if any(place.traced == place.calls for place in places):
+        lines.append("jit: so often traced, then run compiled.")
+    return lines
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    kind = device.device_kind
+    return f"{len(jax.devices())} x {kind}" if len(jax.devices()) > 1 else kind
