@@ -14,12 +14,12 @@ args = parser.parse_args()
 
 
 def init(key, depth, width):
-    keys, scale = jax.random.split(key, depth + 2), jnp.ones(width)
+    keys = jax.random.split(key, depth + 2)
     blocks = [
         {
             "w1": jax.random.normal(k, (width, width)) / width**0.5,
             "w2": jnp.zeros((width, width)),
-            "scale": scale,
+            "scale": jnp.ones(width),
         }
         for k in keys[:depth]
     ]
