@@ -18,6 +18,9 @@ class Trait(Enum):
     NEVER_RECOMPUTED = auto()  # not even then: it may give other numbers the second time, or costs a loop's work
     REDUCTION = auto()  # its result may be far smaller than its operands, all of which must be read
 
+    # How the elements of its result depend on those of its operands.
+    ELEMENTWISE = auto()  # each on those at the same place, of operands of its shape, or on a scalar
+
     # What a sum over the steps of a loop may do with it.
     ADDITION = auto()  # the sum of its operands
     LINEAR = auto()  # linear in its one operand, the same at each step: may be applied once, to the sum
@@ -33,7 +36,7 @@ class Trait(Enum):
     NOT_IN_FLOAT64 = auto()  # draws or iterates otherwise in float64, or holds a function that cannot be widened
 
 
-(EXPENSIVE, NEVER, REDUCTION, ADDITION, LINEAR, SUMMED, CALL, CONTROL, CUSTOM, REFERENCE, NOT_WIDENED) = Trait
+(EXPENSIVE, NEVER, REDUCTION, EACH, ADDITION, LINEAR, SUMMED, CALL, CONTROL, CUSTOM, REFERENCE, NOT_WIDENED) = Trait
 
 TRAITS: dict[str, tuple[Trait, ...]] = {
     # calls and control flow
@@ -149,6 +152,17 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "reduce_scatter": (EXPENSIVE,),
     "unreduced_reduce_scatter": (EXPENSIVE,),
 }
+
+_ELEMENTWISE = """
+    add add_any sub mul div rem neg abs sign square integer_pow pow sqrt rsqrt cbrt max min clamp select_n
+    exp exp2 expm1 log log1p logistic sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh
+    erf erfc erf_inv lgamma digamma igamma igammac regularized_incomplete_beta bessel_i0e bessel_i1e
+    floor ceil round is_finite nextafter eq ne lt le gt ge and or xor not shift_left shift_right_logical
+    shift_right_arithmetic population_count clz real imag conj complex convert_element_type reduce_precision copy
+    copy_p stop_gradient
+"""
+for _name in _ELEMENTWISE.split():
+    TRAITS[_name] = (*TRAITS.get(_name, ()), EACH)
 
 _NAMES = {trait: frozenset(name for name, traits in TRAITS.items() if trait in traits) for trait in Trait}
 

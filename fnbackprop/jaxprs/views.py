@@ -87,6 +87,11 @@ class While(NamedTuple):
     def of(cls, equation: Any) -> "While":
         return cls(*(equation.params[name] for name in ("cond_jaxpr", "body_jaxpr", "cond_nconsts", "body_nconsts")))
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Of a loop under `vmap` whose condition has one flag for each example: the first axes of every carry."""
+        return self.condition.jaxpr.outvars[0].aval.shape
+
     def split(self, operands: Sequence[Any]) -> WhileOperands:
         return WhileOperands(*split(operands, self.num_condition_consts, self.num_body_consts))
 

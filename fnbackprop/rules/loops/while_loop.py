@@ -26,6 +26,7 @@ from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.evaluate import as_function
 from ...jaxprs.lists import merge, pairs, present, split
 from ...jaxprs.views import While
+from .batched_while import masked
 from .checkpoints import Checkpoints, next_checkpoint, schedule
 from .steps import active_flags, add_term, plan_step, zero_sum
 
@@ -45,23 +46,55 @@ def while_vjp(engine, equation, active, wanted):
 
 @lru_cache(maxsize=4096)
 def _while(engine, loop, active, wanted):
-    step = _step(engine, loop, active, wanted)
+    if loop.batch_shape:
+        return _batched(engine, loop, active, wanted)
     slots = engine.checkpoints
+    _, consts, carry = loop.split(active)
+    step = _step(engine, loop, consts, carry, wanted)
 
     def forward(*operands):
-        return _forward(loop, slots, operands)
+        _, c, _ = loop.split(operands)
+        h, kept, steps = _forward(loop, slots, operands)
+        return h, (c, kept, steps)
 
     def backward(saved, cotangents):
-        return _backward(loop, step, slots, saved, cotangents)
+        dc, dh = _backward(step, slots, saved, cotangents)
+        return [*[None] * loop.num_condition_consts, *dc, *dh]
 
     return Structured(forward, backward, (*(False,) * loop.num_condition_consts, *step.has_cotangent))
+
+
+def _batched(engine, loop, active, wanted):
+    """A loop whose condition is batched: as the plain loops of `batched_while.py`."""
+    slots = engine.checkpoints
+    loops = masked(loop)
+    condition_consts, consts, carry = loop.split(active)
+    inactive = (False,) * (1 + len(carry))  # n and s
+    step = _step(engine, loops.replayed, (*inactive, *consts), (*carry, False), (*wanted, False))
+
+    def forward(*operands):
+        condition_consts, _, h = loop.split(operands)
+        consts = [each for group in loops.safe(operands) for each in group]
+        k = jnp.zeros(loop.batch_shape, jnp.int32)
+        (*h, n), kept, steps = _forward(loops.counting, slots, [*condition_consts, *condition_consts, *consts, *h, k])
+        return h, ([n, *consts], kept, steps)
+
+    def backward(saved, cotangents):
+        dc, (*dh, _) = _backward(step, slots, saved, [*cotangents, None])
+        return [*[None] * len(condition_consts), *dc[len(inactive) :], *dh]
+
+    has_cotangent = step.has_cotangent[len(inactive) : -1]
+    return Structured(forward, backward, (*(False,) * len(condition_consts), *has_cotangent))
 
 
 # ---------------------------------------------------------------- forward
 
 
 def _forward(loop, slots, operands):
-    """Run the loop: epochs of one stride, of segments that start with a checkpoint, of steps."""
+    """Run the loop: epochs of one stride, of segments that start with a checkpoint, of steps.
+
+    Returns the last carry, the checkpoints and the number of steps.
+    """
     condition_consts, c, h = loop.split(operands)
     condition, f = as_function(loop.condition), as_function(loop.body)
 
@@ -94,16 +127,16 @@ def _forward(loop, slots, operands):
     stride = jnp.int32(1 if slots > 1 else np.iinfo(np.int32).max)  # a single checkpoint cannot be thinned out
     start = h, jnp.int32(0), Checkpoints.empty(h, slots), stride
     h, steps, kept, _ = lax.while_loop(lambda state: goes_on(state[0]), epoch, start)
-    return h, (c, kept, steps)
+    return h, kept, steps
 
 
 # ---------------------------------------------------------------- backward
 
 
-def _backward(loop, step, slots, saved, cotangents):
-    """The cotangents of the operands, None where there is none."""
+def _backward(step, slots, saved, cotangents):
+    """The cotangents of the body's constants and of the carry, None where there is none."""
     c, kept, steps = saved
-    table, f = schedule(slots), as_function(loop.body)
+    table, f = schedule(slots), as_function(step.loop.body)
 
     def reverse(state):
         """Reverse step t, which the last checkpoint stands at; it is then no longer needed."""
@@ -129,7 +162,7 @@ def _backward(loop, step, slots, saved, cotangents):
     dh, dc = step.cotangents_or_zeros(cotangents), step.zero_sums()
     state = kept, steps - jnp.int32(1), dh, dc
     _, _, dh, dc = lax.while_loop(lambda state: state[1] >= 0, advance_or_reverse, state)
-    return [*[None] * loop.num_condition_consts, *merge(step.has_cotangent, [*dc, *dh])]
+    return step.loop.split_body(merge(step.has_cotangent, [*dc, *dh]))
 
 
 class WhileStep(NamedTuple):
@@ -158,9 +191,9 @@ class WhileStep(NamedTuple):
         return [zero_sum(atom.aval) for atom in present(dc_atoms)]
 
 
-def _step(engine, loop, active, wanted):
+def _step(engine, loop, consts, carry, wanted):
+    """The backward step, for the active constants and carries."""
     engine = engine.inlining()
-    _, consts, carry = loop.split(active)
     plan, active, carry_cts, _ = plan_step(engine, loop.body, len(consts), len(carry), (*consts, *carry), wanted)
     joint = residuals.trace_joint(engine, plan, carry_cts, (*(False,) * len(consts), *carry_cts))
     parts = residuals.split(joint, joint.operands, (), save_policy.save_nothing)

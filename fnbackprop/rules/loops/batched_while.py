@@ -1,0 +1,110 @@
+"""A batched while loop: under `vmap`, where each example has its own number of steps.
+
+JAX keeps it as one loop. Its condition gives one flag for each example, of a shape B, the leading axes of every carry
+(one axis for each `vmap` whose examples differ); it runs while any flag is set, and a step leaves the carry of a
+finished example as it is. With p_t the flags of step t, this is the plain loop
+
+    while any(p_t):  h_{t+1} = p_t ? f(c, h_t) : h_t
+
+An example that has finished stays so, as its flag depends on its own carry alone: it takes n steps, and p_t = (t < n).
+The forward counts them, k_t = min(t, n), as one more carry, so that the backward masks the same steps as the forward
+(`k_t < n`), whatever the rounding of a recomputed h_t.
+
+A finished example has the cotangent zero in f, but f may be singular at its last carry, and 0·inf or NaN in the sum
+over the examples would spoil the cotangent of a constant that they share. So f is evaluated for it at s:
+
+    dh_t = p_t ? fᵀ(c, s_t; dh_{t+1}) : dh_{t+1},     s_t = p_t ? h_t : s,     no cotangent flows through s
+
+also in the forward, which may be differentiated again. f must be known to be regular at s, so s is a carry at which the
+loop evaluates f: the example's own first one, if it takes a step. One that takes none has no such carry; s is then the
+first carry of another example that takes one. There is one, or the loop has no step to reverse. Where f has constants
+of each example, that one's are taken with its carry, as far as they can be told from what the examples share
+(`example_rows.py`).
+
+What has finished is taken to be without influence on the others: a body that adds up over the examples by a collective
+over vmap's axis name is beyond this rule where its condition is batched.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from ...jaxprs.avals import aval_of
+from ...jaxprs.evaluate import as_function, trace_avals
+from ...jaxprs.lists import split
+from ...jaxprs.views import While
+from .example_rows import constants_with_rows
+
+
+class Masked(NamedTuple):
+    """The two plain loops of a batched one. The body's constants of both begin with s; the carry of both ends with k.
+
+    counting: steps while the condition holds; it runs forward. The constants of the condition come before s.
+    replayed: steps while k < n; for the backward. n comes before s.
+    with_rows: which of the body's own constants have a row for each example.
+    """
+
+    loop: While
+    counting: While
+    replayed: While
+    with_rows: tuple[bool, ...]
+
+    def safe(self, operands: list[Any]) -> tuple[list[Any], list[Any]]:
+        """(s, the body's constants), at which the loop evaluates its body for every example that takes a step, and
+        for the others at those of one that does."""
+        condition_consts, consts, first = self.loop.split(operands)
+        (steps,) = as_function(self.loop.condition)(*condition_consts, *first)
+        one = jnp.unravel_index(jnp.argmax(steps), steps.shape)
+
+        def safe(x):
+            return _choose(steps, x, jnp.broadcast_to(lax.stop_gradient(x)[one], x.shape))
+
+        pairs = zip(consts, self.with_rows, strict=True)
+        return [lax.stop_gradient(safe(x)) for x in first], [safe(c) if on else c for c, on in pairs]
+
+
+def masked(loop: While) -> Masked:
+    """The plain loops of a batched one."""
+    condition = as_function(loop.condition)
+    condition_avals, _ = split([v.aval for v in loop.condition.jaxpr.invars], loop.num_condition_consts)
+    consts, carry = loop.split_body([v.aval for v in loop.body.jaxpr.invars])
+    counts = loop.condition.jaxpr.outvars[0].aval.update(dtype=jnp.int32)
+
+    def any_goes_on(*operands):
+        *operands, _ = operands
+        (going,) = condition(*operands)
+        return [lax.reduce_or(going, range(going.ndim))]
+
+    def step_while_condition(*operands):
+        condition_consts, safe, c, h, (k,) = split(operands, len(condition_avals), len(carry), len(consts), len(carry))
+        (going,) = condition(*condition_consts, *h)
+        return _step(loop, going, safe, c, h, k)
+
+    def step_while_counted(n, *operands):
+        safe, c, h, (k,) = split(operands, len(carry), len(consts), len(carry))
+        return _step(loop, k < n, safe, c, h, k)
+
+    body_avals = [*carry, *consts, *carry, counts]
+    num_consts = len(carry) + len(consts)
+    on = trace_avals(any_goes_on, [*condition_avals, *carry, counts])
+    counting = trace_avals(step_while_condition, [*condition_avals, *body_avals])
+    replayed = trace_avals(step_while_counted, [counts, *body_avals])
+    return Masked(
+        loop,
+        While(on, counting, len(condition_avals), len(condition_avals) + num_consts),
+        While(on, replayed, 0, 1 + num_consts),
+        constants_with_rows(loop.body, len(consts), loop.batch_shape),
+    )
+
+
+def _step(loop: While, going: Any, safe: list[Any], c: list[Any], h: list[Any], k: Any) -> list[Any]:
+    """The next carry and k, of the examples that go on."""
+    at = [_choose(going, x, s) for x, s in zip(h, safe, strict=True)]
+    new = as_function(loop.body)(*c, *at)
+    return [*(_choose(going, y, x) for y, x in zip(new, h, strict=True)), k + going.astype(jnp.int32)]
+
+
+def _choose(flags: Any, x: Any, y: Any) -> Any:
+    """x for the examples whose flag is set, y for the others."""
+    return lax.select(lax.broadcast_in_dim(flags, aval_of(x).shape, range(flags.ndim)), x, y)
