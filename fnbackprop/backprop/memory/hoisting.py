@@ -85,8 +85,12 @@ def choose(
                 chosen.setdefault((leaf, after), term)
                 stacked.update((v, None) for v in term.reads() if v not in available)
                 break
-    terms = tuple(tuple(chosen[pair] for pair in pairs if pair in chosen) for pairs in summands)
-    remaining = (tuple(_end(*pair) for pair in pairs if pair not in chosen) for pairs in summands)
+
+    def leaves(pair: tuple[Any, tuple[Any, ...]]) -> bool:
+        return is_var(pair[0]) and pair in chosen
+
+    terms = tuple(tuple(chosen[pair] for pair in pairs if leaves(pair)) for pairs in summands)
+    remaining = (tuple(_end(*pair) for pair in pairs if not leaves(pair)) for pairs in summands)
     return Hoisted(terms, tuple(remaining), tuple(stacked))
 
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from ...jaxprs.avals import aval_of
+from ...jaxprs.avals import aval_of, zeros_like_aval
 from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.lists import split
 from ...jaxprs.views import While
@@ -50,9 +50,13 @@ class Masked(NamedTuple):
     replayed: While
     with_rows: tuple[bool, ...]
 
-    def safe(self, operands: list[Any]) -> tuple[list[Any], list[Any]]:
-        """(s, the body's constants), at which the loop evaluates its body for every example that takes a step, and
-        for the others at those of one that does."""
+    def no_steps(self) -> Any:
+        """k before the first step."""
+        return zeros_like_aval(self.replayed.body.jaxpr.invars[0].aval)
+
+    def safe_constants(self, operands: list[Any]) -> list[Any]:
+        """s and the body's constants: those at which the loop evaluates its body for an example that takes a step; for
+        the others, those of one that does."""
         condition_consts, consts, first = self.loop.split(operands)
         (steps,) = as_function(self.loop.condition)(*condition_consts, *first)
         one = jnp.unravel_index(jnp.argmax(steps), steps.shape)
@@ -61,7 +65,7 @@ class Masked(NamedTuple):
             return _choose(steps, x, jnp.broadcast_to(lax.stop_gradient(x)[one], x.shape))
 
         pairs = zip(consts, self.with_rows, strict=True)
-        return [lax.stop_gradient(safe(x)) for x in first], [safe(c) if on else c for c, on in pairs]
+        return [*(lax.stop_gradient(safe(x)) for x in first), *(safe(c) if on else c for c, on in pairs)]
 
 
 def masked(loop: While) -> Masked:

@@ -16,19 +16,21 @@ T is data, so the h_t cannot all be stacked, as those of a scan are. Which are k
 from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from ...backprop.memory import residuals, save_policy
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import zeros_like_aval
-from ...jaxprs.evaluate import as_function
+from ...jaxprs.avals import varying_axes, zeros_like_aval
+from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.lists import merge, pairs, present, split
 from ...jaxprs.views import While
 from .batched_while import masked
 from .checkpoints import Checkpoints, next_checkpoint, schedule
 from .steps import active_flags, add_term, plan_step, zero_sum
+from .varying_steps import shares, step_axes, sums, varied, vary
 
 
 def while_activity(engine, equation, active):
@@ -41,59 +43,84 @@ def while_activity(engine, equation, active):
 @structured_rule("while", activity=while_activity)
 def while_vjp(engine, equation, active, wanted):
     """h_{t+1} = f(c, h_t): the loop with checkpoints of its carry; its steps in reverse, from the checkpoints."""
-    return _while(engine, While.of(equation), active, wanted)
+    loop = While.of(equation)
+    found = _while(engine, loop, active, wanted)
+    return _typed_as(equation, found) if loop.batch_shape and step_axes(loop) else found
 
 
 @lru_cache(maxsize=4096)
 def _while(engine, loop, active, wanted):
-    if loop.batch_shape:
-        return _batched(engine, loop, active, wanted)
-    slots = engine.checkpoints
+    forward, step = (_batched if loop.batch_shape else _plain)(engine, loop, active, wanted)
+    axes, slots, constants = step_axes(loop), engine.checkpoints, loop.num_condition_consts
+    consts, carry = loop.split_body([v.aval for v in loop.body.jaxpr.invars])
+    more = step.loop.num_body_consts - len(consts)  # constants of the step that come before the body's own
+    counts = len(step.carry_cts) - len(carry)  # carries of the step that come after the body's own
+    own = slice(more, more + len(consts) + len(carry))
+
+    def backward(saved, cotangents):
+        c, kept, steps = saved
+        saved = [vary(x, axes) for x in c], kept, steps
+        cotangents = [*shares(cotangents, carry, axes), *[None] * counts]
+        found = _backward(step, slots, saved, cotangents)
+        return [*[None] * constants, *sums(found[own], [*consts, *carry], axes)]
+
+    return Structured(forward, backward, (*(False,) * constants, *step.has_cotangent[own]))
+
+
+def _plain(engine, loop, active, wanted):
+    """(forward, backward step) of a loop."""
+    axes = step_axes(loop)
     _, consts, carry = loop.split(active)
-    step = _step(engine, loop, consts, carry, wanted)
 
     def forward(*operands):
         _, c, _ = loop.split(operands)
-        h, kept, steps = _forward(loop, slots, operands)
+        h, kept, steps = _forward(loop, engine.checkpoints, axes, operands)
         return h, (c, kept, steps)
 
-    def backward(saved, cotangents):
-        dc, dh = _backward(step, slots, saved, cotangents)
-        return [*[None] * loop.num_condition_consts, *dc, *dh]
-
-    return Structured(forward, backward, (*(False,) * loop.num_condition_consts, *step.has_cotangent))
+    return forward, _step(engine, varied(loop, axes), (*consts, *carry), wanted)
 
 
 def _batched(engine, loop, active, wanted):
-    """A loop whose condition is batched: as the plain loops of `batched_while.py`."""
-    slots = engine.checkpoints
-    loops = masked(loop)
-    condition_consts, consts, carry = loop.split(active)
+    """(forward, backward step) of a loop whose condition is batched: of the plain loops of `batched_while.py`."""
+    axes = step_axes(loop)
+    loops = masked(varied(loop, axes))
+    _, consts, carry = loop.split(active)
     inactive = (False,) * (1 + len(carry))  # n and s
-    step = _step(engine, loops.replayed, (*inactive, *consts), (*carry, False), (*wanted, False))
 
     def forward(*operands):
+        operands = [vary(x, axes) for x in operands]
         condition_consts, _, h = loop.split(operands)
-        consts = [each for group in loops.safe(operands) for each in group]
-        k = jnp.zeros(loop.batch_shape, jnp.int32)
-        (*h, n), kept, steps = _forward(loops.counting, slots, [*condition_consts, *condition_consts, *consts, *h, k])
+        consts = loops.safe_constants(operands)
+        operands = [*condition_consts, *condition_consts, *consts, *h, loops.no_steps()]
+        (*h, n), kept, steps = _forward(loops.counting, engine.checkpoints, axes, operands)
         return h, ([n, *consts], kept, steps)
 
-    def backward(saved, cotangents):
-        dc, (*dh, _) = _backward(step, slots, saved, [*cotangents, None])
-        return [*[None] * len(condition_consts), *dc[len(inactive) :], *dh]
+    return forward, _step(engine, loops.replayed, (*inactive, *consts, *carry, False), (*wanted, False))
 
-    has_cotangent = step.has_cotangent[len(inactive) : -1]
-    return Structured(forward, backward, (*(False,) * len(condition_consts), *has_cotangent))
+
+def _typed_as(equation, found):
+    """The results where devices agree by their types, from the loop itself: a masked one varies as its condition does.
+    The equation is dropped if nobody reads them."""
+    loop = While.of(equation)
+    agreed = [not step_axes(loop) <= varying_axes(v.aval) for v in equation.outvars]
+    if not any(agreed):
+        return found
+
+    def forward(*operands):
+        outputs, saved = found.forward(*operands)
+        triples = zip(bind(equation, operands), outputs, agreed, strict=True)
+        return [typed if on else output for typed, output, on in triples], saved
+
+    return found._replace(forward=forward)
 
 
 # ---------------------------------------------------------------- forward
 
 
-def _forward(loop, slots, operands):
+def _forward(loop, slots, axes, operands):
     """Run the loop: epochs of one stride, of segments that start with a checkpoint, of steps.
 
-    Returns the last carry, the checkpoints and the number of steps.
+    axes: of the mesh, along which the number of steps varies. Returns the last carry, the checkpoints, and that number.
     """
     condition_consts, c, h = loop.split(operands)
     condition, f = as_function(loop.condition), as_function(loop.body)
@@ -124,8 +151,9 @@ def _forward(loop, slots, operands):
         kept, stride = kept.thinned(stride)
         return lax.while_loop(in_epoch, segment, (h, t, kept, stride))
 
-    stride = jnp.int32(1 if slots > 1 else np.iinfo(np.int32).max)  # a single checkpoint cannot be thinned out
-    start = h, jnp.int32(0), Checkpoints.empty(h, slots), stride
+    stride = vary(jnp.int32(1 if slots > 1 else np.iinfo(np.int32).max), axes)  # a single one cannot be thinned out
+    kept = jax.tree.map(lambda x: vary(x, axes), Checkpoints.empty(h, slots))
+    start = h, vary(jnp.int32(0), axes), kept, stride
     h, steps, kept, _ = lax.while_loop(lambda state: goes_on(state[0]), epoch, start)
     return h, kept, steps
 
@@ -134,7 +162,7 @@ def _forward(loop, slots, operands):
 
 
 def _backward(step, slots, saved, cotangents):
-    """The cotangents of the body's constants and of the carry, None where there is none."""
+    """The cotangents of the step's operands, None where there is none."""
     c, kept, steps = saved
     table, f = schedule(slots), as_function(step.loop.body)
 
@@ -162,7 +190,7 @@ def _backward(step, slots, saved, cotangents):
     dh, dc = step.cotangents_or_zeros(cotangents), step.zero_sums()
     state = kept, steps - jnp.int32(1), dh, dc
     _, _, dh, dc = lax.while_loop(lambda state: state[1] >= 0, advance_or_reverse, state)
-    return step.loop.split_body(merge(step.has_cotangent, [*dc, *dh]))
+    return merge(step.has_cotangent, [*dc, *dh])
 
 
 class WhileStep(NamedTuple):
@@ -191,10 +219,11 @@ class WhileStep(NamedTuple):
         return [zero_sum(atom.aval) for atom in present(dc_atoms)]
 
 
-def _step(engine, loop, consts, carry, wanted):
-    """The backward step, for the active constants and carries."""
+def _step(engine, loop, active, wanted):
+    """The backward step, for the active operands of the body."""
     engine = engine.inlining()
-    plan, active, carry_cts, _ = plan_step(engine, loop.body, len(consts), len(carry), (*consts, *carry), wanted)
+    consts, carry = loop.split_body(active)
+    plan, _, carry_cts, _ = plan_step(engine, loop.body, len(consts), len(carry), active, wanted)
     joint = residuals.trace_joint(engine, plan, carry_cts, (*(False,) * len(consts), *carry_cts))
     parts = residuals.split(joint, joint.operands, (), save_policy.save_nothing)
     return WhileStep(loop, joint, parts, carry_cts, tuple(ct is not None for ct in joint.found))
