@@ -38,7 +38,7 @@ def zeros_like_stack(x: Any, length: int) -> Any:
     """A stack of `length` zeros like `x`; keys are stacked as copies."""
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
         return jax.lax.broadcast(x, (length,))
-    return jax.lax.full((length, *x.shape), 0, x.dtype)
+    return zeros_like_aval(aval_of(x), (length,))
 
 
 def is_inexact(aval: Any) -> bool:
