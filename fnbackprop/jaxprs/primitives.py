@@ -159,7 +159,7 @@ _ELEMENTWISE = """
     erf erfc erf_inv lgamma digamma igamma igammac regularized_incomplete_beta bessel_i0e bessel_i1e
     floor ceil round is_finite nextafter eq ne lt le gt ge and or xor not shift_left shift_right_logical
     shift_right_arithmetic population_count clz real imag conj complex convert_element_type reduce_precision copy
-    copy_p stop_gradient
+    stop_gradient
 """
 for _name in _ELEMENTWISE.split():
     TRAITS[_name] = (*TRAITS.get(_name, ()), EACH)

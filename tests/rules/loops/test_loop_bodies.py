@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import fnbackprop as fb
 
@@ -128,3 +129,37 @@ def test_elementwise_chains_are_computed_again():
 
     args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
     assert stacked_floats(chain, *args) == 2 * H0.size  # the carry, for the product, and the product
+
+
+@jax.custom_vjp
+def scaled(c, h):
+    return c * h
+
+
+scaled.defvjp(lambda c, h: (c * h, c), lambda c, g: (jnp.zeros(()), g * c))  # c is said to have no gradient
+
+
+@pytest.mark.parametrize("hoist", [None, True, False])
+def test_constant_cotangent_of_a_loop_invariant(hoist):
+    """A user's bwd that returns a constant, in a body: for scan, fori_loop, map, and within a budget."""
+    loops = (
+        lambda c, h: jax.lax.scan(lambda h, _: (scaled(c, h), None), h, None, length=3)[0],
+        lambda c, h: jax.lax.fori_loop(0, 3, lambda _, h: scaled(c, h), h),
+        lambda c, h: jax.lax.map(lambda h: scaled(c, h), jnp.stack([h, h, h]))[1],
+    )
+    for loop in loops:
+        want = jax.grad(loop, (0, 1))(2.0, 3.0)
+        for options in ({}, {"budget": 32}):
+            got = fb.grad(loop, (0, 1), hoist=hoist, **options)(2.0, 3.0)
+            assert [float(x) for x in got] == [float(x) for x in want]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_python_numbers_in_a_while_loop(eager):
+    """As carry, as predicate and as an operand of a branch; on the tape too."""
+
+    def f(x):
+        y = jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * x, s[2]), (0, 1.0, True))[1]
+        return jax.lax.cond(True, lambda y, c: y * c, lambda y, c: y, y, 2.0)
+
+    assert float(fb.grad(f, eager=eager)(2.0)) == 24.0
