@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from ..jaxprs.avals import add_typed, zero_cotangent
+from ..jaxprs.avals import add_typed, cotangent_sharding, lay_out, zero_cotangent
 from ..jaxprs.evaluate import (
     bind,
     environment,
@@ -239,23 +239,24 @@ class WrongShape(ValueError):
 
 
 def fit(ct: Any, aval: Aval) -> Any:
-    """A cotangent in its operand's own shape and dtype.
+    """A cotangent in its operand's own shape, dtype and, on a mesh with explicit axes, sharding.
 
     The transpose of an implicit broadcast is a sum, of a cast is a cast, of real -> complex is the real part.
     """
     if ct.shape != aval.shape:
-        ct = _sum_to_shape(ct, aval.shape)
+        ct = _sum_to_shape(ct, aval)
     if ct.dtype != aval.dtype:
         if jnp.issubdtype(ct.dtype, jnp.complexfloating) and not jnp.issubdtype(aval.dtype, jnp.complexfloating):
             ct = lax.real(ct)
         ct = lax.convert_element_type(ct, aval.dtype)
-    return ct
+    return ct if aval.sharding.mesh.empty else lay_out(ct, cotangent_sharding(aval))
 
 
-def _sum_to_shape(ct: Any, shape: tuple[int, ...]) -> Any:
-    """Sum over the axes along which an operand of `shape` (rank 0, or with axes of size 1) was broadcast."""
+def _sum_to_shape(ct: Any, aval: Aval) -> Any:
+    """Sum over the axes along which an operand of this aval (rank 0, or with axes of size 1) was broadcast."""
+    shape = aval.shape
     lead = ct.ndim - len(shape)
     if lead < 0 or any(size not in (1, own) for size, own in zip(shape, ct.shape[lead:], strict=True)):
         raise WrongShape(f"its shape is {ct.shape}, the operand's is {shape}")
     axes = [a for a in range(ct.ndim) if a < lead or (shape[a - lead] == 1 and ct.shape[a] != 1)]
-    return lax.reshape(lax.reduce_sum(wide(ct), axes), shape)
+    return lax.reshape(lax.reduce_sum(wide(ct), axes), shape, out_sharding=cotangent_sharding(aval))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, zero_tangent
+from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, zero_cotangent, zero_tangent
 from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
@@ -107,7 +107,7 @@ def _as_input(ct: Any, aval: Aval, weak: bool) -> Any:
     for an output in a weak one.
     """
     if ct is None:
-        ct, weak = zero_tangent(aval), True
+        ct, weak = _zeros(aval), True
     return as_weak(ct) if weak and is_weak(aval) and is_inexact(aval) else ct
 
 
@@ -138,6 +138,11 @@ def _evaluate_live(fun: Callable, cotangents: Any) -> list[Any]:
     env = environment(closed.jaxpr, closed.consts, leaves)
     evaluate(live(closed.jaxpr.eqns, closed.jaxpr.outvars), env)
     return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
+
+
+def _zeros(aval: Aval) -> Any:
+    """The zero cotangent of an input, float0 for integers, booleans and keys."""
+    return zero_cotangent(aval) if is_inexact(aval) else zero_tangent(aval)
 
 
 def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> tuple:

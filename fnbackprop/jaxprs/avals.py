@@ -1,10 +1,14 @@
 """Avals, the types of values (shape, dtype, weak type, sharding), and the constants that are made to be of one."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+_AS_IT_IS = nullcontext()
 
 
 def varying_axes(aval: Any) -> frozenset[Any]:
@@ -36,9 +40,10 @@ def as_weak(x: Any) -> Any:
 
 def zeros_like_stack(x: Any, length: int) -> Any:
     """A stack of `length` zeros like `x`; keys are stacked as copies."""
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
-        return jax.lax.broadcast(x, (length,))
-    return zeros_like_aval(aval_of(x), (length,))
+    aval = aval_of(x)
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+        return jax.lax.broadcast(x, (length,), out_sharding=explicit_sharding(aval, 1))
+    return zeros_like_aval(aval, (length,))
 
 
 def is_inexact(aval: Any) -> bool:
@@ -56,8 +61,11 @@ def output_avals(equation: Any) -> list[Any]:
 
 
 def zeros_like_aval(aval: Any, lead: tuple[int, ...] = ()) -> Any:
-    """Zeros of an aval's shape, after leading axes `lead`, and dtype, typed as it is over the axes of `shard_map`."""
-    return _manual_like(jax.lax.full((*lead, *aval.shape), 0, aval.dtype), aval.manual_axis_type)
+    """Zeros of an aval's shape, after leading axes `lead`, dtype, sharding, and type over the axes of `shard_map`."""
+    sharding = explicit_sharding(aval, len(lead))
+    with in_mesh_of(aval):
+        zeros = jax.lax.full((*lead, *aval.shape), 0, aval.dtype, sharding=sharding)
+    return _manual_like(zeros, aval.manual_axis_type)
 
 
 def _manual_like(x: Any, manual: Any) -> Any:
@@ -72,23 +80,57 @@ def zero_tangent(aval: Any) -> Any:
     return zeros_like_aval(aval) if is_inexact(aval) else np.zeros(aval.shape, jax.dtypes.float0)
 
 
+def explicit_sharding(aval: Any, lead: int = 0) -> Any:
+    """The sharding that a value of this aval must have, if its mesh has explicit axes; else None: the compiler's.
+
+    lead: of a stack of such values, with this many leading axes, along which it is not divided."""
+    sharding = getattr(aval, "sharding", None)
+    if sharding is None or AxisType.Explicit not in sharding.mesh.axis_types:
+        return None
+    return with_partitions(sharding, (*[None] * lead, *sharding.spec.partitions)) if lead else sharding
+
+
+def cotangent_sharding(aval: Any) -> Any:
+    """The explicit sharding of the cotangent of a value of this aval: reduced and unreduced exchanged; or None."""
+    sharding = explicit_sharding(aval)
+    return sharding and cotangent_aval(aval).sharding
+
+
+def with_partitions(sharding: Any, partitions: Any) -> Any:
+    """A sharding with other partitions, unreduced and reduced over the same axes."""
+    spec = PartitionSpec(*partitions, unreduced=sharding.spec.unreduced, reduced=sharding.spec.reduced)
+    return NamedSharding(sharding.mesh, spec)
+
+
+def lay_out(x: Any, sharding: Any) -> Any:
+    """A value in the explicit sharding that its type demands; None: as it is."""
+    if sharding is None or aval_of(x).sharding == sharding:
+        return x
+    return jax.sharding.reshard(x, sharding)
+
+
 def cotangent_aval(aval: Any) -> Any:
     """The type of a value's cotangent: that of the value, but reduced and unreduced exchanged."""
     return aval.to_ct_aval()
 
 
-def zero_cotangent(aval: Any) -> Any:
-    """The zero cotangent of a value of this aval."""
-    return zeros_like_aval(cotangent_aval(aval))
+def zero_cotangent(aval: Any, lead: tuple[int, ...] = ()) -> Any:
+    """The zero cotangent of a value of this aval; of a stack of such values, with leading axes `lead`."""
+    return zeros_like_aval(cotangent_aval(aval), lead)
 
 
 def add_typed(x: Any, y: Any) -> Any:
     """x + y of one type, in the mesh of that type: JAX refuses it where the context has the mesh in another mode."""
-    mesh, current = aval_of(y).sharding.mesh, jax.sharding.get_abstract_mesh()
+    with in_mesh_of(aval_of(y)):
+        return jax.lax.add(x, y)
+
+
+def in_mesh_of(aval: Any) -> Any:
+    """The context of an aval's mesh, where the present context has the mesh in another mode."""
+    mesh, current = aval.sharding.mesh, jax.sharding.get_abstract_mesh()
     if mesh.empty or current.empty or mesh == current:
-        return jax.lax.add(x, y)
-    with jax.sharding.use_abstract_mesh(mesh):
-        return jax.lax.add(x, y)
+        return _AS_IT_IS
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def optimization_barrier(values: Any) -> Any:

@@ -25,8 +25,9 @@ def recompute(function: Callable, avals: Sequence[Any], operands: Any, cotangent
 
 
 def _has_first_number(aval: Any) -> bool:
-    """Whether an array has a first number, and no axis is explicitly sharded, which would forbid to slice it."""
-    return is_inexact(aval) and aval.size > 0 and not any(aval.sharding.spec)
+    """Whether an array has a first number, and its explicit sharding does not forbid to take it and to compare it."""
+    spec = aval.sharding.spec
+    return is_inexact(aval) and aval.size > 0 and not (any(spec.partitions) or spec.unreduced or spec.reduced)
 
 
 def _is_number_or_not(x: Any) -> Any:

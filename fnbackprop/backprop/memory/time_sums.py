@@ -10,6 +10,7 @@ from typing import Any
 
 from jax import lax
 
+from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import is_var
 from ..precision import wide, wide_dtype
@@ -28,7 +29,14 @@ def _dot_general(equation: Any, lhs: Any, rhs: Any) -> Any:
         (tuple(d + 1 for d in lhs_batch), tuple(d + 1 for d in rhs_batch)),
     )
     dtype = wide_dtype(equation.outvars[0].aval.dtype)
-    return lax.dot_general(lhs, rhs, numbers, precision=equation.params["precision"], preferred_element_type=dtype)
+    return lax.dot_general(
+        lhs,
+        rhs,
+        numbers,
+        precision=equation.params["precision"],
+        preferred_element_type=dtype,
+        out_sharding=equation.params["out_sharding"],
+    )
 
 
 def _conv_general_dilated(equation: Any, lhs: Any, rhs: Any) -> Any:
@@ -67,7 +75,7 @@ def _scatter_add(equation: Any, indices: Any, updates: Any) -> Any:
         name: tuple(d + 1 for d in getattr(numbers, name))
         for name in ("update_window_dims", "scatter_indices_batching_dims")
     }
-    zeros = lax.full(aval.shape, 0, wide_dtype(aval.dtype))
+    zeros = zeros_like_aval(aval.update(dtype=wide_dtype(aval.dtype)))
     return lax.scatter_add(zeros, indices, wide(updates), numbers._replace(**moved), mode=params["mode"])
 
 

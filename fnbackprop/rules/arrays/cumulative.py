@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from ...backprop.registry import structured_rule
+from ...jaxprs.avals import aval_of, explicit_sharding
 from ..expressions import Expr, exp, is_complex, on_expressions, vjp_rule, where, wide
 from .generic_reductions import vjp_of_equivalent
 from .layouts import shift
@@ -75,7 +76,9 @@ class Line(NamedTuple):
 
     def first(self, x: Expr) -> Expr:
         """A mask of the elements at the start."""
-        places = Expr(lax.broadcasted_iota(np.int32, x.shape, self.axis))
+        places = Expr(
+            lax.broadcasted_iota(np.int32, x.shape, self.axis, out_sharding=explicit_sharding(aval_of(x.array)))
+        )
         return places == (x.shape[self.axis] - 1 if self.reverse else 0)
 
     def recurrence(self, a: Expr, b: Expr) -> Expr:

@@ -9,10 +9,10 @@ from jax import lax
 from jax.lax import ScatterDimensionNumbers
 
 from ...backprop.registry import vjp_rule
-from ...jaxprs.avals import aval_of
+from ...jaxprs.avals import aval_of, explicit_sharding
 from .. import expressions
 from ..expressions import wide
-from .layouts import explicit_sharding, zeros_of
+from .layouts import zeros_of
 from .selection import Selection
 
 

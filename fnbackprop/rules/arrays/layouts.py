@@ -6,22 +6,15 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.sharding import AxisType
 
 from ...backprop.precision import wide
+from ...jaxprs.avals import cotangent_sharding
 from ..expressions import scalar
 
 
-def explicit_sharding(aval: Any) -> Any:
-    """The sharding that a value of this aval must have, if its mesh has explicit axes; else None: the compiler's."""
-    sharding = getattr(aval, "sharding", None)
-    mesh = getattr(sharding, "mesh", None)
-    return sharding if mesh is not None and AxisType.Explicit in mesh.axis_types else None
-
-
 def zeros_of(aval: Any, dtype: Any) -> Any:
-    """Zeros of an aval's shape and sharding, in `dtype`."""
-    return lax.full(aval.shape, 0, dtype, sharding=explicit_sharding(aval))
+    """Zeros of the shape and sharding of an aval's cotangent, in `dtype`."""
+    return lax.full(aval.shape, 0, dtype, sharding=cotangent_sharding(aval))
 
 
 @lru_cache
@@ -31,14 +24,14 @@ def inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def reshape_like(dy: Any, aval: Any) -> Any:
-    """`dy` in the shape of `aval`, of as many elements."""
-    return lax.reshape(dy, aval.shape, out_sharding=explicit_sharding(aval))
+    """`dy` in the shape and sharding of the cotangent of `aval`, of as many elements."""
+    return lax.reshape(dy, aval.shape, out_sharding=cotangent_sharding(aval))
 
 
 def spread(y: Any, aval: Any, axes: Sequence[int]) -> Any:
     """Repeat `y` along the reduced `axes` of `aval`: the transpose of a sum over them."""
     kept = tuple(a for a in range(len(aval.shape)) if a not in set(axes))
-    return lax.broadcast_in_dim(y, aval.shape, kept, out_sharding=explicit_sharding(aval))
+    return lax.broadcast_in_dim(y, aval.shape, kept, out_sharding=cotangent_sharding(aval))
 
 
 def shift(x: Any, by: int, axis: int, fill: float = 0) -> Any:
@@ -55,9 +48,11 @@ def vary_alike(xs: Sequence[Any]) -> list[Any]:
     return [lax.pcast(x, tuple(axes - own), to="varying") for x, own in zip(xs, varying, strict=True)]
 
 
-def sum_over(x: Any, axes: Sequence[int]) -> Any:
-    """Sum over `axes` in a wide accumulator, rounded once, to the dtype of `x`."""
+def sum_over(x: Any, axes: Sequence[int], sharding: Any = None) -> Any:
+    """Sum over `axes` in a wide accumulator, rounded once, to the dtype of `x`.
+
+    sharding: of the sum, where it is to be left in terms on the devices (unreduced)."""
     if not axes:
         return x
-    total = lax.reduce_sum(wide(x), axes=tuple(axes))
+    total = lax.reduce_sum(wide(x), axes=tuple(axes), out_sharding=sharding)
     return total if total.dtype == x.dtype else lax.convert_element_type(total, x.dtype)

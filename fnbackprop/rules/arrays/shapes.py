@@ -4,6 +4,7 @@ import numpy as np
 from jax import lax
 
 from ...backprop.registry import vjp_rule
+from ...jaxprs.avals import cotangent_sharding, with_partitions
 from ..expressions import scalar
 from .layouts import inverse, reshape_like, sum_over
 
@@ -22,7 +23,11 @@ def broadcast_in_dim_vjp(dy, x_aval, *, shape, broadcast_dimensions):
     """x is repeated along the new axes and along its axes of size 1: dx = Σ dy over these."""
     repeated = [d for d, n in zip(broadcast_dimensions, x_aval.shape, strict=True) if n != shape[d]]
     kept = set(broadcast_dimensions) - set(repeated)
-    dx = sum_over(dy, [d for d in range(len(shape)) if d not in kept])
+    sharding = cotangent_sharding(x_aval)
+    if sharding and sharding.spec.unreduced:  # the sum over devices is left to whoever reads dx
+        places = zip(broadcast_dimensions, sharding.spec.partitions, strict=True)
+        sharding = with_partitions(sharding, [axis for d, axis in places if d in kept])
+    dx = sum_over(dy, [d for d in range(len(shape)) if d not in kept], sharding)
     return reshape_like(dx, x_aval) if dx.shape != x_aval.shape else dx
 
 
@@ -92,7 +97,10 @@ def slice_vjp(dy, x_aval, *, start_indices, strides):
 def tile_vjp(dy, x_aval, *, reps):
     """x is repeated `reps` times along each axis: dx = Σ dy over the repetitions."""
     split = [n for pair in zip(reps, x_aval.shape, strict=True) for n in pair]
-    return sum_over(lax.reshape(dy, split), range(0, len(split), 2))  # (rep 0, axis 0, rep 1, axis 1, ...)
+    sharding = cotangent_sharding(x_aval)
+    sharding = sharding and with_partitions(sharding, [p for own in sharding.spec.partitions for p in (None, own)])
+    parts = lax.reshape(dy, split, out_sharding=sharding)  # (rep 0, axis 0, rep 1, axis 1, ...)
+    return sum_over(parts, range(0, len(split), 2))
 
 
 @vjp_rule("stack", "*xs -> y")

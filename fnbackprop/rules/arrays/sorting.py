@@ -6,8 +6,8 @@
 from jax import lax
 
 from ...backprop.registry import Structured, structured_rule, vjp_rule
+from ...jaxprs.avals import explicit_sharding
 from .indexing import write_along
-from .layouts import explicit_sharding
 
 
 def sort_activity(engine, equation, active):

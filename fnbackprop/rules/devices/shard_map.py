@@ -24,12 +24,11 @@ from jax.sharding import PartitionSpec
 
 from ...backprop.memory import residuals, save_policy
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import cotangent_aval, operand_avals, output_avals
+from ...jaxprs.avals import cotangent_sharding, lay_out, operand_avals, output_avals
 from ...jaxprs.evaluate import source_of, trace_avals
 from ...jaxprs.lists import merge, pairs, present, select, split
 from ...jaxprs.types import is_var
 from ...jaxprs.views import ShardMap
-from ..arrays.layouts import explicit_sharding
 from ..calls.call import call_activity
 from ..expressions import scalar
 from .collectives import device_sum
@@ -55,7 +54,7 @@ def _shard_map(engine, region, avals, outputs, active, wanted):
 
     def backward(residuals, cotangents):
         triples = select(zip(cotangents, outputs, strict=True), wanted)
-        cts = tuple(_placed(engine.instantiate(ct, aval), aval) for ct, aval in triples)
+        cts = tuple(lay_out(engine.instantiate(ct, aval), cotangent_sharding(aval)) for ct, aval in triples)
         return merge(has_cotangent, pull(*residuals, cts))
 
     return Structured(forward, backward, has_cotangent)
@@ -133,12 +132,6 @@ def _backward(region, body, wanted):
     backward.__name__ = "shard_map_vjp"
     in_specs = held_specs, saved_specs, tuple(map(_exchanged, dy_specs))
     return jax.jit(region.map(backward, in_specs, tuple(map(_exchanged, dx_specs))))
-
-
-def _placed(ct, aval):
-    """A cotangent where its value lies, as a mesh with explicit axes demands."""
-    sharding = explicit_sharding(cotangent_aval(aval))
-    return ct if sharding is None else jax.sharding.reshard(ct, sharding)
 
 
 def _share(region, spec, ct):

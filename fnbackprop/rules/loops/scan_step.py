@@ -12,7 +12,7 @@ from typing import Any
 from jax import lax
 
 from ...backprop.memory import hoisting, residuals, save_policy
-from ...jaxprs.avals import zeros_like_aval
+from ...jaxprs.avals import zero_cotangent
 from ...jaxprs.graph import live
 from ...jaxprs.lists import pairs, present, select, split
 from ...jaxprs.types import is_var
@@ -92,7 +92,7 @@ class ScanStep:
 
 def _arrays(cts, atoms, lead):
     """Cotangents of stacks of these atoms, with leading axes `lead`; zeros where one is None."""
-    return [zeros_like_aval(v.aval, lead) if ct is None else ct for ct, v in zip(cts, atoms, strict=True)]
+    return [zero_cotangent(v.aval, lead) if ct is None else ct for ct, v in zip(cts, atoms, strict=True)]
 
 
 def split_step(engine, loop, active, wanted):

@@ -28,7 +28,7 @@ from jax import lax
 from ...backprop.memory import save_policy
 from ...backprop.memory.residual_report import Residual
 from ...backprop.registry import Structured
-from ...jaxprs.avals import zeros_like_aval
+from ...jaxprs.avals import cotangent_aval, zero_cotangent
 from ...jaxprs.evaluate import as_function
 from ...jaxprs.lists import merge, present, select
 from ...jaxprs.types import is_effect_free
@@ -128,7 +128,7 @@ class Segments:
     def _pull_through_segments(self, c, xs, starts, dh, dys):
         c_vars, _, _ = self.loop.split(self.loop.body.jaxpr.invars)
         has_dc, _, _ = self.loop.split(self.segment.has_cotangent)
-        zeros = [zero_sum(v.aval) if on else None for v, on in zip(c_vars, has_dc, strict=True)]
+        zeros = [zero_sum(cotangent_aval(v.aval)) if on else None for v, on in zip(c_vars, has_dc, strict=True)]
 
         def backward(state, rows):
             dh, dc = state
@@ -148,7 +148,7 @@ class Segments:
         """dh as arrays, zeros where one is None; None for carries that never have a cotangent."""
         _, h_vars, _ = self.loop.split(self.loop.body.jaxpr.invars)
         triples = zip(dh, h_vars, self.carry_cts, strict=True)
-        return [(zeros_like_aval(v.aval) if ct is None else ct) if on else None for ct, v, on in triples]
+        return [(zero_cotangent(v.aval) if ct is None else ct) if on else None for ct, v, on in triples]
 
     def _cut(self, stacks):
         """Stacks over all steps as (those over the segments, those over the rest)."""

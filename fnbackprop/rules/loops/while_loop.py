@@ -23,7 +23,7 @@ from jax import lax
 
 from ...backprop.memory import residuals, save_policy
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import varying_axes, zeros_like_aval
+from ...jaxprs.avals import varying_axes, zero_cotangent
 from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.lists import merge, pairs, present, split
 from ...jaxprs.views import While
@@ -212,7 +212,7 @@ class WhileStep(NamedTuple):
     def cotangents_or_zeros(self, cotangents):
         """The cotangents of the last carry, those that there are, as arrays."""
         triples = zip(cotangents, self.joint.outputs, self.carry_cts, strict=True)
-        return [zeros_like_aval(v.aval) if ct is None else ct for ct, v, on in triples if on]
+        return [zero_cotangent(v.aval) if ct is None else ct for ct, v, on in triples if on]
 
     def zero_sums(self):
         dc_atoms, _ = self.loop.split_body(self.joint.found)

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from jax import lax
 
 from ...backprop.registry import vjp_rule
-from .dot import accumulator, cotangent_sharding, swapped
+from .dot import accumulator, product_sharding, swapped
 
 
 class Part(NamedTuple):
@@ -85,7 +85,7 @@ def conv_general_dilated_vjp_x(dz, w, x_aval, **params):
         front=[(k - 1) * b - p for k, b, p in zip(conv.w.sizes, conv.w.step, conv.front, strict=True)],
         feature_group_count=groups,
         precision=conv.precision,
-        out_sharding=cotangent_sharding(x_aval, dz, w) if conv.by_batch == 1 else None,
+        out_sharding=product_sharding(x_aval, dz, w) if conv.by_batch == 1 else None,
     )
     batch, feature = conv.x.axes[:2]
     return _move_groups(dx, feature, batch, conv.by_batch)
@@ -97,7 +97,7 @@ def conv_general_dilated_vjp_w(dz, x, w_aval, **params):
     if 0 in (dz.size, x.size, w_aval.size):
         return None
     conv = _convolution(x, w_aval, dz, params)
-    sharding = cotangent_sharding(w_aval, dz, x)
+    sharding = product_sharding(w_aval, dz, x)
     if _is_pointwise(conv) and sharding is None:
         return _pointwise_product(dz, x, w_aval, conv)
     return _convolve(

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ...backprop.registry import vjp_rule
-from ..arrays.layouts import explicit_sharding, inverse
+from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, with_partitions
+from ..arrays.layouts import inverse
 
 
 class Axes(NamedTuple):
@@ -171,21 +171,21 @@ def _cotangent(dz: Any, summed: tuple, other: Any, other_axes: Axes, aval: Any, 
         ((left.summed, right.summed), (left.batch, right.batch)),
         precision=precision,
         preferred_element_type=dtype,
-        out_sharding=_permuted(cotangent_sharding(aval, dz, other), produced),
+        out_sharding=_permuted(product_sharding(aval, dz, other), produced),
     )
     return product if produced == in_order else lax.transpose(product, inverse(produced))
 
 
-def cotangent_sharding(aval: Any, *factors: Any) -> Any:
+def product_sharding(aval: Any, *factors: Any) -> Any:
     """The sharding to ask of a product that is the cotangent of an operand of this aval; None: the compiler's.
 
     An operand that lies on no mesh, beside one with explicit axes, counts as replicated.
     """
-    own, *others = (explicit_sharding(a) for a in (aval, *map(jax.typeof, factors)))
+    others = (explicit_sharding(aval_of(factor)) for factor in factors)
     mesh = next((sharding.mesh for sharding in others if sharding), None)
-    return own or (mesh and NamedSharding(mesh, PartitionSpec(*[None] * len(aval.shape))))
+    return cotangent_sharding(aval) or (mesh and NamedSharding(mesh, PartitionSpec(*[None] * len(aval.shape))))
 
 
 def _permuted(sharding: Any, axes: Sequence[int]) -> Any:
     """The sharding of the value whose axes are those of a sharded one in another order."""
-    return sharding and NamedSharding(sharding.mesh, PartitionSpec(*(sharding.spec[a] for a in axes)))
+    return sharding and with_partitions(sharding, [sharding.spec.partitions[a] for a in axes])

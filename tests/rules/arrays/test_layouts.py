@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.rules.arrays.layouts import explicit_sharding, reshape_like, spread, sum_over, vary_alike, wide
+from fnbackprop.jaxprs.avals import explicit_sharding
+from fnbackprop.rules.arrays.layouts import reshape_like, spread, sum_over, vary_alike, wide
 
 from ..checking import assert_close, random_like
 
