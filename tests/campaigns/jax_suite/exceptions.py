@@ -35,6 +35,7 @@ EXEMPT: tuple[Exempt, ...] = (
         "::test_symbolic_zero_custom_vjp",
         "demands that a custom_vjp function's sum of Python floats stays a float; ours is an array of the same type",
     ),
+    Exempt("pjit", "test_dot_general_out_sharding0", "looks for a nested jit in the backward: ours walks it in place"),
 )
 
 
