@@ -1,0 +1,70 @@
+"""What the comparison says of a place, and what it never does to the script."""
+
+from .running import both_ways, rows
+
+
+def test_a_wrong_gradient_is_found(tmp_path):
+    source = """
+        import jax, jax.numpy as jnp
+        @jax.custom_vjp
+        def square(x):
+            return x * x
+        square.defvjp(lambda x: (x * x, x), lambda x, dy: (dy * x,))  # without the factor 2
+        @jax.jit
+        def step(w, key):
+            x = jax.random.normal(key, w.shape)
+            return w - 0.1 * jax.grad(lambda w: jnp.sum(square(w) * x))(w)
+        w = jnp.arange(1.0, 4.0)
+        for i in range(3):
+            w = step(w, jax.random.key(i))
+        print(w)
+        w = jax.grad(lambda w: jnp.sum(w * jnp.cos(w)))(w)
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare",))
+    found = rows(ours.table)
+    assert found["script.py:10"]["verdict"] == "FAIL" and found["script.py:15"]["verdict"] == "PASS"
+    assert "first wrong equation: custom_vjp_call" in ours.table and "a factor 2 is missing" in ours.table
+
+
+def test_nothing_is_printed_or_done_twice(tmp_path):
+    source = """
+        import jax, jax.numpy as jnp
+        def loss(x):
+            jax.debug.print("x = {}", x)
+            return jnp.sin(x)
+        print(jax.jit(jax.grad(loss))(1.0))
+        def host(x):
+            print("on the host")
+            return x
+        def with_callback(x):
+            return x * jax.lax.stop_gradient(jax.pure_callback(host, jax.ShapeDtypeStruct((), "float32"), 2.0))
+        print(jax.grad(with_callback)(1.0))
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare",))
+    assert "it has side effects (Debug), which would happen again" in ours.table
+
+
+def test_with_a_budget(tmp_path):
+    source = """
+        import jax, jax.numpy as jnp
+        def loss(w, x):
+            return jnp.sum(jax.lax.scan(lambda h, x: (jnp.tanh(w @ h + x), None), x[0], x)[0])
+        print(jax.jit(jax.grad(loss))(0.1 * jnp.ones((3, 3)), jnp.ones((50, 3))).round(4))
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare", "--budget", "0.3"))
+    assert rows(ours.table)["script.py:5"]["verdict"] == "PASS"
+
+
+def test_the_table_is_at_most_80_columns(tmp_path):
+    folder = tmp_path / ("a_long_name_" * 6)
+    folder.mkdir()
+    (folder / "model.py").write_text("import jax\ndef f(x):\n    return jax.grad(jax.numpy.sin)(x)\n")
+    source = f"""
+        import sys
+        sys.path.insert(0, {str(folder)!r})
+        import model
+        print(model.f(1.0))
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare",))
+    assert "model.py:3  " in ours.table
+    assert max(map(len, ours.table.splitlines())) <= 80
