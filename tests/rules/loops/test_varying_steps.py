@@ -37,7 +37,7 @@ def nested(w, x):
 
     def step(x):
         x = lax.scan(lambda x, c: (jnp.where(x > 0.2, jnp.sin(w * c * x), w * x), None), x, np.array([1.0, 0.8]))[0]
-        return lax.cond(w > 1, lambda x: x * 0.9, lambda x: x / w, jax.checkpoint(lambda x: own_steps(w, x))(x))
+        return lax.cond(w > 1, lambda x: 0.2 * x, lambda x: x / w, jax.checkpoint(lambda x: own_steps(w, x))(x))
 
     return lax.while_loop(lambda x: jnp.sum(x) > 0.2, step, x)
 
