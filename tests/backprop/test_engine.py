@@ -1,5 +1,6 @@
 """What the engine does for every rule: cotangents in their operand's shape, and errors that name the rule."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,24 +18,28 @@ def primitive(name, function):
     return made
 
 
+def aval(shape, dtype=jnp.float32):
+    return jax.typeof(jnp.zeros(shape, dtype))
+
+
 def test_a_cotangent_is_summed_over_the_axes_of_a_broadcast():
     ct = jnp.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(fit(ct, jnp.zeros(())), 15.0)
-    np.testing.assert_array_equal(fit(ct, jnp.zeros(3)), [3.0, 5.0, 7.0])
-    np.testing.assert_array_equal(fit(ct, jnp.zeros((2, 1))), [[3.0], [12.0]])
+    np.testing.assert_array_equal(fit(ct, aval(())), 15.0)
+    np.testing.assert_array_equal(fit(ct, aval(3)), [3.0, 5.0, 7.0])
+    np.testing.assert_array_equal(fit(ct, aval((2, 1))), [[3.0], [12.0]])
 
 
 def test_a_cotangent_takes_the_real_part_and_the_dtype_of_its_operand():
     ct = jnp.array([1 + 2j, 3 - 1j], jnp.complex64)
-    assert fit(ct, jnp.zeros(2, jnp.float32)).dtype == jnp.float32
-    np.testing.assert_array_equal(fit(ct, jnp.zeros(2, jnp.float32)), [1.0, 3.0])
-    assert fit(jnp.ones(2), jnp.zeros(2, jnp.bfloat16)).dtype == jnp.bfloat16
+    assert fit(ct, aval(2, jnp.float32)).dtype == jnp.float32
+    np.testing.assert_array_equal(fit(ct, aval(2, jnp.float32)), [1.0, 3.0])
+    assert fit(jnp.ones(2), aval(2, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (6,), (2, 3, 1), (4, 3)])
 def test_a_cotangent_of_another_shape_is_not_reshaped(shape):
     with pytest.raises(WrongShape, match="its shape is"):
-        fit(jnp.zeros((2, 3)), jnp.zeros(shape))
+        fit(jnp.zeros((2, 3)), aval(shape))
 
 
 def test_a_rule_that_returns_a_wrong_shape_is_named():
