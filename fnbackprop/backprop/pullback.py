@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, zero_cotangent, zero_tangent
+from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference
 from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
@@ -38,7 +39,8 @@ class Pullback:
 
     @classmethod
     def tree_unflatten(cls, static, children):
-        return cls(*children, static)
+        args_res, opaque_residuals = children
+        return cls(args_res, opaque_residuals, static)
 
     @property
     def in_tree(self) -> Any:
@@ -113,7 +115,7 @@ def _as_input(ct: Any, aval: Aval, weak: bool) -> Any:
 
 def _pull_to_targets(pullback: Pullback, targets: list[Any], cotangents: Any) -> Any:
     """The gradients by one pullback: added to references, left out, or returned."""
-    unwanted = [isinstance(target, jax.ad.DontWant) for target in targets]
+    unwanted = [isinstance(target, DontWant) for target in targets]
     computed = [is_inexact(a) and not u for a, u in zip(pullback.static.in_avals, unwanted, strict=True)]
 
     def pull(cotangents):
@@ -125,9 +127,9 @@ def _pull_to_targets(pullback: Pullback, targets: list[Any], cotangents: Any) ->
         gradient = next(gradients) if found else np.zeros(aval.shape, jax.dtypes.float0)
         if isinstance(target, jax.Ref):
             if found:
-                jax.ref.addupdate(target, ..., gradient)
-            gradient = jax.ad.GradRef()
-        results.append(jax.ad.DidntWant() if isinstance(target, jax.ad.DontWant) else gradient)
+                add_to_reference(target, ..., gradient)
+            gradient = GradRef()
+        results.append(DidntWant() if isinstance(target, DontWant) else gradient)
     return pullback.in_tree.unflatten(results)
 
 

@@ -13,6 +13,10 @@ from jax.extend import core
 
 from .avals import operand_avals
 
+# Of a pullback's newer face: what a caller gives and gets in the place of a gradient that is not returned.
+DontWant, DidntWant, GradRef = jax.ad.DontWant, jax.ad.DidntWant, jax.ad.GradRef
+add_to_reference = jax.ref.addupdate
+
 
 def with_constants(jaxpr: Any, consts: Sequence[Any]) -> Any:
     """An open jaxpr closed over the values of its constants."""
