@@ -15,7 +15,7 @@ from jax import lax
 
 from ...backprop.engine import fit
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import output_avals
+from ...jaxprs.avals import aval_of, output_avals
 from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.types import close_jaxpr
 from ..expressions import Expr, vjp_rule
@@ -133,7 +133,9 @@ def _solve_written_out(matvec: Callable, consts: Sequence[Any], dx: Sequence[Any
         return lax.concatenate([lax.convert_element_type(lax.reshape(x, (x.size,)), dtype) for x in leaves], 0)
 
     def leaves(vector):
-        return [fit(lax.reshape(part, ct.shape), ct) for part, ct in zip(jnp.split(vector, sizes), dx, strict=True)]
+        return [
+            fit(lax.reshape(part, ct.shape), aval_of(ct)) for part, ct in zip(jnp.split(vector, sizes), dx, strict=True)
+        ]
 
     n = sum(ct.size for ct in dx)
     rows = jax.vmap(lambda e: flat(matvec(*consts, *leaves(e))))(jnp.eye(n, dtype=dtype))
