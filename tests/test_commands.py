@@ -48,7 +48,7 @@ def test_runs_and_report(here, capsys):
         (["report", "runs/nowhere"], "runs/nowhere is no run: it has no metrics.jsonl"),
         (["new", "notes.txt"], "notes.txt must end in .py"),
         (["new", "nowhere/my.py"], "nowhere/my.py cannot be written: No such file"),
-        (["run"], "there is no command 'run'. Did you mean runs?"),
+        (["rum"], "there is no command 'rum'. Did you mean run?"),
     ],
 )
 def test_mistakes(here, capsys, argv, message):

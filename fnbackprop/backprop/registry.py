@@ -145,7 +145,13 @@ def _register(primitive: str | Primitive, rule: Rule) -> None:
     """Put a rule in the place of the one for the same operand; a rule for all operands goes on serving the others."""
     old = _entries.get(primitive, Entry())
     others = [] if rule.target is None else [other for other in old.rules if other.target != rule.target]
-    _put(primitive, Entry([rule, *others], activity=old.activity))
+    _put(primitive, Entry(sorted([rule, *others], key=_breadth), activity=old.activity))
+
+
+def _breadth(rule: Rule) -> tuple[int, int]:
+    """Rules in the order in which they are asked: for one operand, for the rest of them, for all."""
+    where = rule.target
+    return (2, 0) if where is None else (1, where.start) if isinstance(where, slice) else (0, where)
 
 
 def _times_cotangent(rule: Rule, signature: str) -> Rule:
