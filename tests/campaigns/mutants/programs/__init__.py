@@ -4,7 +4,7 @@ Shapes are tiny and square where an exchange of axes would else show as an error
 except in the programs that are about them. All is float32, as users compute.
 """
 
-from . import arrays, contractions, control, elementwise, linear_algebra  # noqa: F401 (each fills the table)
+from . import arrays, contractions, control, elementwise, linear_algebra, sparse  # noqa: F401 (each fills the table)
 from .table import EXISTING as EXISTING
 from .table import PROGRAMS as PROGRAMS
 from .table import Program as Program
@@ -19,6 +19,9 @@ WITHOUT_PROGRAM = {
     **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
     **dict.fromkeys(
         ("host_local_array_to_global_array", "global_array_to_host_local_array"), "it needs a mesh of several processes"
+    ),
+    **dict.fromkeys(
+        ("coo_spmv", "coo_spmm", "csr_spmv", "csr_spmm"), "the GPU's kernel of a product, which a CPU lacks"
     ),
     "rng_uniform": "its numbers are drawn anew at each call",
     "stage": "it is gone once a function is traced",

@@ -128,15 +128,3 @@ add("shard_map", lambda v, w: jax.shard_map(
 add("sharding_constraint", lambda x: lax.with_sharding_constraint(x, jax.NamedSharding(mesh(), P("i"))), normal(4))
 add("layout_constraint", lambda x: with_layout_constraint(x, Layout((1, 0))), normal(2, 3))
 add("device_put", lambda x: jax.device_put(x), normal(3))
-
-# Registered, and without a program here.
-WITHOUT_PROGRAM = {
-    **dict.fromkeys(("core_call", "closed_call", "eval_jaxpr", "remat_opt"), "the rule of jit, met inside JAX alone"),
-    **dict.fromkeys(("custom_partitioning", "xla_metadata_call"), "the rule of composite, which has a program"),
-    **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
-    **dict.fromkeys(
-        ("all_gather_reduced", "preduced", "reduced_vary_cast", "reduced_vary_cast_p", "unreduced_psum", "reshard",
-         "unreduced_reduce_scatter", "vary_unreduced_cast", "vary_unreduced_cast_p"),
-        "it needs a mesh with explicit axes around the whole comparison"),
-    **dict.fromkeys(("relayout", "shard_alike"), "an identity for the compiler alone"),
-}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.experimental.xla_metadata  # its primitive exists from here on
+import jax.experimental.sparse.linalg  # its primitives exist from here on, as do those of
+import jax.experimental.xla_metadata
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
