@@ -20,9 +20,7 @@ WITHOUT_PROGRAM = {
     **dict.fromkeys(
         ("host_local_array_to_global_array", "global_array_to_host_local_array"), "it needs a mesh of several processes"
     ),
-    **dict.fromkeys(
-        ("coo_spmv", "coo_spmm", "csr_spmv", "csr_spmm"), "the GPU's kernel of a product, which a CPU lacks"
-    ),
+    **dict.fromkeys(("coo_spmv", "coo_spmm", "csr_spmv", "csr_spmm"), "a kernel for GPUs alone"),
     "rng_uniform": "its numbers are drawn anew at each call",
     "stage": "it is gone once a function is traced",
     **dict.fromkeys(("relayout", "shard_alike"), "an identity for the compiler alone"),
