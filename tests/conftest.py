@@ -12,6 +12,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax  # noqa: E402  (reads XLA_FLAGS)
 import pytest  # noqa: E402
 
+from fnbackprop.backprop import registry  # noqa: E402
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -21,3 +23,22 @@ def x64():
     """Run the test in 64-bit mode."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def plant():
+    """A function that exchanges a primitive's rules (for none, unless an entry is given) until the test ends.
+
+    It returns the entry that stood there.
+    """
+    before = registry._entries
+    registry._entries = dict(before)
+
+    def exchange(primitive, entry=None):
+        old = registry.registered().get(primitive)
+        registry._put(primitive, entry or registry.Entry())
+        return old
+
+    yield exchange
+    registry._entries = before
+    registry._generation += 1

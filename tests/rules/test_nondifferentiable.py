@@ -84,8 +84,8 @@ def test_every_program_and_inactive_name_is_listed():
     assert {*PROGRAMS, *INACTIVE} - listed() == set()
 
 
-def test_a_planted_name_is_found(monkeypatch):
-    monkeypatch.setitem(registry._entries, "floorr", registry.Entry(no_gradient="planted"))
+def test_a_planted_name_is_found(plant):
+    plant("floorr", registry.Entry(no_gradient="planted"))
     with pytest.raises(AssertionError):
         test_every_listed_name_exists()
 

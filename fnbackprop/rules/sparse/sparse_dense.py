@@ -115,16 +115,22 @@ def _numbers(transpose: bool) -> Any:
 
 @vjp_rule("coo_matvec", "data, row, col, x -> z", wrt="data")
 @vjp_rule("coo_matmat", "data, row, col, x -> z", wrt="data")
-def coo_product_vjp_data(dz, row, col, x, data_aval, *, spinfo, transpose):
+@vjp_rule("coo_spmv", "data, row, col, x -> z", wrt="data")
+@vjp_rule("coo_spmm", "data, row, col, x -> z", wrt="data")
+def coo_product_vjp_data(dz, row, col, x, data_aval, *, transpose, spinfo=None, shape=None):
     """z = A x, or Aᵀ x: d data[k] = Σ dz[at k] x[at k]."""
-    return product_vjp_data(dz, entries_of_matrix(row, col, spinfo.shape), x, data_aval, _numbers(transpose))
+    A = entries_of_matrix(row, col, shape or spinfo.shape)
+    return product_vjp_data(dz, A, x, data_aval, _numbers(transpose))
 
 
 @vjp_rule("coo_matvec", "data, row, col, x -> z", wrt="x")
 @vjp_rule("coo_matmat", "data, row, col, x -> z", wrt="x")
-def coo_product_vjp_x(dz, data, row, col, x_aval, *, spinfo, transpose):
+@vjp_rule("coo_spmv", "data, row, col, x -> z", wrt="x")
+@vjp_rule("coo_spmm", "data, row, col, x -> z", wrt="x")
+def coo_product_vjp_x(dz, data, row, col, x_aval, *, transpose, spinfo=None, shape=None):
     """z = A x: dx = Aᵀ dz."""
-    return product_vjp_x(dz, entries_of_matrix(row, col, spinfo.shape), data, x_aval, _numbers(transpose))
+    A = entries_of_matrix(row, col, shape or spinfo.shape)
+    return product_vjp_x(dz, A, data, x_aval, _numbers(transpose))
 
 
 @vjp_rule("csr_matvec", "data, indices, indptr, x -> z", wrt="data")
@@ -143,17 +149,3 @@ def csr_product_vjp_data(dz, indices, indptr, x, data_aval, *, shape, transpose)
 def csr_product_vjp_x(dz, data, indices, indptr, x_aval, *, shape, transpose):
     """z = A x: dx = Aᵀ dz."""
     return product_vjp_x(dz, entries_of_rows(indices, indptr, shape), data, x_aval, _numbers(transpose))
-
-
-@vjp_rule("coo_spmv", "data, row, col, x -> z", wrt="data")
-@vjp_rule("coo_spmm", "data, row, col, x -> z", wrt="data")
-def coo_kernel_vjp_data(dz, row, col, x, data_aval, *, shape, transpose):
-    """z = A x, or Aᵀ x, by a vendor's kernel: d data[k] = Σ dz[at k] x[at k]."""
-    return product_vjp_data(dz, entries_of_matrix(row, col, shape), x, data_aval, _numbers(transpose))
-
-
-@vjp_rule("coo_spmv", "data, row, col, x -> z", wrt="x")
-@vjp_rule("coo_spmm", "data, row, col, x -> z", wrt="x")
-def coo_kernel_vjp_x(dz, data, row, col, x_aval, *, shape, transpose):
-    """z = A x by a vendor's kernel: dx = Aᵀ dz."""
-    return product_vjp_x(dz, entries_of_matrix(row, col, shape), data, x_aval, _numbers(transpose))

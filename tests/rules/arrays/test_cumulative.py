@@ -28,40 +28,13 @@ def check_cumulative(name, x, axis, reverse, **options):
     check_vjp(lambda x: lax.sin(CUMULATIVE[name](x, axis=axis, reverse=reverse)), x, **options)
 
 
-def check_layout(name, layout, reverse):
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CUMULATIVE)
+def test_cumulative_vjp(name, layout, reverse):
     shape, axis = layout
     full = shape == (2, 4)
     check_cumulative(name, array(*shape), axis, reverse, order=2 if full else 1, batched=full)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_cumsum_vjp(layout, reverse):
-    check_layout("sum", layout, reverse)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_cumprod_vjp(layout, reverse):
-    check_layout("prod", layout, reverse)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_cumlogsumexp_vjp(layout, reverse):
-    check_layout("logsumexp", layout, reverse)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_cummax_vjp(layout, reverse):
-    check_layout("max", layout, reverse)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_cummin_vjp(layout, reverse):
-    check_layout("min", layout, reverse)
 
 
 @pytest.mark.parametrize("name", ["sum", "prod", "logsumexp"])

@@ -11,7 +11,6 @@ import pytest
 from jax import lax
 
 import fnbackprop as fb
-from fnbackprop.backprop import registry
 
 from ..checking import assert_close
 from .matrix_cases import (
@@ -146,13 +145,10 @@ def test_what_is_built_of_factors(fun):
     check_first(lambda a: jax.tree.leaves(fun(a)), apart(3, 3), tolerance=30)
 
 
-def test_a_planted_error_is_found():
-    entry = registry.lookup(jax.extend.core.primitives.cholesky_p)
+def test_a_planted_error_is_found(plant):
+    entry = plant("cholesky")
     rule = entry.rules[0]
     wrong = dataclasses.replace(rule, call=lambda dl, l: 1.001 * rule.call(dl, l))
-    registry._put("cholesky", dataclasses.replace(entry, rules=[wrong]))
-    try:
-        with pytest.raises(AssertionError, match="relative error"):
-            check_first(lambda a: 1.0 * jnp.linalg.cholesky(a), positive(2))
-    finally:
-        registry._put("cholesky", entry)
+    plant("cholesky", dataclasses.replace(entry, rules=[wrong]))
+    with pytest.raises(AssertionError, match="relative error"):
+        check_first(lambda a: 1.0 * jnp.linalg.cholesky(a), positive(2))
