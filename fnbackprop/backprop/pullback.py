@@ -12,6 +12,7 @@ from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference
 from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
+from ..jaxprs.tracebacks import hides_internal_frames
 from ..jaxprs.types import Aval, ClosedJaxpr
 from . import tape
 from .argument_residuals import Slots, split_residuals
@@ -74,6 +75,7 @@ class Pullback:
             )
         return jax.tree_util.Partial(_pull_to_targets, self, leaves)
 
+    @hides_internal_frames
     def __call__(self, cotangents: Any, *extra: Any) -> Any:
         static = self.static
         if extra:
@@ -147,6 +149,7 @@ def _zeros(aval: Aval) -> Any:
     return zero_cotangent(aval) if is_inexact(aval) else zero_tangent(aval)
 
 
+@hides_internal_frames
 def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> tuple:
     """The value of `fun(*primals)` and its pullback, as `jax.vjp`, by hand-written rules.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from ..jaxprs.avals import aval_of, is_inexact
+from ..jaxprs.tracebacks import hides_internal_frames
 from .arguments import check_callable, check_input, check_output, check_scalar, positions_of, select_arguments
 from .pullback import Pullback, vjp
 
@@ -38,6 +39,7 @@ def value_and_grad(
     check_callable(fun)
     argnums = positions_of(argnums)
 
+    @hides_internal_frames
     @functools.wraps(fun)
     def value_and_grad_fun(*args, **kwargs):
         partial, dynamic = select_arguments(fun, argnums, args, kwargs)
@@ -68,6 +70,7 @@ def grad(
     """
     both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, **options)
 
+    @hides_internal_frames
     @functools.wraps(fun)
     def grad_fun(*args, **kwargs):
         value, gradient = both(*args, **kwargs)
@@ -92,6 +95,7 @@ def jacrev(
     check_callable(fun)
     argnums = positions_of(argnums)
 
+    @hides_internal_frames
     @functools.wraps(fun)
     def jacrev_fun(*args, **kwargs):
         partial, dynamic = select_arguments(fun, argnums, args, kwargs)

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import jax
-from jax._src import api, config, traceback_util
+from jax._src import api, config
 
 jax_vjp = api.vjp  # JAX's own, whatever is in its place later
 
@@ -126,8 +126,3 @@ def _places() -> Iterator[tuple[Any, str]]:
         for variable, value in list(getattr(module, "__dict__", {}).items()):
             if value is jax_vjp:
                 yield module, variable
-
-
-def hide_from_tracebacks(file: str) -> None:
-    """Leave the frames of a source file out of the tracebacks that JAX shows users."""
-    traceback_util.register_exclusion(file)

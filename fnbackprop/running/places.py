@@ -20,11 +20,10 @@ from ..backprop.engine import Engine
 from ..backprop.pullback import Call, run_by_rules, vjp_of_call
 from ..backprop.registry import MissingRule
 from ..jaxprs.evaluate import as_function
-from ..jaxprs.substitution import hide_from_tracebacks, jax_gradients, jax_vjp
+from ..jaxprs.substitution import jax_gradients, jax_vjp
 from ..jaxprs.types import Tracer
 from .capture import Captured
 
-hide_from_tracebacks(os.path.dirname(os.path.dirname(__file__)))  # the user did not call this package
 INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib"))
 PACKAGE = __name__.split(".")[0]
 # What stands between the user's line and `jax.vjp`, wherever it is installed.
