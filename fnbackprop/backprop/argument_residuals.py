@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ..jaxprs.avals import as_jax_array
 from ..jaxprs.compat import NotNeeded
 
 
@@ -28,7 +29,7 @@ class Slots(NamedTuple):
                 f"{self.args_tree.num_leaves}: put back what was taken out before you call the pullback."
             )
         values = [*arguments, *opaque]
-        return self.residual_tree.unflatten([values[i] for i in self.positions])
+        return self.residual_tree.unflatten([as_jax_array(values[i]) for i in self.positions])
 
 
 def split_residuals(residuals: Any, leaves: Sequence[Any], args_tree: Any) -> tuple[list[Any], list[Any], Slots]:

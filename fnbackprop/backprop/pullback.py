@@ -9,7 +9,7 @@ import numpy as np
 
 from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, zero_cotangent, zero_tangent
 from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference
-from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_flat
+from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_flat
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
 from ..jaxprs.tracebacks import hides_internal_frames
@@ -203,13 +203,15 @@ def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[A
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     plan = engine.new_plan(closed, active, wanted)
-    outputs, residuals = engine.forward(plan, leaves)
+    with named_as_forward():
+        outputs, residuals = engine.forward(plan, leaves)
     pairs = zip(outputs, closed.jaxpr.outvars, strict=True)
     outputs = [as_weak(as_jax_array(y)) if is_weak(v.aval) else as_jax_array(y) for y, v in pairs]
     aux_cts = [None] * (len(outputs) - call.count)
 
     def backward(residuals, cts):
-        return engine.backward(plan, residuals, [*cts, *aux_cts])
+        with named_as_backward():
+            return engine.backward(plan, residuals, [*cts, *aux_cts])
 
     return outputs, residuals, backward
 

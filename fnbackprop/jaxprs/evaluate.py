@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -162,8 +163,8 @@ class source_of:  # a class, because a generator enters slower
 
     def __init__(self, equation: Equation):
         info = equation.source_info
-        outer = source_info_util.current_name_stack()
-        stack = outer + info.name_stack if outer.stack else info.name_stack
+        outer, inner = source_info_util.current_name_stack(), info.name_stack
+        stack = outer + inner if outer.stack and inner.stack else inner if inner.stack else outer
         self.source = source_info_util.user_context(info.traceback, name_stack=stack)
         self.context = equation.ctx.manager
 
@@ -174,6 +175,18 @@ class source_of:  # a class, because a generator enters slower
     def __exit__(self, *error: Any) -> None:
         self.context.__exit__(*error)
         self.source.__exit__(*error)
+
+
+def named_as_forward() -> AbstractContextManager[Any]:
+    """What is emitted inside is named "jvp(...)" in profiles, as JAX names a forward pass that is differentiated."""
+    return source_info_util.transform_name_stack("jvp")
+
+
+@contextmanager
+def named_as_backward() -> Iterator[None]:
+    """What is emitted inside is named "transpose(jvp(...))" in profiles, as JAX names a backward pass."""
+    with source_info_util.transform_name_stack("transpose"), source_info_util.transform_name_stack("jvp"):
+        yield
 
 
 def source_line(equation: Equation) -> str:

@@ -127,3 +127,27 @@ def test_messages(call, error, message):
 def test_aux_is_one_of_a_pair(out):
     with pytest.raises(TypeError, match="two-element tuple"):
         fb.grad(lambda x: out, has_aux=True)(1.0)
+
+
+def test_python_numbers_may_be_put_in_the_place_of_arguments():
+    pullback = fb.vjp(lambda x, y: x["a"] * x["b"] * y, {"a": 2.0, "b": 3.0}, 4.0)[1]
+    pullback.args_res = [{"a": 5.0, "b": np.float64(3.0)}, 4.0]
+    assert pullback(1.0) == ({"a": 12, "b": 20}, 6)
+
+
+def names(jaxpr):
+    return [(e.primitive.name, str(e.source_info.name_stack)) for e in jaxpr.eqns]
+
+
+def test_equations_have_the_names_by_which_profiles_tell_forward_and_backward_apart():
+    def scoped(x):
+        with jax.named_scope("layer"):
+            return jnp.sin(x) * 2
+
+    jaxpr = jax.make_jaxpr(fb.grad(scoped))(1.0).jaxpr
+    assert names(jaxpr)[0] == ("sin", "jvp(layer)")
+    assert ("cos", "transpose(jvp(layer))") in names(jaxpr)
+    with jax.named_scope("loss"):
+        text = jax.jit(fb.grad(lambda x: lax.scan(lambda h, _: (scoped(h), None), x, None, length=3)[0])).lower(1.0)
+    assert "transpose(jvp())/while/body/" in text.as_text(debug_info=True)
+    assert "layer/cos" in text.as_text(debug_info=True)

@@ -6,14 +6,16 @@ other are the residuals, and any set that separates the forward's inputs from wh
 equations between that set and the backward are recomputed. `save_policy.py` chooses the set.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax import lax
 
 from ...jaxprs.avals import cotangent_aval
-from ...jaxprs.evaluate import evaluate, read_atom, trace_avals
+from ...jaxprs.evaluate import bind, evaluate, read_atom, trace_avals
 from ...jaxprs.graph import descendants, live, reads_any
 from ...jaxprs.lists import partition
 from ...jaxprs.types import is_var
@@ -72,20 +74,56 @@ class Split:
     closed: Any
     saved: tuple[Any, ...]  # forward values handed to the backward
     forward: tuple[Any, ...]  # equations of the forward part
-    backward: tuple[Any, ...]  # equations of the backward part, recomputed ones among them
+    again: tuple[Any, ...]  # equations of the forward that the backward part starts with
+    pulled: tuple[Any, ...]  # equations of the backward part that depend on a cotangent
+
+    @property
+    def backward(self) -> tuple[Any, ...]:
+        """Equations of the backward part."""
+        return (*self.again, *self.pulled)
 
     @property
     def recomputed(self) -> list[Any]:
         """The forward equations that are evaluated a second time, in the backward part."""
         forward = set(map(id, self.forward))
-        return [equation for equation in self.backward if id(equation) in forward]
+        return [equation for equation in self.again if id(equation) in forward]
 
-    def run(self, equations: Sequence[Any], known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]) -> list[Any]:
+    def run(
+        self,
+        equations: Sequence[Any],
+        known: Iterable[tuple[Any, Any]],
+        outputs: Sequence[Any],
+        apply: Callable[[Any, list[Any]], Sequence[Any]] = bind,
+    ) -> list[Any]:
         """Evaluate `equations` from pairs (variable, value); returns the values of the atoms `outputs`."""
-        jaxpr = self.closed.jaxpr
-        env = {**dict(zip(jaxpr.constvars, self.closed.consts, strict=True)), **dict(known)}
-        evaluate(equations, env)
+        env = self._environment(known)
+        evaluate(equations, env, apply)
         return [read_atom(env, atom) for atom in outputs]
+
+    def run_backward(self, known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]) -> list[Any]:
+        """As `run` of the backward part. What it computes again has the name that JAX gives it in profiles."""
+        env = self._environment(known)
+        with jax.named_scope("rematted_computation"):
+            evaluate(self.again, env)
+        evaluate(self.pulled, env)
+        return [read_atom(env, atom) for atom in outputs]
+
+    def bind_rounded(self, equation: Any, values: list[Any]) -> Sequence[Any]:
+        """Apply an equation of the forward part. A saved value of a narrow dtype is rounded to it for the forward too,
+        which a compiler might else compute more exactly than what the backward will read."""
+        pairs = zip(equation.outvars, bind(equation, values), strict=True)
+        return [_rounded(y) if v in self.saved else y for v, y in pairs]
+
+    def _environment(self, known: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        return {**dict(zip(self.closed.jaxpr.constvars, self.closed.consts, strict=True)), **dict(known)}
+
+
+def _rounded(x: Any) -> Any:
+    """A value in bfloat16 or float16, rounded to it explicitly; others as they are."""
+    if x.dtype not in (jnp.bfloat16, jnp.float16):
+        return x
+    info = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)
 
 
 def split(
@@ -109,8 +147,8 @@ def split(
     derived = given | _determined(forward, [*invariant, *jaxpr.constvars])
     needed = tuple(v for v in reads if v not in derived)
     saved = tuple(choose(Boundary(tuple(forward), needed, derived, frozenset(stored))))
-    recomputed = _between(forward, saved, reads, given)
-    return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), (*recomputed, *backward))
+    again = _between(forward, saved, reads, given)
+    return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), tuple(again), tuple(backward))
 
 
 def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any], given: frozenset) -> list[Any]:

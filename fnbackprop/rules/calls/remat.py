@@ -6,12 +6,14 @@
 `recompute` builds this for any jaxpr and any choice of s. cond, and jit under a budget, use it too.
 """
 
+import jax
+
 from ...backprop.memory import recompute_barrier, residual_report, residuals, save_policy
 from ...backprop.registry import Structured, structured_rule, vjp_rule
 from ...jaxprs.avals import optimization_barrier
 from ...jaxprs.compat import call_params
 from ...jaxprs.graph import producers
-from ...jaxprs.lists import merge, present, select, split
+from ...jaxprs.lists import merge, partition, present, select, split
 from ...jaxprs.primitives import Trait, has
 from ...jaxprs.views import Call
 from .call import call_activity
@@ -23,40 +25,59 @@ def remat_vjp(engine, equation, active, wanted):
     params = call_params(equation)
     policy, prevent_cse = params["policy"], params.get("prevent_cse", True)
     choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
-    return recompute(engine, Call.of(equation).body, choose, active, wanted, prevent_cse)
+    inner = recompute(engine, Call.of(equation).body, choose, active, wanted, prevent_cse)
+    return inner._replace(forward=_named(inner.forward), backward=_named(inner.backward))
+
+
+def _named(function):
+    """The function under the name that JAX gives a checkpoint in profiles."""
+
+    def named(*args):
+        with jax.named_scope("checkpoint"):
+            return function(*args)
+
+    return named
 
 
 def recompute(engine, closed, choose, active, wanted, prevent_cse):
     """Forward and backward of a jaxpr, where the backward starts from the operands and from what `choose` saves.
 
     prevent_cse: whether a compiler might otherwise merge the recomputation with the forward (by common subexpression
-        elimination), and so keep in memory what was not to be saved.
+        elimination), and so keep in memory what was not to be saved; or a flag for each operand: whether what is
+        computed from it might be.
     """
     joint, parts = _forward_and_backward(engine.inlining(), closed, choose, active, wanted)
     has_cotangent = [ct is not None for ct in joint.found]
     found = present(joint.found)
     recomputed = parts.recomputed
+    guarded = prevent_cse if isinstance(prevent_cse, tuple) else (prevent_cse,) * len(active)
 
     def forward(*operands):
         known = zip(joint.operands, operands, strict=True)
-        out = parts.run(parts.forward, known, [*joint.outputs, *parts.saved])
+        out = parts.run(parts.forward, known, [*joint.outputs, *parts.saved], parts.bind_rounded)
         outputs, saved = split(out, len(joint.outputs))
         return outputs, (operands, tuple(saved))
 
-    def pull(residuals, cts):
-        operands, saved = residuals
+    def pull(operands, saved, cts):
         known = zip((*joint.operands, *parts.saved, *joint.cotangents), (*operands, *saved, *cts), strict=True)
-        return parts.run(parts.backward, known, found)
+        return parts.run_backward(known, found)
 
     def backward(residuals, cotangents):
+        operands, saved = residuals
         pairs = select(zip(cotangents, joint.outputs, strict=True), wanted)
         cts = [engine.instantiate(ct, atom.aval) for ct, atom in pairs]
-        if not (prevent_cse and recomputed):
-            out = pull(residuals, cts)
-        elif engine.inline:  # within a loop, or within a region that is itself behind such a barrier
-            out = pull(*optimization_barrier((residuals, cts)))
+        if not (recomputed and any(guarded)):
+            return merge(has_cotangent, pull(operands, saved, cts))
+        behind, others = partition(operands, guarded)
+
+        def pull_behind(known, cts):
+            behind, saved = known
+            return pull(merge(guarded, behind, others), saved, cts)
+
+        if engine.inline:  # within a loop, or within a region that is itself behind such a barrier
+            out = pull_behind(*optimization_barrier(((behind, saved), cts)))
         else:
-            out = recompute_barrier.recompute(pull, [atom.aval for atom in found], residuals, cts)
+            out = recompute_barrier.recompute(pull_behind, [atom.aval for atom in found], (behind, saved), cts)
         return merge(has_cotangent, out)
 
     def describe(where):

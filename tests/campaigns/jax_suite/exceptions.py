@@ -16,9 +16,15 @@ class Exempt(NamedTuple):
 
 
 _FRAMES = "counts the frames of JAX's own call stack"
+_SAVES_COS = "demands that the residual of sin(x) is cos(x): ours is x"
+_INLINED = "counts the compilations of a jit of one equation: ours walks it in place and compiles nothing"
 EXEMPT: tuple[Exempt, ...] = (
     Exempt("api", "TracebackTest::test_grad_traceback", _FRAMES),
     Exempt("api", "TracebackTest::test_custom_vjp_traceback", _FRAMES),
+    Exempt("api", "InputSavedVJPTest::test_basic_unused_vjp3", _SAVES_COS),
+    Exempt("api", "InputSavedVJPTest::test_basic_opaque_vjp3", _SAVES_COS),
+    Exempt("api", "APITest::test_deferred_primal_with_direct_linearize", "fills a private table of JAX's"),
+    Exempt("api", "APITest::test_grad_of_jit_compilation_caching*", _INLINED),
     Exempt("api", "test_unimplemented_interpreter_rules", "wants JAX's words for a primitive without a JVP rule"),
     Exempt(
         "custom_api",
@@ -35,6 +41,7 @@ EXEMPT: tuple[Exempt, ...] = (
         "::test_symbolic_zero_custom_vjp",
         "demands that a custom_vjp function's sum of Python floats stays a float; ours is an array of the same type",
     ),
+    Exempt("custom_api", "CustomVmapTest::test_partial_eval_raises", "demands that a custom_vmap function is refused"),
     Exempt("pjit", "test_dot_general_out_sharding0", "looks for a nested jit in the backward: ours walks it in place"),
 )
 

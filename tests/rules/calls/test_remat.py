@@ -7,6 +7,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 import fnbackprop as fb
+from fnbackprop.jaxprs.graph import all_equations
 
 from ..checking import assert_close, check_agreement, check_vjp
 
@@ -178,3 +179,41 @@ def test_the_newer_checkpoint_composes():
         )
 
     assert_close(derivatives(fb), derivatives(jax), 1e-12)
+
+
+def barriers(prevent_cse):
+    """The number of operands of each optimization barrier in the gradient of two checkpointed layers."""
+    layer = jax.checkpoint(lambda w, x: jnp.sin(x @ w), prevent_cse=prevent_cse)
+    gradient = fb.grad(lambda ws, x: jnp.sum(layer(ws[1], layer(ws[0], x))), argnums=(0, 1))
+    closed = jax.make_jaxpr(gradient)([jnp.ones((3, 3))] * 2, jnp.ones((2, 3)))
+    return [len(e.invars) for e in all_equations(closed) if e.primitive.name == "optimization_barrier"]
+
+
+def test_the_operands_that_prevent_cse_names():
+    """The barrier is for these and the cotangent."""
+    assert barriers(True) == [3, 3]
+    assert barriers((False, True)) == [2, 2]
+    assert barriers((False, False)) == barriers(False) == []
+
+
+def test_names_in_profiles():
+    jaxpr = jax.make_jaxpr(fb.grad(jax.checkpoint(lambda x: jnp.sin(jnp.sin(x)), prevent_cse=False)))(1.0).jaxpr
+    named = [(e.primitive.name, str(e.source_info.name_stack)) for e in jaxpr.eqns]
+    assert named[0] == ("sin", "jvp(checkpoint)")
+    assert ("sin", "transpose(jvp(checkpoint))/rematted_computation") in named
+    assert ("mul", "transpose(jvp(checkpoint))") in named
+
+
+def test_the_forward_reads_saved_values_as_the_backward_does():
+    """A product in bfloat16 is rounded, where XLA would leave it in the float32 in which it is computed."""
+
+    @jax.custom_vjp
+    def widened(x):
+        return jnp.float32(1) * x.astype("float32")
+
+    widened.defvjp(lambda x: (widened(x), x), lambda x, _: (jnp.float32(1) * x.astype("float32"),))
+    product = jax.custom_vjp(lambda x: jnp.dot(x, x))
+    product.defvjp(lambda x: (product(x), None), lambda _, ct: (ct,))
+    x = (1 + jnp.finfo("bfloat16").eps) * jnp.eye(2, dtype="bfloat16")
+    value, pullback = fb.vjp(jax.jit(jax.checkpoint(lambda x: widened(product(x)), policy=POLICIES["everything"])), x)
+    assert (value == pullback(jnp.ones_like(value))[0].astype("float32")).all()
