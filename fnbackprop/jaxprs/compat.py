@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax._src import ad_checkpoint, config
+from jax._src import hijax as hijax_module
 from jax._src.api import NotNeeded as NotNeeded
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 from jax.experimental import hijax
@@ -16,6 +17,8 @@ from .avals import operand_avals
 # Of a pullback's newer face: what a caller gives and gets in the place of a gradient that is not returned.
 DontWant, DidntWant, GradRef = jax.ad.DontWant, jax.ad.DidntWant, jax.ad.GradRef
 add_to_reference = jax.ref.addupdate
+# What the backward of a hijax primitive adds cotangents to; the second, for an operand that needs none, drops them.
+Accumulator, NullAccumulator = hijax_module.ad.ValAccum, hijax_module.ad.NullAccum
 
 
 def with_constants(jaxpr: Any, consts: Sequence[Any]) -> Any:

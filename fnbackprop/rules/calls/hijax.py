@@ -9,7 +9,7 @@ from jax.experimental import hijax
 
 from ...backprop.registry import MissingRule, Structured, structured_rule
 from ...jaxprs.avals import as_jax_array, operand_avals, output_avals
-from ...jaxprs.compat import hijax_gives, is_hijax_checkpoint
+from ...jaxprs.compat import Accumulator, NullAccumulator, hijax_gives, is_hijax_checkpoint
 from ...jaxprs.custom import CustomJvp
 from ...jaxprs.evaluate import bind, source_line, trace_avals
 from .call import call_activity
@@ -66,7 +66,7 @@ def _transposed(engine, equation, active):
         return bind(equation, operands), tuple(None if on else x for x, on in zip(operands, active, strict=True))
 
     def backward(known, cotangents):
-        sums = [hijax.ValAccum(a.to_ct_aval()) if on else x for x, a, on in zip(known, avals, active, strict=True)]
+        sums = [Accumulator(a.to_ct_aval()) if on else x for x, a, on in zip(known, avals, active, strict=True)]
         cts = [engine.instantiate(ct, v.aval) for ct, v in zip(cotangents, equation.outvars, strict=True)]
         primitive.transpose(primitive.out_tree.unflatten(cts), *primitive.in_tree.unflatten(sums))
         return [_found(x.freeze()) if on else None for x, on in zip(sums, active, strict=True)]
@@ -76,18 +76,24 @@ def _transposed(engine, equation, active):
 
 def _own_vjp(equation, active):
     """The class's own forward, which returns the residuals, and backward."""
-    primitive = equation.params["_prim"]
+    primitive, avals = equation.params["_prim"], operand_avals(equation)
 
     def forward(*operands):
         operands, flags = (primitive.in_tree.unflatten(group) for group in (operands, active))
-        outputs, residuals, *_ = primitive.vjp_fwd(flags, *operands)
-        return jax.tree.leaves(outputs), residuals
+        outputs, residuals, *rest = primitive.vjp_fwd(flags, *operands)
+        return jax.tree.leaves(outputs), (residuals, *rest[1:])  # rest: which outputs have tangents, more residuals
 
     def backward(residuals, cotangents):
         pairs = zip(cotangents, output_avals(equation), strict=True)
         cts = [hijax.Zero(aval.to_ct_aval()) if ct is None else ct for ct, aval in pairs]
-        found = primitive.vjp_bwd_retval(residuals, primitive.out_tree.unflatten(cts))
-        return [_found(ct) for ct in primitive.in_tree.flatten_up_to(found)]
+        cts = primitive.out_tree.unflatten(cts)
+        if not hijax_gives(primitive, "vjp_bwd"):
+            found = primitive.vjp_bwd_retval(*residuals, cts)
+            return [_found(ct) for ct in primitive.in_tree.flatten_up_to(found)]
+        kinds = [Accumulator if on else NullAccumulator for on in active]
+        sums = [kind(aval.to_ct_aval()) for kind, aval in zip(kinds, avals, strict=True)]
+        primitive.vjp_bwd(*residuals, cts, *primitive.in_tree.unflatten(sums))
+        return [_found(x.freeze()) if on else None for x, on in zip(sums, active, strict=True)]
 
     return Structured(forward, backward, active)
 

@@ -85,16 +85,32 @@ class Scaled(Base):
         return 3 * ct * y, 5 * ct * jnp.sin(x)
 
 
-def test_own_vjp():
+class Accumulating(Scaled):
+    """The same, with the backward that adds to accumulators."""
+
+    vjp_bwd_retval = Base.vjp_bwd_retval
+
+    def vjp_bwd(self, residuals, ct, x_sum, y_sum):
+        x, y = residuals
+        x_sum.accum(2 * ct * y)
+        x_sum.accum(ct * y)
+        y_sum.accum(5 * ct * jnp.sin(x))
+
+
+@pytest.mark.parametrize("kind", [Scaled, Accumulating])
+def test_own_vjp(kind):
     def fun(x, y):
         x = jnp.sin(x)
-        return Scaled(x, y)(x, y) * x
+        return kind(x, y)(x, y) * x
 
     y = X + 1
     dx, dy = jax.jit(lambda x, y: fb.vjp(fun, x, y)[1](jnp.ones(3)))(X, y)
     s = np.sin(X)
     assert_close(dx, jnp.asarray((3 * s * y + s * y) * np.cos(X)), 1e-12)
     assert_close(dy, jnp.asarray(5 * s * np.sin(s)), 1e-12)
+    assert_close(fb.grad(lambda x: kind(x, x[:1])(x, x[:1]).sum())(jnp.ones(1)), jnp.asarray([3 + 5 * np.sin(1)]), 1e-12)
+    only_x = fb.grad(lambda x: jax.jit(lambda x: kind(x, jnp.asarray(y))(x, jnp.asarray(y)).sum())(x))(jnp.asarray(X))
+    assert_close(only_x, jnp.asarray(3 * y), 1e-12)
 
 
 def test_no_derivative():
