@@ -108,7 +108,8 @@ def test_own_vjp(kind):
     s = np.sin(X)
     assert_close(dx, jnp.asarray((3 * s * y + s * y) * np.cos(X)), 1e-12)
     assert_close(dy, jnp.asarray(5 * s * np.sin(s)), 1e-12)
-    assert_close(fb.grad(lambda x: kind(x, x[:1])(x, x[:1]).sum())(jnp.ones(1)), jnp.asarray([3 + 5 * np.sin(1)]), 1e-12)
+    twice = fb.grad(lambda x: kind(x, x)(x, x).sum())(jnp.ones(1))
+    assert_close(twice, jnp.asarray([3 + 5 * np.sin(1)]), 1e-12)
     only_x = fb.grad(lambda x: jax.jit(lambda x: kind(x, jnp.asarray(y))(x, jnp.asarray(y)).sum())(x))(jnp.asarray(X))
     assert_close(only_x, jnp.asarray(3 * y), 1e-12)
 
