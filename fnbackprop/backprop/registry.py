@@ -24,11 +24,12 @@ a single operand, just it). None stands for zero. What the driver does for every
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import lax
 
+from ..jaxprs.avals import as_jax_array
 from ..jaxprs.types import Equation, Primitive
 from .signatures import Adapt, Argument, Rule, parse, positions
 
@@ -97,7 +98,7 @@ def vjp_rule(
     """
 
     def register(function: Callable) -> Callable:
-        _register(primitive, parse(function, signature, wrt, adapt))
+        _register(primitive, parse(function, signature, wrt, adapt or _of_jax_arrays))
         return function
 
     return register
@@ -135,10 +136,25 @@ def derivative(
     """
 
     def register(function: Callable) -> Callable:
-        _register(primitive, _times_cotangent(parse(function, signature, wrt, adapt), signature))
+        _register(primitive, _times_cotangent(parse(function, signature, wrt, adapt or _of_jax_arrays), signature))
         return function
 
     return register
+
+
+def _of_jax_arrays(function: Callable, places: Sequence[Argument]) -> Callable:
+    """A rule that is given literals, which the engine reads as NumPy arrays, as jax arrays."""
+    values = [place.kind == "value" for place in places]
+
+    def on_jax_arrays(*arguments: Any, **params: Any) -> Any:
+        pairs = zip(arguments, values, strict=True)
+        return function(*[_as_jax_arrays(x) if is_value else x for x, is_value in pairs], **params)
+
+    return on_jax_arrays if any(values) else function
+
+
+def _as_jax_arrays(x: Any) -> Any:
+    return tuple(map(_as_jax_arrays, x)) if isinstance(x, tuple) else as_jax_array(x)
 
 
 def _register(primitive: str | Primitive, rule: Rule) -> None:

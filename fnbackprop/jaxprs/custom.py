@@ -45,6 +45,7 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     except NameError as error:
         raise UnboundAxis(*error.args) if "unbound axis" in str(error) else error from error
     closed = with_constants(jaxpr, values)
+    check_outputs(equation, len(zero_out), "the JVP of a custom_jvp function")
     if any(v.aval.shape != w.aval.shape for v, w in zip(equation.outvars, jaxpr.outvars, strict=False)):
         # of a function under vmap whose result does not depend on what is mapped, though its JVP does
         raise IllTyped(
@@ -55,6 +56,13 @@ def custom_jvp_jaxpr(equation: Any, active: Sequence[bool]) -> CustomJvp:
     tangents_out = (i if i is not None and is_inexact(jaxpr.outvars[i].aval) else None for i in found)
     tangents = (consts + i for i, on in enumerate(given) if on)
     return CustomJvp(closed, consts, tuple(tangents), tuple(tangents_out))
+
+
+def check_outputs(equation: Any, count: int, what: str) -> None:
+    """Raise IllTyped if a user's rule has another number of outputs than its function, as that of a function that was
+    put through `checkify` may: its checks are further outputs of the function alone."""
+    if count != len(equation.outvars):
+        raise IllTyped(f"{what} has {count} outputs, the function {len(equation.outvars)}, at {source_line(equation)}")
 
 
 def jvp_function(jvp: Any, symbolic: bool) -> Callable:
@@ -116,7 +124,7 @@ def _pull_by_user(
     symbolic zeros if the user asked for these."""
     cts = [zero_for_rule(aval, symbolic) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
     out = bwd.call_wrapped(*residuals, *cts)
-    if isinstance(out, tuple):  # JAX 0.12: (cotangents, logs)
+    if len(out) == 2 and isinstance(out[0], list | tuple):  # JAX 0.12: (cotangents, logs)
         out = out[0]
     return [None if _is_zero(ct) else as_jax_array(ct) for ct in out]
 

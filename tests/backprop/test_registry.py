@@ -44,6 +44,21 @@ def test_a_user_s_rule():
     np.testing.assert_allclose(fb.grad(fb.grad(ours))(0.3, 2.0), jax.grad(jax.grad(plain))(0.3, 2.0), rtol=1e-5)
 
 
+def test_a_rule_is_given_literals_as_jax_arrays():
+    primitive, given = new_primitive("my_product_of_literals"), []
+
+    @fb.vjp_rule(primitive, "x, *ys -> z")
+    def my_product_vjp(dz, x, ys, active):
+        given.extend([x, *ys])
+        assert active == (True, False)
+        return -dz * jnp.sin(x) * ys[0], None
+
+    x = jnp.float32(0.3)
+    for run in (fb.grad, lambda f: jax.jit(fb.grad(f)), lambda f: fb.grad(f, eager=True)):
+        np.testing.assert_allclose(run(lambda x: primitive.bind(x, 2.0))(x), -2 * np.sin(0.3), rtol=1e-6)
+    assert len(given) == 6 and all(isinstance(value, jax.Array) for value in given)
+
+
 def elementwise_primitive(name, function):
     """A primitive of one operand, with an implementation, a lowering and a batching rule, and no rule."""
     primitive = Primitive(name)

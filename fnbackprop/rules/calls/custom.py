@@ -5,6 +5,7 @@ import jax
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import aval_of, output_avals, zero_tangent, zeros_like_aval
 from ...jaxprs.custom import (
+    check_outputs,
     custom_jvp_jaxpr,
     custom_linear_map,
     custom_vjp_of_equation,
@@ -72,7 +73,9 @@ def custom_vjp_vjp(engine, equation, active, wanted):
     custom, outputs = custom_vjp_of_equation(equation), output_avals(equation)
 
     def forward(*operands):
-        return custom.forward(operands, active)
+        found, residuals = custom.forward(operands, active)
+        check_outputs(equation, len(found), "the forward of a custom_vjp function")
+        return found, residuals
 
     def backward(residuals, cotangents):
         return custom.backward(residuals, cotangents, outputs)
