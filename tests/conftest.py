@@ -1,5 +1,6 @@
 """Strict mode for every test: dtype promotion is explicit, rank promotion raises, warnings are errors."""
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -14,6 +15,9 @@ import pytest  # noqa: E402
 
 from fnbackprop.backprop import registry  # noqa: E402
 
+gc.set_threshold(
+    100_000, 50, 100
+)  # traced programs are millions of small objects: at Python's own pace, 5 % of the time
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
