@@ -23,6 +23,8 @@ jaxpr needs a *structured* rule: one that hands the jaxpr to the engine. `call_v
 
 from functools import lru_cache
 
+import jax
+
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.evaluate import bind
 from ...jaxprs.views import Call
@@ -57,6 +59,20 @@ def walk_inline(engine, closed, active, wanted):
         return engine.backward(plan, residuals, cotangents)
 
     return Structured(forward, backward, plan.has_cotangent)
+
+
+def in_scope(name, inner):
+    """The same forward and backward, under a name in profiles."""
+
+    def forward(*operands):
+        with jax.named_scope(name):
+            return inner.forward(*operands)
+
+    def backward(residuals, cotangents):
+        with jax.named_scope(name):
+            return inner.backward(residuals, cotangents)
+
+    return inner._replace(forward=forward, backward=backward)
 
 
 @structured_rule("custom_vmap_call", activity=call_activity)

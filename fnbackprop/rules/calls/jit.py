@@ -8,7 +8,7 @@ from ...backprop.memory import save_policy
 from ...backprop.registry import structured_rule
 from ...jaxprs.compat import jit_shardings
 from ...jaxprs.views import Call
-from .call import call_activity, walk_inline
+from .call import call_activity, in_scope, walk_inline
 from .remat import recompute
 
 INLINED_EQUATIONS = 4  # a smaller jit is inlined: a wrapper would cost more tracing time than it saves
@@ -22,7 +22,8 @@ def jit_vjp(engine, equation, active, wanted):
     the budget allows, as a loop's body does."""
     call, shardings = Call.of(equation), jit_shardings(equation)
     if engine.inline or len(call.body.jaxpr.eqns) <= INLINED_EQUATIONS:
-        return _with_shardings(walk_inline(engine, call.body, active, wanted), *shardings)
+        walked = walk_inline(engine, call.body, active, wanted)
+        return _with_shardings(in_scope(f"jit({call.name})", walked), *shardings)
     budgeted = engine.budget is not None and not save_policy.is_cheap(equation)
     return _jitted(engine, call, active, wanted, shardings, budgeted)
 

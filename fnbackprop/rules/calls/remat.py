@@ -6,8 +6,6 @@
 `recompute` builds this for any jaxpr and any choice of s. cond, and jit under a budget, use it too.
 """
 
-import jax
-
 from ...backprop.memory import recompute_barrier, residual_report, residuals, save_policy
 from ...backprop.registry import Structured, structured_rule, vjp_rule
 from ...jaxprs.avals import optimization_barrier
@@ -16,7 +14,7 @@ from ...jaxprs.graph import producers
 from ...jaxprs.lists import merge, partition, present, select, split
 from ...jaxprs.primitives import Trait, has
 from ...jaxprs.views import Call
-from .call import call_activity
+from .call import call_activity, in_scope
 
 
 @structured_rule("remat2", activity=call_activity)
@@ -26,17 +24,7 @@ def remat_vjp(engine, equation, active, wanted):
     policy, prevent_cse = params["policy"], params.get("prevent_cse", True)
     choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
     inner = recompute(engine, Call.of(equation).body, choose, active, wanted, prevent_cse)
-    return inner._replace(forward=_named(inner.forward), backward=_named(inner.backward))
-
-
-def _named(function):
-    """The function under the name that JAX gives a checkpoint in profiles."""
-
-    def named(*args):
-        with jax.named_scope("checkpoint"):
-            return function(*args)
-
-    return named
+    return in_scope("checkpoint", inner)  # as JAX names it in profiles
 
 
 def recompute(engine, closed, choose, active, wanted, prevent_cse):

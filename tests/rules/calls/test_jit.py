@@ -69,3 +69,17 @@ def test_budget_of_a_jitted_function_with_a_loop():
         found, aux = fb.grad(fun, argnums=(0, 1), has_aux=True, budget=budget)(w, x)
         assert_close(found, expected, 1e-12)
         assert aux == 3
+
+
+def test_an_inlined_jit_keeps_its_name_in_profiles():
+    inner = jax.jit(lambda x: jnp.sin(x))
+
+    @jax.jit
+    def outer(x):
+        with jax.named_scope("layer"):
+            return inner(x)
+
+    jaxpr = jax.make_jaxpr(fb.grad(outer))(1.0).jaxpr
+    names = [str(equation.source_info.name_stack) for equation in jaxpr.eqns]
+    assert names[0] == "jvp(jit(outer))/layer/jit(<lambda>)"
+    assert "transpose(jvp(jit(outer)))/layer/jit(<lambda>)" in names
