@@ -9,7 +9,7 @@ out (None is zero); sums the cotangent of an implicitly broadcast operand back t
 dtype; takes the real part for a real operand of a complex result; and skips operands that need none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -54,6 +54,7 @@ class Engine:
     foreign: whether a primitive that no rule is written for may be differentiated by the JVP or transpose that its
         author registered with JAX (with a warning); False: it is a MissingRule.
     inline: internal: walk an inner jit where it is called, for regions that choose their residuals.
+    policy: internal: of the `jax.checkpoint` around, which says what branches save too.
     at_zero: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
     generation: internal: of the registry. What is cached by engine is made anew once another rule is registered.
     """
@@ -65,6 +66,7 @@ class Engine:
     eager: bool = False
     foreign: bool = True
     inline: bool = field(default=False, metadata=INTERNAL)
+    policy: Callable | None = field(default=None, metadata=INTERNAL)
     at_zero: bool = field(default=False, metadata=INTERNAL)
     generation: int = field(default_factory=registry.generation, metadata=INTERNAL)
 

@@ -7,6 +7,7 @@ import jax
 from jax import lax
 
 from ...jaxprs.avals import aval_of, is_inexact, optimization_barrier, zeros_like_aval
+from ...jaxprs.types import Tracer
 
 
 def recompute(function: Callable, avals: Sequence[Any], operands: Any, cotangents: Any) -> list[Any]:
@@ -14,7 +15,11 @@ def recompute(function: Callable, avals: Sequence[Any], operands: Any, cotangent
 
     XLA drops optimization barriers on a CPU. There the function is a branch that is always taken, on a condition that
     reads a cotangent, so that neither the condition nor the branch can be evaluated before the backward pass.
+
+    On numbers, outside jit, each operation is compiled by itself, and there is nothing to merge.
     """
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((operands, cotangents))):
+        return function(operands, cotangents)
     operands, cotangents = optimization_barrier((operands, cotangents))
     read = next((leaf for leaf in jax.tree.leaves(cotangents) if _has_first_number(aval_of(leaf))), None)
     if read is None:

@@ -19,6 +19,7 @@ from ...jaxprs.evaluate import bind, evaluate, read_atom, trace_avals
 from ...jaxprs.graph import descendants, live, reads_any
 from ...jaxprs.lists import partition
 from ...jaxprs.types import is_var
+from .inner_saves import InnerSaves, inner_saves
 from .save_policy import Boundary, Chooser
 
 
@@ -76,6 +77,7 @@ class Split:
     forward: tuple[Any, ...]  # equations of the forward part
     again: tuple[Any, ...]  # equations of the forward that the backward part starts with
     pulled: tuple[Any, ...]  # equations of the backward part that depend on a cotangent
+    inner: dict[int, InnerSaves]  # by id, those of `again` inside which a policy saves values
 
     @property
     def backward(self) -> tuple[Any, ...]:
@@ -100,19 +102,41 @@ class Split:
         evaluate(equations, env, apply)
         return [read_atom(env, atom) for atom in outputs]
 
-    def run_backward(self, known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]) -> list[Any]:
-        """As `run` of the backward part. What it computes again has the name that JAX gives it in profiles."""
-        env = self._environment(known)
+    def run_forward(
+        self, known: Iterable[tuple[Any, Any]], outputs: Sequence[Any]
+    ) -> tuple[list[Any], tuple[tuple[Any, ...], ...]]:
+        """As `run` of the forward part; beside the outputs, what is saved inside its loops and branches.
+
+        A saved value of a narrow dtype is rounded to it for the forward too, which a compiler might else compute more
+        exactly than what the backward will read."""
+        kept = []
+
+        def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
+            if id(equation) in self.inner:
+                outputs, saved = self.inner[id(equation)].saving(values)
+                kept.append(tuple(saved))
+                return outputs
+            pairs = zip(equation.outvars, bind(equation, values), strict=True)
+            return [_rounded(y) if v in self.saved else y for v, y in pairs]
+
+        return self.run(self.forward, known, outputs, apply), tuple(kept)
+
+    def run_backward(
+        self, known: Iterable[tuple[Any, Any]], kept: Sequence[Sequence[Any]], outputs: Sequence[Any]
+    ) -> list[Any]:
+        """As `run` of the backward part, with `kept` from `run_forward`. What it computes again has the name that JAX
+        gives it in profiles."""
+        env, kept_of = self._environment(known), dict(zip(self.inner, kept, strict=True))
+
+        def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
+            if id(equation) in self.inner:
+                return self.inner[id(equation)].replaying(values, kept_of[id(equation)])
+            return bind(equation, values)
+
         with jax.named_scope("rematted_computation"):
-            evaluate(self.again, env)
+            evaluate(self.again, env, apply)
         evaluate(self.pulled, env)
         return [read_atom(env, atom) for atom in outputs]
-
-    def bind_rounded(self, equation: Any, values: list[Any]) -> Sequence[Any]:
-        """Apply an equation of the forward part. A saved value of a narrow dtype is rounded to it for the forward too,
-        which a compiler might else compute more exactly than what the backward will read."""
-        pairs = zip(equation.outvars, bind(equation, values), strict=True)
-        return [_rounded(y) if v in self.saved else y for v, y in pairs]
 
     def _environment(self, known: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
         return {**dict(zip(self.closed.jaxpr.constvars, self.closed.consts, strict=True)), **dict(known)}
@@ -127,7 +151,12 @@ def _rounded(x: Any) -> Any:
 
 
 def split(
-    joint: Joint, available: Sequence[Any], invariant: Sequence[Any], choose: Chooser, stored: Iterable[Any] = ()
+    joint: Joint,
+    available: Sequence[Any],
+    invariant: Sequence[Any],
+    choose: Chooser,
+    stored: Iterable[Any] = (),
+    policy: Callable | None = None,
 ) -> Split:
     """Split a joint jaxpr into its two parts.
 
@@ -135,6 +164,7 @@ def split(
         available: the operands that the backward has without saving; `invariant`: those that do not change in the loop.
         choose: which forward values to save.
         stored: forward values that are stored in any case, and so cost nothing to save.
+        policy: of a `jax.checkpoint`, which holds inside loops and branches too.
     """
     closed, jaxpr = joint.closed, joint.closed.jaxpr
     backward_outputs = [atom for atom in joint.found if atom is not None]
@@ -148,7 +178,15 @@ def split(
     needed = tuple(v for v in reads if v not in derived)
     saved = tuple(choose(Boundary(tuple(forward), needed, derived, frozenset(stored))))
     again = _between(forward, saved, reads, given)
-    return Split(closed, saved, tuple(live(forward, [*joint.outputs, *saved])), tuple(again), tuple(backward))
+    inner = {} if policy is None else _inner_saves(again, backward, backward_outputs, policy)
+    forward = live(forward, [*joint.outputs, *saved, *(v for e in again if id(e) in inner for v in e.outvars)])
+    return Split(closed, saved, tuple(forward), tuple(again), tuple(backward), inner)
+
+
+def _inner_saves(again: Sequence[Any], backward: Sequence[Any], outputs: Sequence[Any], policy: Callable) -> dict:
+    read = {atom for e in (*again, *backward) for atom in e.invars if is_var(atom)}.union(filter(is_var, outputs))
+    found = {id(e): inner_saves(e, policy, [v in read for v in e.outvars]) for e in again}
+    return {key: saves for key, saves in found.items() if saves is not None}
 
 
 def _between(forward: Sequence[Any], saved: Sequence[Any], needed: Iterable[Any], given: frozenset) -> list[Any]:

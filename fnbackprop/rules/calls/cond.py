@@ -1,16 +1,20 @@
 """cond, switch and platform_dependent.
 
-forward     (1)  y = f_i(x)              i and x are saved
-backward    (1)  dx = f_iᵀ(dy): a switch on the same i, whose branches compute what they need again from x
+forward     (1)  y, s = f_i(x)           i and x are saved; under a checkpoint's policy also s, what it saves of f_i
+backward    (1)  dx = f_iᵀ(dy): a switch on the same i, whose branches compute what they need again from x and s
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
+import jax
+
 from ...backprop.memory import save_policy
+from ...backprop.memory.inner_saves import among_zeros
 from ...backprop.registry import MissingRule, Structured, structured_rule
 from ...jaxprs.compat import is_for_this_platform, switch_branch
-from ...jaxprs.evaluate import as_function
-from ...jaxprs.lists import merge, select
+from ...jaxprs.evaluate import as_function, trace_flat
+from ...jaxprs.lists import merge, select, split
 from ...jaxprs.views import Cond
 from .remat import recompute
 
@@ -52,8 +56,12 @@ def cond_vjp(engine, equation, active, wanted):
 
 @lru_cache(maxsize=4096)
 def _cond(engine, cond, active, wanted):
+    policy = engine.policy if cond.platforms is None else None
+    choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
+    engine = replace(engine, policy=policy)
+
     def plan(branch):
-        return recompute(engine, branch, save_policy.save_nothing, active, wanted, prevent_cse=False)
+        return recompute(engine, branch, choose, active, wanted, prevent_cse=False)
 
     forward_branches, forward_platforms = cond
     if cond.platforms is not None:
@@ -61,25 +69,58 @@ def _cond(engine, cond, active, wanted):
     branches = [plan(branch) for branch in cond.branches]
     has_cotangent = _any_branch(branch.has_cotangent for branch in branches)
     avals = [v.aval for v in cond.branches[0].jaxpr.invars]
+    if policy is None:
+        functions, saved_by = [_saving_nothing(branch) for branch in forward_branches], [_no_saved] * len(branches)
+    else:
+        functions, saved_by = _saving(branches, avals)
 
-    def pull_through(branch):
+    def pull_through(branch, own):
         """As all branches of a switch return the same, dx has arrays of zeros where only other branches need it."""
 
-        def pull(operands, cotangents):
-            found = branch.backward((operands, ()), cotangents)
+        def pull(operands, saved, cotangents):
+            found = branch.backward((operands, own(saved)), cotangents)
             return [engine.instantiate(ct, a) for ct, a in select(zip(found, avals, strict=True), has_cotangent)]
 
         return pull
 
-    functions = [as_function(branch) for branch in forward_branches]
-    pullbacks = [pull_through(branch) for branch in branches]
+    pullbacks = list(map(pull_through, branches, saved_by))
 
     def forward(index, *operands):
-        return switch_branch(index, functions, forward_platforms, *operands), (index, operands)  # (1)
+        outputs, saved = switch_branch(index, functions, forward_platforms, *operands)  # (1)
+        return outputs, (index, operands, saved)
 
     def backward(residuals, cotangents):
-        index, operands = residuals
-        found = switch_branch(index, pullbacks, cond.platforms, operands, tuple(cotangents))  # (1)
+        index, operands, saved = residuals
+        found = switch_branch(index, pullbacks, cond.platforms, operands, saved, tuple(cotangents))  # (1)
         return [None, *merge(has_cotangent, found)]
 
     return Structured(forward, backward, (False, *has_cotangent))
+
+
+def _no_saved(saved):
+    return (), ()
+
+
+def _saving_nothing(branch):
+    function = as_function(branch)
+    return lambda *operands: (function(*operands), [])
+
+
+def _saving(branches, avals):
+    """The branches' forwards, each of which returns the values that it saves among zeros for those of the others; and
+    for each branch a function that finds its own among these."""
+    traced = [trace_flat(lambda *operands, run=branch.forward: run(*operands)[1][1], avals) for branch in branches]
+    slots = [[(atom.aval, ()) for atom in saved.closed.jaxpr.outvars] for saved in traced]
+
+    def forward_of(i):
+        def forward(*operands):
+            outputs, (_, saved) = branches[i].forward(*operands)
+            return outputs, among_zeros(slots, i, jax.tree.leaves(saved))
+
+        return forward
+
+    def own(i):
+        return lambda saved: traced[i].out_tree.unflatten(split(saved, *map(len, slots))[i])
+
+    each = range(len(branches))
+    return list(map(forward_of, each)), list(map(own, each))

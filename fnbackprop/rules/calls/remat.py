@@ -6,6 +6,8 @@
 `recompute` builds this for any jaxpr and any choice of s. cond, and jit under a budget, use it too.
 """
 
+from dataclasses import replace
+
 from ...backprop.memory import recompute_barrier, residual_report, residuals, save_policy
 from ...backprop.registry import Structured, structured_rule, vjp_rule
 from ...jaxprs.avals import optimization_barrier
@@ -23,6 +25,7 @@ def remat_vjp(engine, equation, active, wanted):
     params = call_params(equation)
     policy, prevent_cse = params["policy"], params.get("prevent_cse", True)
     choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
+    engine = replace(engine, policy=policy)
     inner = recompute(engine, Call.of(equation).body, choose, active, wanted, prevent_cse)
     return in_scope("checkpoint", inner)  # as JAX names it in profiles
 
@@ -42,13 +45,14 @@ def recompute(engine, closed, choose, active, wanted, prevent_cse):
 
     def forward(*operands):
         known = zip(joint.operands, operands, strict=True)
-        out = parts.run(parts.forward, known, [*joint.outputs, *parts.saved], parts.bind_rounded)
+        out, kept = parts.run_forward(known, [*joint.outputs, *parts.saved])
         outputs, saved = split(out, len(joint.outputs))
-        return outputs, (operands, tuple(saved))
+        return outputs, (operands, (tuple(saved), kept))
 
     def pull(operands, saved, cts):
+        saved, kept = saved
         known = zip((*joint.operands, *parts.saved, *joint.cotangents), (*operands, *saved, *cts), strict=True)
-        return parts.run_backward(known, found)
+        return parts.run_backward(known, kept, found)
 
     def backward(residuals, cotangents):
         operands, saved = residuals
@@ -81,7 +85,8 @@ def _forward_and_backward(engine, closed, choose, active, wanted):
     plan = engine.plan(closed, active, wanted)
     joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
     loops = [v for e in joint.closed.jaxpr.eqns if has(e, Trait.NEVER_RECOMPUTED) for v in e.outvars]
-    return joint, residuals.split(joint, joint.operands, (), choose, stored=loops)  # loops have budgets of their own
+    # loops have budgets of their own
+    return joint, residuals.split(joint, joint.operands, (), choose, stored=loops, policy=engine.policy)
 
 
 @vjp_rule("optimization_barrier", "*xs -> *ys")

@@ -217,3 +217,13 @@ def test_the_forward_reads_saved_values_as_the_backward_does():
     x = (1 + jnp.finfo("bfloat16").eps) * jnp.eye(2, dtype="bfloat16")
     value, pullback = fb.vjp(jax.jit(jax.checkpoint(lambda x: widened(product(x)), policy=POLICIES["everything"])), x)
     assert (value == pullback(jnp.ones_like(value))[0].astype("float32")).all()
+
+
+def test_outside_jit_nothing_is_compiled_again(caplog):
+    """A branch that keeps a compiler from merging would be compiled at each call; there is nothing to merge."""
+    x = jnp.asarray(0.5)
+    pullback = fb.vjp(jax.checkpoint(lambda x: jnp.sin(jnp.sin(x))), x)[1]
+    pullback(x)
+    with jax.log_compiles():
+        pullback(x)
+    assert not [record for record in caplog.records if "Compiling" in record.message]
