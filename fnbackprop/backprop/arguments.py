@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..jaxprs.avals import aval_of, is_inexact
+from ..jaxprs.avals import as_jax_array, aval_of, is_inexact
 from ..jaxprs.compat import equality_errors_pytreedef
 from ..jaxprs.types import Aval
 
@@ -63,7 +63,7 @@ def as_array(leaf: Any) -> Any:
         return leaf
     if not is_array_like(leaf):
         raise TypeError(f"Value {leaf!r} of type {type(leaf)} is not a valid JAX type")
-    return jnp.asarray(leaf)
+    return as_jax_array(leaf)
 
 
 def check_input(name: str, holomorphic: bool, allow_int: bool, leaf: Any) -> None:

@@ -43,6 +43,10 @@ class Pullback:
         args_res, opaque_residuals = children
         return cls(args_res, opaque_residuals, static)
 
+    def __getattr__(self, name: str) -> Any:
+        reason = f": {_ABSENT[name]}" if name in _ABSENT else ""
+        raise AttributeError(f"the pullback of fb.vjp has no attribute {name!r}{reason}")
+
     @property
     def in_tree(self) -> Any:
         return self.static.in_tree
@@ -90,6 +94,18 @@ class Pullback:
         weak = all(is_weak(ct) for ct, aval in pairs if ct is not None and is_weak(aval))
         leaves = [_as_input(ct, aval, weak) for ct, aval in zip(found, static.in_avals, strict=True)]
         return jax.tree.unflatten(static.in_tree, leaves)
+
+
+# What JAX's pullback has beside, and why ours has not.
+_ABSENT = {
+    "fun": "it is a walk of the function's jaxpr by rules, and no other function",
+    "jaxpr": "it is a walk by rules; jax.make_jaxpr(pullback)(cotangents) traces it",
+    "out_nzs": "which outputs have a derivative is not part of it",
+    "replace": "put residuals into args_res instead",
+    "structured_residuals": "all residuals are in args_res and opaque_residuals",
+    "want_logs": "a backward of ours writes no logs",
+    "with_logs": "a backward of ours writes no logs",
+}
 
 
 class _Static(NamedTuple):

@@ -246,6 +246,11 @@ def lookup(primitive: Primitive) -> Entry | None:
     return _entries.get(primitive) or _entries.get(primitive.name) or _last_resort(primitive)
 
 
+def is_foreign(primitive: Primitive) -> bool:
+    """Whether nothing was registered here for a primitive: another package's, of which no trait is known either."""
+    return primitive not in _entries and primitive.name not in _entries
+
+
 def registered() -> dict[str | Primitive, Entry]:
     """All entries, by primitive or name (a copy)."""
     return dict(_entries)

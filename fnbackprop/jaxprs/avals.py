@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import core
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 _AS_IT_IS = nullcontext()
@@ -23,6 +24,8 @@ def aval_of(x: Any) -> Any:
 
 def as_jax_array(x: Any) -> Any:
     """A number or NumPy array, as which a trace keeps constants, as a jax array of its type; all else as it is."""
+    if isinstance(x, np.ndarray) and core.trace_state_clean():
+        return jax.device_put(x)  # `jnp.asarray` would compile a program for each new shape
     return jnp.asarray(x) if isinstance(x, bool | int | float | complex | np.ndarray | np.generic) else x
 
 

@@ -151,3 +151,20 @@ def test_equations_have_the_names_by_which_profiles_tell_forward_and_backward_ap
         text = jax.jit(fb.grad(lambda x: lax.scan(lambda h, _: (scoped(h), None), x, None, length=3)[0])).lower(1.0)
     assert "transpose(jvp())/while/body/" in text.as_text(debug_info=True)
     assert "layer/cos" in text.as_text(debug_info=True)
+
+
+def test_numpy_arguments_compile_nothing_of_their_own(caplog):
+    """An argument of a new shape needs no program to become an array."""
+    with jax.log_compiles():
+        gradient = fb.vjp(lambda x: x, np.ones((1, 2, 3)))[1](np.ones((1, 2, 3)))[0]
+    assert isinstance(gradient, jax.Array)
+    assert not [record for record in caplog.records if "Compiling" in record.message]
+
+
+def test_every_member_of_jaxs_pullback_is_there_or_explained():
+    theirs, ours = jax.vjp(jnp.sin, 1.0)[1], fb.vjp(jnp.sin, 1.0)[1]
+    for name in (name for name in dir(theirs) if not name.startswith("_") and not hasattr(ours, name)):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': .{{10}}"):
+            getattr(ours, name)
+    with pytest.raises(AttributeError, match="no attribute 'unknown'$"):
+        ours.unknown  # noqa: B018

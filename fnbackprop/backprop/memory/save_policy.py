@@ -15,6 +15,7 @@ from ...jaxprs.compat import policy_saves
 from ...jaxprs.graph import ancestors, inner_jaxprs, producers
 from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import is_var
+from ..registry import is_foreign
 from .time_sums import contracted
 
 SMALLER = 8  # times: the result of such a reduction costs few bytes to save
@@ -162,7 +163,7 @@ def is_cheap(equation: Any) -> bool:
     """Whether an equation is cheap to recompute: elementwise, of shapes, small reductions, scores; no effects."""
     if _is_outer(equation):
         return True
-    if has(equation, Trait.EXPENSIVE) or equation.effects or _shrinks(equation):
+    if has(equation, Trait.EXPENSIVE) or is_foreign(equation.primitive) or equation.effects or _shrinks(equation):
         return False
     return all(is_cheap(inner) for closed in inner_jaxprs(equation) for inner in closed.eqns)
 

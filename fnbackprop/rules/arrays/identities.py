@@ -1,11 +1,12 @@
 """Primitives that return their operand: names, tags, layouts, casts. The cotangent passes as it is."""
 
+import jax.numpy as jnp
+
 from ...backprop.registry import vjp_rule
 
 
 @vjp_rule("broadcast_to")  # repeats it: the driver sums the cotangent back to the operand's shape
 @vjp_rule("convert_element_type")  # the driver casts the cotangent back
-@vjp_rule("copy")
 @vjp_rule("name")  # `checkpoint_name` marks a value for a remat policy
 @vjp_rule("relayout")  # the compiler lays out the cotangent
 @vjp_rule("stage")  # lifted into the trace
@@ -13,6 +14,12 @@ from ...backprop.registry import vjp_rule
 def identity_vjp(dy):
     """y = x, dx = dy."""
     return dy
+
+
+@vjp_rule("copy")
+def copy_vjp(dy):
+    """y = x in memory of its own, and so is dx, which may be donated."""
+    return jnp.copy(dy)
 
 
 @vjp_rule("tie", "x, y -> z")

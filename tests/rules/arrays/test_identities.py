@@ -46,3 +46,12 @@ def test_names_reach_the_policy():
     fun = jax.checkpoint(lambda x: jnp.sin(checkpoint_name(jnp.log(x), "a")), policy=saved)
     jaxpr = str(jax.make_jaxpr(fb.grad(lambda x: fun(x).sum()))(X))
     assert jaxpr.count("= log ") == 1
+
+
+def test_the_gradient_of_a_copy_is_a_new_array():
+    x = jnp.arange(3.0)
+    pullback = fb.vjp(jnp.copy, x)[1]
+    dy = jnp.ones(3)
+    (dx,) = pullback(dy)
+    dx.delete()
+    assert not dy.is_deleted() and (dy == 1).all()

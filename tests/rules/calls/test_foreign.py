@@ -10,6 +10,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 import fnbackprop as fb
+from fnbackprop.jaxprs.graph import all_equations
 from fnbackprop.rules.calls import foreign
 
 from ..checking import check_agreement
@@ -120,3 +121,13 @@ def test_a_branch_for_another_platform():
     np.testing.assert_allclose(jax.jit(fb.grad(lambda x: fun(x).sum()))(X), np.cos(X), rtol=1e-12)
     with pytest.raises(fb.MissingRule, match="foreign_kernel"):
         fb.grad(lambda x: jax.lax.platform_dependent(x, tpu=jnp.sin, default=bare.bind).sum())(X)
+
+
+def test_it_is_not_evaluated_again_of_itself():
+    """Nothing is known of its cost, so a loop saves its result."""
+
+    def loop(x):
+        return jax.lax.scan(lambda c, _: (jnp.sin(cube.bind(c)), None), x, None, length=3)[0]
+
+    names = [e.primitive.name for e in all_equations(jax.make_jaxpr(fb.grad(loop))(1.0))]
+    assert names.count("foreign_cube") == 1
