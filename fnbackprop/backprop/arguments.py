@@ -62,7 +62,7 @@ def as_array(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array | jax.Ref):
         return leaf
     if not is_array_like(leaf):
-        raise TypeError(f"Value {leaf!r} of type {type(leaf)} is not a valid JAX type")
+        raise TypeError(f"Argument {leaf!r} of type {type(leaf)} is not a valid JAX type")
     return as_jax_array(leaf)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..jaxprs.compat import with_leading_jit_operands, with_leading_scan_constants
-from ..jaxprs.types import counts_operands, is_closed, open_jaxpr, rebuild
+from ..jaxprs.types import is_closed, open_jaxpr, rebuild
 from ..jaxprs.views import While
 
 
@@ -47,7 +47,7 @@ def lift(closed: Any) -> Any:
     """The same function, with the constants of inner jits among its own."""
     operands, jaxpr = Operands(), closed.jaxpr
     equations = _lift_equations(jaxpr.eqns, operands)
-    if not operands.variables() or counts_operands(jaxpr):
+    if not operands.variables():
         return closed
     constants = [*jaxpr.constvars, *operands.variables()], [*closed.consts, *operands.values()]
     return rebuild(jaxpr, *constants, jaxpr.invars, equations)
@@ -64,7 +64,7 @@ def _new_lift(inner: Any) -> Lifted | None:
     operands, jaxpr = Operands(), open_jaxpr(inner)
     equations = _lift_equations(jaxpr.eqns, operands)
     constants = (*getattr(inner, "consts", ()), *operands.values())
-    if not constants or counts_operands(jaxpr):
+    if not constants:
         return None
     leading = [*jaxpr.constvars, *operands.variables()]
     lifted = rebuild(jaxpr, [], [], [*leading, *jaxpr.invars], equations)

@@ -38,11 +38,6 @@ def is_var(atom: Atom) -> TypeGuard[Var]:
     return not isinstance(atom, Literal)
 
 
-def counts_operands(jaxpr: Jaxpr) -> bool:
-    """Whether an effect of a jaxpr names an operand by its number, as that of a mutable reference does."""
-    return any(hasattr(effect, "input_index") for effect in jaxpr.effects)
-
-
 def is_effect_free(closed: ClosedJaxpr) -> bool:
     return not closed.jaxpr.effects
 

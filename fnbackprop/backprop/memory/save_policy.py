@@ -184,9 +184,8 @@ def _shrinks(equation: Any) -> bool:
 
 
 def nbytes(aval: Any) -> int:
-    """Bytes of one value; keys count as four words."""
-    itemsize = getattr(aval.dtype, "itemsize", 16)
-    return int(np.prod(aval.shape, dtype=np.int64)) * itemsize
+    """Bytes of one value."""
+    return aval.size * aval.dtype.itemsize
 
 
 def total_bytes(variables: Iterable[Any]) -> int:
