@@ -21,8 +21,9 @@ first carry of another example that takes one. There is one, or the loop has no 
 of each example, that one's are taken with its carry, as far as they can be told from what the examples share
 (`example_rows.py`).
 
-What has finished is taken to be without influence on the others: a body that adds up over the examples by a collective
-over vmap's axis name is beyond this rule where its condition is batched.
+All this needs an example to depend on its own carry alone, as far as can be told (`example_axes.py`). Where a body or a
+condition combines the examples, as by a collective over vmap's axis name, a finished example has influence on the
+others and may go on again: there the loop is taken as it is written above, p_t from h_t and f at every h_t.
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +35,16 @@ from ...jaxprs.avals import aval_of, zeros_like_aval
 from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.lists import split
 from ...jaxprs.views import While
+from .example_axes import follow
 from .example_rows import constants_with_rows
+
+
+def is_separate(loop: While) -> bool:
+    """Whether no example of a batched loop depends on another's carry, as far as the equations tell."""
+    first = tuple(range(len(loop.batch_shape)))
+    carry = [first] * len(loop.body.jaxpr.outvars)
+    steps = follow(loop.condition, [*[None] * loop.num_condition_consts, *carry])
+    return all(axes in (None, first) for axes in (*steps, *follow(loop.body, [*[None] * loop.num_body_consts, *carry])))
 
 
 class Masked(NamedTuple):
@@ -71,7 +81,7 @@ class Masked(NamedTuple):
 def masked(loop: While) -> Masked:
     """The plain loops of a batched one."""
     condition = as_function(loop.condition)
-    condition_avals, _ = split([v.aval for v in loop.condition.jaxpr.invars], loop.num_condition_consts)
+    condition_avals = _condition_avals(loop)
     consts, carry = loop.split_body([v.aval for v in loop.body.jaxpr.invars])
     counts = loop.condition.jaxpr.outvars[0].aval.update(dtype=jnp.int32)
 
@@ -100,6 +110,31 @@ def masked(loop: While) -> Masked:
         While(on, replayed, 0, 1 + num_consts),
         constants_with_rows(loop.body, len(consts), loop.batch_shape),
     )
+
+
+def written_out(loop: While) -> While:
+    """A batched loop as a plain one that takes the flags from the carry at each step. Its body's constants begin with
+    those of the condition."""
+    condition, body = as_function(loop.condition), as_function(loop.body)
+    condition_avals = _condition_avals(loop)
+    consts, carry = loop.split_body([v.aval for v in loop.body.jaxpr.invars])
+
+    def any_goes_on(*operands):
+        (going,) = condition(*operands)
+        return [lax.reduce_or(going, range(going.ndim))]
+
+    def step(*operands):
+        condition_consts, c, h = split(operands, len(condition_avals), len(consts))
+        (going,) = condition(*condition_consts, *h)
+        return [_choose(going, y, x) for y, x in zip(body(*c, *h), h, strict=True)]
+
+    on = trace_avals(any_goes_on, [*condition_avals, *carry])
+    stepped = trace_avals(step, [*condition_avals, *consts, *carry])
+    return While(on, stepped, len(condition_avals), len(condition_avals) + len(consts))
+
+
+def _condition_avals(loop: While) -> list[Any]:
+    return [v.aval for v in loop.condition.jaxpr.invars[: loop.num_condition_consts]]
 
 
 def _step(loop: While, going: Any, safe: list[Any], c: list[Any], h: list[Any], k: Any) -> list[Any]:

@@ -9,9 +9,9 @@ uses are such, then no example reads another's row.
 from typing import Any
 
 from ...jaxprs.evaluate import bind, interpret, trace_avals
-from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import Equation, is_effect_free, is_var
 from ...jaxprs.views import Call
+from .example_axes import axes_after
 
 
 def constants_with_rows(body: Any, num_consts: int, batch_shape: tuple[int, ...]) -> tuple[bool, ...]:
@@ -39,26 +39,9 @@ def constants_with_rows(body: Any, num_consts: int, batch_shape: tuple[int, ...]
 
 def _keeps_rows(equation: Equation, position: int, batch_shape: tuple[int, ...]) -> bool:
     """Whether the first axes of an operand are those of the result: a row of the one makes a row of the other."""
-    count = len(batch_shape)
-    first = tuple(range(count))
-    x, y = equation.invars[position].aval, equation.outvars[0].aval
-    if x.shape[:count] != batch_shape or y.shape[:count] != batch_shape:
-        return False
-    match equation.primitive.name:
-        case "broadcast_in_dim":
-            return position == 0 and equation.params["broadcast_dimensions"][:count] == first
-        case "squeeze":
-            return True
-        case "reshape":
-            return equation.params["dimensions"] is None
-        case "reduce_sum" | "reduce_max" | "reduce_min" | "reduce_prod" | "reduce_and" | "reduce_or":
-            return not set(first) & set(equation.params["axes"])
-        case "dot_general":
-            contracted, batched = equation.params["dimension_numbers"]
-            if batched[position]:
-                return tuple(batched[position][:count]) == first
-            return position == 0 and not set(first) & set(contracted[0])
-    return has(equation, Trait.ELEMENTWISE) and len(x.shape) == len(y.shape)
+    first = tuple(range(len(batch_shape)))
+    shape = equation.invars[position].aval.shape
+    return shape[: len(first)] == batch_shape and axes_after(equation, position, first) == first
 
 
 def _inlined(body: Any) -> Any:

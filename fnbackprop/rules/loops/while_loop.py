@@ -27,7 +27,7 @@ from ...jaxprs.avals import varying_axes, zero_cotangent
 from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.lists import merge, pairs, present, split
 from ...jaxprs.views import While
-from .batched_while import masked
+from .batched_while import is_separate, masked, written_out
 from .checkpoints import Checkpoints, next_checkpoint, schedule
 from .steps import active_flags, add_term, plan_step, zero_sum
 from .varying_steps import shares, step_axes, sums, varied, vary
@@ -50,7 +50,7 @@ def while_vjp(engine, equation, active, wanted):
 
 @lru_cache(maxsize=4096)
 def _while(engine, loop, active, wanted):
-    forward, step = (_batched if loop.batch_shape else _plain)(engine, loop, active, wanted)
+    forward, step = _kind(loop)(engine, loop, active, wanted)
     axes, slots, constants = step_axes(loop), engine.checkpoints, loop.num_condition_consts
     consts, carry = loop.split_body([v.aval for v in loop.body.jaxpr.invars])
     more = step.loop.num_body_consts - len(consts)  # constants of the step that come before the body's own
@@ -67,6 +67,25 @@ def _while(engine, loop, active, wanted):
     return Structured(forward, backward, (*(False,) * constants, *step.has_cotangent[own]))
 
 
+def _kind(loop):
+    if not loop.batch_shape:
+        return _plain
+    return _masked if is_separate(loop) else _combining
+
+
+def _combining(engine, loop, active, wanted):
+    """(forward, backward step) of a batched loop whose examples depend on each other."""
+    plain = written_out(loop)
+    condition_consts, consts, carry = loop.split(active)
+    more = (False,) * len(condition_consts)
+    forward, step = _plain(engine, plain, (*more, *more, *consts, *carry), wanted)
+
+    def repeated(*operands):
+        return forward(*operands[: len(more)], *operands)
+
+    return repeated, step
+
+
 def _plain(engine, loop, active, wanted):
     """(forward, backward step) of a loop."""
     axes = step_axes(loop)
@@ -80,8 +99,8 @@ def _plain(engine, loop, active, wanted):
     return forward, _step(engine, varied(loop, axes), (*consts, *carry), wanted)
 
 
-def _batched(engine, loop, active, wanted):
-    """(forward, backward step) of a loop whose condition is batched: of the plain loops of `batched_while.py`."""
+def _masked(engine, loop, active, wanted):
+    """(forward, backward step) of a batched loop whose examples are separate: of `batched_while.py`'s plain loops."""
     axes = step_axes(loop)
     loops = masked(varied(loop, axes))
     _, consts, carry = loop.split(active)

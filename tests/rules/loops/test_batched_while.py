@@ -236,3 +236,36 @@ def test_rows_of_constants():
 
     avals = [jnp.zeros(shape) for shape in ((3,), (3, 3), (3,), (3, 3), (3, 3))]
     assert constants_with_rows(jax.make_jaxpr(body)(*avals), 4, (3,)) == (True, False, False, False)
+
+
+def with_sum(a, x, n):
+    """Each step adds up over the examples, those that have finished included."""
+
+    def step(state):
+        return state[0] + 1, a * jnp.sin(state[1]) + 0.3 * lax.psum(state[1] ** 2, "i")
+
+    return lax.while_loop(lambda state: state[0] < n, step, (0, x))[1]
+
+
+def until_below_mean(a, x, n):
+    """An example may go on again after it has finished."""
+
+    def goes_on(state):
+        return (state[1] < 1.35 * lax.pmean(state[1], "i")) & (state[0] < n + 3)
+
+    return lax.while_loop(goes_on, lambda state: (state[0] + 1, a * state[1] + 0.05), (0, x))[1]
+
+
+@pytest.mark.parametrize("program", [with_sum, until_below_mean])
+def test_examples_that_depend_on_each_other(program):
+    """By a collective over vmap's axis name: eagerly, in jit, in remat, and the derivative of the derivative."""
+    x = jnp.asarray([0.3, 0.5, 0.9, 0.2])
+
+    def f(a, x):
+        return jnp.sum(jnp.cos(jax.vmap(program, (None, 0, 0), axis_name="i")(a, x, N)) * np.arange(1.0, 5.0))
+
+    want = jax.jit(jax.jacfwd(f, (0, 1)))(1.2, x)
+    got = jax.jit(lambda a, x: (fb.grad(f, (0, 1))(a, x), fb.grad(jax.checkpoint(f), (0, 1))(a, x)))(1.2, x)
+    assert_close(fb.grad(f, (0, 1))(1.2, x), want, 1e-12)
+    assert_close(got, (want, want), 1e-12)
+    assert_close(jax.jit(fb.grad(fb.grad(f)))(1.2, x), jax.jit(jax.jacfwd(jax.jacfwd(f)))(1.2, x), 1e-11)
