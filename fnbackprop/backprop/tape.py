@@ -13,7 +13,7 @@ import jax
 
 from ..jaxprs.avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from ..jaxprs.custom import IllTyped, UnboundAxis, custom_vjp_functions, jvp_function
-from ..jaxprs.evaluate import bind_flat, trace_call, trace_flat, warn_at_user
+from ..jaxprs.evaluate import UnknownSize, bind_flat, trace_call, trace_flat, warn_at_user, with_found_size
 from ..jaxprs.types import ClosedJaxpr, Trace, Tracer, concrete_value, set_current_trace, take_current_trace
 from . import discharge
 from .engine import Engine, fit
@@ -23,6 +23,7 @@ from .registry import lookup
 NEEDS_VALUES = (
     IllTyped,
     UnboundAxis,
+    UnknownSize,
     jax.errors.UnexpectedTracerError,  # a custom_vjp rule that closes over a value under vmap
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -126,6 +127,7 @@ class Tape(Trace):
             discharge.refuse(primitive, values)
             with set_current_trace(self.parent):
                 values = [as_jax_array(x) for x in values]
+                params = with_found_size(primitive, params, values)
                 closed, kept = trace_call(primitive, params, values)
             outputs = self.walk(closed, values, slots, self.engine.plan if kept else self.engine.new_plan)
         return outputs if primitive.multiple_results else outputs[0]

@@ -25,6 +25,10 @@ class Traced(NamedTuple):
     out_tree: Any
 
 
+class UnknownSize(ValueError):
+    """A sparse array's number of entries is found from values, which a traced function does not have."""
+
+
 def trace_flat(fun: Callable, args: Sequence[Any]) -> Traced:
     """Trace `fun(*args)` to a closed jaxpr. `args` are arrays, tracers or avals; the output is any pytree."""
     out_tree = None
@@ -36,7 +40,10 @@ def trace_flat(fun: Callable, args: Sequence[Any]) -> Traced:
 
     flat_fun.__name__ = getattr(fun, "__name__", "fun")
     flat_fun.__wrapped__ = fun  # JAX's messages then name the user's function and line
-    closed = jax.make_jaxpr(flat_fun)(*args)
+    try:
+        closed = jax.make_jaxpr(flat_fun)(*args)
+    except ValueError as error:
+        raise UnknownSize(*error.args) if "nse must be specified" in str(error) else error from error
     return Traced(closed, out_tree)
 
 
@@ -59,6 +66,14 @@ def trace_call(primitive: Primitive, params: dict[str, Any], operands: Sequence[
     key = call, avals, (source.traceback, source.name_stack.stack, trace_context())
     kept = all(map(_is_small, core.jaxprs_in_params(params))) and _is_hashable(key)
     return _kept_call(*key) if kept else trace_avals(call, avals), kept
+
+
+def with_found_size(primitive: Primitive, params: dict[str, Any], operands: Sequence[Any]) -> dict[str, Any]:
+    """`params` with the number of entries that the primitive finds from values, as `trace_call` must be told it."""
+    if primitive.name != "bcoo_sum_duplicates" or params["nse"] is not None:
+        return params
+    _, indices = bind_flat(primitive, params, operands)
+    return {**params, "nse": indices.shape[-2]}
 
 
 class _Call(NamedTuple):

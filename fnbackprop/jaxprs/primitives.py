@@ -125,6 +125,13 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "schur": (EXPENSIVE,),
     "triangular_solve": (EXPENSIVE,),
     "tridiagonal_solve": (EXPENSIVE,),
+    # sparse arrays
+    **dict.fromkeys(("todense", "bcoo_todense", "bcsr_todense", "coo_todense", "csr_todense"), (EXPENSIVE,)),
+    **dict.fromkeys(("bcoo_fromdense", "bcsr_fromdense", "coo_fromdense", "csr_fromdense"), (EXPENSIVE,)),
+    **dict.fromkeys(("bcoo_extract", "bcsr_extract", "bcoo_sort_indices", "bcoo_sum_duplicates"), (EXPENSIVE,)),
+    **dict.fromkeys(("bcoo_dot_general", "bcoo_dot_general_sampled", "bcoo_spdot_general"), (EXPENSIVE,)),
+    **dict.fromkeys(("coo_matvec", "coo_matmat", "csr_matvec", "csr_matmat", "bcsr_dot_general"), (EXPENSIVE,)),
+    **dict.fromkeys(("coo_spmv", "coo_spmm", "csr_spmv", "csr_spmm", "spsolve"), (EXPENSIVE,)),
     # random bits
     "random_bits": (EXPENSIVE,),
     "random_seed": (EXPENSIVE,),

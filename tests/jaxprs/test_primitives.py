@@ -5,7 +5,7 @@ import re
 
 import jax
 import pytest
-from jax.experimental import pallas  # noqa: F401  (it defines pallas_call)
+from jax.experimental import pallas, sparse  # noqa: F401  (they define primitives)
 from jax.extend.core import Primitive, primitives
 
 import fnbackprop as fb

@@ -1,11 +1,14 @@
 """Sorting entries and adding up those of one position. Written out as a dense array, nothing changes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import sparse
 
-from ..checking import check_equal, check_numeric
+import fnbackprop as fb
+
+from ..checking import assert_close, check_equal, check_numeric
 from .dense import LAYOUTS, Layout, written_out
 
 LAYOUTS = [layout for layout in LAYOUTS if layout.nse]
@@ -62,3 +65,30 @@ def test_bcsr_sum_duplicates():
         return a.sum_duplicates(nse=6).todense()
 
     check_equal(summed, lambda data: written_out(data, indices, (4, 5)), layout.data())
+
+
+def test_entries_found_from_values():
+    """Outside jit, JAX counts the distinct positions itself: for each format, in batches, and without the zeros."""
+    x = jnp.asarray([1.0, 2.0, 3.0, 0.0])
+    indices = jnp.asarray([[0, 1], [2, 0], [0, 1], [1, 1]])
+    w = jnp.arange(1.0, 7.0).reshape(3, 2)
+
+    def f(x):
+        a = sparse.BCOO((x, indices), shape=(3, 2))
+        whole = a.sum_duplicates(remove_zeros=False)
+        assert (whole.nse, a.sum_duplicates().nse) == (3, 2)
+        rows = sparse.BCSR.from_bcoo(a.sort_indices()).sum_duplicates()
+        batch = sparse.BCOO((jnp.stack([x, x**2]), jnp.stack([indices, indices])), shape=(2, 3, 2)).sum_duplicates()
+        columns = sparse.BCOO((x[:, None] * w[0], indices[:, :1]), shape=(3, 2)).sum_duplicates()
+        parts = (whole, sparse.bcoo.bcoo_eliminate_zeros(a), rows, batch, columns)
+        return sum(jnp.sum(k * part.todense() ** 2 * w) for k, part in enumerate(parts, 1))
+
+    def plain(x):
+        a = written_out(x, indices, (3, 2))
+        columns = jnp.zeros((3, 2)).at[indices[:, 0]].add(x[:, None] * w[0])
+        parts = (a, a, a, jnp.stack([a, written_out(x**2, indices, (3, 2))]), columns)
+        return sum(jnp.sum(k * part**2 * w) for k, part in enumerate(parts, 1))
+
+    assert_close(fb.grad(f)(x), jax.grad(plain)(x), 1e-13)
+    with pytest.raises(ValueError, match="nse must be specified"):
+        jax.jit(fb.grad(f))(x)
