@@ -246,7 +246,7 @@ def fit(ct: Any, aval: Aval) -> Any:
     The transpose of an implicit broadcast is a sum, of a cast is a cast, of real -> complex is the real part.
     """
     if ct.shape != aval.shape:
-        ct = _sum_to_shape(ct, aval)
+        ct = sum_to_shape(ct, aval)
     if ct.dtype != aval.dtype:
         if jnp.issubdtype(ct.dtype, jnp.complexfloating) and not jnp.issubdtype(aval.dtype, jnp.complexfloating):
             ct = lax.real(ct)
@@ -254,7 +254,7 @@ def fit(ct: Any, aval: Aval) -> Any:
     return ct if aval.sharding.mesh.empty else lay_out(ct, cotangent_sharding(aval))
 
 
-def _sum_to_shape(ct: Any, aval: Aval) -> Any:
+def sum_to_shape(ct: Any, aval: Aval) -> Any:
     """Sum over the axes along which an operand of this aval (rank 0, or with axes of size 1) was broadcast."""
     shape = aval.shape
     lead = ct.ndim - len(shape)

@@ -4,12 +4,15 @@ The formulas are written for the forward direction; `Line` holds the axis and th
 float32 is rounded once, by the driver.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...backprop.registry import structured_rule
+from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import aval_of, explicit_sharding
 from ..expressions import Expr, exp, is_complex, on_expressions, vjp_rule, where, wide
 from .generic_reductions import vjp_of_equivalent
@@ -22,23 +25,32 @@ def cumsum_vjp(dy, *, axis, reverse):
     return Line(axis, reverse).backward.cumsum(wide(dy))
 
 
-@vjp_rule("cumprod")
-def cumprod_vjp(dy, x, *, axis, reverse):
-    """dxᵢ = Σ over k ≥ i of dyₖ Π xⱼ (j ≤ k, j ≠ i) = (Π xⱼ, j < i)·sᵢ with sᵢ = dyᵢ + xᵢ₊₁ sᵢ₊₁.
-
-    Nothing is divided by x, so zeros are safe."""
-    line, x = Line(axis, reverse), wide(x)
-    before = line.cumprod(line.previous(x, 1))
-    s = line.backward.recurrence(line.next(x, 1), wide(dy))
-    return before * s
+@structured_rule("cumprod")
+def cumprod_vjp(engine, equation, active, wanted):
+    """A tree of products of two, z = uv with du = dz·v and dv = u·dz: nothing is divided, so zeros are safe."""
+    return _vjp_of_tree(engine, equation, active, wanted, lax.mul)
 
 
-@vjp_rule("cumlogsumexp")
-def cumlogsumexp_vjp(dy, x, y, *, axis, reverse):
+@structured_rule("cumlogsumexp")
+def cumlogsumexp_vjp(engine, equation, active, wanted):
     """dxᵢ = Σ over k ≥ i of dyₖ exp(xᵢ - yₖ) = exp(xᵢ - yᵢ)·sᵢ with sᵢ = dyᵢ + exp(yᵢ - yᵢ₊₁) sᵢ₊₁.
 
-    For real x no exponent is positive, as y does not decrease; -inf weighs nothing, but in the first y, which is x."""
-    line, x, y = Line(axis, reverse), wide(x), wide(y)
+    The forward is a tree of logaddexp: XLA's own takes a step for each pair of elements on a CPU."""
+    line = Line(equation.params["axis"], equation.params["reverse"])
+
+    def forward(x):
+        y = line.tree(jnp.logaddexp, wide(Expr(x))).array
+        return [lax.convert_element_type(y, x.dtype)], (x, y)
+
+    def backward(residuals, cotangents):
+        return [on_expressions(partial(_cumlogsumexp_pullback, line))(*residuals, *cotangents)]
+
+    return Structured(forward, backward, active)
+
+
+def _cumlogsumexp_pullback(line, x, y, dy):
+    """For real x no exponent is positive: y does not decrease. -inf weighs nothing but in the first y, which is x."""
+    x = wide(x)
     after = line.next(y, 0)
     decay, weight = y - after, x - y
     if not is_complex(x):
@@ -63,8 +75,9 @@ class Line(NamedTuple):
     def cumsum(self, x: Expr) -> Expr:
         return Expr(lax.cumsum(x.array, self.axis, self.reverse))
 
-    def cumprod(self, x: Expr) -> Expr:
-        return Expr(lax.cumprod(x.array, self.axis, self.reverse))
+    def tree(self, combine: Callable, x: Expr) -> Expr:
+        """The cumulative results of an associative function of two arrays, in logarithmic depth."""
+        return Expr(lax.associative_scan(combine, x.array, axis=self.axis, reverse=self.reverse))
 
     def previous(self, x: Expr, fill: float) -> Expr:
         """xᵢ₋₁ at i; `fill` at the start."""
@@ -106,8 +119,10 @@ def cummin_vjp(engine, equation, active, wanted):
     return _vjp_of_tree(engine, equation, active, wanted, lax.min)
 
 
-def _vjp_of_tree(engine, equation, active, wanted, extreme):
-    def tree(x):
-        return [lax.associative_scan(extreme, x, axis=equation.params["axis"], reverse=equation.params["reverse"])]
+def _vjp_of_tree(engine, equation, active, wanted, combine):
+    line = Line(equation.params["axis"], equation.params["reverse"])
 
-    return vjp_of_equivalent(engine, equation, active, wanted, tree)
+    def tree(x):
+        return [lax.convert_element_type(line.tree(combine, wide(Expr(x))).array, x.dtype)]
+
+    return vjp_of_equivalent(engine, equation, active, wanted, tree, replaced=True)

@@ -21,10 +21,20 @@ from ...jaxprs.types import close_jaxpr
 from .layouts import vary_alike
 
 
-def vjp_of_equivalent(engine: Any, equation: Any, active: Sequence[bool], wanted: Sequence[bool], fun: Callable):
+def vjp_of_equivalent(
+    engine: Any,
+    equation: Any,
+    active: Sequence[bool],
+    wanted: Sequence[bool],
+    fun: Callable,
+    replaced: bool = False,
+):
     """A structured rule for a primitive that equals `fun`: forward the primitive, backward the VJP of `fun`.
 
-    `fun` takes the operands and returns the list of outputs. Only the operands are saved."""
+    `fun` takes the operands and returns the list of outputs. Only the operands are saved.
+
+    replaced: the forward is `fun` too, for a primitive that is slow on some platforms: a compiler merges it with what
+        the backward computes of it again."""
 
     def aligned(*operands):
         return fun(*vary_alike(operands))
@@ -33,7 +43,7 @@ def vjp_of_equivalent(engine: Any, equation: Any, active: Sequence[bool], wanted
     plan = engine.new_plan(closed, tuple(active), tuple(wanted))
 
     def forward(*operands):
-        return bind(equation, operands), operands
+        return as_function(closed)(*operands) if replaced else bind(equation, operands), operands
 
     def backward(operands, cotangents):
         _, residuals = engine.forward(plan, operands)

@@ -1,12 +1,11 @@
 """Reductions over axes. `dx` is the cotangent of `x`: same shape, same dtype."""
 
-import math
-
 from jax import lax
 
 from ...backprop import registry
 from ..expressions import Expr, vjp_rule, wide
-from .layouts import inverse, shift, spread
+from .generic_reductions import vjp_of_equivalent
+from .layouts import spread
 
 
 @registry.vjp_rule("reduce_sum")
@@ -44,19 +43,26 @@ def _share_among_extremes(dy, x, x_aval, axes, reduce_extreme):
     return attains * back(share.astype(dy.dtype))
 
 
-@registry.vjp_rule("reduce_prod")
-def reduce_prod_vjp(dy, x, x_aval, *, axes):
-    """∂y/∂xᵢ = Π xⱼ over j ≠ i: the product of those before i and of those after, so zeros are safe."""
-    kept = [a for a in range(x.ndim) if a not in axes]
-    order = (*kept, *axes)
-    rows = lax.transpose(x, order)  # (*kept, *axes)
-    flat = lax.reshape(rows, (*rows.shape[: len(kept)], math.prod(rows.shape[len(kept) :])))  # (*kept, reduced)
-    others = lax.mul(_exclusive_product(flat, False), _exclusive_product(flat, True))
-    others = lax.reshape(others, rows.shape)
-    return lax.mul(spread(dy, x_aval, axes), lax.transpose(others, inverse(order)))
+@registry.structured_rule("reduce_prod")
+def reduce_prod_vjp(engine, equation, active, wanted):
+    """y = Π x as a tree of products of two, z = uv with du = dz·v, dv = u·dz: nothing is divided, so zeros are safe."""
+
+    def tree(x):
+        for axis in equation.params["axes"]:
+            x = _product(x, axis)
+        return [lax.squeeze(x, equation.params["axes"])]
+
+    return vjp_of_equivalent(engine, equation, active, wanted, tree)
 
 
-def _exclusive_product(x, reverse):
-    """Along the last axis, the product of all elements before each one (after it, if `reverse`)."""
-    axis = x.ndim - 1
-    return lax.cumprod(shift(x, -1 if reverse else 1, axis, fill=1), axis=axis, reverse=reverse)
+def _product(x, axis):
+    """The product along an axis, which is kept with size 1: of both halves, again and again."""
+    if x.shape[axis] == 0:
+        return lax.full_like(x, 1, shape=(*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+    while (size := x.shape[axis]) > 1:
+        half = size // 2
+        halves = (lax.slice_in_dim(x, start, start + half, axis=axis) for start in (0, half))
+        rest = lax.slice_in_dim(x, 2 * half, size, axis=axis)
+        x = lax.mul(*halves)
+        x = lax.concatenate([x, rest], axis) if size % 2 else x
+    return x

@@ -1,20 +1,23 @@
 """cond, switch and platform_dependent.
 
-forward     (1)  y, s = f_i(x)           i and x are saved; under a checkpoint's policy also s, what it saves of f_i
+forward     (1)  y, s = f_i(x)           s: what of f_i is costly to compute again, or what a checkpoint's policy saves
 backward    (1)  dx = f_iᵀ(dy): a switch on the same i, whose branches compute what they need again from x and s
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import jax
+from jax import lax
 
 from ...backprop.memory import save_policy
-from ...backprop.memory.inner_saves import among_zeros
 from ...backprop.registry import MissingRule, Structured, structured_rule
+from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.compat import is_for_this_platform, switch_branch
 from ...jaxprs.evaluate import as_function, trace_flat
-from ...jaxprs.lists import merge, select, split
+from ...jaxprs.lists import merge, select
 from ...jaxprs.views import Cond
 from .remat import recompute
 
@@ -48,7 +51,7 @@ def _with_rules(cond, plan):
 
 @structured_rule("cond", activity=cond_activity)
 def cond_vjp(engine, equation, active, wanted):
-    """y = f_i(x), dx = f_iᵀ(dy): save i and x; the backward computes that branch again."""
+    """y = f_i(x), dx = f_iᵀ(dy): save i, x and what of f_i is costly; the backward computes the rest again."""
     cond = Cond.of(equation)
     _, active = cond.split(active)
     return _cond(engine, cond, tuple(active), wanted)
@@ -57,7 +60,7 @@ def cond_vjp(engine, equation, active, wanted):
 @lru_cache(maxsize=4096)
 def _cond(engine, cond, active, wanted):
     policy = engine.policy if cond.platforms is None else None
-    choose = save_policy.save_nothing if policy is None else save_policy.choose_by_policy(policy)
+    choose = _chooser(cond, policy)
     engine = replace(engine, policy=policy)
 
     def plan(branch):
@@ -69,7 +72,7 @@ def _cond(engine, cond, active, wanted):
     branches = [plan(branch) for branch in cond.branches]
     has_cotangent = _any_branch(branch.has_cotangent for branch in branches)
     avals = [v.aval for v in cond.branches[0].jaxpr.invars]
-    if policy is None:
+    if choose is save_policy.save_nothing:
         functions, saved_by = [_saving_nothing(branch) for branch in forward_branches], [_no_saved] * len(branches)
     else:
         functions, saved_by = _saving(branches, avals)
@@ -106,21 +109,56 @@ def _saving_nothing(branch):
     return lambda *operands: (function(*operands), [])
 
 
+def _chooser(cond, policy):
+    """What a branch saves: where nothing in any of them is costly, nothing but its operands."""
+    if policy is not None:
+        return save_policy.choose_by_policy(policy)
+    equations = [e for branch in cond.branches for e in branch.jaxpr.eqns]
+    if cond.platforms is not None or all(map(save_policy.is_cheap, equations)):
+        return save_policy.save_nothing
+    return save_policy.choose_saved
+
+
 def _saving(branches, avals):
-    """The branches' forwards, each of which returns the values that it saves among zeros for those of the others; and
-    for each branch a function that finds its own among these."""
+    """The branches' forwards, each of which returns the values that it saves, in slots that all share; and for each
+    branch a function that finds its own in these."""
     traced = [trace_flat(lambda *operands, run=branch.forward: run(*operands)[1][1], avals) for branch in branches]
-    slots = [[(atom.aval, ()) for atom in saved.closed.jaxpr.outvars] for saved in traced]
+    saved_avals = [[atom.aval for atom in saved.closed.jaxpr.outvars] for saved in traced]
+    slots = shared_slots(saved_avals)
 
     def forward_of(i):
         def forward(*operands):
             outputs, (_, saved) = branches[i].forward(*operands)
-            return outputs, among_zeros(slots, i, jax.tree.leaves(saved))
+            return outputs, fill(slots, saved_avals[i], jax.tree.leaves(saved))
 
         return forward
 
     def own(i):
-        return lambda saved: traced[i].out_tree.unflatten(split(saved, *map(len, slots))[i])
+        return lambda saved: traced[i].out_tree.unflatten([saved[j] for j in places(slots, saved_avals[i])])
 
     each = range(len(branches))
     return list(map(forward_of, each)), list(map(own, each))
+
+
+def shared_slots(groups: Sequence[Sequence[Any]]) -> list[Any]:
+    """Avals of slots in which the values of each group have places: of each aval, as many as a group has at most."""
+    slots: list[Any] = []
+    for group in groups:
+        for aval in dict.fromkeys(group):
+            slots += [aval] * (group.count(aval) - slots.count(aval))
+    return slots
+
+
+def places(slots: Sequence[Any], avals: Sequence[Any]) -> list[int]:
+    """The slot of each value: the first that is free and of its aval."""
+    taken: list[int] = []
+    for aval in avals:
+        taken.append(next(i for i, slot in enumerate(slots) if slot == aval and i not in taken))
+    return taken
+
+
+def fill(slots: Sequence[Any], avals: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """Arrays for all slots: the values in their places, zeros in the others."""
+    given = dict(zip(places(slots, avals), values, strict=True))
+    filled = [given[i] if i in given else zeros_like_aval(aval) for i, aval in enumerate(slots)]
+    return [lax.convert_element_type(x, x.dtype) for x in filled]  # not of weak types: all branches return the same

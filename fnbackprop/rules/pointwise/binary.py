@@ -3,7 +3,9 @@
 An operand of rank 0 may stand beside one of rank n; the driver sums its cotangent back to its shape.
 """
 
-from ..expressions import derivative, floor, full_like, is_complex, log, sign, vjp_rule, where
+from ...backprop.engine import sum_to_shape
+from ...jaxprs.avals import aval_of
+from ..expressions import Expr, derivative, floor, full_like, is_complex, log, sign, vjp_rule, where, wide
 
 # ---------------------------------------------------------------- the four operations
 
@@ -41,8 +43,10 @@ def div_vjp_x(dz, y):
 
 @vjp_rule("div", "x, y -> z", wrt="y")
 def div_vjp_y(dz, y, z):
-    """∂z/∂y = -x/y² = -z/y: the output is read, and y is never squared."""
-    return -(dz * z / y)
+    """∂z/∂y = -x/y² = -z/y: the output is read, and y is never squared. Where y is broadcast, the sum is divided."""
+    if y.shape == z.shape:
+        return -(dz * z / y)
+    return -(Expr(sum_to_shape((dz * z).array, aval_of(y.array))) / wide(y))
 
 
 # ---------------------------------------------------------------- remainder, power, angle

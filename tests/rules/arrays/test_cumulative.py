@@ -39,7 +39,8 @@ def test_cumulative_vjp(name, layout, reverse):
 
 @pytest.mark.parametrize("name", ["sum", "prod", "logsumexp"])
 def test_complex(name):
-    check_cumulative(name, array(2, 4, dtype="complex128"), 1, True, dtypes=("float64",))
+    order = 1 if name == "logsumexp" else 2
+    check_cumulative(name, array(1, 3, dtype="complex128"), 1, True, dtypes=("float64",), order=order)
 
 
 @pytest.mark.parametrize("name", CUMULATIVE)
@@ -80,7 +81,7 @@ def test_cumlogsumexp_vjp_infinities():
         / jnp.array([[1], [np.exp(1) + np.exp(2)], [1], [1]]),
         1e-12,
     )
-    second = fb.hessian(lambda x: lax.cumlogsumexp(x, axis=0).at[0].set(0.0).sum())(x)
+    second = jax.jit(fb.hessian(lambda x: lax.cumlogsumexp(x, axis=0).at[0].set(0.0).sum()))(x)
     assert not np.isnan(second).any()
 
 

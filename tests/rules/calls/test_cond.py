@@ -1,12 +1,17 @@
 """cond, switch and platform_dependent."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from ..checking import check_agreement, check_vjp
+import fnbackprop as fb
+from fnbackprop.jaxprs.graph import all_equations
+
+from ..checking import assert_close, check_agreement, check_vjp
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(3,)), RNG.normal(size=(3,))
@@ -42,3 +47,27 @@ def foreign(x):
 def test_platform_dependent(platforms):
     """Each platform compiles its own branch alone, in the forward and in the backward."""
     check_vjp(lambda x: lax.platform_dependent(x, **platforms), X, dtypes=("float64",))
+
+
+def costly(i, x):
+    """A factorization, a sort and a product, whose residuals share slots; a branch that has none."""
+
+    def factor(x):
+        return jnp.sin(lax.linalg.cholesky(jnp.exp(x), symmetrize_input=False)) * x
+
+    def ranked(x):
+        return jnp.sort(x, 1) * jnp.exp(x)
+
+    return lax.switch(i, [factor, ranked, lambda x: jnp.tanh(x @ x), lambda x: x * 2], x)
+
+
+def test_what_is_costly_in_a_branch_is_saved():
+    x = jnp.array([[0.3, -2.0], [-2.0, 0.4]])
+    check_agreement(jax.jit(lambda x: jax.vmap(costly)(jnp.arange(4), x)), jnp.stack([x] * 4))
+    check_agreement(jax.jit(lambda x: lax.scan(lambda x, i: (x + costly(i, x), x[0]), x, jnp.arange(1, 4))), x)
+    gradient = jax.jit(fb.grad(lambda i, x: costly(i, x).sum(), 1))
+    for i in range(4):
+        again = jax.jit(jax.grad(lambda x, i=i: (jax.grad(lambda x: costly(i, x).sum())(x) ** 2).sum()))(x)
+        assert_close(jax.jit(fb.grad(lambda x, i=i: (gradient(i, x) ** 2).sum()))(x), again, 1e-12)
+    counts = Counter(e.primitive.name for e in all_equations(jax.make_jaxpr(gradient)(1, x)))
+    assert counts["cholesky"] == counts["sort"] == 1 and counts["dot_general"] == 3 + 1  # of the product, of cholesky
