@@ -11,6 +11,7 @@ import numpy as np
 
 from ..jaxprs.avals import as_jax_array, aval_of, is_inexact
 from ..jaxprs.compat import equality_errors_pytreedef
+from ..jaxprs.lists import merge, partition
 from ..jaxprs.types import Aval
 
 
@@ -55,6 +56,50 @@ def select_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple,
 
 def is_array_like(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+
+
+def is_traceable(leaf: Any) -> bool:
+    """Whether a leaf is an array, a number or an aval, and no function, string or other object."""
+    return is_array_like(leaf) or hasattr(leaf, "dtype") or hasattr(leaf, "__jax_array__")
+
+
+def function_of_arrays(fun: Callable, args: Sequence[Any], kwargs: dict) -> tuple[Callable, list[Any]]:
+    """`fun` as a function of the arrays among the leaves of `args`, and these: all else stays what it is, the functions
+    in an Equinox model for example."""
+    leaves, tree = jax.tree.flatten(tuple(args))
+    traced = list(map(is_traceable, leaves))
+    arrays, others = partition(leaves, traced)
+
+    @functools.wraps(fun)
+    def function(*arrays):
+        return fun(*tree.unflatten(merge(traced, arrays, others)), **kwargs)
+
+    return function, arrays
+
+
+def require_floating(args: dict[str, Any], caller: str) -> None:
+    """Raise TypeError if no argument has a floating array, which has the remedy if one is an object of some class.
+
+    args: by what they are called. caller: the public function, for the remedy."""
+    leaves = [(name, path, leaf) for name, arg in args.items() for path, leaf in jax.tree.leaves_with_path(arg)]
+    if any(hasattr(leaf, "dtype") and is_inexact(leaf) or isinstance(leaf, float | complex) for *_, leaf in leaves):
+        return
+    where = next(((name + jax.tree_util.keystr(path), x) for name, path, x in leaves if not is_traceable(x)), None)
+    if where is None:
+        raise TypeError(f"{' and '.join(args) or 'no argument'}: no floating array, so nothing to differentiate.")
+    name, found = where
+    raise TypeError(
+        f"{name} is of type {type(found).__module__}.{type(found).__qualname__}, in which JAX sees no arrays, so there "
+        f"is nothing to differentiate. Pass its arrays, and put it together inside:\n{_remedy(type(found), caller)}"
+    )
+
+
+def _remedy(kind: type, caller: str) -> str:
+    if any(base.__module__.startswith("flax.nnx") for base in kind.__mro__):
+        take, put = "graph, params, rest = nnx.split(model, nnx.Param, ...)", "nnx.merge(graph, params, rest)"
+    else:
+        take, put = "params = ...  # its arrays, as a dict", f"{kind.__name__}(**params)"
+    return f"    {take}\n    fb.{caller}(lambda params, *args: fun({put}, *args), params, *args)"
 
 
 def as_array(leaf: Any) -> Any:

@@ -9,6 +9,7 @@ import jax
 from ..jaxprs.evaluate import source_line
 from ..jaxprs.graph import all_equations
 from ..jaxprs.primitives import all_primitives
+from .arguments import function_of_arrays
 from .registry import Entry, lookup
 
 KINDS = RULED, CONSTANT, FOREIGN, UNSUPPORTED, MISSING = "rule", "no derivative", "foreign", "unsupported", "missing"
@@ -60,12 +61,13 @@ def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage
     """The equations of `fun(*args)` by primitive: how many, their rule, or that it is missing, with source lines.
 
     Args:
-        fun: a function as `jax.make_jaxpr` takes it; its inner jaxprs are counted too. Without one, every primitive of
-            the installed JAX is listed.
+        fun: a function as `jax.make_jaxpr` takes it, of models that hold functions too; its inner jaxprs are counted
+            as well. Without one, every primitive of the installed JAX is listed.
     """
     if fun is None:
         return Coverage(tuple(_row(p) for p in sorted(all_primitives(), key=lambda p: p.name)))
-    closed = jax.make_jaxpr(lambda *xs: fun(*xs, **kwargs))(*args)
+    function, arrays = function_of_arrays(fun, args, kwargs)
+    closed = jax.make_jaxpr(function)(*arrays)
     counts: dict[Any, list[Any]] = {}
     for equation in all_equations(closed):
         counts.setdefault(equation.primitive, []).append(equation)

@@ -1,14 +1,17 @@
-"""Two arrays that should be equal up to rounding: how far apart they are, and the verdict on that."""
+"""The leaves of two gradients, equal up to rounding if both are right: how far apart they are, and the verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnbackprop import trees
+
 from .arrays import array_norm, distance, quotient, to_float64
 from .diagnosis import diagnose
+from .program import Program
 from .results import MANUAL_AND_AUTOMATIC, LeafComparison, Sides, Verdict
 from .tolerance import NOISE_LIMIT, ROUNDING, Noise, allowed_error
 
@@ -32,7 +35,7 @@ def compare_leaf(
       sides: what manual and automatic are called in the reason.
     """
     shape, dtype = np.shape(automatic), _dtype(automatic)
-    facts = {"path": path, "shape": shape, "dtype": str(dtype)}
+    facts = {"path": path, "shape": shape, "dtype": "float0" if dtype == jax.dtypes.float0 else str(dtype)}
     if dtype == jax.dtypes.float0 or not jax.dtypes.issubdtype(dtype, np.inexact):
         return LeafComparison(**facts, verdict=Verdict.SKIPPED, reason="an integer, boolean or key has no gradient")
     if (np.shape(manual), _dtype(manual)) != (shape, dtype):
@@ -103,8 +106,8 @@ def _non_finite(manual: np.ndarray, automatic: np.ndarray, sides: Sides) -> str:
     counts = [np.count_nonzero(~np.isfinite(array)) for array in (manual, automatic)]
     if not any(counts):
         return ""
-    found = f"{counts[0]} elements of {sides.manual}, {counts[1]} of {sides.automatic}, of {manual.size}"
-    return f"NaN or infinite: {found}"
+    theirs = f", {counts[1]} of {sides.automatic}" if sides.automatic else ""
+    return f"NaN or infinite: {counts[0]} elements of {sides.manual}{theirs}, of {manual.size}"
 
 
 def _dtype(leaf: Any) -> np.dtype:
@@ -116,3 +119,37 @@ def _cosine(one: np.ndarray, two: np.ndarray) -> float:
     if not all(norms):
         return np.nan
     return float(np.clip(np.real(np.vdot(one / norms[0], two / norms[1])), -1, 1))
+
+
+# ---------------------------------------------------------------- leaves of a program
+
+
+def structure_problems(manual: Any, automatic: Any, sides: Sides) -> tuple[str, ...]:
+    """Empty, or what is wrong with the manual gradient's tree."""
+    found, expected = jax.tree.structure(manual), jax.tree.structure(automatic)
+    if found == expected:
+        return ()
+    return (f"the {sides.manual} gradient has the structure {found}, the {sides.automatic} {expected}",)
+
+
+def data_sizes(program: Program) -> dict[int, str]:
+    """What a wrong factor of a whole leaf may come from: the data's axes, the number of devices."""
+    sizes = {jax.device_count(): "the number of devices"} if jax.device_count() > 1 else {}
+    for other in program.others:
+        for axis, count in enumerate(np.shape(other)[:2]):
+            if count > 1:
+                sizes.setdefault(count, f"axis {axis} of the data")
+    return sizes
+
+
+def leaf_paths(program: Program, gradients: Sequence[Any]) -> list[str]:
+    """The path of every leaf of the gradients, a tree for each of the program's inputs."""
+    return [path for i, tree in zip(program.argnums, gradients, strict=True) for path in _paths(program, i, tree)]
+
+
+def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
+    """The leaves' paths, with the argument's position in front where it is needed to know which is meant."""
+    paths = [path for path, _ in trees.leaves_with_paths(tree)]
+    if len(program.argnums) == 1 and "" not in paths:
+        return paths
+    return ["/".join(filter(None, (f"args[{argnum}]", path))) for path in paths]

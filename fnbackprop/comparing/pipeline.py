@@ -8,7 +8,7 @@ import jax
 
 from .comparison import Comparison
 from .noise import with_bits
-from .program import Program, make_program
+from .program import Program, make_program, name_of
 from .show.status_line import StatusLine
 from .stages import STAGES, Options, Work
 from .tolerance import tolerance_in_words
@@ -52,8 +52,10 @@ def compare(
     differ, the two programs are aligned equation by equation, and the first pair that differs is named.
 
     Args:
-      fun: a function of real scalar value, or of `(value, aux)`.
-      *args: its arguments, as for `jax.grad`. Arrays are traced; anything else is passed as it is.
+      fun: a function of real scalar value, or of `(value, aux)`. One that needs values (`x[x > 1]`, `float(x)`) is
+        compared as it runs at these arguments.
+      *args: its arguments, as for `jax.grad`. Arrays are traced; anything else is passed as it is, the functions and
+        keys among the leaves of a model as well.
       argnums: which arguments are differentiated.
       has_aux: whether `fun` returns a pair; by default, seen from what it returns.
       against: another function that should have the same value and gradient at the same arguments.
@@ -70,6 +72,8 @@ def compare(
 
     Returns:
       a Comparison: print it, ask it `.ok`, or `.require()` it in a test.
+    Raises:
+      TypeError: there is nothing to differentiate: the message says at which argument, and what to pass instead.
     """
     if isinstance(intended, str):
         raise TypeError(f"intended must be a sequence of names, like ({intended!r},).")
@@ -78,6 +82,8 @@ def compare(
         args = with_bits(args, 64) if float64 else args
         program = make_program(fun, args, argnums, has_aux)
         other = program if against is None else make_program(against, args, argnums, has_aux)
+        if against is not None and program.name == other.name:
+            program, other = (one._replace(name=name_of(f, True)) for one, f in ((program, fun), (other, against)))
         with jax.default_matmul_precision("highest"), StatusLine(progress) as say:
             return run_stages(program, other, options, say)
 

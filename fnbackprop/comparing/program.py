@@ -1,5 +1,7 @@
 """The function to be compared as a program: which of its inputs are differentiated, and its jaxpr."""
 
+import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.jaxprs.avals import is_inexact
+from fnbackprop.backprop.arguments import is_array_like, require_floating
+from fnbackprop.jaxprs.avals import aval_of, is_inexact
 from fnbackprop.jaxprs.evaluate import trace_flat
+from fnbackprop.jaxprs.lists import select
 from fnbackprop.jaxprs.types import is_var
 
 Arrays = list[Any]
@@ -19,9 +23,10 @@ class Program(NamedTuple):
 
     Attributes:
       function: `function(inputs, others) -> scalar`.
-      inputs: a tuple of the differentiated arguments.
-      others: the arrays among the other arguments. What is no array (a string, a function, a Python number) is kept
-        as it is, so that Python may branch on it.
+      inputs: a tuple of the differentiated arguments, each with None in the place of what is no number: the functions
+        and keys of an Equinox model, say.
+      others: the arrays among the other arguments, and keys. What is no array (a string, a function, a Python number)
+        is kept as it is, so that Python may branch on it.
       argnums: the positions of the inputs among the user's arguments.
       name: of the user's function.
     """
@@ -34,26 +39,50 @@ class Program(NamedTuple):
 
 
 def make_program(fun: Callable, args: Sequence[Any], argnums: int | Sequence[int], has_aux: bool | None) -> Program:
-    """Split the arguments of `fun`; raises TypeError if `argnums` does not name some of them."""
+    """Split the arguments of `fun`.
+
+    Raises:
+      TypeError: `argnums` does not name some of them, or there is nothing in these to differentiate.
+    """
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not positions or not all(-len(args) <= i < len(args) for i in positions):
         raise TypeError(f"argnums={argnums!r} must name some of the {len(args)} arguments, from 0 to {len(args) - 1}.")
     positions = tuple(i % len(args) for i in positions)
-    rest = [arg for i, arg in enumerate(args) if i not in positions]
-    leaves, tree = jax.tree.flatten(rest)
-    arrays = [is_array(leaf) for leaf in leaves]
+    chosen, rest = [args[i] for i in positions], [arg for i, arg in enumerate(args) if i not in positions]
+    leaves, tree = jax.tree.flatten((chosen, rest))
+    count = len(jax.tree.leaves(chosen))
+    moving = [i < count and _is_number(leaf) for i, leaf in enumerate(leaves)]
+    if not all(moving[:count]):
+        require_floating({f"args[{i}]": args[i] for i in positions}, "compare")
+    other = [not on and is_array(leaf) for on, leaf in zip(moving, leaves, strict=True)]
 
     def function(inputs: tuple, others: Arrays) -> jax.Array:
-        given = iter(others)
-        kept = iter(jax.tree.unflatten(tree, [next(given) if a else x for a, x in zip(arrays, leaves, strict=True)]))
-        differentiated = dict(zip(positions, inputs, strict=True))
+        given, more = iter(jax.tree.leaves(inputs)), iter(others)
+        flags = zip(leaves, moving, other, strict=True)
+        chosen, rest = tree.unflatten([next(given) if m else next(more) if o else leaf for leaf, m, o in flags])
+        differentiated, kept = dict(zip(positions, chosen, strict=True)), iter(rest)
         out = fun(*(differentiated[i] if i in differentiated else next(kept) for i in range(len(args))))
         return out[0] if has_aux or (has_aux is None and isinstance(out, tuple)) else out
 
-    inputs = tuple(jax.tree.map(_as_array, args[i]) for i in positions)
-    others = [leaf for leaf in leaves if is_array(leaf)]
-    name = getattr(fun, "__name__", type(fun).__name__)
-    return Program(function, inputs, others, positions, name)
+    inputs = tree.unflatten([_as_array(leaf) if on else None for leaf, on in zip(leaves, moving, strict=True)])[0]
+    return Program(function, tuple(inputs), select(leaves, other), positions, name_of(fun))
+
+
+def name_of(fun: Callable, with_line: bool = False) -> str:
+    """The name of a function; `with_line`: and where it stands, if it tells."""
+    name, place = getattr(fun, "__name__", type(fun).__name__), place_of(fun)
+    return f"{name} ({os.path.basename(place)})" if with_line and place else name
+
+
+def place_of(fun: Any) -> str:
+    """The "file:line" of a function; empty if it does not tell."""
+    code = getattr(inspect.unwrap(fun), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+
+
+def _is_number(leaf: Any) -> bool:
+    """Whether a leaf is an array of numbers, or one: no key."""
+    return is_array_like(leaf) and not jax.dtypes.issubdtype(aval_of(leaf).dtype, jax.dtypes.extended)
 
 
 def _as_array(leaf: Any) -> Any:

@@ -41,7 +41,7 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 class Sides(NamedTuple):
-    """The names of the two gradients that are compared: of the manual and of the automatic one."""
+    """What the two gradients that are compared are called; automatic: empty where JAX refuses to give one."""
 
     manual: str = "manual"
     automatic: str = "automatic"
@@ -71,7 +71,7 @@ class Cause(enum.StrEnum):
 
 
 class Agreement(enum.StrEnum):
-    """With which of the two cotangents differences of an equation agree; UNKNOWN where they can say nothing."""
+    """With which cotangent differences of an equation agree; UNKNOWN where they can say nothing."""
 
     MANUAL = "manual"
     AUTOMATIC = "automatic"
@@ -174,7 +174,7 @@ class EquationComparison:
 
     Attributes:
       primitive: its name; of a user's rule, "custom_vjp_call" or "custom_jvp_call".
-      name: of the rule, or of the user's function.
+      name: of the rule, or of the user's function. rule_at: the "file:line" of the rule, where it is known.
       where: the user's "file:line:column (function)".
       within: the loops and branches around it, like "scan[12]/cond[1]"; empty at the top.
       operand: the position of the operand whose cotangent it is.
@@ -200,6 +200,7 @@ class EquationComparison:
     numeric: Agreement = Agreement.UNKNOWN
     count: int = 1
     kind: EquationKind = EquationKind.RULE
+    rule_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,19 +247,16 @@ class Results:
     """All that was found about the manual gradient of a function.
 
     Attributes:
-      name: of the function.
-      value: its value, as the manual forward pass and JAX's give it.
+      name: of the function. value: its value, as the manual forward pass and JAX's give it.
       leaves: the gradient, in the order of the tree's leaves.
       numeric: None if no directions were asked for.
-      problems: what is wrong with the gradient as a whole.
-      tolerance: in words, what `allowed` is made of.
+      problems: what is wrong with the gradient as a whole. tolerance: in words, what `allowed` is made of.
       seed: of the directions, for the same comparison again.
       equations: those that did not pass, in the order of the backward walk: the first is the earliest wrong one.
       audited: how many equations were held against the automatic rule; 0 if that was not asked for.
       contract: the checks of L0. environment: those of L4, if asked for.
       intended: where a gradient is stopped or replaced on purpose, with the lines.
-      notes: what else there is to know, a line each.
-      sides: the names of the two that are compared.
+      notes: what else there is to know, a line each. sides: the names of the two that are compared.
     """
 
     name: str

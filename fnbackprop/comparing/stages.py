@@ -6,13 +6,12 @@ manual gradient is that of `program`, the automatic one that of `other`; for one
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fnbackprop import trees
 from fnbackprop.backprop.registry import MissingRule, lookup
 from fnbackprop.jaxprs.graph import all_equations
 
@@ -20,12 +19,13 @@ from .equations.alignment import first_difference
 from .equations.audit import Audit
 from .equations.kinks import find_kinks
 from .gradient_sources import gradient_function
-from .leaves import compare_leaf
+from .leaves import compare_leaf, data_sizes, leaf_paths, structure_problems
 from .noise import measured_noise, narrow_noise
 from .numeric.arbitration import DISPUTED, settled, settled_value
 from .numeric.differences import Subject, compare_numeric
-from .program import Program, first_line, trace_program, unused_inputs
+from .program import Program, first_line, unused_inputs
 from .properties import check_contract, check_environment
+from .recorded import traced
 from .reference.float64 import is_another_branch, reference_gradients
 from .results import Check, EquationComparison, LeafComparison, NumericComparison, Property, Sides, Verdict
 from .tolerance import facts_of, rounding_floor
@@ -51,18 +51,18 @@ class Work:
 
     Attributes:
       program: whose manual gradient is compared; other: whose automatic gradient it is compared with.
-      traced, other_traced: their jaxprs. facts: those of the coarser one.
+      traced, other_traced: their jaxprs. notes: what else there is to know. facts: those of the coarser one.
       two: whether they are two functions. sides: what the two gradients are called.
       floor, value_floor: the relative error that rounding explains in any case, and in the value.
       refused: whether JAX refuses to differentiate, so that differences alone can tell.
     """
 
     def __init__(self, program: Program, other: Program, options: Options, say: Callable[[str], None]):
-        self.program, self.other, self.options, self.say = program, other, options, say
-        self.two = program is not other
+        self.options, self.say, self.two = options, say, program is not other
         self.sides = Sides(program.name, other.name) if self.two else Sides()
-        self.traced = trace_program(program)
-        self.other_traced = trace_program(other) if self.two else self.traced
+        self.program, self.traced, self.notes = traced(program)
+        self.other, self.other_traced, notes = traced(other) if self.two else (self.program, self.traced, [])
+        self.notes += notes
         both = [facts_of(one) for one in (self.traced, self.other_traced)]
         self.own_facts, self.facts = both[0], max(both, key=lambda facts: facts.roundoff)
         self.floor = max(map(rounding_floor, both))
@@ -76,7 +76,6 @@ class Work:
         self.contract: tuple[Check, ...] = ()
         self.environment: tuple[Check, ...] = ()
         self.intended: list[str] = []
-        self.notes: list[str] = []
         self.audit_notes: list[str] = []
 
     @property
@@ -104,7 +103,7 @@ def take_gradients(work: Work) -> None:
     except Exception as error:
         if work.two:
             raise
-        work.refused = True
+        work.refused, work.sides = True, Sides(automatic="")
         work.notes.append(f"jax.grad refuses: {first_line(error)}")
         function, backward, result = work.manual_function, "manual", (work.value, work.manual)
     work.automatic_value, work.automatic = result
@@ -122,7 +121,7 @@ def compare_leaves(work: Work) -> None:
     work.problems = structure_problems(work.manual, work.automatic, work.sides)
     if work.problems:
         return
-    paths, sizes = leaf_paths(work.program, work.automatic), _sizes(work.program)
+    paths, sizes = leaf_paths(work.program, work.automatic), data_sizes(work.program)
     both = jax.tree.leaves(work.manual), jax.tree.leaves(work.automatic)
     unused = unused_inputs(work.traced)
     leaves = []
@@ -205,6 +204,8 @@ def take_differences(work: Work) -> None:
         work.notes += find_kinks(work.traced)
     bounds = [math.nan if one is None else one.bound for one in found.each] or [math.nan] * len(work.leaves)
     leaves = [dataclasses.replace(leaf, bound=b) for leaf, b in zip(work.leaves, bounds, strict=True)]
+    for i, reason in found.decided.items():
+        leaves[i] = dataclasses.replace(leaves[i], verdict=Verdict.KINK, reason=reason)
     work.leaves, notes = settled(leaves, found.each, found.automatic_wrong, work.numeric)
     work.notes += notes
 
@@ -231,6 +232,7 @@ def conclude(work: Work) -> None:
     work.notes += _foreign_notes(work.traced.closed)
     if work.refused:
         work.leaves = tuple(_by_differences_alone(leaf, work.numeric) for leaf in work.leaves)
+        work.value_comparison = _of_manual_alone(work.value_comparison)
     work.value_comparison = settled_value(work.value_comparison, work.contract)
 
 
@@ -250,44 +252,20 @@ STAGES: tuple[Callable[[Work], None], ...] = (
 
 def _by_differences_alone(leaf: LeafComparison, numeric: NumericComparison | None) -> LeafComparison:
     """A leaf of a function that JAX does not differentiate."""
+    leaf = _of_manual_alone(leaf)
     if leaf.verdict is not Verdict.PASS:
         return leaf
     if numeric is not None and numeric.verdict is Verdict.NOISE_LIMITED:
         return dataclasses.replace(leaf, verdict=Verdict.NOISE_LIMITED, reason=f"differences alone: {numeric.reason}")
     if numeric is None or numeric.verdict is not Verdict.PASS:
         return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason="there is nothing to compare it with")
-    return dataclasses.replace(leaf, reason="compared with differences alone", error=math.nan, ratio=math.nan)
+    return dataclasses.replace(leaf, reason="compared with differences alone")
 
 
-def structure_problems(manual: Any, automatic: Any, sides: Sides) -> tuple[str, ...]:
-    """Empty, or what is wrong with the manual gradient's tree."""
-    found, expected = jax.tree.structure(manual), jax.tree.structure(automatic)
-    if found == expected:
-        return ()
-    return (f"the {sides.manual} gradient has the structure {found}, the {sides.automatic} {expected}",)
-
-
-def _sizes(program: Program) -> dict[int, str]:
-    """What a wrong factor of a whole leaf may come from: the data's axes, the number of devices."""
-    sizes = {jax.device_count(): "the number of devices"} if jax.device_count() > 1 else {}
-    for other in program.others:
-        for axis, count in enumerate(np.shape(other)[:2]):
-            if count > 1:
-                sizes.setdefault(count, f"axis {axis} of the data")
-    return sizes
-
-
-def leaf_paths(program: Program, gradients: Sequence[Any]) -> list[str]:
-    """The path of every leaf of the gradients, a tree for each of the program's inputs."""
-    return [path for i, tree in zip(program.argnums, gradients, strict=True) for path in _paths(program, i, tree)]
-
-
-def _paths(program: Program, argnum: int, tree: Any) -> list[str]:
-    """The leaves' paths, with the argument's position in front where it is needed to know which is meant."""
-    paths = [path for path, _ in trees.leaves_with_paths(tree)]
-    if len(program.argnums) == 1 and "" not in paths:
-        return paths
-    return ["/".join(filter(None, (f"args[{argnum}]", path))) for path in paths]
+def _of_manual_alone(leaf: LeafComparison) -> LeafComparison:
+    """A leaf without the numbers that compare it with an automatic one, which does not exist."""
+    names = ("error", "ratio", "cosine")
+    return dataclasses.replace(leaf, **dict.fromkeys(names, math.nan), ulps=(math.nan, math.nan), worst=None)
 
 
 def _foreign_notes(closed: Any) -> list[str]:

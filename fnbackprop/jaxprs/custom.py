@@ -10,7 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 from .avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from .compat import with_constants
 from .evaluate import as_function, source_line
-from .types import ClosedJaxpr, close_jaxpr
+from .types import ClosedJaxpr, Equation, close_jaxpr, open_jaxpr
 
 
 class CustomJvp(NamedTuple):
@@ -127,6 +127,24 @@ def _pull_by_user(
     if len(out) == 2 and isinstance(out[0], list | tuple):  # JAX 0.12: (cotangents, logs)
         out = out[0]
     return [None if _is_zero(ct) else as_jax_array(ct) for ct in out]
+
+
+def function_source(equation: Equation) -> tuple[str, str]:
+    """The name and the "file:line" of the function that an equation calls; empty where it calls none."""
+    closed = next((equation.params[name] for name in ("jaxpr", "call_jaxpr") if name in equation.params), None)
+    name, _, place = _source(open_jaxpr(closed))
+    return name, place
+
+
+def custom_rule_place(equation: Equation) -> str:
+    """The "file:line" of the backward of a `custom_vjp` function, or of the JVP of a `custom_jvp` one, if it tells."""
+    rule = next((equation.params[name] for name in ("bwd", "jvp_jaxpr_fun") if name in equation.params), None)
+    return _source(rule)[2]
+
+
+def _source(function: Any) -> tuple[str, str, str]:
+    said = getattr(getattr(function, "debug_info", None), "func_src_info", None) or ""
+    return said.partition(" at ")
 
 
 class CustomLinear(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from .compat import branch_platforms, called_jaxpr, scan_groups
@@ -91,6 +92,11 @@ class While(NamedTuple):
     def batch_shape(self) -> tuple[int, ...]:
         """Of a loop under `vmap` whose condition has one flag for each example: the first axes of every carry."""
         return self.condition.jaxpr.outvars[0].aval.shape
+
+    @staticmethod
+    def flags_like(flags: Any, x: Any) -> Any:
+        """The flags of the examples of a batched loop, for each element of a carry."""
+        return jnp.broadcast_to(jnp.reshape(flags, (*flags.shape, *[1] * (x.ndim - flags.ndim))), x.shape)
 
     def split(self, operands: Sequence[Any]) -> WhileOperands:
         return WhileOperands(*split(operands, self.num_condition_consts, self.num_body_consts))

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from ...jaxprs.avals import is_inexact
 from ...jaxprs.evaluate import source_line, trace_flat
 from ...jaxprs.graph import producers
 from ...jaxprs.types import Equation, Var
+from ..arguments import function_of_arrays, require_floating
 from ..engine import Engine
 from ..plan import Plan
 from .save_policy import nbytes
@@ -50,11 +49,13 @@ def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:
     """What the backward of `fun(*args)` saves, recomputes and takes out of loops.
 
     Args:
-        fun: a function of arrays and pytrees of them; nothing is computed.
+        fun: a function of arrays and pytrees of them, models that hold functions among them; nothing is computed.
         options: as in `fb.vjp` (`budget`, `hoist` ...): their effect is seen before anything runs.
+    Raises:
+        TypeError: no argument has a floating array.
     """
-    leaves, tree = jax.tree.flatten(args)
-    closed = trace_flat(lambda *flat: fun(*tree.unflatten(flat)), leaves).closed
+    require_floating({f"args[{i}]": arg for i, arg in enumerate(args)}, "residuals")
+    closed = trace_flat(*function_of_arrays(fun, args, {})).closed
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
     return Residuals(tuple(_rows(Engine.of_options(options).new_plan(closed, active, wanted))))

@@ -18,9 +18,10 @@ from fnbackprop.jaxprs.views import ShardMap
 from ..program import TracedProgram, first_line
 from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck, Evidence, GaussianCotangents, manual_cotangents
+from .custom_rules import custom_rule_verdict
 from .loops import LOOPS
 from .shard_map import check_body
-from .verdict import custom_rule_verdict, equation_verdict
+from .verdict import equation_verdict
 from .walk import Visit, Walker
 
 IMPLICIT = {"random_gamma": "its derivative keeps a sample's quantile, and is not that of the sampler's own steps"}

@@ -10,9 +10,11 @@ import numpy as np
 from fnbackprop.jaxprs.compat import quick_compilation
 
 from ..arrays import array_norm, to_float64
-from ..numeric.slopes import Slopes, shape_of
+from ..numeric.directions import STEPS, numeric_step
+from ..numeric.slopes import Slopes, best_step, shape_of
 from ..results import Agreement, Verdict
-from .check import Evidence, float64_function
+from ..tolerance import unit_roundoff
+from .check import Evidence, equation_function, float64_function
 
 LENGTHS = 4e-6 * 2.0 ** -np.arange(5)  # of steps in float64, relative to the operand's size
 
@@ -70,6 +72,42 @@ def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarra
     allowed = 10 * (abs(central[0] - central[2]) + rounding / LENGTHS[2]) + 1e-7 * size
     near = [bool(abs(np.sum(np.real(side * direction)) - central[2]) <= allowed) for side in (ours, theirs)]
     return Opinion(AGREEMENT[near[0], near[1]], *shape_of(slopes, 1e-4 * size))
+
+
+class OwnDifferences(NamedTuple):
+    """A cotangent against differences in the equation's own precision.
+
+    Attributes:
+      slope: along the direction, by the cotangent; central: by differences.
+      error, allowed: of the one from the other, and what step and rounding explain, relative to the slope's size.
+    """
+
+    slope: float
+    central: float
+    error: float
+    allowed: float
+
+
+def differences_in_own_precision(evidence: Evidence, i: int, cotangent: np.ndarray) -> OwnDifferences:
+    """Differences of a user's primal along one Gaussian direction of the i-th active operand."""
+    check, moving = evidence.check, [evidence.operands[j] for j in evidence.check.targets]
+    function = equation_function(check, evidence.operands, primal=True)
+    direction, roundoff = _direction(to_float64(moving[i])), unit_roundoff(moving[i].dtype)
+    lengths = numeric_step(moving[i].dtype) * np.array(STEPS)
+
+    def at(length: Any) -> Any:
+        moved = list(moving)
+        moved[i] = moved[i] + jnp.asarray(length * direction, moved[i].dtype)
+        pairs = zip(evidence.cotangents, function(*moved), strict=True)
+        return math.fsum(float(np.real(np.sum(to_float64(ct) * to_float64(y)))) for ct, y in pairs)
+
+    values = np.array([at(length) for length in (0.0, *lengths, *-lengths)])
+    count, rounding = len(lengths), 4 * roundoff * float(np.max(np.abs(values)))
+    slopes = Slopes(lengths, values[0], values[1 : count + 1], values[count + 1 :], rounding)
+    chosen, spread = best_step(slopes.central[None], lengths, rounding)
+    central, slope = float(slopes.central[chosen]), float(np.sum(np.real(cotangent * direction)))
+    size = max(array_norm(cotangent) * array_norm(direction) / math.sqrt(max(direction.size, 1)), abs(central)) or 1.0
+    return OwnDifferences(slope, central, abs(slope - central) / size, spread / size)
 
 
 def _direction(centre: np.ndarray) -> np.ndarray:

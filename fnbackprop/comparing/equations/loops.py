@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.backprop.engine import Engine, Plan
@@ -104,9 +105,9 @@ def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
     condition_consts, consts, carry = loop.split(visit.operands)
     test, body = jax.jit(as_function(loop.condition)), jax.jit(as_function(loop.body))
     states, each = [], sum(x.nbytes for x in carry if hasattr(x, "nbytes"))
-    while bool(test(*condition_consts, *carry)[0]):
-        states.append(carry)
-        carry = body(*consts, *carry)
+    while np.any(flags := np.asarray(test(*condition_consts, *carry)[0])):
+        states.append((carry, flags))
+        carry = [_where(flags, *pair) for pair in zip(body(*consts, *carry), carry, strict=True)]
         if len(states) * each > MOST_STATES:
             where = source_line(visit.equation)
             note = f"the while loop at {where} is too long to be walked: no equation before it was checked"
@@ -117,13 +118,20 @@ def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
     pull = jax.jit(partial(_pull, as_function(loop.body)))
     steps, dconsts, dcarry = set(chosen(len(states), walker.thorough)), [None] * len(consts), list(cts)
     for step in reversed(range(len(states))):
-        at = [*consts, *states[step]]
+        carry, flags = states[step]
+        at, dafter = [*consts, *carry], [ct if ct is None else _where(flags, ct, jnp.zeros_like(ct)) for ct in dcarry]
         if step in steps:
-            _walk_body(walker, plan, at, dcarry, visit.location.inside(f"while[{step}]"))
-        more, dcarry = loop.split_body(pull(at, dcarry))
+            _walk_body(walker, plan, at, dafter, visit.location.inside(f"while[{step}]"))
+        more, dbefore = loop.split_body(pull(at, dafter))
+        dcarry = [new if new is None else _where(flags, new, old) for new, old in zip(dbefore, dcarry, strict=True)]
         dconsts = [new if old is None else old + new for old, new in zip(dconsts, more, strict=True)]
     pairs = zip([*dconsts, *dcarry], active[first:], strict=True)
     return [None] * first + [ct if on else None for ct, on in pairs]
+
+
+def _where(flags: np.ndarray, new: Any, old: Any) -> Any:
+    """What a step of a while loop changes; of a batched one, for the examples that have not finished."""
+    return jnp.where(While.flags_like(flags, new), new, old) if flags.ndim else new
 
 
 LOOPS = {"scan": walk_scan, "while": walk_while}

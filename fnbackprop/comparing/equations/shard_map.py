@@ -22,7 +22,7 @@ from ..program import first_line
 from ..results import Cotangent, EquationComparison, EquationKind, Verdict
 from ..tolerance import facts_of_equation, rounding_floor
 from .check import CUSTOM, EquationCheck, GaussianCotangents, both_sides
-from .verdict import Finding, rule_name, sizes_of, users_name
+from .verdict import Finding, rule_of, sizes_of, users_name, users_rule
 from .walk import Visit, Walker
 
 
@@ -109,7 +109,7 @@ def _verdict(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationCo
     worst = int(np.argmax(errors))
     floor = rounding_floor(facts_of_equation(equation))
     _, off, ours, theirs = map(float, stats[worst])
-    name = users_name(equation) if row.primal else rule_name(equation, row.operand)
+    name, place = users_rule(equation) if row.primal else rule_of(equation, row.operand)
     if not errors[worst] > 10 * floor or (row.primal and (name in intended or theirs == 0)):
         return None
     ratio = ours / theirs if theirs else math.inf
@@ -121,7 +121,7 @@ def _verdict(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationCo
     if row.primal:
         finding, kind = Finding.CUSTOM_RULE, EquationKind.CUSTOM_RULE
     return EquationComparison(
-        primitive=equation.primitive.name, name=name, where=row.visit.location.line,
+        primitive=equation.primitive.name, name=name, rule_at=place, where=row.visit.location.line,
         within=row.visit.location.within, operand=row.operand, cotangent=row.cotangent, verdict=Verdict.FAIL,
         reason=finding.value, error=float(errors[worst]), allowed=10 * floor, ratio=ratio, hypothesis=cause, kind=kind,
     )  # fmt: skip

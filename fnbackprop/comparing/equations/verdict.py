@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ import numpy as np
 
 from fnbackprop.backprop.registry import lookup
 from fnbackprop.jaxprs.avals import operand_avals, output_avals
+from fnbackprop.jaxprs.custom import custom_rule_place, function_source
 
 from ..arrays import array_norm, distance, quotient, to_float64
 from ..diagnosis import diagnose
 from ..noise import shaken
-from ..program import first_line
-from ..results import Agreement, Cause, Cotangent, EquationComparison, EquationKind, Hypothesis, Verdict
+from ..program import place_of
+from ..results import Agreement, Cause, EquationComparison, EquationKind, Hypothesis, Verdict
 from ..tolerance import NOISE, SAME_PRECISION, facts_of_equation, rounding_floor
-from .check import COMPILED, EquationCheck, Evidence, cotangents_in_float64
+from .check import COMPILED, Evidence, cotangents_in_float64
 from .differences import SAID_NOTHING, Opinion, differences
-from .walk import Location
 
 EXACT = 1e-9  # the largest relative error of a right rule in float64
 LUCK = 1e-6  # how often a right rule may be accused because the automatic one was lucky in its rounding
@@ -44,12 +44,14 @@ class Difference(NamedTuple):
       finding: what the difference is. detail: more of it, in words.
       ours, theirs: the manual and the automatic cotangent, or whatever is surer than these.
       noise: the relative rounding error in them.
+      allowed: the relative error that was exceeded.
     """
 
     finding: Finding
     ours: np.ndarray
     theirs: np.ndarray
     noise: float
+    allowed: float
     detail: str = ""
 
 
@@ -59,12 +61,12 @@ def equation_verdict(evidence: Evidence) -> list[EquationComparison]:
         return []
     floor = rounding_floor(facts_of_equation(evidence.check.equation))
     suspects = [i for i, pair in enumerate(evidence.pairs) if not pair.error <= floor]
-    exact = _exactly(evidence) if suspects else None
+    exact = exactly(evidence) if suspects else None
     return [one for i in suspects if (one := _operand_verdict(evidence, i, exact, floor)) is not None]
 
 
 def _operand_verdict(evidence: Evidence, i: int, exact: Any, floor: float) -> EquationComparison | None:
-    difference = _difference(evidence, i, exact, floor)
+    difference = difference_of(evidence, i, exact, floor)
     if difference.finding is Finding.ROUNDING:
         return None
     ours, theirs = difference.ours, difference.theirs
@@ -72,13 +74,13 @@ def _operand_verdict(evidence: Evidence, i: int, exact: Any, floor: float) -> Eq
     opinion = differences(evidence, i, ours, theirs) if finite else SAID_NOTHING
     if opinion.who in (Agreement.MANUAL, Agreement.BOTH) and difference.finding is Finding.DIFFERS:
         return None
-    cause = _cotangent_hypothesis(evidence, i, 10 * floor)
+    cause = cotangent_hypothesis(evidence, i, 10 * floor)
     if cause is None and finite and np.isfinite(theirs).all():
         cause = diagnose(ours, theirs, difference.noise, sizes_of(evidence.check.equation, evidence.check.targets[i]))
-    return _comparison(evidence, i, difference, floor, cause, opinion)
+    return comparison_of(evidence, i, difference, cause, opinion)
 
 
-def _exactly(evidence: Evidence) -> tuple[Any, Any]:
+def exactly(evidence: Evidence) -> tuple[Any, Any]:
     """Both sides in float64, or (None, None) where the equation cannot be run in it."""
     try:
         return cotangents_in_float64(evidence.check, evidence.operands, evidence.cotangents)
@@ -86,14 +88,14 @@ def _exactly(evidence: Evidence) -> tuple[Any, Any]:
         return None, None
 
 
-def _difference(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: float) -> Difference:
+def difference_of(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: float) -> Difference:
     """What the difference of the two cotangents of the i-th active operand is."""
     pair = evidence.pairs[i]
     first, second = to_float64(pair.first), to_float64(pair.second)
     ours, theirs = np.isfinite(first), np.isfinite(second)
     if not (ours.all() and theirs.all()):
         if bool(np.any(theirs & ~ours)):
-            return Difference(Finding.NOT_FINITE, first, second, floor)
+            return Difference(Finding.NOT_FINITE, first, second, floor, floor)
         first, second = np.where(theirs, first, 0), np.where(theirs, second, 0)
         return _coarse_difference(first, second, floor)
     firsts, seconds = exact
@@ -103,9 +105,9 @@ def _difference(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: float
     own = firsts[i] if firsts is not None and np.isfinite(firsts[i]).all() else None
     if own is not None:
         off = distance(own, seconds[i])
-        limit = EXACT if low else 1e3 * EXACT
+        limit = max(EXACT if low else 1e3 * EXACT, floor)  # a difference that the program's precision hides is none
         if off > limit and off > 1e-3 * min(distance(first, second), 1.0):  # rounding in float64 is smaller by 1e-8
-            return Difference(Finding.DIFFERS, own, seconds[i], 1e-12 if low else EXACT)
+            return Difference(Finding.DIFFERS, own, seconds[i], 1e-12 if low else EXACT, limit)
     moved = None if low else partial(_shaken_noise, evidence, i)
     return _against_reference(first, second, seconds[i], floor, moved, known=firsts is not None)
 
@@ -113,7 +115,7 @@ def _difference(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: float
 def _coarse_difference(first: np.ndarray, second: np.ndarray, floor: float) -> Difference:
     """Without a float64 reference."""
     finding = Finding.ROUNDING if distance(first, second) <= 10 * floor else Finding.DIFFERS
-    return Difference(finding, first, second, floor)
+    return Difference(finding, first, second, floor, 10 * floor)
 
 
 def _against_reference(
@@ -131,14 +133,16 @@ def _against_reference(
       known: whether the rule is known to be right in float64.
     """
     noise, off = distance(second, reference), distance(first, reference)
-    if off <= max(2 * floor, luck(first.size) * noise):
-        return Difference(Finding.ROUNDING, first, second, noise)
-    if moved is not None and off <= NOISE * (noise := moved()):
-        return Difference(Finding.ROUNDING, first, second, noise)
+    allowed = max(2 * floor, luck(first.size) * noise)
+    if off > allowed and moved is not None:
+        noise = moved()
+        allowed = max(allowed, NOISE * noise)
+    if off <= allowed:
+        return Difference(Finding.ROUNDING, first, second, noise, allowed)
     if known:
         detail = f": {off:.1e} from float64, the automatic derivative {noise:.1e}"
-        return Difference(Finding.IMPRECISE, first, reference, noise, detail)
-    return Difference(Finding.DIFFERS, first, reference, max(noise, floor))
+        return Difference(Finding.IMPRECISE, first, reference, noise, allowed, detail)
+    return Difference(Finding.DIFFERS, first, reference, max(noise, floor), allowed)
 
 
 def _shaken_noise(evidence: Evidence, i: int) -> float:
@@ -160,95 +164,52 @@ def luck(size: int) -> float:
     return max(SAME_PRECISION, math.sqrt(fdtri(size, size, 1 - LUCK)))
 
 
-# ---------------------------------------------------------------- a user's rule against its primal
-
-
-class CustomRuleVerdict(NamedTuple):
-    """What is wrong with a user's rule, what it replaces on purpose, and what else there is to know."""
-
-    wrong: list[EquationComparison] = []
-    replaced: list[str] = []
-    notes: list[str] = []
-
-
-def custom_rule_verdict(
-    check: EquationCheck,
-    operands: Sequence[Any],
-    cts: Sequence[Any],
-    kind: Cotangent,
-    location: Location,
-    intended: Sequence[str],
-) -> CustomRuleVerdict:
-    """A user's rule against the derivative of its primal."""
-    name = f"{users_name(check.equation)} at {location.line}"
-    try:
-        evidence = Evidence(check, operands, cts, COMPILED.both(check, operands, cts), kind, location)
-    except Exception as error:
-        return CustomRuleVerdict(notes=[f"{name} was not compared with its primal: {first_line(error)}"])
-    floor = rounding_floor(facts_of_equation(check.equation))
-    suspects = [i for i, pair in enumerate(evidence.pairs) if not pair.error <= floor]
-    exact, wrong = _exactly(evidence) if suspects else None, []
-    for i in suspects:
-        difference = _difference(evidence, i, exact, floor)
-        broken = not np.isfinite(to_float64(evidence.pairs[i].second)).all()
-        if difference.finding is Finding.ROUNDING and not broken:
-            continue
-        ours, theirs = difference.ours, difference.theirs
-        opinion = differences(evidence, i, ours, theirs)
-        trusted = opinion.who in (Agreement.MANUAL, Agreement.BOTH) or opinion.shape is not Verdict.PASS
-        if trusted or broken and opinion.who is not Agreement.AUTOMATIC:
-            continue
-        if users_name(check.equation) in intended:
-            return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
-        if array_norm(theirs) == 0 and array_norm(ours) > 0:
-            return CustomRuleVerdict(
-                replaced=[f"{name}: its primal has no derivative, its rule gives one (straight through)"]
-            )
-        cause = diagnose(ours, theirs, difference.noise, sizes_of(check.equation, check.targets[i]))
-        cause = cause or _cotangent_hypothesis(evidence, i, 10 * floor)
-        if difference.finding in (Finding.DIFFERS, Finding.ROUNDING):
-            difference = difference._replace(finding=Finding.CUSTOM_RULE)
-        wrong.append(_comparison(evidence, i, difference, floor, cause, opinion))
-    return CustomRuleVerdict(wrong)
-
-
 # ---------------------------------------------------------------- in words
 
 
-def _comparison(
-    evidence: Evidence, i: int, difference: Difference, floor: float, cause: Hypothesis | None, opinion: Opinion
+def comparison_of(
+    evidence: Evidence, i: int, difference: Difference, cause: Hypothesis | None, opinion: Opinion
 ) -> EquationComparison:
-    check, (ours, theirs) = evidence.check, (difference.ours, difference.theirs)
-    equation, position = check.equation, check.targets[i]
+    ours, theirs = difference.ours, difference.theirs
     with np.errstate(invalid="ignore", over="ignore"):
         error, ratio = distance(ours, theirs), quotient(array_norm(ours), array_norm(theirs))
-    reason = difference.finding.value + difference.detail
+    said = difference.finding.value + difference.detail
+    reason = f"{said}; {opinion.reason}" if opinion.reason else said
+    numbers = {"error": error, "allowed": difference.allowed, "ratio": ratio}
+    return failed(evidence, i, reason, hypothesis=cause, numeric=opinion.who, **numbers)
+
+
+def failed(evidence: Evidence, i: int, reason: str, **found: Any) -> EquationComparison:
+    """The i-th active operand of an equation, whose cotangent is wrong."""
+    check = evidence.check
+    equation, position = check.equation, check.targets[i]
+    name, place = users_rule(equation) if check.primal else rule_of(equation, position)
     return EquationComparison(
-        primitive=equation.primitive.name,
-        name=users_name(equation) if check.primal else rule_name(equation, position),
-        where=evidence.location.line, within=evidence.location.within, operand=position, cotangent=evidence.kind,
-        verdict=Verdict.FAIL, reason=f"{reason}; {opinion.reason}" if opinion.reason else reason, error=error,
-        allowed=floor, ratio=ratio, hypothesis=cause, numeric=opinion.who,
-        kind=EquationKind.CUSTOM_RULE if check.primal else EquationKind.RULE,
+        primitive=equation.primitive.name, name=name, rule_at=place, where=evidence.location.line,
+        within=evidence.location.within, operand=position, cotangent=evidence.kind, verdict=Verdict.FAIL, reason=reason,
+        kind=EquationKind.CUSTOM_RULE if check.primal else EquationKind.RULE, **found,
     )  # fmt: skip
 
 
 def users_name(equation: Any) -> str:
     """The name of the function that a custom rule belongs to."""
-    params = equation.params
-    closed = params["jaxpr"] if "jaxpr" in params else params.get("call_jaxpr")
-    info = getattr(getattr(closed, "jaxpr", closed), "debug_info", None)
-    name = params.get("name") or str(getattr(info, "func_src_info", "")).split(" at ")[0]
-    return name or equation.primitive.name
+    return equation.params.get("name") or function_source(equation)[0] or equation.primitive.name
 
 
-def rule_name(equation: Any, position: int) -> str:
-    """The hand-written function that gives this operand's cotangent."""
+def users_rule(equation: Any) -> tuple[str, str]:
+    """The name of the function that a custom rule belongs to, and the "file:line" of its backward or of its JVP."""
+    return users_name(equation), custom_rule_place(equation)
+
+
+def rule_of(equation: Any, position: int) -> tuple[str, str]:
+    """The hand-written function that gives this operand's cotangent: its name and its "file:line"."""
     entry = lookup(equation.primitive)
     rule = entry.rule_for(position) if entry else None
     if rule is not None:
-        return rule.name
-    return entry.structured.__name__ if entry and entry.structured else equation.primitive.name
+        return rule.name, place_of(rule.function)
+    if entry and entry.structured:
+        return entry.structured.__name__, place_of(entry.structured)
+    return equation.primitive.name, ""
 
 
 def sizes_of(equation: Any, position: int) -> dict[int, str]:
@@ -264,7 +225,7 @@ def sizes_of(equation: Any, position: int) -> dict[int, str]:
     return sizes
 
 
-def _cotangent_hypothesis(evidence: Evidence, i: int, tolerance: float) -> Hypothesis | None:
+def cotangent_hypothesis(evidence: Evidence, i: int, tolerance: float) -> Hypothesis | None:
     """Whether a cotangent is ignored, or two operands' cotangents are exchanged."""
     check, pairs, cts = evidence.check, evidence.pairs, evidence.cotangents
     first = to_float64(pairs[i].first)

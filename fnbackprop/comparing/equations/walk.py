@@ -6,12 +6,14 @@ into the bodies of loops it goes with the help of `loops.py`.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from fnbackprop.backprop.engine import Engine, Plan
 from fnbackprop.jaxprs.avals import is_inexact, output_avals
+from fnbackprop.jaxprs.custom import function_source
 from fnbackprop.jaxprs.evaluate import Apply, interpret, read_array, source_line
 from fnbackprop.jaxprs.primitives import Trait, has
 from fnbackprop.jaxprs.types import Tracer, close_jaxpr, is_var
@@ -19,12 +21,15 @@ from fnbackprop.jaxprs.views import Call, Cond
 
 from ..program import TracedProgram
 
+COMPARING = str(Path(__file__).parents[1])  # the folder of this package: no line of it is the user's
+
 
 class Location(NamedTuple):
     """Where an equation stands.
 
     Attributes:
-      line: its own in the user's code; of what a library's function holds, that of the call.
+      line: its own in the user's code; of what a library's function holds, that of the call; of a function of the
+        user's that is called by `compare` itself, that of the function.
       within: the loops and branches around it, like "scan[12]/cond[1]".
     """
 
@@ -32,7 +37,8 @@ class Location(NamedTuple):
     within: str = ""
 
     def at(self, equation: Any) -> "Location":
-        return Location(source_line(equation) or self.line, self.within)
+        line = source_line(equation) or self.line
+        return Location(function_source(equation)[1] or line if line.startswith(COMPARING) else line, self.within)
 
     def inside(self, what: str) -> "Location":
         return Location(self.line, f"{self.within}/{what}" if self.within else what)

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 
 from ..arrays import array_norm, is_floating
-from ..program import Program, TracedProgram, first_line
+from ..program import Program, TracedProgram, first_line, unused_inputs
 from ..reference.float64 import is_another_branch
 from ..results import MANUAL_AND_AUTOMATIC, NumericComparison, Sides, Verdict
 from ..tolerance import NOISE_LIMIT, RoundingFacts
 from .arbitration import follows_manual
 from .directions import TAYLOR, Along, DirectionalEvaluator, gradient_size
 from .slopes import best_step, shape_of
+from .staircases import decided_slope
 
 SECONDS = 10.0  # for the directions of single leaves; more is not taken unasked
 CHI2_1 = 0.00393214  # exceeded with 95 % by the square of one Gaussian number
@@ -38,6 +39,7 @@ class Differences(NamedTuple):
       automatic_wrong: the disputed leaves in which the function follows manual, and not automatic.
       intended: the lines at which gradients are stopped or replaced on purpose and that make a difference.
       notes: what else there is to know.
+      decided: the leaves of zero gradient along which the function moves all the same, with the reason.
     """
 
     comparison: NumericComparison
@@ -45,6 +47,7 @@ class Differences(NamedTuple):
     automatic_wrong: set[int]
     intended: list[str]
     notes: list[str]
+    decided: dict[int, str]
 
 
 class LeafNumeric(NamedTuple):
@@ -111,7 +114,17 @@ def compare_numeric(
     comparison = NumericComparison(result.verdict, result.reason, directions, *result[2:5], _rate(found, evaluator))
     both, allowed = (subject.manual, subject.automatic), subject.allowed
     automatic_wrong = {i for i in disputed if follows_manual(evaluator, *both, i, allowed[i])}
-    return Differences(comparison, each, automatic_wrong, intended, notes)
+    decided = {} if intended else _decided(evaluator, subject)
+    return Differences(comparison, each, automatic_wrong, intended, notes, decided)
+
+
+def _decided(evaluator: DirectionalEvaluator, subject: Subject) -> dict[int, str]:
+    """The leaves whose gradient is exactly zero though the function moves along them."""
+    leaves = zip(jax.tree.leaves(subject.manual), jax.tree.leaves(subject.automatic), strict=True)
+    flat = [i for i, pair in enumerate(leaves) if is_floating(pair[0]) and not any(map(array_norm, pair))]
+    used = set(range(len(subject.traced.operands))) - unused_inputs(subject.traced)
+    found = {i: decided_slope(evaluator, subject.manual, subject.seed, i) for i in flat if i in used}
+    return {i: reason for i, reason in found.items() if reason}
 
 
 def _take(subject: Subject, directions: int) -> tuple[DirectionalEvaluator, list[Along], list[str]]:
@@ -173,11 +186,12 @@ def _agreement(manual: float, automatic: float, allowed: float, sides: Sides) ->
     if manual <= allowed:
         limited = allowed > NOISE_LIMIT
         return (Verdict.NOISE_LIMITED, "a kink is near, or rounding is too coarse") if limited else (Verdict.PASS, "")
-    if automatic <= allowed:
+    if sides.automatic and automatic <= allowed:
         return Verdict.FAIL, f"the differences agree with {sides.automatic}, not with {sides.manual}"
     if not math.isfinite(manual):
         return Verdict.FAIL, "the function has a finite slope here, but the gradient is NaN or infinite"
-    return Verdict.FAIL, "the differences agree with neither: a rule is wrong, or a gradient is stopped on purpose"
+    whom = "with neither" if sides.automatic else f"not with {sides.manual}"
+    return Verdict.FAIL, f"the differences agree {whom}: a rule is wrong, or a gradient is stopped on purpose"
 
 
 def _on_purpose(

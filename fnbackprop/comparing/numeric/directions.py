@@ -79,16 +79,22 @@ class DirectionalEvaluator:
 
         return jax.lax.map(at, lengths.astype(np.float32))
 
-    def along(self, manual: Any, automatic: Any, seed: int, leaf: int | None = None) -> Along:
+    def along(
+        self, manual: Any, automatic: Any, seed: int, leaf: int | None = None, lengths: np.ndarray | None = None
+    ) -> Along:
         """The function along the direction of this seed; of one leaf alone, if that is named."""
         direction = gaussian_direction(self.program.inputs, self.scales, seed)
         if leaf is not None:
             direction = [d if i == leaf or d is None else np.zeros_like(d) for i, d in enumerate(direction)]
-        return self.along_direction(manual, automatic, direction)
+        return self.along_direction(manual, automatic, direction, lengths)
 
-    def along_direction(self, manual: Any, automatic: Any, direction: list[Any]) -> Along:
-        """The function along a direction: a list of leaves, None for those that cannot move."""
-        lengths = self.step * np.array(STEPS)
+    def along_direction(
+        self, manual: Any, automatic: Any, direction: list[Any], lengths: np.ndarray | None = None
+    ) -> Along:
+        """The function along a direction: a list of leaves, None for those that cannot move.
+
+        lengths: of the steps, from wide to narrow; by default those at which differences are most exact."""
+        lengths = self.step * np.array(STEPS) if lengths is None else lengths
         count, every = len(lengths), np.concatenate([[0.0], lengths, -lengths, TAYLOR])
         moving = [d for d in direction if d is not None]
         with jax.enable_x64(self.in_float64 or self.traced.users_mode):

@@ -113,10 +113,17 @@ class Float64Run:
         loop = While.of(equation)
         condition_consts, consts, carry = loop.split(operands)
 
-        def test(carry):
+        def goes_on(carry):
             return self.closed(loop.condition, [*condition_consts, *carry])[0][0]
 
-        return lax.while_loop(test, lambda carry: self.closed(loop.body, [*consts, *carry]), carry)
+        def step(carry):
+            after = self.closed(loop.body, [*consts, *carry])
+            if not loop.batch_shape:
+                return after
+            flags = goes_on(carry)  # of each example: a finished one stays as it is
+            return jax.tree.map(lambda new, old: jnp.where(loop.flags_like(flags, new), new, old), after, carry)
+
+        return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), step, carry)
 
     def cond(self, equation: Any, operands: list[Pair]) -> list[Pair]:
         cond = Cond.of(equation)

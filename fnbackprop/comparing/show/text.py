@@ -58,7 +58,8 @@ def renderable(results: Results, extent: Extent = TERMINAL) -> Group:
     """All of it, for rich."""
     counted = f"{len(results.leaves)} {'leaf' if len(results.leaves) == 1 else 'leaves'}"
     kinds = ", ".join(dict.fromkeys(leaf.dtype for leaf in results.leaves)) or "none"
-    said = f"  {results.name}: {counted} ({kinds}), {results.sides.manual} against {results.sides.automatic}"
+    manual, automatic = results.sides
+    said = f"  {results.name}: {counted} ({kinds}), {manual} against {automatic or 'differences alone'}"
     headline = Text.assemble(_coloured(results.verdict), said)
     below = [*results.problems, *notes(results, extent), results.tolerance]
     paragraphs = (_lines(lines, extent.width) for lines in findings(results, extent.findings))
@@ -102,13 +103,15 @@ def _of_equation(equation: EquationComparison, results: Results, which: str) -> 
     lines = [f"{which} {'different' if two else 'wrong'} equation: {equation.primitive}  {equation.where}{inside}"]
     ours, theirs = _sides_of(equation, results)
     if math.isfinite(equation.error):
-        rule = f"{equation.name}, operand {equation.operand}" if equation.name else f"output {equation.operand}"
+        name = f"{equation.name} at {equation.rule_at}" if equation.rule_at else equation.name
+        rule = f"{name}, operand {equation.operand}" if name else f"output {equation.operand}"
         lines.append(
             f"  {rule}: {ours} is {equation.error:.1e} off {theirs}, allowed "
             f"{equation.allowed:.1e}, with the {equation.cotangent} cotangent"
         )
     elif equation.name:
-        lines.append(f"  {equation.name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
+        name = f"{equation.name} at {equation.rule_at}" if equation.rule_at else equation.name
+        lines.append(f"  {name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
     lines += [f"  {equation.reason}", *_cause(equation.hypothesis)]
     if equation.numeric:
         lines.append(f"  differences of this equation agree with {equation.numeric}")
@@ -224,10 +227,11 @@ def _numeric(results: Results) -> list[str]:
     if numeric is None:
         return []
     ours, theirs = results.sides
+    theirs = f", {theirs} by {numeric.automatic:.1e}" if theirs else ""
     rate = f"; the Taylor remainder falls as h^{numeric.rate:.2f}" if math.isfinite(numeric.rate) else ""
     lines = [
         f"numeric {numeric.verdict}: in {numeric.directions} directions (seed {results.seed}) {ours} is off by "
-        f"{numeric.manual:.1e}, {theirs} by {numeric.automatic:.1e}, allowed {numeric.allowed:.1e}{rate}"
+        f"{numeric.manual:.1e}{theirs}, allowed {numeric.allowed:.1e}{rate}"
     ]
     lines += [numeric.reason] if numeric.reason else []
     bounds = [leaf.bound for leaf in results.leaves if math.isfinite(leaf.bound)]

@@ -1,0 +1,102 @@
+"""A user's own rule against the derivative of the function that it belongs to, its primal.
+
+That is JAX's, or where JAX refuses to differentiate the primal (a kernel of Pallas), differences of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import array_norm, to_float64
+from ..diagnosis import diagnose
+from ..program import first_line
+from ..results import Agreement, Cotangent, EquationComparison, Verdict
+from ..tolerance import NOISE_LIMIT, facts_of_equation, rounding_floor
+from .check import COMPILED, EquationCheck, Evidence
+from .differences import differences, differences_in_own_precision
+from .verdict import (
+    Finding,
+    comparison_of,
+    cotangent_hypothesis,
+    difference_of,
+    exactly,
+    failed,
+    sizes_of,
+    users_name,
+)
+from .walk import Location
+
+
+class CustomRuleVerdict(NamedTuple):
+    """What is wrong with a user's rule, what it replaces on purpose, and what else there is to know."""
+
+    wrong: list[EquationComparison] = []
+    replaced: list[str] = []
+    notes: list[str] = []
+
+
+def custom_rule_verdict(
+    check: EquationCheck,
+    operands: Sequence[Any],
+    cts: Sequence[Any],
+    kind: Cotangent,
+    location: Location,
+    intended: Sequence[str],
+) -> CustomRuleVerdict:
+    """A user's rule against the derivative of its primal."""
+    name = f"{users_name(check.equation)} at {location.line}"
+    try:
+        evidence = Evidence(check, operands, cts, COMPILED.both(check, operands, cts), kind, location)
+    except Exception as error:  # JAX refuses to differentiate the primal, as that of a kernel
+        return _by_differences(check, operands, cts, kind, location, name, first_line(error), intended)
+    floor = rounding_floor(facts_of_equation(check.equation))
+    suspects = [i for i, pair in enumerate(evidence.pairs) if not pair.error <= floor]
+    exact, wrong, notes = exactly(evidence) if suspects else None, [], []
+    for i in suspects:
+        difference = difference_of(evidence, i, exact, floor)
+        broken = not np.isfinite(to_float64(evidence.pairs[i].second)).all()
+        if difference.finding is Finding.ROUNDING and not broken:
+            continue
+        ours, theirs = difference.ours, difference.theirs
+        opinion = differences(evidence, i, ours, theirs)
+        trusted = opinion.who in (Agreement.MANUAL, Agreement.BOTH) or opinion.shape is not Verdict.PASS
+        if trusted or broken and opinion.who is not Agreement.AUTOMATIC:
+            continue
+        if users_name(check.equation) in intended:
+            return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
+        if array_norm(theirs) == 0 and array_norm(ours) > 0:
+            return CustomRuleVerdict(
+                replaced=[f"{name}: its primal has no derivative, its rule gives one (straight through)"]
+            )
+        if kind is Cotangent.GAUSSIAN and check.equation.params.get("symbolic_zeros") and array_norm(ours) == 0:
+            notes.append(f"{name}: operand {check.targets[i]} gets no cotangent, by a rule that is told what moves")
+            continue
+        cause = diagnose(ours, theirs, difference.noise, sizes_of(check.equation, check.targets[i]))
+        cause = cause or cotangent_hypothesis(evidence, i, 10 * floor)
+        if difference.finding in (Finding.DIFFERS, Finding.ROUNDING):
+            difference = difference._replace(finding=Finding.CUSTOM_RULE)
+        wrong.append(comparison_of(evidence, i, difference, cause, opinion))
+    return CustomRuleVerdict(wrong, notes=notes)
+
+
+def _by_differences(
+    check: EquationCheck, operands: Sequence[Any], cts: Sequence[Any], kind: Cotangent, location: Location,
+    name: str, refused: str, intended: Sequence[str],
+) -> CustomRuleVerdict:  # fmt: skip
+    """A user's rule against differences of its primal, which JAX does not differentiate."""
+    pairs = COMPILED.both(check._replace(primal=False), operands, cts)  # both sides are the user's rule
+    evidence, wrong = Evidence(check, operands, cts, pairs, kind, location), []
+    for i, pair in enumerate(pairs):
+        try:
+            found = differences_in_own_precision(evidence, i, to_float64(pair.second))
+        except Exception as error:  # the user's function may refuse anything
+            said = f"{refused}; nor by differences: {first_line(error)}"
+            return CustomRuleVerdict(notes=[f"{name} was not compared with its primal: {said}"])
+        if found.error > found.allowed and found.allowed < NOISE_LIMIT:
+            by = f"the slope by the rule is {found.slope:.6g}, by differences {found.central:.6g}"
+            reason = f"{Finding.CUSTOM_RULE.value}, by differences (JAX refuses to differentiate the primal): {by}"
+            wrong.append(failed(evidence, i, reason, error=found.error, allowed=found.allowed))
+    if wrong and users_name(check.equation) in intended:
+        return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
+    return CustomRuleVerdict(wrong)

@@ -1,0 +1,86 @@
+"""A user's rule against its primal: at which line a wrong one is placed, also where JAX refuses to differentiate it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+
+from fnbackprop.comparing.command import weighted_loss
+from fnbackprop.comparing.pipeline import compare
+from fnbackprop.comparing.results import Agreement, EquationKind, Verdict
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
+
+
+def with_rule(primal, factor):
+    """sin by `primal`, with a backward that is `factor` times the right one."""
+
+    @jax.custom_vjp
+    def sine(x):
+        return primal(x)
+
+    def backward(x, dy):
+        return (factor * jnp.cos(x) * dy,)
+
+    sine.defvjp(lambda x: (primal(x), x), backward)
+    return sine, backward
+
+
+def kernel(x):
+    def body(x, out):
+        out[...] = jnp.sin(x[...])
+
+    return pl.pallas_call(body, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+
+def line_of(function):
+    return f"{__file__}:{function.__code__.co_firstlineno}"
+
+
+def test_a_wrong_rule_of_the_compared_function_itself_is_placed_at_it():
+    sine, backward = with_rule(jnp.sin, 2)
+    for fun, x in ((sine, X[0]), (weighted_loss(sine), X)):
+        result = compare(fun, x, directions=0)
+        (found,) = result.equations
+        assert found.where == line_of(sine.__wrapped__) and found.rule_at == line_of(backward)
+        assert result.verdict is Verdict.FAIL and found.error > found.allowed
+        assert f"at {found.rule_at}, operand 0" in str(result).replace("\n  ", " ")
+
+
+def test_a_rule_of_a_kernel_is_held_against_differences():
+    sine, backward = with_rule(kernel, 2)
+    result = compare(lambda x: jnp.sum(sine(x) ** 2), X)
+    (found,) = result.equations
+    assert result.verdict is Verdict.FAIL and found.kind is EquationKind.CUSTOM_RULE
+    assert "test_custom_rules.py" in found.where and found.rule_at == line_of(backward)
+    assert "by differences" in found.reason and found.error > 100 * found.allowed
+    right, _ = with_rule(kernel, 1)
+    result = compare(lambda x: jnp.sum(right(x) ** 2), X)
+    assert result.ok and not any("not compared" in note for note in result.notes)
+
+
+def test_a_rule_that_is_told_what_moves_may_leave_out_what_does_not():
+    """As Equinox's loops do: `first` reaches nothing that is differentiated, which only a Gaussian cotangent hides."""
+
+    @jax.custom_jvp
+    def both(first, second):
+        return first, second
+
+    @both.defjvp
+    def _(primals, tangents):
+        return both(*primals), (jnp.zeros_like(primals[0]), tangents[1])
+
+    def loss(x):
+        first, second = both(x, jnp.sin(x))
+        return jnp.sum(second) + 0 * jnp.sum(first)
+
+    assert compare(loss, X).verdict is Verdict.FAIL  # without symbolic zeros a rule cannot know
+
+    def jvp(primals, tangents):
+        zeros = jax.custom_derivatives.zero_from_primal(primals[0], symbolic_zeros=True)
+        return both(*primals), (zeros, tangents[1])
+
+    both.defjvp(jvp, symbolic_zeros=True)
+    result = compare(loss, X)
+    assert result.ok and any("told what moves" in note for note in result.notes)
+    assert not any(found.numeric is Agreement.MANUAL for found in result.equations)
