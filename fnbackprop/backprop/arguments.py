@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..jaxprs.avals import as_jax_array, aval_of, is_inexact
+from ..jaxprs.avals import as_jax_array, aval_of, cotangent_aval, is_hijax, is_inexact, is_value
 from ..jaxprs.compat import equality_errors_pytreedef
 from ..jaxprs.lists import merge, partition
 from ..jaxprs.types import Aval
@@ -107,12 +107,19 @@ def as_array(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array | jax.Ref):
         return leaf
     if not is_array_like(leaf):
+        if is_value(leaf):
+            return leaf
         raise TypeError(f"Argument {leaf!r} of type {type(leaf)} is not a valid JAX type")
     return as_jax_array(leaf)
 
 
 def check_input(name: str, holomorphic: bool, allow_int: bool, leaf: Any) -> None:
-    dtype = as_array(leaf).dtype
+    leaf = as_array(leaf)
+    if is_hijax(aval := aval_of(leaf)):
+        if not (is_inexact(aval) or allow_int):
+            raise TypeError(f"{name} requires inputs with tangents, but the hijax type {aval} has none.")
+        return
+    dtype = leaf.dtype
     if holomorphic and not jnp.issubdtype(dtype, np.complexfloating):
         raise TypeError(
             f"{name} with holomorphic=True requires inputs with complex dtype, but got {np.dtype(dtype).name}."
@@ -180,6 +187,13 @@ def tree_differences(expected: Any, given: Any, root: str, what_expected: str, w
 def _check_cotangent(ct: Any, aval: Aval, position: int, out_tree: Any) -> Any:
     if getattr(ct, "dtype", None) != jax.dtypes.float0:
         ct = as_array(ct)
+    if is_hijax(aval) or is_hijax(aval_of(ct)):
+        if aval_of(ct) != cotangent_aval(aval):
+            raise ValueError(
+                f"unexpected JAX type for argument to VJP function: got {aval_of(ct)}, but expected "
+                f"{cotangent_aval(aval)}{_place(position, out_tree)}"
+            )
+        return ct
     if not is_inexact(aval) and ct.shape == aval.shape:
         return None  # JAX takes those of any dtype
     if ct.shape != aval.shape or ct.dtype != aval.dtype:

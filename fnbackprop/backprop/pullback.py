@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_weak, zero_cotangent, zero_tangent
+from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_value, is_weak, zero_cotangent, zero_tangent
 from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference
 from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_flat
 from ..jaxprs.graph import live
@@ -257,7 +257,7 @@ class Call:
         aux_leaves, self.aux_tree = jax.tree.flatten(aux)
         self.count = len(out_leaves)
         self.out_leaves, self.aux_leaves = map(_without_arrays, (out_leaves, aux_leaves))
-        return [*map(as_array, out_leaves), *(leaf for leaf in aux_leaves if isinstance(leaf, jax.Array))]
+        return [*map(as_array, out_leaves), *filter(is_value, aux_leaves)]
 
     def value(self, outputs: Sequence[Any]) -> Any:
         """The output. What is no jax array, such as a Python number, is returned as it is."""
@@ -270,4 +270,4 @@ class Call:
 
 
 def _without_arrays(leaves: Sequence[Any]) -> list[Any]:
-    return [None if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+    return [None if is_value(leaf) else leaf for leaf in leaves]

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import core
+from jax.experimental.hijax import HiType
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 _AS_IT_IS = nullcontext()
+_NUMBERS = (bool, int, float, complex, str, type(None), np.ndarray)  # no value of a hijax type, and known at once
 
 
 def varying_axes(aval: Any) -> frozenset[Any]:
@@ -49,8 +51,36 @@ def zeros_like_stack(x: Any, length: int) -> Any:
     return zeros_like_aval(aval, (length,))
 
 
+def is_hijax(aval: Any) -> bool:
+    """Whether the type is one of `jax.experimental.hijax`: a user's own, with zeros and sums of its own."""
+    return isinstance(aval, HiType)
+
+
+def is_value(x: Any) -> bool:
+    """Whether something is a jax array, or a value of a hijax type."""
+    return isinstance(x, jax.Array) or (type(x) not in _NUMBERS and _is_of_hijax_type(x))
+
+
+def _is_of_hijax_type(x: Any) -> bool:
+    try:
+        return is_hijax(jax.typeof(x))
+    except TypeError:  # no JAX type at all
+        return False
+
+
+def _has_tangents(aval: Any) -> bool:
+    """Whether a hijax type says what its tangents are, and that they are not trivial."""
+    try:
+        tangent = aval.to_tangent_aval()
+    except (AssertionError, NotImplementedError, TypeError):  # what JAX raises where a class does not say it
+        return False
+    return getattr(tangent, "dtype", None) != jax.dtypes.float0
+
+
 def is_inexact(aval: Any) -> bool:
-    """Whether a value of this aval can carry a cotangent: a real or complex floating dtype."""
+    """Whether a value of this aval can carry a cotangent: a real or complex floating dtype, or a hijax type."""
+    if is_hijax(aval):
+        return _has_tangents(aval)
     dtype = getattr(aval, "dtype", None)
     return dtype is not None and jax.dtypes.issubdtype(dtype, np.inexact)
 
@@ -65,6 +95,10 @@ def output_avals(equation: Any) -> list[Any]:
 
 def zeros_like_aval(aval: Any, lead: tuple[int, ...] = ()) -> Any:
     """Zeros of an aval's shape, after leading axes `lead`, dtype, sharding, and type over the axes of `shard_map`."""
+    if is_hijax(aval):
+        if lead:
+            raise NotImplementedError(f"the gradient of a loop that scans over values of the hijax type {aval}")
+        return aval.vspace_zero()
     sharding = explicit_sharding(aval, len(lead))
     with in_mesh_of(aval):
         zeros = jax.lax.full((*lead, *aval.shape), 0, aval.dtype, sharding=sharding)
@@ -80,6 +114,8 @@ def _manual_like(x: Any, manual: Any) -> Any:
 
 def zero_tangent(aval: Any) -> Any:
     """The zero tangent of a value of this aval, or its cotangent: float0 for integers, booleans and keys."""
+    if is_hijax(aval):
+        aval = aval.to_tangent_aval()
     return zeros_like_aval(aval) if is_inexact(aval) else np.zeros(aval.shape, jax.dtypes.float0)
 
 
@@ -124,7 +160,10 @@ def zero_cotangent(aval: Any, lead: tuple[int, ...] = ()) -> Any:
 
 def add_typed(x: Any, y: Any) -> Any:
     """x + y of one type, in the mesh of that type: JAX refuses it where the context has the mesh in another mode."""
-    with in_mesh_of(aval_of(y)):
+    aval = aval_of(y)
+    if is_hijax(aval):
+        return aval.vspace_add(x, y)
+    with in_mesh_of(aval):
         return jax.lax.add(x, y)
 
 
@@ -137,10 +176,11 @@ def in_mesh_of(aval: Any) -> Any:
 
 
 def optimization_barrier(values: Any) -> Any:
-    """`lax.optimization_barrier` of a pytree, one for each manual type: JAX 0.10.2 would give all of them one type."""
+    """`lax.optimization_barrier` of a pytree, one for each manual type: JAX 0.10.2 would give all of them one type.
+    Values of hijax types pass as they are."""
     leaves, tree = jax.tree.flatten(values)
-    types = [aval_of(leaf).manual_axis_type for leaf in leaves]
-    for manual in dict.fromkeys(types):
+    types = [None if is_hijax(aval := aval_of(leaf)) else aval.manual_axis_type for leaf in leaves]
+    for manual in dict.fromkeys(filter(None, types)):
         alike = [i for i, other in enumerate(types) if other == manual]
         for i, leaf in zip(alike, jax.lax.optimization_barrier([leaves[i] for i in alike]), strict=True):
             leaves[i] = leaf

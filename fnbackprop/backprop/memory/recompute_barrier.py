@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ...jaxprs.avals import aval_of, is_inexact, optimization_barrier, zeros_like_aval
+from ...jaxprs.avals import aval_of, is_hijax, is_inexact, optimization_barrier, zeros_like_aval
 from ...jaxprs.types import Tracer
 
 
@@ -31,6 +31,8 @@ def recompute(function: Callable, avals: Sequence[Any], operands: Any, cotangent
 
 def _has_first_number(aval: Any) -> bool:
     """Whether an array has a first number, and its explicit sharding does not forbid to take it and to compare it."""
+    if is_hijax(aval):
+        return False
     spec = aval.sharding.spec
     return is_inexact(aval) and aval.size > 0 and not (any(spec.partitions) or spec.unreduced or spec.reduced)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...jaxprs.avals import cotangent_aval
+from ...jaxprs.avals import aval_of, cotangent_aval, is_hijax
 from ...jaxprs.evaluate import bind, evaluate, read_atom, trace_avals
 from ...jaxprs.graph import descendants, live, reads_any
 from ...jaxprs.lists import partition
@@ -52,8 +52,8 @@ def trace_joint(engine: Any, plan: Any, wanted: Sequence[bool], needed: Sequence
         for i in (i for i, on in enumerate(needed) if on):
             found[i] = engine.instantiate(found[i], in_avals[i])
         pattern[:] = [ct is not None for ct in found]
-        # The conversion to its own dtype drops a weak type, which a loop's carry must not have.
-        return [*outputs, *(lax.convert_element_type(ct, ct.dtype) for ct in found if ct is not None)]
+        # A loop's carry must not have a weak type.
+        return [*outputs, *(_strongly_typed(ct) for ct in found if ct is not None)]
 
     closed = trace_avals(both, [*in_avals, *ct_avals])
     invars, outvars = closed.jaxpr.invars, closed.jaxpr.outvars
@@ -66,6 +66,10 @@ def trace_joint(engine: Any, plan: Any, wanted: Sequence[bool], needed: Sequence
         tuple(outvars[:outputs]),
         tuple(next(found) if on else None for on in pattern),
     )
+
+
+def _strongly_typed(ct: Any) -> Any:
+    return ct if is_hijax(aval_of(ct)) else lax.convert_element_type(ct, ct.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +148,7 @@ class Split:
 
 def _rounded(x: Any) -> Any:
     """A value in bfloat16 or float16, rounded to it explicitly; others as they are."""
-    if x.dtype not in (jnp.bfloat16, jnp.float16):
+    if getattr(x, "dtype", None) not in (jnp.bfloat16, jnp.float16):
         return x
     info = jnp.finfo(x.dtype)
     return lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)

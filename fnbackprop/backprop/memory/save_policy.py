@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...jaxprs.avals import is_hijax
 from ...jaxprs.compat import policy_saves
 from ...jaxprs.graph import ancestors, inner_jaxprs, producers
 from ...jaxprs.primitives import Trait, has
@@ -185,6 +186,8 @@ def _shrinks(equation: Any) -> bool:
 
 def nbytes(aval: Any) -> int:
     """Bytes of one value."""
+    if is_hijax(aval):
+        return sum(map(nbytes, aval.lo_ty()))
     return aval.size * aval.dtype.itemsize
 
 
