@@ -4,7 +4,7 @@
 evaluates the jaxpr and returns the saved values, the *residuals*; `Engine.backward` goes from the last equation to the
 first.
 
-What the driver does once, and no rule: it adds up the cotangents of a value with several uses; leaves absent ones
+What the engine does once, and no rule: it adds up the cotangents of a value with several uses; leaves absent ones
 out (None is zero); sums the cotangent of an implicitly broadcast operand back to its shape; casts it to the operand's
 dtype; takes the real part for a real operand of a complex result; and skips operands that need none.
 """
@@ -55,7 +55,7 @@ class Engine:
         author registered with JAX (with a warning); False: it is a MissingRule.
     inline: internal: walk an inner jit where it is called, for regions that choose their residuals.
     policy: internal: of the `jax.checkpoint` around, which says what branches save too.
-    at_zero: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
+    in_jvp: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
     generation: internal: of the registry. What is cached by engine is made anew once another rule is registered.
     """
 
@@ -67,7 +67,7 @@ class Engine:
     foreign: bool = True
     inline: bool = field(default=False, metadata=INTERNAL)
     policy: Callable | None = field(default=None, metadata=INTERNAL)
-    at_zero: bool = field(default=False, metadata=INTERNAL)
+    in_jvp: bool = field(default=False, metadata=INTERNAL)
     generation: int = field(default_factory=registry.generation, metadata=INTERNAL)
 
     def __post_init__(self):
@@ -88,8 +88,8 @@ class Engine:
     def inlining(self) -> "Engine":
         return replace(self, inline=True)
 
-    def walking_at_zero(self) -> "Engine":
-        return replace(self, at_zero=True)
+    def walking_a_jvp(self) -> "Engine":
+        return replace(self, in_jvp=True)
 
     def plan(self, closed: ClosedJaxpr, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Plan:
         """The plan of an inner jaxpr, cached: equal layers share one. Raises MissingRule with all that are missing."""

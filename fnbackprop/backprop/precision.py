@@ -1,4 +1,4 @@
-"""The precision in which sums are taken: float32 where values are narrower; the driver rounds the result once."""
+"""The precision in which sums are taken: float32 where values are narrower; the engine rounds the result once."""
 
 from functools import lru_cache
 from typing import Any

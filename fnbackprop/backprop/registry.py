@@ -19,7 +19,7 @@ The signature names the operands and outputs. A parameter of the rule is one of
 A starred name ("*xs -> y") stands for all remaining operands or outputs, and is passed as a tuple.
 
 With `wrt` the rule returns the cotangent of that operand alone; without, a tuple with one for each operand (or, of
-a single operand, just it). None stands for zero. What the driver does for every rule is in `engine.py`.
+a single operand, just it). None stands for zero. What the engine does for every rule is in `engine.py`.
 """
 
 from collections.abc import Callable, Sequence

@@ -139,10 +139,10 @@ class Tape(Trace):
         params = {"subfuns": (fun, jvp), "symbolic_zeros": symbolic_zeros}
         if all(slot is None for slot in slots):
             return self.bind(primitive, values, params)
-        if self.engine.at_zero:  # a function of tangents, linear in them
+        if self.engine.in_jvp:  # a function of tangents, linear in them
             with set_current_trace(self):
                 return fun.call_wrapped(*tracers)
-        engine, self.engine = self.engine, self.engine.walking_at_zero()
+        engine, self.engine = self.engine, self.engine.walking_a_jvp()
         try:
             with set_current_trace(self):
                 pairs = zip(values, slots, strict=True)

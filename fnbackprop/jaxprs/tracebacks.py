@@ -4,11 +4,11 @@ from pathlib import Path
 
 from jax._src import traceback_util
 
-# The rooms whose frames tell a user nothing. Models and losses are read as the user's own code is.
+# The subpackages whose frames tell a user nothing. Models and losses are read as the user's own code is.
 _HIDDEN = ("jaxprs", "backprop", "rules", "comparing", "training", "running")
 
 # Of a function that users call: hides those frames in an exception that leaves it, unless JAX_TRACEBACK_FILTERING=off.
 hides_internal_frames = traceback_util.api_boundary
 
-for _room in _HIDDEN:
-    traceback_util.register_exclusion(str(Path(__file__).parents[1] / _room))
+for _package in _HIDDEN:
+    traceback_util.register_exclusion(str(Path(__file__).parents[1] / _package))

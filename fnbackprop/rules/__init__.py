@@ -1,4 +1,4 @@
-"""A hand-written VJP per primitive, a room a family. Importing this package registers them all."""
+"""A hand-written VJP per primitive, one subpackage per family. Importing this package registers them all."""
 
 # ruff: noqa: F401
 from . import without_rule

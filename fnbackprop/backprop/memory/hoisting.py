@@ -102,7 +102,7 @@ def total(term: Term, stacks: dict[Any, Any]) -> Any:
     else:
         result = time_sums.summed(term.equation, found)
     for equation in term.after:
-        if equation.primitive.name != "convert_element_type":  # the driver casts the result
+        if equation.primitive.name != "convert_element_type":  # the engine casts the result
             result = bind(equation, (result,))[0]
     return result
 

@@ -1,7 +1,7 @@
 """Cumulative sums, products and extremes along an axis. `dx` is the cotangent of `x`: same shape, same dtype.
 
 The formulas are written for the forward direction; `Line` holds the axis and the direction. What is computed in
-float32 is rounded once, by the driver.
+float32 is rounded once, by the engine.
 """
 
 from collections.abc import Callable

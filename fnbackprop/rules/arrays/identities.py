@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from ...backprop.registry import vjp_rule
 
 
-@vjp_rule("broadcast_to")  # repeats it: the driver sums the cotangent back to the operand's shape
-@vjp_rule("convert_element_type")  # the driver casts the cotangent back
+@vjp_rule("broadcast_to")  # repeats it: the engine sums the cotangent back to the operand's shape
+@vjp_rule("convert_element_type")  # the engine casts the cotangent back
 @vjp_rule("name")  # `checkpoint_name` marks a value for a remat policy
 @vjp_rule("relayout")  # the compiler lays out the cotangent
 @vjp_rule("stage")  # lifted into the trace

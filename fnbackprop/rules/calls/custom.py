@@ -27,14 +27,14 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     but the user's rule may give it a derivative.
 
     Where a JVP applies such a function to tangents, it is the function itself that is linear in them, and walked."""
-    if engine.at_zero:
+    if engine.in_jvp:
         return walk_inline(engine, Call.of(equation).body, active, wanted)
     return walk_jvp(engine, equation, custom_jvp_jaxpr(equation, active), active, wanted)
 
 
 def walk_jvp(engine, equation, jvp, active, wanted):
     """An equation's forward and backward by a walk over its JVP (a `CustomJvp`), at tangents of zero."""
-    engine = engine.walking_at_zero()
+    engine = engine.walking_a_jvp()
     count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
     primals = len(active) - jvp.consts
     jvp_active = (*(False,) * primals, *(active[i] for i in jvp.tangents))
@@ -87,7 +87,7 @@ def custom_vjp_vjp(engine, equation, active, wanted):
 def custom_lin_vjp(engine, equation, active, wanted):
     """The tangents of a custom_vjp function, where a user's JVP calls `jax.jvp` on one: a linear map of which only the
     transpose is known. So it can be evaluated only at tangents of zero, as `walk_jvp` does."""
-    if not engine.at_zero:
+    if not engine.in_jvp:
         where = source_line(equation)
         raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {where}")
     custom, outputs = custom_linear_map(equation), output_avals(equation)

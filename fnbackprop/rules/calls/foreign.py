@@ -38,9 +38,9 @@ def foreign_vjp(engine, equation, active, wanted):
     if not engine.foreign:
         raise MissingRule([(equation, source_line(equation))])
     _warn_once(equation)
-    if engine.at_zero and primitive in ad.primitive_transposes:
+    if engine.in_jvp and primitive in ad.primitive_transposes:
         return _transposed(equation, active)
-    if engine.at_zero or primitive not in ad.primitive_jvps:
+    if engine.in_jvp or primitive not in ad.primitive_jvps:
         raise MissingRule([(equation, source_line(equation))])
     return walk_jvp(engine, equation, _author_jvp(equation, active), active, wanted)
 

@@ -29,7 +29,7 @@ def call_hi_primitive_vjp(engine, equation, active, wanted):
     primitive = equation.params["_prim"]
     if is_hijax_checkpoint(equation):
         return remat_vjp(engine, equation, active, wanted)
-    if engine.at_zero and hijax_gives(primitive, "transpose"):
+    if engine.in_jvp and hijax_gives(primitive, "transpose"):
         return _transposed(engine, equation, active)
     if hijax_gives(primitive, "vjp_fwd"):
         return _own_vjp(equation, active)

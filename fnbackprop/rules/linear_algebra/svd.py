@@ -33,10 +33,10 @@ def svd_vjp(engine, equation, active, wanted):
     def backward(residuals, cotangents):
         s, U, Vt = residuals
         ds, dU, dVt = cotangents if vectors else (*cotangents, None, None)
-        dV = None if dVt is None else dVt.T
+        V_bar = None if dVt is None else dVt.T
         if not full:
-            ds, dU, dV = (None if ct is None else padded(ct, missing) for ct in (ds, dU, dV))
-        return [svd_pullback(s, U, Vt, ds, dU, dV)]
+            ds, dU, V_bar = (None if ct is None else padded(ct, missing) for ct in (ds, dU, V_bar))
+        return [svd_pullback(s, U, Vt, ds, dU, V_bar)]
 
     return Structured(forward, backward, active)
 

@@ -11,6 +11,8 @@ dh starts as dh_T, the cotangent of the last carry. With the rows dy_t, the back
     (1)  dh_{t-1}, dx_t, dc_t = fᵀ(c, x_t, r_t; dh_t, dy_t)
     (3)  dx = the dx_t, stacked;  dc = Σ_t dc_t
 
+where fᵀ is the backward pass of f: from f's operands and its results' cotangents to its operands' cotangents.
+
 Terms of dc that are products leave the loop, and become one contraction over all steps (`hoisting.py`). How one step is
 split into f and fᵀ, and what r_t is: `scan_step.py`.
 """

@@ -10,6 +10,8 @@ dh starts as the cotangent of the last carry. With T steps in all, the backward 
     (1)  h_t, from the last checkpoint before it, with further checkpoints on the way
     (2)  dc_t, dh_t = fᵀ(c, h_t; dh_{t+1}), for which f is evaluated again;  dc += dc_t
 
+where fᵀ is the backward pass of f: from f's operands and its result's cotangent to its operands' cotangents.
+
 T is data, so the h_t cannot all be stacked, as those of a scan are. Which are kept: `checkpoints.py`.
 """
 

@@ -1,6 +1,6 @@
 """Elementwise primitives of two and more operands. `dx` is the cotangent of `x`: same shape, same dtype.
 
-An operand of rank 0 may stand beside one of rank n; the driver sums its cotangent back to its shape.
+An operand of rank 0 may stand beside one of rank n; the engine sums its cotangent back to its shape.
 """
 
 from ...backprop.engine import sum_to_shape

@@ -1,6 +1,6 @@
 """Elementwise primitives of one operand, and `polynomial`. `dx` is the cotangent of `x`: same shape, same dtype.
 
-A `derivative` is dy/dx, which the driver multiplies by dy; a `vjp_rule` is the whole product, where the order of its
+A `derivative` is dy/dx, which the engine multiplies by dy; a `vjp_rule` is the whole product, where the order of its
 factors matters. Rules that can read the output `y` in place of `x` do so: the next equation usually keeps it anyway.
 """
 

@@ -163,7 +163,7 @@ def _cotangent(dz: Any, summed: tuple, other: Any, other_axes: Axes, aval: Any, 
     if (*axes.batch, *contracted, *axes.free) == in_order and not copied:
         produced, left, right, precision = in_order, right, left, swapped(precision)
     # With batch axes, JAX 0.10.2 cannot multiply every pair of bfloat16 arrays into float32 on a CPU. Without a request
-    # the sum is taken in float32 all the same, and rounded to bfloat16 as the driver would round it.
+    # the sum is taken in float32 all the same, and rounded to bfloat16 as the engine would round it.
     dtype = None if axes.batch else accumulator(dz, other)
     product = lax.dot_general(
         left.array,

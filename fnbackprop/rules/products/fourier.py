@@ -31,7 +31,7 @@ def fft_vjp(dy, *, fft_type, fft_lengths):
         return _one_rfft_vjp(dy, fft_lengths)
     if fft_type == lax.FftType.RFFT:
         full = padded(dy, (0, fft_lengths[-1] - dy.shape[-1]))
-        return fft(full, lax.FftType.FFT, fft_lengths)  # the driver takes the real part
+        return fft(full, lax.FftType.FFT, fft_lengths)  # the engine takes the real part
     if fft_type == lax.FftType.IRFFT:
         spectrum = fft(dy, lax.FftType.RFFT, fft_lengths).conj()
         return spectrum * _row(_half_spectrum_weights(fft_lengths[-1]) / math.prod(fft_lengths), spectrum)

@@ -1,7 +1,7 @@
 """The entries of a sparse array A: where each value of its `data` stands. A dense array is read, or written, there.
 
 With P the 0-1 matrix that reads a dense array at the positions of the entries (zero at those of padding, which lie out
-of range), A = Pᵀ data. The positions are integers and have no derivative, so the rules of this room say one of
+of range), A = Pᵀ data. The positions are integers and have no derivative, so the rules of this subpackage say one of
 
     A = Pᵀ data:  d data = P dA            data = P A:  dA = Pᵀ d data
 

@@ -16,7 +16,7 @@ class Row(NamedTuple):
 EDGE = "it differs at the edge of the domain alone, where the verdict is DOMAIN-EDGE whatever the rule says"
 NOT_FINITE = "it differs beside a NaN alone, where the function is not finite"
 INFINITE = "it differs at -inf or inf alone, where the function is not finite, and where the rule's own test looks"
-IGNORED = "the driver takes no cotangent for an operand that needs none"
+IGNORED = "the engine takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
 SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
 PLACEMENT = "it says where a value lies, and changes no number"
