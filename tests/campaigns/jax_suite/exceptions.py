@@ -17,7 +17,7 @@ class Exempt(NamedTuple):
 
 _FRAMES = "counts the frames of JAX's own call stack"
 _SAVES_COS = "demands that the residual of sin(x) is cos(x): ours is x"
-_INLINED = "counts the compilations of a jit of one equation: ours walks it in place and compiles nothing"
+_INLINED = "counts the compilations of a jit of one equation: ours walks it in place, operation by operation"
 _NAMES = "asks for names of equations by their number in JAX's gradient; ours have these names, and other numbers"
 EXEMPT: tuple[Exempt, ...] = (
     Exempt("api", "TracebackTest::test_grad_traceback", _FRAMES),
@@ -27,6 +27,11 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("api", "APITest::test_deferred_primal_with_direct_linearize", "fills a private table of JAX's"),
     Exempt("api", "APITest::test_grad_of_jit_compilation_caching*", _INLINED),
     Exempt("api", "::test_fwd_caching", _INLINED),
+    Exempt(
+        "api",
+        "APITest::test_float0_reshape",
+        "demands that an integer argument stays a NumPy array within the function; ours is a traced array",
+    ),
     Exempt(
         "api",
         "::test_excess_precision_hell",
@@ -61,6 +66,11 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("custom_api", "CustomVmapTest::test_partial_eval_raises", "demands that a custom_vmap function is refused"),
     Exempt("name_stack", "::test_grad_should_add_jvp_and_transpose_*", _NAMES),
     Exempt("name_stack", "::test_*grad_of_cond_transforms_name_stack", _NAMES),
+    Exempt(
+        "hijax",
+        "LogTest::test_custom_vjp_plumbing_scan*",
+        "a mutable hijax type within a scan: such types are gone from later versions of JAX",
+    ),
     Exempt("lax_control_flow", "::testWhileGradError*", "demands that the gradient of a while loop is refused"),
     Exempt("lax_control_flow", "::testSwitchResidualsMerge", "counts what JAX's switch returns beside its outputs"),
     Exempt(
