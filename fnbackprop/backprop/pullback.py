@@ -43,6 +43,11 @@ class Pullback:
         args_res, opaque_residuals = children
         return cls(args_res, opaque_residuals, static)
 
+    def __repr__(self) -> str:
+        static = self.static
+        arguments, outputs = (", ".join(a.str_short() for a in group) for group in (static.in_avals, static.out_avals))
+        return f"<pullback of {static.name}: ({arguments}) -> ({outputs})>"
+
     def __getattr__(self, name: str) -> Any:
         reason = f": {_ABSENT[name]}" if name in _ABSENT else ""
         raise AttributeError(f"the pullback of fb.vjp has no attribute {name!r}{reason}")

@@ -98,7 +98,10 @@ def zeros_like_aval(aval: Any, lead: tuple[int, ...] = ()) -> Any:
     if is_hijax(aval):
         if lead:
             raise NotImplementedError(f"the gradient of a loop that scans over values of the hijax type {aval}")
-        return aval.vspace_zero()
+        try:
+            return aval.vspace_zero()
+        except (AssertionError, NotImplementedError):  # as above
+            raise NotImplementedError(f"a gradient needs zeros of the hijax type {aval}: define vspace_zero") from None
     sharding = explicit_sharding(aval, len(lead))
     with in_mesh_of(aval):
         zeros = jax.lax.full((*lead, *aval.shape), 0, aval.dtype, sharding=sharding)

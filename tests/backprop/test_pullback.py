@@ -168,3 +168,8 @@ def test_every_member_of_jaxs_pullback_is_there_or_explained():
             getattr(ours, name)
     with pytest.raises(AttributeError, match="no attribute 'unknown'$"):
         ours.unknown  # noqa: B018
+
+
+def test_it_says_what_it_is():
+    pullback = fb.vjp(product, jnp.asarray(X), {"w": jnp.asarray(W)})[1]
+    assert repr(pullback) == "<pullback of product: (float64[2,3], float64[3,4]) -> (float64[2,4])>"

@@ -68,6 +68,16 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("name_stack", "::test_*grad_of_cond_transforms_name_stack", _NAMES),
     Exempt(
         "hijax",
+        "HijaxTest::test_grad_remat_hitype",
+        "the vjp_fwd of its class lacks an argument that JAX hands over: the test never reaches it, and ours does",
+    ),
+    Exempt(
+        "hijax",
+        "::test_hitypes_as_grad_args",
+        "its type defines no vspace_zero, which the walk over a JVP needs, and JAX does not",
+    ),
+    Exempt(
+        "hijax",
         "LogTest::test_custom_vjp_plumbing_scan*",
         "a mutable hijax type within a scan: such types are gone from later versions of JAX",
     ),

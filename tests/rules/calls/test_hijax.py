@@ -15,6 +15,7 @@ from jax import lax
 from jax.experimental import hijax
 
 import fnbackprop as fb
+from fnbackprop.jaxprs.avals import zeros_like_aval
 
 from ..checking import assert_close, check_vjp, random_cotangent
 
@@ -255,3 +256,11 @@ def test_values_of_a_type_of_its_own_within_a_function():
     assert_close(pullback(value)[0], jnp.asarray(x + np.sin(x) * np.cos(x)), 1e-14)
     with pytest.raises(ValueError, match="expected PairType"):
         pullback(x)
+
+
+def test_a_type_without_zeros_is_named():
+    class Bare(PairType):
+        vspace_zero = hijax.HiType.vspace_zero
+
+    with pytest.raises(NotImplementedError, match="zeros of the hijax type .*define vspace_zero"):
+        zeros_like_aval(Bare(jax.typeof(1.0)))
