@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from equinox import nn
 
+import fnbackprop as fb
+
 from .agreement import check_agreement, draw, drawn_like
 
 KEY = jax.random.key(0)
@@ -81,3 +83,15 @@ def test_filtered_scan_with_checkpoints():
         return eqx.internal.while_loop(lambda carry: carry[0] < 5, body, (0, x), max_steps=8, kind="checkpointed")[1]
 
     check_agreement({"checkpointed": (fun, (X,))})
+
+
+def test_a_model_is_an_argument():
+    """Its functions stay what they are, as under `eqx.filter_grad`."""
+
+    def loss(model, x):
+        return jax.numpy.sum(jax.vmap(model)(x) ** 2)
+
+    arguments = nn.MLP(4, "scalar", 3, 1, key=KEY), draw(2, 4)
+    result = fb.compare(loss, *arguments, directions=0, rules=False, reference=False)
+    assert result.ok and len(result.leaves) == 4
+    assert fb.coverage(loss, *arguments).ok and fb.residuals(loss, *arguments).nbytes > 0

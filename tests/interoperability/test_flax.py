@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import nnx
+
+import fnbackprop as fb
 
 from .agreement import check_agreement, draw, drawn_like
 
@@ -117,3 +120,24 @@ def test_pooling():
 def test_dropout():
     module = nn.Dropout(0.4, deterministic=False)
     check_agreement({"Dropout": (lambda x: module.apply({}, x, rngs={"dropout": jax.random.key(1)}), (X,))})
+
+
+class Dropping(nnx.Module):
+    """Parameters, keys and their counts, and a function."""
+
+    def __init__(self, rngs):
+        self.linear, self.activation = nnx.Linear(2, 3, rngs=rngs), jnp.tanh
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.activation(self.dropout(self.linear(x)))
+
+
+def test_an_nnx_module_is_an_argument():
+    def loss(model, x):
+        return jnp.sum(model(x) ** 2)
+
+    arguments = Dropping(nnx.Rngs(0)), draw(4, 2).astype(np.float32)
+    result = fb.compare(loss, *arguments, directions=0, rules=False, reference=False)
+    assert result.ok and {"linear/kernel/value", "linear/bias/value"} <= {leaf.path for leaf in result.leaves}
+    assert fb.coverage(loss, *arguments).ok and fb.residuals(loss, *arguments).nbytes > 0

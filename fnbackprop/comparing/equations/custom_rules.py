@@ -52,7 +52,7 @@ def custom_rule_verdict(
         return _by_differences(check, operands, cts, kind, location, name, first_line(error), intended)
     floor = rounding_floor(facts_of_equation(check.equation))
     suspects = [i for i, pair in enumerate(evidence.pairs) if not pair.error <= floor]
-    exact, wrong, notes = exactly(evidence) if suspects else None, [], []
+    exact, wrong, left_out = exactly(evidence) if suspects else None, [], []
     for i in suspects:
         difference = difference_of(evidence, i, exact, floor)
         broken = not np.isfinite(to_float64(evidence.pairs[i].second)).all()
@@ -70,14 +70,15 @@ def custom_rule_verdict(
                 replaced=[f"{name}: its primal has no derivative, its rule gives one (straight through)"]
             )
         if kind is Cotangent.GAUSSIAN and check.equation.params.get("symbolic_zeros") and array_norm(ours) == 0:
-            notes.append(f"{name}: operand {check.targets[i]} gets no cotangent, by a rule that is told what moves")
+            left_out.append(str(check.targets[i]))
             continue
         cause = diagnose(ours, theirs, difference.noise, sizes_of(check.equation, check.targets[i]))
         cause = cause or cotangent_hypothesis(evidence, i, 10 * floor)
         if difference.finding in (Finding.DIFFERS, Finding.ROUNDING):
             difference = difference._replace(finding=Finding.CUSTOM_RULE)
         wrong.append(comparison_of(evidence, i, difference, cause, opinion))
-    return CustomRuleVerdict(wrong, notes=notes)
+    said = f"{name}: no cotangent for operands {', '.join(left_out)}, by a rule that is told what moves"
+    return CustomRuleVerdict(wrong, notes=[said] if left_out else [])
 
 
 def _by_differences(
