@@ -55,6 +55,9 @@ add("remat2", jax.checkpoint(lambda x, y: jnp.sin(x @ y) @ y, policy=jax.checkpo
 for _index in (0, 1):
     add("cond", lambda x, y, k=_index: lax.cond(jnp.sum(x) * 0 + k > 0.5, wave,
         lambda x, y: (x, y, x * y), x, y), *PAIR)
+_costly = [lambda x: jnp.tanh(jnp.tanh(x @ x) @ x), lambda x: jnp.sort(x, 1) * jnp.exp(x), lambda x: 2 * x]
+for _index in (0, 1):
+    add("cond", lambda x, k=_index: lax.switch(k + jnp.sum(x).astype(int) * 0, _costly, x), normal(3, 3))
 add("composite", lax.composite(wave, "test.wave"), *PAIR)
 _batched = jax.custom_batching.custom_vmap(wave)
 _batched.def_vmap(lambda size, batched, x, y: (wave(x, y), (True,) * 3))
