@@ -1,6 +1,6 @@
 """One small program per rule: its jitted gradient, time and temporary memory, ours against `jax.grad`.
 
-    python experiments/benchmarks/rules.py               # 3 minutes on 2 cores
+    python experiments/benchmarks/rules.py               # 5 minutes on 2 cores
     python experiments/benchmarks/rules.py --only 'cum'  # the programs whose name matches a regular expression
 
 Ratios below 1 are in our favour. A program's outputs are weighed by random numbers, so that no cotangent is constant;
