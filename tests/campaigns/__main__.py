@@ -17,6 +17,8 @@ CAMPAIGNS = {  # name: (module, what it does)
 
 def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] not in CAMPAIGNS:
+        if argv and argv[0] not in ("-h", "--help"):
+            print(f"there is no campaign {argv[0]!r}; the campaigns are:", file=sys.stderr)
         print(__doc__, *(f"    {name:<14}{what}" for name, (_, what) in CAMPAIGNS.items()), sep="\n")
         return 2 if argv else 0
     module = importlib.import_module(f"tests.campaigns.{CAMPAIGNS[argv[0]][0]}")

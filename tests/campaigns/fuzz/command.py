@@ -32,6 +32,11 @@ def fuzz(
         for number in range(start, start + programs):
             now = time.monotonic()
             if now - began > seconds:
+                print(
+                    f"stopped after {seconds:g} s: {number - start} of {programs} programs; "
+                    f"--start {number} goes on from here",
+                    flush=True,
+                )
                 break
             if now - told > every:
                 told = now

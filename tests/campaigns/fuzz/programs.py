@@ -9,15 +9,19 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-
-import fnbackprop as fb
 
 # What the source of a program may name; the functions that it defines are added, under names made of their text.
-NAMESPACE: dict[str, Any] = {"jax": jax, "jnp": jnp, "lax": lax, "fb": fb, "np": np}
+PREAMBLE = """import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.experimental import sparse
+from jax.sharding import PartitionSpec as P
+import fnbackprop as fb
+MESH = jax.make_mesh((1,), ("x",))
+"""
+NAMESPACE: dict[str, Any] = {}  # where programs are defined
+exec(PREAMBLE, NAMESPACE)
 
 
 class Type(NamedTuple):
@@ -146,8 +150,7 @@ def script(case: Case, cotangents: Sequence[Any]) -> str:
     text, defined = source(case.program)
     return "\n\n".join(
         [
-            "import jax, jax.numpy as jnp, numpy as np\nfrom jax import lax\nimport fnbackprop as fb\n"
-            'jax.config.update("jax_enable_x64", True)',
+            PREAMBLE + 'jax.config.update("jax_enable_x64", True)',
             *defined.values(),
             text,
             f"inputs = ({''.join(f'{_literal(x)}, ' for x in case.inputs)})\n"

@@ -22,6 +22,81 @@ def loop(template: str) -> Wrapper:
     return Wrapper(template, "def {N}(c, x):\n    c = {F}(c, x)\n    return c, c + 1.0", (False, True))
 
 
+def own_steps(call: str, stacked: tuple[bool, bool], after: str = "") -> Wrapper:
+    """A loop whose number of steps, 0 to 3, is found from a: one for each example under vmap."""
+    return Wrapper(
+        call,
+        "def {N}(a, b):\n"
+        "    n = jnp.abs(7.0 * jnp.sum(a)).astype(int) % 4\n"
+        f"    step = lambda s: (s[0] + 1, {{F}}(s[1], b){after})\n"
+        "    return lax.while_loop(lambda s: s[0] < n, step, (jnp.zeros_like(n), a))[1]",
+        stacked,
+    )
+
+
+OWN_STEPS = [
+    own_steps("{N}({0}, {1})", (False, False)),
+    own_steps("jax.vmap({N}, in_axes=(0, None))({0}, {1})", (True, False)),
+    own_steps("jax.vmap({N})({0}, {1})", (True, True)),
+    own_steps("jax.jit(jax.vmap(jax.checkpoint({N})))({0}, {1})", (True, True)),
+    own_steps("jax.vmap({N}, in_axes=(0, None), axis_name='i')({0}, {1})", (True, False), " - lax.pmean(s[1], 'i')"),
+]
+
+REFERENCES = [
+    Wrapper(
+        "{N}({0}, {1})",
+        "def {N}(a, b):\n    r = jax.new_ref(a)\n"
+        "    def step(_, x):\n        r[...] = {F}(r[...], x)\n        return None, 0.5 * r[...]\n"
+        "    rows = lax.scan(step, None, b)[1]\n    return r[...] + rows[0]",
+        (False, True),
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "def {N}(a, b):\n    r = jax.new_ref(jnp.stack([a, a]))\n"
+        "    def step(i, _):\n        r[i % 2] += {F}(r[(i + 1) % 2], b)\n"
+        "    lax.fori_loop(0, 3, step, None)\n    return r[0] * r[1]",
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "def {N}(a, b):\n    r = jax.new_ref(a)\n"
+        "    def write(x):\n        r[...] = {F}(r[...], x)\n"
+        "    jax.jit(write)(b)\n    write(b)\n    return jax.freeze(r)",
+    ),
+    Wrapper(
+        "jax.vmap({N}, in_axes=(0, None))({0}, {1})",
+        "def {N}(a, b):\n    r = jax.new_ref(jnp.zeros_like(a))\n    r[...] += {F}(a, b)\n    return r[...] * a",
+        (True, False),
+    ),
+]
+
+# Rules that return Python numbers, and numbers of weak type in loops.
+NUMBERS = [
+    Wrapper(
+        "{N}({0}, {1})",
+        "{N} = jax.custom_vjp(lambda a, b: {F}(a, b))\n"
+        "{N}.defvjp(lambda a, b: ({F}(a, b), (a, b, 2.0)),"
+        " lambda r, ct: (r[2] * ct * r[0], jnp.zeros_like(r[1]) if r[1].ndim else 0.0))",
+    ),
+    Wrapper(
+        "lax.scan({N}, {0}, {1})[0]",
+        "rule_{N} = jax.custom_vjp(lambda a, b: {F}(a, b))\n"
+        "rule_{N}.defvjp(lambda a, b: ({F}(a, b), (a, b)), lambda r, ct: (3.0 * ct, jnp.zeros(r[1].shape)))\n"
+        "def {N}(c, x):\n    return rule_{N}(c, x), None",
+        (False, True),
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "def {N}(a, b):\n    w = lax.while_loop(lambda w: w < 3.0, lambda w: w * 1.5, 1.0)\n"
+        "    s = lax.scan(lambda c, _: (c * 1.1, c), 1.0, None, length=3)[0]\n"
+        "    return {F}(a * s, b) * w",
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "def {N}(a, b):\n    s, y = lax.fori_loop(0, 3, lambda i, c: (c[0] * 0.5 + i, {F}(c[1], b)), (1.0, a))\n"
+        "    return y * s",
+    ),
+]
+
 WRAPPERS = [
     Wrapper("jax.jit({F})({0}, {1})"),
     Wrapper("jax.checkpoint({F})({0}, {1})"),
@@ -86,6 +161,18 @@ WRAPPERS = [
         "lax.scan(jax.checkpoint({N}), ({0}, {0}), {1})[0][1]",
         "def {N}(carry, x):\n    c, d = carry\n    return (d, {F}(c, x)), None",
         (False, True),
+    ),
+    *OWN_STEPS,
+    *REFERENCES,
+    *NUMBERS,
+    Wrapper(
+        "{N}({0}, {1})",
+        "{N} = jax.shard_map({F}, mesh=MESH, in_specs=(P(), P()), out_specs=P(), check_vma=False)",
+    ),
+    Wrapper(
+        "{N}({0}, {1})",
+        "{N} = jax.shard_map(lambda a, b: lax.pmean({F}(lax.pcast(a, 'x', to='varying'), b), 'x'),"
+        " mesh=MESH, in_specs=(P(), P()), out_specs=P())",
     ),
     Wrapper("{N}({0}, {1})", "def {N}(a, b):\n    return a + jnp.sum(jax.jacfwd({F})(a, b))"),
     Wrapper("{N}({0}, {1})", "def {N}(a, b):\n    return jax.linearize({F}, a, b)[1](jnp.sin(a), b)"),

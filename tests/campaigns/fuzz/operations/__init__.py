@@ -1,7 +1,7 @@
 """The table of operations that a random program is made of, by family."""
 
 from .arrays import INDEXING, REDUCTIONS, SHAPES
-from .contractions import CONTRACTIONS, GENERIC, LINEAR_ALGEBRA, WINDOWS
+from .contractions import CONTRACTIONS, GENERIC, LINEAR_ALGEBRA, SPARSE, WINDOWS
 from .elementwise import BINARY, COMPLEX, ELEMENTWISE, SIDE
 from .rows import Operation as Operation
 
@@ -18,4 +18,5 @@ FAMILIES = [
     (2, GENERIC),
     (3, COMPLEX),
     (1, LINEAR_ALGEBRA),
+    (2, SPARSE),
 ]

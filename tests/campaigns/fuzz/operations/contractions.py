@@ -136,3 +136,39 @@ LINEAR_ALGEBRA = [
         other=(True, False),
     ),
 ]
+
+SPARSE = [
+    *rows(
+        "matrix times",
+        """
+        sparse.BCOO.fromdense({0}) @ {1}
+        sparse.BCSR.fromdense({0}) @ {1}
+        sparse.COO.fromdense({0}) @ {1}
+        sparse.CSR.fromdense({0}) @ {1}
+        sparse.BCOO.fromdense({0}, n_dense=1) @ {1}
+        """,
+    ),
+    *rows(
+        "matrix",
+        """
+        sparse.BCOO.fromdense({0}).T.todense()
+        sparse.BCOO.fromdense({0}).sum_duplicates(remove_zeros=False).todense()
+        sparse.BCOO.fromdense({0}).sum({axis}).todense()
+        sparse.BCSR.fromdense({0}).todense()
+        sparse.BCOO.fromdense({0}).sort_indices().data.reshape({0}.shape)
+        sparse.BCOO.fromdense({0}, n_batch=1)[1].todense()
+        """,
+    ),
+    *rows(
+        "matrix like",
+        """
+        (sparse.BCOO.fromdense({0}) * {1}).todense()
+        (sparse.BCOO.fromdense({0}) + sparse.BCOO.fromdense({1})).todense()
+        """,
+    ),
+    *rows(
+        "matrix like",
+        "sparse.bcoo_dot_general_sampled("
+        "{0}, {1}.T, jnp.array([[0, 1], [2, 0], [1, 1]]), dimension_numbers=(([1], [0]), ([], [])))",
+    ),
+]
