@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax._src import ad_checkpoint, config
+from jax._src import core as jax_core
 from jax._src import hijax as hijax_module
 from jax._src.api import NotNeeded as NotNeeded
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
@@ -113,6 +114,11 @@ def _groups_of_a_scan() -> Any:
     """The operand groups of a scan that has one loop-invariant operand."""
     scan = jax.make_jaxpr(lambda c: jax.lax.scan(lambda h, _: (h * c, None), 0.0, None, length=1))(1.0)
     return scan.jaxpr.eqns[-1].params["ft_in"]
+
+
+def axes_of_vmap() -> frozenset[Any]:
+    """The mesh axes along which the `vmap`s with spmd_axis_name that are being traced lay out their examples."""
+    return frozenset(jax_core.get_axis_env().spmd_axis_names)
 
 
 def branch_platforms(equation: Any) -> tuple | None:

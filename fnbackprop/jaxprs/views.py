@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .compat import branch_platforms, called_jaxpr, scan_groups
+from .compat import axes_of_vmap, branch_platforms, called_jaxpr, scan_groups
 from .lists import split
 from .types import close_jaxpr
 
@@ -134,13 +134,14 @@ class ShardMap(NamedTuple):
     check: bool  # whether types say along which axes values differ
     in_specs: tuple[Any, ...]
     out_specs: tuple[Any, ...]
+    of_vmap: frozenset[Any]  # the mesh axes along which examples lie: no device has a part or a copy of another's
 
     @classmethod
     def of(cls, equation: Any) -> "ShardMap":
         params = equation.params
         axes, check = params["newly_manual_axes"], params["check_vma"]
         specs = tuple(params["in_specs"]), tuple(params["out_specs"])
-        return cls(close_jaxpr(params["jaxpr"]), params["mesh"], axes, check, *specs)
+        return cls(close_jaxpr(params["jaxpr"]), params["mesh"], axes, check, *specs, axes_of_vmap())
 
     def map(self, fun: Callable, in_specs: Any, out_specs: Any) -> Callable:
         """`fun` as a function of whole arrays, in the place of the body."""

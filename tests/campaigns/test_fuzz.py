@@ -9,6 +9,7 @@ from jax import lax
 
 from fnbackprop.backprop import registry
 
+from . import __main__ as campaigns
 from .fuzz import check, generate, programs, wrappers
 from .fuzz.command import fuzz, run_one, summary
 
@@ -35,6 +36,15 @@ def test_short_run_finds_nothing(capsys):
     assert counts["programs"] == 30
     assert not counts["mismatches"], capsys.readouterr().out
     assert summary(counts).startswith("30 programs, 0 mismatches, ")
+
+
+def test_the_messages_of_time_and_of_a_wrong_name(capsys):
+    """A run that its time ends says how far it came; a campaign that there is not, which there are."""
+    fuzz(seed=1, programs=5, seconds=-1.0)
+    assert "0 of 5 programs; --start 0 goes on from here" in capsys.readouterr().out
+    assert campaigns.main(["fuzzy"]) == 2
+    printed = capsys.readouterr()
+    assert "there is no campaign 'fuzzy'" in printed.err and "random programs" in printed.out
 
 
 def test_a_program_depends_on_seed_and_number_alone():

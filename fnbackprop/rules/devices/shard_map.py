@@ -144,17 +144,18 @@ def _share(region, spec, ct):
 
 
 def _copied(region, spec):
-    """The axes along which every device has a copy of its own: without `check_vma`, those that the spec leaves out."""
+    """The axes along which every device has a copy of its own: without `check_vma`, those that the spec leaves out. The
+    cotangents of the copies of a reduced value stay terms, one a device."""
     names = [n if isinstance(n, tuple) else (n,) for n in spec.partitions if n is not None]
-    mentioned = {name for group in names for name in group}
-    axes = (a for a in region.mesh.axis_names if a in region.axes and a not in mentioned)
+    mentioned = {name for group in names for name in group} | spec.reduced
+    axes = (a for a in region.mesh.axis_names if a in region.axes - region.of_vmap and a not in mentioned)
     return () if region.check else tuple(axes)
 
 
 def _stacked(region, aval):
     """The spec that keeps each device's own value where it is, along a new first axis."""
     manual = aval.manual_axis_type
-    varying = manual.varying if region.check else region.axes
+    varying = manual.varying if region.check else region.axes - region.of_vmap
     order = tuple(a for a in region.mesh.axis_names if a in region.axes and a in varying)
     unreduced, reduced = (frozenset(a for a in axes if a in region.axes) for axes in (manual.unreduced, manual.reduced))
     return PartitionSpec(order or None, unreduced=unreduced, reduced=reduced)

@@ -65,6 +65,10 @@ GUARDS: dict[str, Callable[..., bool]] = {
     "distinct": lambda *xs: all(map(_distinct, xs)),
 }
 
+# What JAX raises of an operation that operands do not fit; the last two: where it has no rule within `jax.grad`, and
+# where it differentiates a reference.
+REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError)
+
 # What an operation on operands of known types gives, or None where it fails or leaves the shapes in use.
 _results: dict[tuple[Instruction, tuple[Type, ...]], Type | None] = {}
 
@@ -146,7 +150,7 @@ def _accepted(step: Instruction, guard: str | None, values: list[Any]) -> bool:
         return False
     try:
         value = evaluate(step, values)
-    except (TypeError, ValueError, IndexError, NotImplementedError):  # the last: JAX has no rule within `jax.grad`
+    except REFUSALS:
         _results[key] = None
         return False
     found = type_of(value)

@@ -18,6 +18,7 @@ class Exempt(NamedTuple):
 _FRAMES = "counts the frames of JAX's own call stack"
 _SAVES_COS = "demands that the residual of sin(x) is cos(x): ours is x"
 _INLINED = "counts the compilations of a jit of one equation: ours walks it in place, operation by operation"
+_REGION = "demands that the backward of a shard_map is one equation; ours is a shard_map in a jit"
 _NAMES = "asks for names of equations by their number in JAX's gradient; ours have these names, and other numbers"
 EXEMPT: tuple[Exempt, ...] = (
     Exempt("api", "TracebackTest::test_grad_traceback", _FRAMES),
@@ -98,6 +99,19 @@ EXEMPT: tuple[Exempt, ...] = (
         "::test_hijax_primitive_under_remat*",
         "counts the calls of a class's jvp; the gradient is by the class's own vjp",
     ),
+    Exempt("shard_map", "::test_fanin_psum_transposes_to_fanout", _REGION),
+    Exempt("shard_map", "::test_fanout_specs_transpose_to_psum", _REGION),
+    Exempt("shard_map", "::test_psum_with_implicit_fanout_self_transposes", _REGION),
+    Exempt("shard_map", "::test_transpose_identity", _REGION),
+    Exempt(
+        "shard_map", "::test_res_forwarding_optimization_complex*", "counts what JAX saves; ours saves one array less"
+    ),
+    Exempt(
+        "mutable_array",
+        "::test_remat_basic_closed_over_nested",
+        "demands that a debug callback runs again with each recomputation; ours runs once",
+    ),
+    Exempt("pjit", "test_unreduced_einsum_add_basic", "takes equations of the gradient by their number in JAX's"),
     Exempt("pjit", "test_dot_general_out_sharding0", "looks for a nested jit in the backward: ours walks it in place"),
 )
 

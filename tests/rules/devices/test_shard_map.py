@@ -385,3 +385,38 @@ def test_equal_regions_are_planned_once():
     before = shard_map._shard_map.cache_info().misses
     fb.grad(fun)(block(8, 4), block(4, 4, seed=1))
     assert shard_map._shard_map.cache_info().misses - before <= 2  # the first call's operand has another type
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_vmap_of_grad_along_a_mesh_axis(jitted):
+    """Examples that lie along a mesh axis have no share in each other's cotangents, where types do not say so."""
+
+    @functools.partial(jax.shard_map, mesh=MESH, in_specs=(P("b"), P()), out_specs=P(), check_vma=False)
+    def f(x, w):
+        return lax.psum(jnp.sin(jnp.sum(jnp.exp(x * w))) * jnp.sum(x), "b")
+
+    f = jax.jit(f) if jitted else f
+    x, w = block(4, 4), jnp.float64(0.7)
+    want = jax.vmap(jax.grad(f, (0, 1)), (0, None))(x, w)
+    for name in ("a", None, "a"):
+        assert_close(jax.vmap(fb.grad(f, (0, 1)), (0, None), spmd_axis_name=name)(x, w), want, 1e-13, str(name))
+
+
+def test_reduced_operand_without_checked_types():
+    """Its cotangent is left in terms, not summed: the same as with checked types, and no psum."""
+    mesh = jax.make_mesh((4,), ("a",), axis_types=(AxisType.Explicit,))
+
+    def grad(check):
+        region = jax.shard_map(
+            lambda x: jnp.sin(lax.pcast(x, "a", to="varying")) * (1.0 + lax.axis_index("a").astype(x.dtype)),
+            in_specs=P(reduced={"a"}), out_specs=P("a"), check_vma=check,
+        )  # fmt: skip
+        return jax.jit(fb.grad(lambda x: jnp.sum(region(x) ** 2)))
+
+    with jax.set_mesh(mesh):
+        x = jax.device_put(block(8), P(reduced={"a"}))
+        unchecked, checked = (jax.reshard(grad(check)(x), P()) for check in (False, True))
+        assert "psum" not in str(jax.make_jaxpr(grad(False))(x))
+    assert_close(unchecked, checked, 1e-14)
+    weights = (1.0 + np.arange(4.0)) ** 2
+    assert_close(checked, jnp.sum(weights) * 2 * jnp.sin(x) * jnp.cos(x), 1e-13)
