@@ -1,0 +1,75 @@
+"""Decisions by comparison, in a run on pairs: those of the low-precision run, with the derivatives of JAX's rules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from fnbackprop.comparing.reference.frozen_decisions import FROZEN_DECISIONS
+from fnbackprop.comparing.reference.pairs import float64_dtype, high_half
+from fnbackprop.jaxprs.evaluate import bind, interpret
+from fnbackprop.jaxprs.types import Literal
+
+pytestmark = pytest.mark.usefixtures("x64")
+TIED = jnp.array([[1.0, 1.0, -2.0]], jnp.float32)
+OTHER = jnp.array([[1.0, 0.5, 3.0]], jnp.float32)
+
+CASES = {
+    "max": (lax.max, TIED, OTHER),
+    "min": (lax.min, TIED, OTHER),
+    "reduce_max": (lambda x: lax.reduce_max(x, (1,)), TIED),
+    "reduce_min": (lambda x: lax.reduce_min(x, (1,)), OTHER),
+    "abs": (lax.abs, TIED),
+    "clamp": (lambda x: lax.clamp(np.asarray(-1, x.dtype), x, np.asarray(0.9, x.dtype)), TIED),
+    "sign": (lax.sign, TIED),
+    "sign of complex": (lax.sign, lax.complex(TIED, OTHER)),
+    "floor": (lax.floor, OTHER),
+    "round": (lax.round, OTHER),
+    "rem": (lambda x, y: lax.rem(x, y), OTHER, jnp.full((1, 3), 0.7, jnp.float32)),
+    "sort": (lambda x: lax.sort(x, dimension=1), OTHER),
+    "top_k": (lambda x: lax.top_k(x, 2)[0], OTHER),
+    "reduce_precision": (lambda x: lax.reduce_precision(x, 5, 3), OTHER),
+    "convert_element_type": (lambda x: x.astype(jnp.bfloat16), OTHER),
+}
+ROUNDED = ("reduce_precision", "convert_element_type")
+
+
+def high_run(fun, lows):
+    """`fun`, of one equation, as a function of the operands' high halves; and its low value."""
+
+    def read(env, atom):
+        return (atom.val, high_half(atom.val)) if isinstance(atom, Literal) else env[atom]
+
+    def apply(equation, pairs):
+        outputs = bind(equation, [low for low, _ in pairs])
+        return FROZEN_DECISIONS[equation.primitive.name](equation, pairs, outputs)
+
+    closed = jax.make_jaxpr(fun)(*lows)
+    consts = [(x, high_half(x)) for x in closed.consts]
+
+    def run(*highs):
+        return interpret(closed.jaxpr, consts, list(zip(lows, highs, strict=True)), apply, read)[0][1]
+
+    return run, fun(*lows)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_derivatives_are_those_of_jax(name):
+    fun, *lows = CASES[name]
+    run, low = high_run(fun, lows)
+    highs = [high_half(x) for x in lows]
+    value, pullback = jax.vjp(run, *highs)
+    assert value.dtype == float64_dtype(low.dtype)
+    np.testing.assert_allclose(value, np.asarray(low, value.dtype), rtol=0.1 if name in ROUNDED else 1e-6)
+    ct = np.random.default_rng(0).normal(size=value.shape).astype(value.dtype)
+    want = jax.vjp(fun, *(x.astype(h.dtype) for x, h in zip(lows, highs, strict=True)))[1]
+    want = (ct,) if name in ROUNDED else want(jnp.asarray(ct))  # in float64 nothing is rounded
+    for found, expected in zip(pullback(ct), want, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_decision_is_that_of_the_low_precision():
+    """1 + 1e-9 and 1 tie in float32, whose run is kept: each gets half, though the first is larger."""
+    run, _ = high_run(lax.max, [jnp.float32(1 + 1e-9), jnp.float32(1)])
+    assert jax.grad(run, (0, 1))(1 + 1e-9, 1.0) == (0.5, 0.5)
