@@ -28,11 +28,12 @@ from ..jaxprs.evaluate import (
     source_line,
     source_of,
 )
+from ..jaxprs.primitives import Trait, has
 from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
 from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
 from .precision import wide
-from .signatures import Argument
+from .signatures import Argument, Rule
 
 INTERNAL = {"internal": True}  # an option that no user gives
 
@@ -41,8 +42,8 @@ INTERNAL = {"internal": True}  # an option that no user gives
 class Engine:
     """The walker, with the options that reach into nested jaxprs: keywords of `fb.vjp`, `fb.grad` and their kin.
 
-    safe_select: a cotangent that is exactly zero stays zero through every elementwise rule, even where the derivative
-        is infinite or NaN, as in the untaken branch of `jnp.where(x > 0, jnp.sqrt(x), 0)` at 0. By default 0·inf is
+    safe_select: a cotangent that is exactly zero stays zero through every elementwise rule, where the derivative is
+        infinite or NaN too, as in the untaken branch of `jnp.where(x > 0, jnp.sqrt(x), 0)` at 0. By default 0·inf is
         the NaN of the chain rule, as in JAX.
     hoist: whether sums over time of loop-invariant operands leave a reverse loop; None: where it pays (`hoisting.py`).
     budget: what each scan may stack for its backward, and each jitted function that holds products save beside its
@@ -155,6 +156,22 @@ class Engine:
             if key is not None and ct is not None:
                 _accumulate(known, key, ct)
 
+    def _apply(self, call: RuleCall, step: PlannedEquation, env: dict, cts: list[Any]) -> list[tuple[int, Any]]:
+        """Call one rule; pairs of operand position and cotangent."""
+        rule, known = call.rule, step.equation.params
+        params = known if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
+        out = rule.call(*[_argument(argument, step, env, cts) for argument in rule.reads.values()], **params)
+        if not isinstance(out, tuple | list):
+            out = (out,)
+        if len(out) != len(call.targets):
+            raise TypeError(
+                f"the VJP rule {rule.name} returned {len(out)} cotangents for {len(call.targets)} operands of "
+                f"{step.equation.primitive.name}: return one for each operand, None for zero, or register it with wrt=."
+            )
+        if self.safe_select and _may_multiply_zero_by_infinity(rule, step.equation):
+            out = [_zero_where_dy_is(cts[0], ct) for ct in out]
+        return list(zip(call.targets, out, strict=True))
+
     def _pull(self, step: PlannedEquation, env: dict, residual: Any, cts: list[Any], ct_env: dict) -> None:
         """Apply one equation's rules and add the operands' cotangents to `ct_env`."""
         invars = step.equation.invars
@@ -163,9 +180,7 @@ class Engine:
         else:
             if len(cts) > 1 and any(ct is None for ct in cts):
                 cts = [self.instantiate(ct, v.aval) for v, ct in zip(step.equation.outvars, cts, strict=True)]
-            found = [pair for call in step.calls for pair in _apply(call, step, env, cts)]
-            if self.safe_select and len(cts) == 1:
-                found = [(position, _where_nonzero(cts[0], ct)) for position, ct in found]
+            found = [pair for call in step.calls for pair in self._apply(call, step, env, cts)]
         for position, ct in found:
             if ct is not None and position is not None and step.active[position]:
                 _accumulate(ct_env, invars[position], _fitted(step, position, ct))
@@ -184,21 +199,6 @@ def _cached_active_outputs(engine: Engine, closed: ClosedJaxpr, active: tuple[bo
 # ---------------------------------------------------------------- walking
 
 
-def _apply(call: RuleCall, step: PlannedEquation, env: dict, cts: list[Any]) -> list[tuple[int, Any]]:
-    """Call one rule; pairs of operand position and cotangent."""
-    rule, known = call.rule, step.equation.params
-    params = known if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
-    out = rule.call(*[_argument(argument, step, env, cts) for argument in rule.reads.values()], **params)
-    if not isinstance(out, tuple | list):
-        out = (out,)
-    if len(out) != len(call.targets):
-        raise TypeError(
-            f"the VJP rule {rule.name} returned {len(out)} cotangents for {len(call.targets)} operands of "
-            f"{step.equation.primitive.name}: return one for each operand, None for zero, or register it with wrt=."
-        )
-    return list(zip(call.targets, out, strict=True))
-
-
 def _argument(argument: Argument, step: PlannedEquation, env: dict, cts: list[Any]) -> Any:
     """What a rule is given for one of its parameters: a tuple for a starred name."""
     kind, side, where = argument
@@ -212,11 +212,19 @@ def _argument(argument: Argument, step: PlannedEquation, env: dict, cts: list[An
     return tuple(atom.aval for atom in found) if kind == "aval" else tuple(found)
 
 
-def _where_nonzero(dy: Any, dx: Any) -> Any:
-    """The operand's cotangent of an elementwise rule, zero where the output's cotangent is."""
+def _may_multiply_zero_by_infinity(rule: Rule, equation: Equation) -> bool:
+    """Whether a rule multiplies each element of a cotangent by a number that is computed from values. (One that reads
+    none maps zero to zero.)"""
+    return bool(rule.saved) and (rule.is_derivative or has(equation, Trait.ELEMENTWISE))
+
+
+def _zero_where_dy_is(dy: Any, dx: Any) -> Any:
+    """The operand's cotangent of an elementwise rule, with the NaN of 0·inf replaced by zero. What is finite stays, a
+    zero too: it depends on dy, and so the second derivative does."""
     if dx is None or dx.shape != dy.shape:
         return dx
-    return lax.select(lax.eq(dy, lax.full_like(dy, 0)), lax.full_like(dx, 0), dx)
+    zero_times_infinity = lax.bitwise_and(lax.ne(dx, dx), lax.eq(dy, lax.full_like(dy, 0)))
+    return lax.select(zero_times_infinity, lax.full_like(dx, 0), dx)
 
 
 def _accumulate(ct_env: dict, var: Any, ct: Any) -> None:

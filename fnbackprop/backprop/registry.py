@@ -188,7 +188,8 @@ def _times_cotangent(rule: Rule, signature: str) -> Rule:
         return None if found is None else lax.mul(dy, found)
 
     (output,) = outputs
-    return replace(rule, call=call, reads={f"d{output}": Argument("cotangent", where=0), **rule.reads})
+    reads = {f"d{output}": Argument("cotangent", where=0), **rule.reads}
+    return replace(rule, call=call, reads=reads, is_derivative=True)
 
 
 def structured_rule(*primitives: str | Primitive, activity: Callable | None = None) -> Callable:

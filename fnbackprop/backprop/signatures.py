@@ -31,6 +31,7 @@ class Rule:
     reads: dict[str, Argument]
     params: tuple[str, ...]
     takes_all_params: bool
+    is_derivative: bool = False  # whether it was written as the derivative of an elementwise primitive
 
     @property
     def name(self) -> str:

@@ -161,9 +161,10 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
 }
 
 _ELEMENTWISE = """
-    add add_any sub mul div rem neg abs sign square integer_pow pow sqrt rsqrt cbrt max min clamp select_n
-    exp exp2 expm1 log log1p logistic sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh
-    erf erfc erf_inv lgamma digamma igamma igammac regularized_incomplete_beta bessel_i0e bessel_i1e
+    add add_any sub mul div rem neg abs sign square one_minus_square integer_pow pow polynomial sqrt rsqrt cbrt
+    max min clamp select_n exp exp2 expm1 log log2 log1p logistic sin cos tan asin acos atan atan2
+    sinh cosh tanh asinh acosh atanh erf erfc erf_inv lgamma digamma polygamma zeta igamma igammac igamma_grad_a
+    regularized_incomplete_beta random_gamma bessel_i0e bessel_i1e
     floor ceil round is_finite nextafter eq ne lt le gt ge and or xor not shift_left shift_right_logical
     shift_right_arithmetic population_count clz real imag conj complex convert_element_type reduce_precision copy
     stop_gradient
