@@ -1,6 +1,6 @@
 """Which equations of a function, or which primitives of the installed JAX, have a rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +71,17 @@ def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage
     counts: dict[Any, list[Any]] = {}
     for equation in all_equations(closed):
         counts.setdefault(equation.primitive, []).append(equation)
-    rows = [_row(p, len(found), source_line(found[0])) for p, found in counts.items()]
+    rows = [_row(p, found) for p, found in counts.items()]
     return Coverage(tuple(sorted(rows, key=lambda row: (row.kind != MISSING, -row.count, row.primitive))))
 
 
-def _row(primitive: Any, count: int = 0, where: str = "") -> Row:
-    return Row(primitive.name, *_cover(lookup(primitive)), count, where)
+def _row(primitive: Any, equations: Sequence[Any] = ()) -> Row:
+    entry = lookup(primitive)
+    given = frozenset().union(*(entry.given(equation.params) for equation in equations if entry))
+    return Row(primitive.name, *_cover(entry, given), len(equations), source_line(equations[0]) if equations else "")
 
 
-def _cover(entry: Entry | None) -> tuple[str, str]:
+def _cover(entry: Entry | None, given: frozenset[str]) -> tuple[str, str]:
     if entry is None:
         return MISSING, ""
     if entry.unsupported:
@@ -88,5 +90,6 @@ def _cover(entry: Entry | None) -> tuple[str, str]:
         return CONSTANT, entry.no_gradient
     if entry.foreign:
         return FOREIGN, "its author's derivative"
-    functions = [entry.structured] if entry.structured else [rule.function for rule in entry.rules]
+    rules = [rule.function for rule in entry.rules if rule.given is None or rule.given in given]
+    functions = [entry.structured] if entry.structured else rules
     return RULED, ", ".join(dict.fromkeys(f.__name__ for f in functions))

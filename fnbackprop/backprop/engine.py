@@ -31,6 +31,7 @@ from ..jaxprs.evaluate import (
 from ..jaxprs.primitives import Trait, has
 from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
+from .jvp_by_rules import bind_with_jvp, is_wrong_in_jax
 from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
 from .precision import wide
 from .signatures import Argument, Rule
@@ -118,6 +119,10 @@ class Engine:
         def apply(equation: Equation, values: list[Any]) -> Sequence[Any]:
             step = plan.steps.get(id(equation))
             if step is None or step.structured is None:
+                if step is not None and is_wrong_in_jax(equation, step.active):
+                    return bind_with_jvp(
+                        self, equation.primitive, equation.params, literals_as_arrays(equation, values)
+                    )
                 return bind(equation, values)
             outputs, residuals = step.structured.forward(*literals_as_arrays(equation, values))
             inner.append(residuals)

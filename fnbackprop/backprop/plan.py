@@ -113,7 +113,7 @@ def _plan_equation(
         structured = entry.structured(engine, equation, active, wanted)
         step = PlannedEquation(equation, active, wanted, (), structured) if any(structured.has_cotangent) else None
         return step, structured.has_cotangent
-    calls = _rule_calls(entry, active) if entry else None
+    calls = _rule_calls(entry, active, entry.given(equation.params)) if entry else None
     if calls is None:
         raise MissingRule([(equation, source_line(equation))])
     return PlannedEquation(equation, active, wanted, calls, None), active
@@ -155,11 +155,11 @@ def _evaluated(
 
 
 @lru_cache(maxsize=4096)
-def _rule_calls(entry: Entry, active: tuple[bool, ...]) -> tuple[RuleCall, ...] | None:
+def _rule_calls(entry: Entry, active: tuple[bool, ...], given: frozenset[str]) -> tuple[RuleCall, ...] | None:
     """The rules to call for the active operands, each once; None if an operand has no rule."""
     serving: dict[int, Rule] = {}
     for position in (i for i, on in enumerate(active) if on):
-        rule = entry.rule_for(position)
+        rule = entry.rule_for(position, given)
         if rule is None:
             return None
         serving[position] = rule

@@ -29,9 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import lax
 
-from ..jaxprs.avals import as_jax_array
 from ..jaxprs.types import Equation, Primitive
-from .signatures import Adapt, Argument, Rule, parse, positions
+from .signatures import Adapt, Argument, Rule, of_jax_arrays, parse, positions
 
 
 class MissingRule(NotImplementedError):
@@ -57,10 +56,16 @@ class Entry:
     unsupported: str | None = None  # the reason why there is no rule
     foreign: bool = False  # whether the derivative is that of the primitive's author, registered with JAX
 
-    def rule_for(self, position: int) -> Rule | None:
-        """The rule that gives the cotangent of the operand at `position`."""
+    def given(self, params: dict[str, Any]) -> frozenset[str]:
+        """The parameters that rules ask for and an equation with these parameters has."""
+        return frozenset(rule.given for rule in self.rules if rule.given and params.get(rule.given) is not None)
+
+    def rule_for(self, position: int, given: frozenset[str] = frozenset()) -> Rule | None:
+        """The rule that gives the cotangent of the operand at `position`, where these parameters are given."""
         for rule in self.rules:
             where = rule.target
+            if rule.given and rule.given not in given:
+                continue
             if where is None or where == position or (isinstance(where, slice) and position >= where.start):
                 return rule
         return None
@@ -82,7 +87,12 @@ def _put(primitive: str | Primitive, entry: Entry) -> None:
 
 
 def vjp_rule(
-    primitive: str | Primitive, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
+    primitive: str | Primitive,
+    signature: str = "x -> y",
+    wrt: str | None = None,
+    *,
+    given: str | None = None,
+    adapt: Adapt | None = None,
 ) -> Callable:
     """Register a hand-written VJP of a primitive.
 
@@ -90,6 +100,7 @@ def vjp_rule(
         primitive: its name, or the `Primitive` itself (which then goes before a rule by name).
         signature: the names of its operands and outputs, `"x, y -> z"`; a starred one takes the rest.
         wrt: the operand whose cotangent the function returns; None: the function returns those of all.
+        given: a parameter of the equation; the rule serves equations in which it is not None, before one without.
         adapt: internal: for functions of something else than arrays.
     Returns:
         A decorator that registers the function and returns it unchanged.
@@ -98,14 +109,19 @@ def vjp_rule(
     """
 
     def register(function: Callable) -> Callable:
-        _register(primitive, parse(function, signature, wrt, adapt or _of_jax_arrays))
+        _register(primitive, parse(function, signature, wrt, adapt or of_jax_arrays, given))
         return function
 
     return register
 
 
 def derivative(
-    primitive: str | Primitive, signature: str = "x -> y", wrt: str | None = None, *, adapt: Adapt | None = None
+    primitive: str | Primitive,
+    signature: str = "x -> y",
+    wrt: str | None = None,
+    *,
+    given: str | None = None,
+    adapt: Adapt | None = None,
 ) -> Callable:
     """Register the derivative of an elementwise primitive; its product with the output's cotangent is the VJP.
 
@@ -116,7 +132,7 @@ def derivative(
     Args:
         primitive, signature: as for `vjp_rule`.
         wrt: the operand with respect to which it is; it may be left out of a primitive of one operand.
-        adapt: internal, as for `vjp_rule`.
+        given, adapt: as for `vjp_rule`.
     Returns:
         A decorator that registers the function and returns it unchanged. The function reads operands and output, but
         no cotangent, and returns dy/dx: an array like the output, a Python number, or None for a derivative of zero.
@@ -136,38 +152,29 @@ def derivative(
     """
 
     def register(function: Callable) -> Callable:
-        _register(primitive, _times_cotangent(parse(function, signature, wrt, adapt or _of_jax_arrays), signature))
+        _register(
+            primitive, _times_cotangent(parse(function, signature, wrt, adapt or of_jax_arrays, given), signature)
+        )
         return function
 
     return register
 
 
-def _of_jax_arrays(function: Callable, places: Sequence[Argument]) -> Callable:
-    """A rule that is given literals, which the engine reads as NumPy arrays, as jax arrays."""
-    values = [place.kind == "value" for place in places]
-
-    def on_jax_arrays(*arguments: Any, **params: Any) -> Any:
-        pairs = zip(arguments, values, strict=True)
-        return function(*[_as_jax_arrays(x) if is_value else x for x, is_value in pairs], **params)
-
-    return on_jax_arrays if any(values) else function
-
-
-def _as_jax_arrays(x: Any) -> Any:
-    return tuple(map(_as_jax_arrays, x)) if isinstance(x, tuple) else as_jax_array(x)
-
-
 def _register(primitive: str | Primitive, rule: Rule) -> None:
-    """Put a rule in the place of the one for the same operand; a rule for all operands goes on serving the others."""
+    """Put a rule in the place of the one for the same operand; a rule for all operands goes on serving the others.
+    A rule without `given` takes the place of those with it too."""
     old = _entries.get(primitive, Entry())
-    others = [] if rule.target is None else [other for other in old.rules if other.target != rule.target]
+    alike = [other for other in old.rules if rule.given in (None, other.given)]
+    replaced = [other for other in alike if rule.target is None or other.target == rule.target]
+    others = [other for other in old.rules if other not in replaced]
     _put(primitive, Entry(sorted([rule, *others], key=_breadth), activity=old.activity))
 
 
-def _breadth(rule: Rule) -> tuple[int, int]:
-    """Rules in the order in which they are asked: for one operand, for the rest of them, for all."""
+def _breadth(rule: Rule) -> tuple[bool, int, int]:
+    """Rules in the order in which they are asked: for a parameter; for one operand, for the rest of them, for all."""
     where = rule.target
-    return (2, 0) if where is None else (1, where.start) if isinstance(where, slice) else (0, where)
+    kind, place = (2, 0) if where is None else (1, where.start) if isinstance(where, slice) else (0, where)
+    return rule.given is None, kind, place
 
 
 def _times_cotangent(rule: Rule, signature: str) -> Rule:

@@ -5,7 +5,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ..jaxprs.avals import as_jax_array
 
 Where = int | slice  # the position of a name among the operands or outputs; a slice for a starred one
 
@@ -32,6 +34,7 @@ class Rule:
     params: tuple[str, ...]
     takes_all_params: bool
     is_derivative: bool = False  # whether it was written as the derivative of an elementwise primitive
+    given: str | None = None  # the parameter of the equation that must not be None for the rule to serve it
 
     @property
     def name(self) -> str:
@@ -46,7 +49,7 @@ class Rule:
 Adapt = Callable[[Callable, Sequence[Argument]], Callable]  # a function and what it is given -> a function of arrays
 
 
-def parse(function: Callable, signature: str, wrt: str | None, adapt: Adapt | None) -> Rule:
+def parse(function: Callable, signature: str, wrt: str | None, adapt: Adapt | None, given: str | None = None) -> Rule:
     operands, outputs = (positions(side) for side in signature.split("->"))
     known = _readable(operands, outputs)
     reads, params, takes_all = {}, [], False
@@ -67,7 +70,7 @@ def parse(function: Callable, signature: str, wrt: str | None, adapt: Adapt | No
         raise TypeError(f"the VJP rule {function.__name__} is for wrt={wrt!r}, no operand of {signature!r}.")
     call = function if adapt is None else adapt(function, list(reads.values()))
     target = None if wrt is None else operands[wrt]
-    return Rule(function, call, wrt, target, reads, tuple(params), takes_all)
+    return Rule(function, call, wrt, target, reads, tuple(params), takes_all, given=given)
 
 
 def _readable(operands: dict[str, Where], outputs: dict[str, Where]) -> dict[str, Argument]:
@@ -86,3 +89,18 @@ def positions(side: str) -> dict[str, Where]:
     if len(starred) > 1 or (starred and not names[-1].startswith("*")):
         raise TypeError(f"a signature's starred name comes last and once, but got {side.strip()!r}.")
     return {name.removeprefix("*"): slice(i, None) if name.startswith("*") else i for i, name in enumerate(names)}
+
+
+def of_jax_arrays(function: Callable, places: Sequence[Argument]) -> Callable:
+    """A rule that is given literals, which the engine reads as NumPy arrays, as jax arrays."""
+    values = [place.kind == "value" for place in places]
+
+    def on_jax_arrays(*arguments: Any, **params: Any) -> Any:
+        pairs = zip(arguments, values, strict=True)
+        return function(*[_as_jax_arrays(x) if is_value else x for x, is_value in pairs], **params)
+
+    return on_jax_arrays if any(values) else function
+
+
+def _as_jax_arrays(x: Any) -> Any:
+    return tuple(map(_as_jax_arrays, x)) if isinstance(x, tuple) else as_jax_array(x)

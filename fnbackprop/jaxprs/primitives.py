@@ -33,10 +33,13 @@ class Trait(Enum):
 
     # Other.
     MAKES_REFERENCE = auto()  # a mutable reference
+    JVP = auto()  # its JVP in JAX is missing or wrong: in a forward pass it has one that is made of its rule
     NOT_IN_FLOAT64 = auto()  # draws or iterates otherwise in float64, or holds a function that cannot be widened
 
 
-(EXPENSIVE, NEVER, REDUCTION, EACH, ADDITION, LINEAR, SUMMED, CALL, CONTROL, CUSTOM, REFERENCE, NOT_WIDENED) = Trait
+(EXPENSIVE, NEVER, REDUCTION, EACH, ADDITION, LINEAR, SUMMED, CALL, CONTROL, CUSTOM, REFERENCE, JVP, NOT_WIDENED) = (
+    Trait
+)
 
 TRAITS: dict[str, tuple[Trait, ...]] = {
     # calls and control flow
@@ -169,8 +172,13 @@ _ELEMENTWISE = """
     shift_right_arithmetic population_count clz real imag conj complex convert_element_type reduce_precision copy
     stop_gradient
 """
-for _name in _ELEMENTWISE.split():
-    TRAITS[_name] = (*TRAITS.get(_name, ()), EACH)
+_WITHOUT_JVP = """
+    sign broadcast_to clamp pmax pmin reduce reduce_window scatter scatter-mul igamma_grad_a
+    eigh eig svd schur geqrf geqp3 householder_product ormqr hessenberg tridiagonal cholesky_update symmetric_product
+"""
+for _names, _trait in ((_ELEMENTWISE, EACH), (_WITHOUT_JVP, JVP)):
+    for _name in _names.split():
+        TRAITS[_name] = (*TRAITS.get(_name, ()), _trait)
 
 _NAMES = {trait: frozenset(name for name, traits in TRAITS.items() if trait in traits) for trait in Trait}
 

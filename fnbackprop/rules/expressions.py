@@ -134,23 +134,34 @@ def where(mask: Expr, x: Any, y: Any) -> Expr:
     return Expr(lax.select_n(mask.array, y, x))
 
 
+def same_shape(*xs: Expr) -> list[Expr]:
+    """Operands of different ranks, or with axes of size 1, in the shape that they have together."""
+    shape = np.broadcast_shapes(*(x.shape for x in xs))
+
+    def spread(x):
+        return Expr(lax.broadcast_in_dim(x.array, shape, range(len(shape) - x.ndim, len(shape))))
+
+    return [x if x.shape == shape else spread(x) for x in xs]
+
+
 def lift(operation: Callable) -> Callable[..., Expr]:
     """An operation on arrays as one on expressions."""
 
-    def apply(*xs):
-        return Expr(operation(*[x.array if isinstance(x, Expr) else x for x in xs]))
+    def apply(*xs, **params):
+        return Expr(operation(*[x.array if isinstance(x, Expr) else x for x in xs], **params))
 
     return apply
 
 
 square, integer_pow, sqrt, rsqrt = map(lift, (lax.square, lax.integer_pow, lax.sqrt, lax.rsqrt))
-exp, log, log1p = map(lift, (lax.exp, lax.log, lax.log1p))
-sin, cos, sinh, cosh = map(lift, (lax.sin, lax.cos, lax.sinh, lax.cosh))
+exp, log, log1p, logistic = map(lift, (lax.exp, lax.log, lax.log1p, lax.logistic))
+sin, cos, sinh, cosh, tanh = map(lift, (lax.sin, lax.cos, lax.sinh, lax.cosh, lax.tanh))
 digamma, polygamma, zeta = map(lift, (lax.digamma, lax.polygamma, lax.zeta))
 bessel_i0e, bessel_i1e = map(lift, (lax.bessel_i0e, lax.bessel_i1e))
 sign, floor, full_like = map(lift, (lax.sign, lax.floor, lax.full_like))
 minimum, maximum = _operator(lax.min), _operator(lax.max)
 complex_of_parts = lift(lax.complex)
+rounded = lift(partial(lax.round, rounding_method=lax.RoundingMethod.TO_NEAREST_EVEN))  # to whole numbers
 wide = lift(precision.wide)  # in the dtype in which it is added up: float32 for narrower floats
 
 

@@ -1,6 +1,7 @@
 """Rules: registered by anyone, declared by what they read, missing ones listed at once."""
 
 import jax
+import jax.experimental.sparse  # its primitives have rules
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -137,6 +138,25 @@ def test_a_later_rule_for_the_same_operand_replaces_the_first():
     assert fb.grad(primitive.bind)(0.3, 2.0) == 2
     fb.vjp_rule(primitive, "x, y -> z")(lambda dz: (3 * dz, 4 * dz))
     assert fb.grad(primitive.bind, (0, 1))(0.3, 2.0) == (3, 4)
+
+
+def test_a_rule_given_a_parameter():
+    """It serves the equations that have it, for one operand or all; a later rule without it replaces both."""
+    primitive = new_primitive("ruled_by_a_parameter")
+    primitive.def_abstract_eval(lambda x, y, sharp=None: jax.core.ShapedArray(x.shape, x.dtype))
+    fb.vjp_rule(primitive, "x, y -> z")(lambda dz: (dz, dz))
+    fb.vjp_rule(primitive, "x, y -> z", wrt="y", given="sharp")(lambda dz, *, sharp: dz * sharp)
+    assert gradient_of(primitive) == gradient_of(primitive, sharp=None) == (1, 1)
+    assert gradient_of(primitive, sharp=5.0) == (1, 5)
+    fb.vjp_rule(primitive, "x, y -> z")(lambda dz: (2 * dz, 2 * dz))
+    assert gradient_of(primitive, sharp=5.0) == (2, 2)
+
+
+def gradient_of(primitive, **params):
+    """Traced alone: the primitive has no implementation with parameters."""
+    jaxpr = jax.make_jaxpr(lambda dz: fb.vjp(lambda x, y: primitive.bind(x, y, **params), 0.3, 2.0)[1](dz))(1.0)
+    backward = [e for e in jaxpr.eqns if e.primitive is not primitive]
+    return tuple(jax.core.eval_jaxpr(jaxpr.jaxpr.replace(eqns=backward), jaxpr.consts, 1.0))
 
 
 @pytest.mark.parametrize("around", ["jit", "scan", "while", "remat", "cond"])

@@ -204,7 +204,7 @@ def users_rule(equation: Any) -> tuple[str, str]:
 def rule_of(equation: Any, position: int) -> tuple[str, str]:
     """The hand-written function that gives this operand's cotangent: its name and its "file:line"."""
     entry = lookup(equation.primitive)
-    rule = entry.rule_for(position) if entry else None
+    rule = entry.rule_for(position, entry.given(equation.params)) if entry else None
     if rule is not None:
         return rule.name, place_of(rule.function)
     if entry and entry.structured:

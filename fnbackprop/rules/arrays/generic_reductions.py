@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jax import lax
 
+from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import operand_avals
-from ...jaxprs.evaluate import as_function, bind, trace_avals
+from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.types import close_jaxpr
 from .layouts import vary_alike
 
@@ -43,7 +44,9 @@ def vjp_of_equivalent(
     plan = engine.new_plan(closed, tuple(active), tuple(wanted))
 
     def forward(*operands):
-        return as_function(closed)(*operands) if replaced else bind(equation, operands), operands
+        if replaced:
+            return as_function(closed)(*operands), operands
+        return bind_with_jvp(engine, equation.primitive, equation.params, operands), operands
 
     def backward(operands, cotangents):
         _, residuals = engine.forward(plan, operands)

@@ -9,6 +9,7 @@ import math
 import jax
 from jax import lax
 
+from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import aval_of, operand_avals
 from ...jaxprs.evaluate import bind
@@ -46,7 +47,9 @@ def scatter_vjp(engine, equation, active, wanted):
     _, _, u_aval = operand_avals(equation)
 
     def forward(x, i, u):
-        return bind(equation, (x, i, u)), (i, None if f is None else x)
+        if f is None:
+            return bind(equation, (x, i, u)), (i, None)
+        return bind_with_jvp(engine, equation.primitive, equation.params, (x, i, u)), (i, x)
 
     @on_expressions
     def backward(residuals, cotangents):

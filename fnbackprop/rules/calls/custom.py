@@ -2,6 +2,7 @@
 
 import jax
 
+from ...backprop.jvp_by_rules import is_made_of_rules
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import aval_of, output_avals, zero_tangent, zeros_like_aval
 from ...jaxprs.custom import (
@@ -26,8 +27,9 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     Which outputs depend on what is not derived from the function itself: `round` depends on nothing differentiably,
     but the user's rule may give it a derivative.
 
-    Where a JVP applies such a function to tangents, it is the function itself that is linear in them, and walked."""
-    if engine.in_jvp:
+    Where a JVP applies such a function to tangents, it is the function itself that is linear in them and walked; so
+    is one whose JVP was made of the rules that the walk uses."""
+    if engine.in_jvp or is_made_of_rules(equation):
         return walk_inline(engine, Call.of(equation).body, active, wanted)
     return walk_jvp(engine, equation, custom_jvp_jaxpr(equation, active), active, wanted)
 

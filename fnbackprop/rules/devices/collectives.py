@@ -87,7 +87,7 @@ def _share_among_winners(extreme, reduce, dy, x, x_aval, y_aval, axes, groups):
             "pmax or pmin with axis_index_groups under shard_map(check_vma=True): its result is typed as one value "
             "though it differs from group to group, so its cotangents cannot be told apart. Use check_vma=False."
         )
-    x = lax.optimization_barrier(x)
+    x = lax.stop_gradient(lax.optimization_barrier(x))  # JAX has no JVP of pmax
     best = reduce(x, positions) if positions else x
     best = extreme(best, tuple(named), axis_index_groups=groups) if named else best
     attains = lax.convert_element_type(lax.eq(x, spread(best, x_aval, positions)), wide(dy).dtype)

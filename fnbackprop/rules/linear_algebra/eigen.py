@@ -11,6 +11,7 @@ or not they were asked for. On repeated eigenvalues: `ties.py`.
 import numpy as np
 from jax import lax
 
+from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ..expressions import Expr, on_expressions, where
 from .matrices import broadcast, column, column_sums, diag, imaginary, largest, on_diagonal, padded, row, solve
@@ -27,7 +28,7 @@ def eigh_vjp(engine, equation, active, wanted):
     low, high = params["subset_by_index"] or (0, n)
 
     def forward(a):
-        v, values = equation.primitive.bind(a, **{**params, "subset_by_index": None})
+        v, values = bind_with_jvp(engine, equation.primitive, {**params, "subset_by_index": None}, [a])
         return [v[..., low:high], values[..., low:high]], (v, values)
 
     @on_expressions
@@ -65,7 +66,8 @@ def eig_vjp(engine, equation, active, wanted):
     right = has_right or not has_left
 
     def forward(a):
-        values, *vectors = equation.primitive.bind(a, **{**params, "compute_right_eigenvectors": right})
+        new = {**params, "compute_right_eigenvectors": right}
+        values, *vectors = bind_with_jvp(engine, equation.primitive, new, [a])
         return [values, *(vectors if any_vectors else ())], (values, *vectors)
 
     @on_expressions

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ..expressions import Expr, full_like, is_complex, on_expressions, sqrt, vjp_rule, where
 from .householder import vectors_adjoint
@@ -114,7 +115,7 @@ def schur_vjp(engine, equation, active, wanted):
     params = equation.params
 
     def forward(a):
-        t, z = equation.primitive.bind(a, **{**params, "compute_schur_vectors": True})
+        t, z = bind_with_jvp(engine, equation.primitive, {**params, "compute_schur_vectors": True}, [a])
         return [t, z][: len(equation.outvars)], (t, z)
 
     @on_expressions

@@ -8,6 +8,7 @@ or not they were asked for. On repeated singular values: `ties.py`.
     Wan & Zhang 2019: Automatic differentiation for complex valued SVD
 """
 
+from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ..expressions import Expr, full_like, is_complex, on_expressions
 from .matrices import broadcast, column, diag, diagonal, imaginary, largest, padded, row
@@ -25,7 +26,7 @@ def svd_vjp(engine, equation, active, wanted):
 
     def forward(a):
         new = {**params, "compute_uv": True, "full_matrices": full and vectors, "subset_by_index": None}
-        s, u, vt = equation.primitive.bind(a, **new)
+        s, u, vt = bind_with_jvp(engine, equation.primitive, new, [a])
         outputs = [s, u, vt] if full else [s[..., part], u[..., part], vt[..., part, :]]
         return outputs if vectors else outputs[:1], (s, u, vt)
 

@@ -3,9 +3,11 @@
 An operand of rank 0 may stand beside one of rank n; the engine sums its cotangent back to its shape.
 """
 
+import numpy as np
+
 from ...backprop.engine import sum_to_shape
 from ...jaxprs.avals import aval_of
-from ..expressions import Expr, derivative, floor, full_like, is_complex, log, sign, vjp_rule, where, wide
+from ..expressions import Expr, derivative, full_like, is_complex, log, rounded, same_shape, vjp_rule, where, wide
 
 # ---------------------------------------------------------------- the four operations
 
@@ -59,17 +61,20 @@ def rem_vjp_x(dz):
 
 
 @vjp_rule("rem", "x, y -> z", wrt="y")
-def rem_vjp_y(dz, x, y):
-    """z = x - y·trunc(x/y), ∂z/∂y = -trunc(x/y)."""
-    q = x / y
-    return -(dz * (sign(q) * floor(abs(q))))
+def rem_vjp_y(dz, x, y, z):
+    """z = x - y·q with q = trunc(x/y), ∂z/∂y = -q = -(x - z)/y. That is whole but for its rounding, whereas x/y itself
+    may round up to a whole number that it does not reach, as 1/0.1 does."""
+    return -(dz * rounded((x - z) / y))
 
 
 @derivative("pow", "x, y -> z", wrt="x")
 def pow_vjp_x(x, y):
-    """y·xʸ⁻¹. At x = y = 0 that is 0·∞ of a constant function: the exponent is raised to 0 there."""
-    both_zero = (x == 0) & (y == 0)
-    exponent = y - 1 + both_zero.astype(y.dtype)
+    """y·xʸ⁻¹. For y = 0 the function is constant, and where x⁻¹ is not finite the exponent is raised to 0, lest 0 times
+    it be NaN; where it is finite, ∂/∂y of this is 1/x. An integer y = 0 has no neighbours: always."""
+    constant = y == 0
+    if not np.issubdtype(y.dtype, np.integer):
+        constant = constant & ~(abs(1 / x) < np.inf)
+    exponent = y - 1 + constant.astype(y.dtype)
     return y.astype(x.dtype) * x**exponent
 
 
@@ -81,13 +86,26 @@ def pow_vjp_y(x, z):
 
 @derivative("atan2", "x, y -> z", wrt="x")
 def atan2_vjp_x(x, y):
-    """z = arctan(x/y)."""
-    return y / (x**2 + y**2)
+    """z = arctan(x/y), ∂z/∂x = y/(x² + y²). With t the quotient of the smaller operand by the larger, x² + y² is the
+    larger times (larger + t·smaller): nothing is squared that could overflow or underflow."""
+    steep, t, denominator = _quotient(x, y)
+    return where(steep, t, 1) / denominator
 
 
 @vjp_rule("atan2", "x, y -> z", wrt="y")
 def atan2_vjp_y(dz, x, y):
-    return -(dz * (x / (x**2 + y**2)))
+    """∂z/∂y = -x/(x² + y²)."""
+    steep, t, denominator = _quotient(x, y)
+    return -(dz * (where(steep, 1, t) / denominator))
+
+
+def _quotient(x, y):
+    """Whether |x| > |y|; the smaller of them divided by the larger, t; and (x² + y²)/larger."""
+    x, y = same_shape(x, y)
+    steep = abs(x) > abs(y)
+    larger, smaller = where(steep, x, y), where(steep, y, x)
+    t = smaller / larger
+    return steep, t, larger + t * smaller
 
 
 @vjp_rule("nextafter", "x, y -> z")
@@ -99,38 +117,39 @@ def nextafter_vjp(dz):
 # ---------------------------------------------------------------- choices
 
 
-def _share(x, y):
-    """1 where x > y, 1/2 where they are equal, else 0, in their dtype; complex numbers in lexicographic order."""
+def _larger(dz, x, y):
+    """dz where x > y, half of it where they are equal, else 0; complex numbers in lexicographic order. It is selected,
+    not multiplied by 0: an infinite dz leaves no NaN where it does not belong."""
     if is_complex(x):
-        a, b = x.real, y.real
-        imag = _share(x.imag, y.imag)
-        tie = where(a == b, imag, 0)
-        return where(a > b, 1, tie).astype(x.dtype)
-    return (x > y).astype(x.dtype) + 0.5 * (x == y).astype(x.dtype)
+        same = x.real == y.real
+        wins = (x.real > y.real) | (same & (x.imag > y.imag))
+    else:
+        wins = x > y
+    return where(wins, dz, where(x == y, 0.5 * dz, 0))
 
 
-@derivative("max", "x, y -> z", wrt="x")
-def max_vjp_x(x, y):
+@vjp_rule("max", "x, y -> z", wrt="x")
+def max_vjp_x(dz, x, y):
     """The larger operand gets the cotangent, a tie shares it.
 
     The operands are compared with each other, never with z: a fused kernel may recompute x with another
     rounding, and then x == z holds nowhere."""
-    return _share(x, y)
+    return _larger(dz, x, y)
 
 
-@derivative("max", "x, y -> z", wrt="y")
-def max_vjp_y(x, y):
-    return _share(y, x)
+@vjp_rule("max", "x, y -> z", wrt="y")
+def max_vjp_y(dz, x, y):
+    return _larger(dz, y, x)
 
 
-@derivative("min", "x, y -> z", wrt="x")
-def min_vjp_x(x, y):
-    return _share(y, x)
+@vjp_rule("min", "x, y -> z", wrt="x")
+def min_vjp_x(dz, x, y):
+    return _larger(dz, y, x)
 
 
-@derivative("min", "x, y -> z", wrt="y")
-def min_vjp_y(x, y):
-    return _share(x, y)
+@vjp_rule("min", "x, y -> z", wrt="y")
+def min_vjp_y(dz, x, y):
+    return _larger(dz, x, y)
 
 
 @vjp_rule("clamp", "low, x, high -> z", wrt="x")

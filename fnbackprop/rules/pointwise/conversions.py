@@ -6,9 +6,9 @@ dx = y'(x)·dy, and a real y of a complex x has dx = ∂y/∂Re x - i·∂y/∂I
 
 from jax import lax
 
+from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.evaluate import bind
-from ..expressions import complex_of_parts, full_like, is_complex, on_expressions, sign, vjp_rule, where
+from ..expressions import complex_of_parts, full_like, is_complex, on_expressions, vjp_rule, where
 
 
 @vjp_rule("reduce_precision")
@@ -53,8 +53,14 @@ def conj_vjp(dy):
 def abs_vjp(dy, x):
     """Real: dy/dx = sign(x), but 1 at ±0. Complex: |x| has dx = dy·conj(x)/|x|, and 0 at 0."""
     if is_complex(x):
-        return dy.astype(x.dtype) * sign(x).conj()
+        size = abs(x)
+        return where(size == 0, 0, dy.astype(x.dtype) * _divided(x.conj(), where(size == 0, 1, size)))
     return where(x >= 0, dy, -dy)
+
+
+def _divided(x, size):
+    """A complex number divided by a real one, part by part: a complex division would square the size."""
+    return complex_of_parts(x.real / size, x.imag / size)
 
 
 def sign_activity(engine, equation, active):
@@ -67,7 +73,7 @@ def sign_vjp(engine, equation, active, wanted):
     """Complex y = x/|x|: a tangent t turns y by t/|x| less its part along y, so dx = (dy - conj(y)·Re(dy·y))/|x|."""
 
     def forward(x):
-        (y,) = bind(equation, (x,))
+        (y,) = bind_with_jvp(engine, equation.primitive, equation.params, [x])
         return [y], (x, y)
 
     @on_expressions
@@ -76,8 +82,6 @@ def sign_vjp(engine, equation, active, wanted):
         along = y.conj() * (dy * y).real.astype(y.dtype)
         size = abs(x)
         at_zero = size == 0
-        size = where(at_zero, 1, size).astype(y.dtype)
-        across = (dy - along) / size
-        return [where(at_zero, 0, across)]
+        return [where(at_zero, 0, _divided(dy - along, where(at_zero, 1, size)))]
 
     return Structured(forward, backward, active)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ..expressions import derivative, digamma, lift, log, scalar, vjp_rule, where
+from ..expressions import derivative, digamma, lift, log, scalar, unwrap, vjp_rule, where, wrap
 from .special import in_wide
 
 # ---------------------------------------------------------------- quadrature
@@ -68,7 +68,7 @@ def igamma_vjp_x(a, x):
 @derivative("igamma", "a, x -> y", wrt="a")
 def igamma_vjp_a(a, x):
     """∂P/∂a is a primitive of JAX."""
-    return lift(lax.igamma_grad_a)(a, x)
+    return lift(igamma_grad_a)(a, x)
 
 
 @vjp_rule("igammac", "a, x -> y", wrt="x")
@@ -79,7 +79,7 @@ def igammac_vjp_x(dy, a, x):
 
 @vjp_rule("igammac", "a, x -> y", wrt="a")
 def igammac_vjp_a(dy, a, x):
-    return -(dy * lift(lax.igamma_grad_a)(a, x))
+    return -(dy * lift(igamma_grad_a)(a, x))
 
 
 @derivative("igamma_grad_a", "a, x -> y", wrt="x")
@@ -96,6 +96,20 @@ def igamma_grad_a_vjp_a(a, x):
     return in_wide(gamma_second_slope, a, x)
 
 
+@jax.custom_jvp
+def igamma_grad_a(a, x):
+    """∂P/∂a, of which JAX knows no derivative; 0 at x = ∞."""
+    beyond = x == np.inf
+    return jnp.where(beyond, 0, lax.igamma_grad_a(a, jnp.where(beyond, 1, x)))
+
+
+@igamma_grad_a.defjvp
+def igamma_grad_a_jvp(primals, tangents):
+    a, x = wrap(primals)
+    slopes = unwrap((igamma_grad_a_vjp_a(a, x), igamma_grad_a_vjp_x(a, x)))
+    return igamma_grad_a(*primals), sum(slope * t for slope, t in zip(slopes, tangents, strict=True))
+
+
 @jax.jit
 def gamma_second_slope(a, x):
     """∂²P(a, x)/∂a²: 0 at x = 0, NaN below."""
@@ -106,9 +120,11 @@ def gamma_second_slope(a, x):
 
 @jax.jit
 def gamma_density(a, x):
-    """p(x; a) = x^(a-1)·e^(-x)/Γ(a); at x = 0 infinite, 1 or 0 for a below, at or above 1."""
+    """p(x; a) = x^(a-1)·e^(-x)/Γ(a); at x = 0 infinite, 1 or 0 for a below, at or above 1; 0 at x = ∞."""
+    beyond = x == jnp.inf
+    x = jnp.where(beyond, 1, x)
     power = jnp.where((x == 0) & (a == 1), 0, (a - 1) * jnp.log(x))
-    return jnp.exp(power - x - lax.lgamma(a))
+    return jnp.where(beyond, 0, jnp.exp(power - x - lax.lgamma(a)))
 
 
 @jax.jit

@@ -18,7 +18,9 @@ from ..expressions import (
     full_like,
     lift,
     polygamma,
+    rounded,
     sign,
+    sin,
     vjp_rule,
     where,
     wide,
@@ -66,8 +68,12 @@ def lgamma_vjp(x):
 
 @derivative("digamma")
 def digamma_vjp(x):
-    """ψ'(x), the trigamma function."""
-    return polygamma(full_like(x, 1), x)
+    """ψ'(x), the trigamma function; for x < 0 by reflection, ψ'(x) + ψ'(1 - x) = π²/sin²πx (DLMF 5.15.6)."""
+    left = x < 0
+    at = where(left, 1 - x, x)
+    slope = polygamma(full_like(at, 1), at)
+    turn = where(left, x - rounded(x), 0.5)  # the sine's period
+    return where(left, (pi / sin(pi * turn)) ** 2 - slope, slope)
 
 
 @derivative("polygamma", "m, x -> y", wrt="x")
@@ -90,8 +96,9 @@ def polygamma_vjp_m():
 
 @derivative("bessel_i0e")
 def bessel_i0e_vjp(x, y):
-    """y = e^(-|x|)·I₀(x), where I₀' = I₁ (DLMF 10.29.3)."""
-    return bessel_i1e(x) - sign(x) * y
+    """y = e^(-|x|)·I₀(x), where I₀' = I₁ (DLMF 10.29.3). At 0 the slope from the right, as of abs: so that
+    I₀(x) = e^|x|·y has the derivative 0 there."""
+    return bessel_i1e(x) - where(x >= 0, y, -y)
 
 
 @derivative("bessel_i1e")

@@ -12,15 +12,19 @@ from ..expressions import (
     cos,
     cosh,
     derivative,
+    exp,
     integer_pow,
     is_complex,
+    logistic,
     maximum,
     minimum,
     rsqrt,
     sin,
     sinh,
+    tanh,
     unwrap,
     vjp_rule,
+    where,
 )
 
 # ---------------------------------------------------------------- powers and roots
@@ -99,6 +103,12 @@ def expm1_vjp(y):
     return y + 1
 
 
+@derivative("expm1", given="accuracy")
+def expm1_vjp_accurate(x, *, accuracy):
+    """eˣ itself: y + 1 has lost its digits where y is near -1."""
+    return exp(x, accuracy=accuracy)
+
+
 @vjp_rule("log")
 def log_vjp(dy, x):
     return dy / x
@@ -119,17 +129,23 @@ def logistic_vjp(y):
     return y * (1 - y)
 
 
+@derivative("logistic", given="accuracy")
+def logistic_vjp_accurate(x, *, accuracy):
+    """y = (1 + tanh(x/2))/2, dy/dx = sech²(x/2)/4."""
+    return 0.25 * _sech_squared(0.5 * x, accuracy)
+
+
 # ---------------------------------------------------------------- circular functions
 
 
 @derivative("sin")
-def sin_vjp(x):
-    return cos(x)
+def sin_vjp(x, *, accuracy=None):
+    return cos(x, accuracy=accuracy)
 
 
 @vjp_rule("cos")
-def cos_vjp(dy, x):
-    return -(dy * sin(x))
+def cos_vjp(dy, x, *, accuracy=None):
+    return -(dy * sin(x, accuracy=accuracy))
 
 
 @derivative("tan")
@@ -174,6 +190,19 @@ def cosh_vjp(x):
 def tanh_vjp(y):
     """In this form the derivative's own derivative, -2y, is exact for small y."""
     return 1 - y**2
+
+
+@derivative("tanh", given="accuracy")
+def tanh_vjp_accurate(x, *, accuracy):
+    return _sech_squared(x, accuracy)
+
+
+def _sech_squared(x, accuracy):
+    """1/cosh²x. With t = tanh x: 1 - t², whose derivative -2t(1 - t²) is exact for small x; and 4σ(2x)σ(-2x), since
+    1 ± t = 2σ(±2x), which is exact in the tails too. To every order each has the accuracy that is asked for."""
+    near = abs(x) < 0.5
+    tail = 4 * logistic(2 * x, accuracy=accuracy) * logistic(-2 * x, accuracy=accuracy)
+    return where(near, 1 - tanh(x, accuracy=accuracy) ** 2, tail)
 
 
 @derivative("asinh")

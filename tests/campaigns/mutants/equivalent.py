@@ -28,7 +28,6 @@ SUBSTITUTION = "t = x·exp(2s) is a substitution as good as t = x·exp(s)"
 COST = "it costs time or memory, and changes no number"
 NOTHING = "what is shifted in at the end decays or multiplies a sum of nothing, s = 0"
 EQUIVALENT = [
-    Row("_share", "0.2.1.0* function confused", "it differs where real parts tie: JUMP, whatever the rule says"),
     Row("pow_vjp_x", "0.1 condition dropped #2", "the slope is multiplied by y = 0"),
     Row("clamp_vjp_x", "argument 2 *", "z is x wherever the mask holds, and a bound elsewhere"),
     Row("clamp_vjp_low", "argument 1 *", "z is low wherever the mask holds, and x or high elsewhere"),

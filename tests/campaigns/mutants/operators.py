@@ -123,7 +123,7 @@ FORGOTTEN = {
     "pow": "power dropped", "bitwise_not": "condition turned", "not": "condition turned",
 }  # fmt: skip
 ORDERED = {"sub", "div", "pow", "atan2", "complex", "matmul", "polygamma", "zeta", "igamma_grad_a", "dot_general"}
-ORDERED |= {"scale_rows", "scale_columns", "gamma_density", "_share", "floor_div", "mod"}
+ORDERED |= {"scale_rows", "scale_columns", "gamma_density", "_larger", "floor_div", "mod"}
 TERMS = {"add": "term dropped", "mul": "factor dropped", "matmul": "factor dropped", "bitwise_and": "condition dropped"}
 TERMS |= {"bitwise_or": "condition dropped", "sub": "term dropped", "div": "factor dropped"}
 OFF_BY_ONE = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt", "eq": "ne", "ne": "eq"}

@@ -91,7 +91,18 @@ def test_pow_vjp_zero_to_the_zero():
     assert fb.grad(lax.pow, argnums=(0, 1))(0.0, 0.0) == (0.0, 0.0)
 
 
-REM_EDGES = [(5.0, 3.0), (-5.0, 3.0), (5.0, -3.0), (6.0, 3.0), (5.0, math.inf), (0.0, 2.0), (5.0, 0.0)]
+def test_pow_vjp_of_a_zero_among_integer_exponents():
+    """x⁰ is constant, at NaN, 0, ±inf and where 1/x overflows too; to second order."""
+    x = jnp.asarray([math.nan, 0.0, 1e-6, math.inf, -3.0, 2.0], "float16")
+    y = np.int32([0, 0, 0, 0, 0, 3])
+    both = [fb.grad(lambda x: jnp.sum(lax.pow(x, y)))]
+    both.append(fb.grad(lambda x: jnp.sum(both[0](x))))
+    assert [run(x).tolist() for run in both] == [[0, 0, 0, 0, 0, 12], [0, 0, 0, 0, 0, 12]]
+    y = jnp.zeros(6, "float16")
+    assert fb.grad(lambda x: jnp.sum(lax.pow(x, y)))(x).tolist() == [0] * 6
+
+
+REM_EDGES = [(5.0, 3.0), (-5.0, 3.0), (5.0, -3.0), (6.0, 3.0), (5.0, math.inf), (0.0, 2.0)]
 
 
 @pytest.mark.parametrize("x, y", REM_EDGES)
@@ -100,7 +111,39 @@ def test_rem_vjp_edges(x, y):
     assert_close(ours, theirs, 1e-14)
 
 
-@pytest.mark.parametrize("x, y", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (-1.0, -0.0), (math.inf, 1.0)])
+def test_rem_vjp_where_the_quotient_rounds():
+    """1/0.1 rounds to 10, but 0.1 goes into 1 nine times; JAX has -10."""
+    assert fb.grad(jnp.mod, 1)(1.0, 0.1) == -9 == fb.grad(lax.rem, 1)(1.0, 0.1)
+    assert np.isnan(fb.grad(lax.rem, 1)(5.0, 0.0))  # so is the remainder itself
+
+
+def test_atan2_and_abs_vjp_of_large_and_small_numbers():
+    """Squares of these leave the range of float32. JAX gives 0, NaN or infinity."""
+    for scale in (1e25, 1e-25):
+        x, y = np.float32([3, -4, 0, 1]) * np.float32(scale), np.float32([4, 3, 1, 0]) * np.float32(scale)
+        got = fb.vjp(lax.atan2, x, y)[1](jnp.full(4, scale, "float32"))
+        square = np.float64([25, 25, 1, 1])
+        want = tuple(np.float64(v) / scale / square for v in (y, -x))
+        assert_close(tuple(np.float64(v) for v in got), want, 2e-7)
+        z = lax.complex(x, y)
+        for fun, cotangent in ((lax.abs, jnp.ones(4, "float32")), (lax.sign, jnp.full(4, scale * 1j, "complex64"))):
+            at_one = fb.vjp(fun, z / np.complex64(scale))[1](cotangent / (1 if fun is lax.abs else np.complex64(scale)))
+            assert_close(fb.vjp(fun, z)[1](cotangent), at_one, 1e-6)
+    check_vjp(lax.atan2, jnp.asarray([0.0, 1.0, -2.0]), jnp.asarray([1.0, 0.0, 0.0]), dtypes=("float64",))
+    check_vjp(lambda x: lax.atan2_p.bind(x, jnp.float64(0.3)), jnp.asarray([0.5, -1.5]), dtypes=("float64",))
+
+
+def test_choices_select():
+    """An infinite derivative on the way back meets no zero of a mask: 0, not NaN, for what was not chosen."""
+    clipped = fb.grad(lambda x: jnp.arccos(jnp.clip(x, -1.0, 1.0)))
+    assert clipped(1.5) == 0 and fb.grad(lambda x: jnp.sqrt(jnp.maximum(x, 0.0)))(-1.0) == 0
+    assert (
+        fb.grad(lambda x: jnp.sqrt(jax.nn.relu(x)))(-1.0) == 0 == fb.grad(lambda x: jnp.sqrt(-jnp.minimum(x, 0.0)))(2.0)
+    )
+    assert np.isnan(jax.grad(lambda x: jnp.sqrt(jnp.maximum(x, 0.0)))(-1.0))
+
+
+@pytest.mark.parametrize("x, y", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (-1.0, -0.0)])
 @pytest.mark.parametrize("name", ["div", "atan2"])
 def test_div_and_atan2_vjp_edges(name, x, y):
     ours, theirs = (transform(getattr(lax, name), x, y)[1](jnp.float64(1)) for transform in (fb.vjp, jax.vjp))

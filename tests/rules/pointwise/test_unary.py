@@ -145,6 +145,33 @@ def test_tanh_and_logistic_read_the_output_alone():
         assert_close(jax.tree.leaves(pullback)[0], fun(jnp.ones(7)), 1e-14)
 
 
+@pytest.mark.parametrize("name", ["sin", "cos", "tanh", "logistic", "expm1", "exp", "tan"])
+def test_accuracy_is_obeyed_to_third_order(name):
+    """Each function that has the parameter has the user's, whatever the order."""
+
+    def fun(x):
+        return getattr(lax, name)(x, accuracy=lax.AccuracyMode.HIGHEST)
+
+    text = str(jax.make_jaxpr(fb.grad(fb.grad(fb.grad(fun))))(0.3))
+    assert "HIGHEST" in text and "accuracy=None" not in text
+
+
+def test_accuracy_in_the_tails():
+    """1 - tanh², y(1 - y) and y + 1 have lost their digits there; with an accuracy, the derivative is right to
+    rounding, and so is the next one near 0."""
+    highest = {"accuracy": lax.AccuracyMode.HIGHEST}
+    for name, points, exact in (
+        ("tanh", (-9.0, 8.0, 0.1, 40.0), lambda x: 1 / np.cosh(x) ** 2),
+        ("logistic", (-17.0, 16.0, 0.1, 80.0), lambda x: 0.25 / np.cosh(x / 2) ** 2),
+        ("expm1", (-17.0, 2.0, 0.1, -80.0), np.exp),
+    ):
+        x = jnp.float32(points)
+        got = fb.vjp(lambda x, name=name: getattr(lax, name)(x, **highest), x)[1](jnp.ones_like(x))[0]
+        assert_close(np.float64(got) / exact(np.float64(x)), np.ones(4), 1e-6, name)
+    second = fb.grad(fb.grad(lambda x: lax.tanh(x, **highest)))(np.float32(1e-12))
+    assert_close(np.float64(second), np.float64(-2e-12), 1e-6)
+
+
 def test_a_wrong_rule_is_found(plant):
     """A planted error: the derivative is taken at x·(1 + 1e-9)."""
     plant("sin")
