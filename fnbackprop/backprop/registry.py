@@ -164,9 +164,8 @@ def _register(primitive: str | Primitive, rule: Rule) -> None:
     """Put a rule in the place of the one for the same operand; a rule for all operands goes on serving the others.
     A rule without `given` takes the place of those with it too."""
     old = _entries.get(primitive, Entry())
-    alike = [other for other in old.rules if rule.given in (None, other.given)]
-    replaced = [other for other in alike if rule.target is None or other.target == rule.target]
-    others = [other for other in old.rules if other not in replaced]
+    replaces = lambda other: rule.given in (None, other.given) and rule.target in (None, other.target)  # noqa: E731
+    others = [other for other in old.rules if not replaces(other)]
     _put(primitive, Entry(sorted([rule, *others], key=_breadth), activity=old.activity))
 
 

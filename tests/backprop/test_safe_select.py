@@ -79,7 +79,6 @@ SQUARE = {  # not elementwise, with a cotangent of the operand's shape
     "product": lambda x: S @ x,
     "triangular solve": lambda x: lax.linalg.triangular_solve(S, x, left_side=True),
     "inv": jnp.linalg.inv,
-    "cumprod": lambda x: lax.cumprod(x, 1),
     "fft": lambda x: jnp.fft.fft(lax.complex(x, x)),
     "convolve": lambda x: jnp.convolve(x[0], S[0], mode="same"),
     "window": lambda x: lax.reduce_window(x, 0.0, lax.add, (2, 2), (1, 1), "SAME"),
