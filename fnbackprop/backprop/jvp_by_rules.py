@@ -58,7 +58,7 @@ def _jvp(
 
     cotangent_avals = list(map(cotangent_aval, select(avals, wanted)))
     linear = trace_avals(pullback, cotangent_avals)
-    engine = engine.walking_at_zero()
+    engine = engine.walking_a_jvp()
     plan_back = engine.new_plan(linear, [True] * sum(wanted), [True] * sum(active))
     _, saved = engine.forward(plan_back, [zeros_like_aval(aval) for aval in cotangent_avals])
     found = engine.backward(plan_back, saved, select(tangents, active))
