@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from ..jaxprs.avals import aval_of, cotangent_aval, is_inexact, zero_tangent, zeros_like_aval
 from ..jaxprs.evaluate import bind_flat, trace_avals, trace_call
@@ -20,8 +21,11 @@ from ..jaxprs.types import Equation, Primitive
 
 def is_wrong_in_jax(equation: Equation, active: Sequence[bool]) -> bool:
     """Whether JAX's JVP of an equation with respect to these operands is missing or wrong."""
-    if equation.primitive.name == "clamp":  # with respect to its bounds
-        return active[0] or active[2]
+    match equation.primitive.name:
+        case "clamp":  # with respect to its bounds
+            return active[0] or active[2]
+        case "max" | "min":  # of complex numbers, in JAX 0.12
+            return np.issubdtype(equation.outvars[0].aval.dtype, np.complexfloating)
     return has(equation, Trait.JVP)
 
 

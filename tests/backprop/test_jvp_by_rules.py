@@ -1,5 +1,5 @@
 """Forward over reverse: `jax.jvp` of our gradients against differences, where JAX's own JVP of what the forward pass
-evaluates is missing or wrong. (All rules: `python -m tests.campaigns accuracy --forward`.)"""
+evaluates is missing or wrong. (All rules: `python -m tests.campaigns accuracy`.)"""
 
 import jax
 import jax.numpy as jnp
