@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import optax
 
 RESERVED_METRICS = ("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale")
+WEIGHT = "weight"
+"""The metric by which a microbatch counts: see `Experiment.accumulate`."""
 
 
 class ExperimentError(ValueError):
@@ -39,9 +41,12 @@ class Experiment:
       steps: how many steps a run takes.
       seed: the seed of the initial parameters and of the loss's keys.
       accumulate: the number of microbatches that a batch is split into; one at a time is in memory. The gradient is
-        their mean: that of the batch, if the loss is a mean over examples.
+        their mean: that of the batch, if the loss is a mean over examples. If it is a mean over what microbatches have
+        different numbers of, tokens that count for instance, return that number among the metrics as "weight": then
+        gradient, loss and metrics are exact as well.
       precision: "float32"; "bfloat16" or "float16" to compute in (parameters are kept in float32, and float16 has a
-        loss scale); or a `fb.Precision`. None leaves every dtype as it is.
+        loss scale); or a `fb.Precision`. None leaves every dtype as it is. Of a batch, only the network's inputs are
+        computed with in it ("x", "inputs", "images" ..., or the first of a tuple): see `Precision.batch`.
       ema: the decay of an exponential moving average of the parameters, 0.999 for instance, which `evaluate` is then
         given; None keeps none.
       sharding: the placement when a run has a mesh. "data": parameters on every device, batches split over the

@@ -38,13 +38,22 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda keys, *leaves: function(leaf_path(keys), *leaves), tree, *rest)
 
 
+BOX = (
+    "/value"  # the end of the path of an array in a box of Flax: of NNX's variables, of linen's partitioned parameters
+)
+
+
 def matches(path: str, pattern: str) -> bool:
     """Whether the end of a path has the pattern: one or more components, in which * and ? are wildcards.
 
+    An array in a box of Flax has the path of its box.
+
     >>> matches("blocks/0/norm1/scale", "norm*/scale"), matches("blocks/0/up/b", "b"), matches("blob", "b")
     (True, True, False)
+    >>> matches("norm/bias/value", "bias")
+    True
     """
-    return PurePosixPath(path).match(pattern)
+    return any(PurePosixPath(name).match(pattern) for name in {path, path.removesuffix(BOX)})
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -58,6 +67,13 @@ def accumulation_dtype(*arrays: jax.typing.ArrayLike) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
+def sum_dtype(array: jax.typing.ArrayLike) -> jnp.dtype:
+    """The dtype of a sum of such arrays: `accumulation_dtype`, or the complex dtype of that precision."""
+    real = accumulation_dtype(array)
+    complex_of = {jnp.dtype(jnp.float32): jnp.dtype(jnp.complex64), jnp.dtype(jnp.float64): jnp.dtype(jnp.complex128)}
+    return complex_of[real] if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating) else real
+
+
 def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar in float32 (float64 if a leaf is 64-bit floating).
 
@@ -69,17 +85,31 @@ def global_norm(tree: Any) -> jax.Array:
 
 
 def norms(trees: Sequence[Any]) -> jax.Array:
-    """The `global_norm` of each of several trees, all in one dtype: (trees,)."""
+    """The `global_norm` of each of several trees, all in one dtype: (trees,). A leaf may be in several of them.
+
+    The squares of a leaf are added up by itself, and the sums of leaves afterwards: the program grows with the number
+    of leaves, and no leaf waits for another.
+    """
     if not trees:
         return jnp.zeros((0,))
-    floating = [[leaf for leaf in jax.tree.leaves(tree) if _counts(leaf)] for tree in trees]
-    dtype = accumulation_dtype(*(leaf for leaves in floating for leaf in leaves))
-    totals = jnp.stack([_sum_of_squares(leaves, dtype, scale=1) for leaves in floating])
+    leaves: dict[int, Any] = {}
+    groups = [[leaves.setdefault(id(x), x) for x in jax.tree.leaves(tree) if _counts(x)] for tree in trees]
+    places = {key: place for place, key in enumerate(leaves)}
+    groups = [[places[id(x)] for x in group] for group in groups]
+    return _group_norms(list(leaves.values()), groups)
+
+
+def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.Array:
+    """The norm of each group of these leaves."""
+    dtype = accumulation_dtype(*leaves)
+    squares = [jnp.sum(jnp.square(_magnitude(x, dtype))) for x in leaves]
+    totals = jnp.stack([sum((squares[i] for i in group), start=jnp.zeros((), dtype)) for group in groups])
     limits = jnp.finfo(dtype)
     in_range = jnp.all((totals > limits.tiny / limits.eps**2) & (totals < jnp.inf))
 
     def scaled() -> jax.Array:
-        return jnp.stack([_scaled_norm(leaves, dtype) for leaves in floating])
+        each = [_scaled_squares(x, dtype) for x in leaves]
+        return jnp.stack([_scaled_norm([each[i] for i in group], dtype) for group in groups])
 
     return lax.cond(in_range, lambda: jnp.sqrt(totals), scaled)
 
@@ -95,7 +125,8 @@ def plain_norm(tree: Any) -> jax.Array:
     `global_norm` has no such limits, but keeps the leaves in memory for a second look at them.
     """
     leaves = [leaf for leaf in jax.tree.leaves(tree) if _counts(leaf)]
-    return jnp.sqrt(_sum_of_squares(leaves, accumulation_dtype(*leaves), scale=1))
+    dtype = accumulation_dtype(*leaves)
+    return jnp.sqrt(sum((jnp.sum(jnp.square(_magnitude(x, dtype))) for x in leaves), start=jnp.zeros((), dtype)))
 
 
 def layers(tree: Any) -> dict[str, list[Any]]:
@@ -120,13 +151,23 @@ def _magnitude(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
     return jnp.abs(leaf).astype(dtype) if jnp.iscomplexobj(leaf) else jnp.abs(leaf.astype(dtype))
 
 
-def _sum_of_squares(leaves: Sequence[jax.typing.ArrayLike], dtype: jnp.dtype, scale: jax.typing.ArrayLike) -> jax.Array:
-    return sum((jnp.sum(jnp.square(_magnitude(x, dtype) / scale)) for x in leaves), start=jnp.zeros((), dtype))
+def _scaled_squares(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """(largest magnitude, sum of the squares of what it divides): a second pass, that only extreme leaves need."""
+    magnitude = _magnitude(leaf, dtype)
+    largest = lax.stop_gradient(jnp.max(magnitude, initial=0))
+    return largest, jnp.sum(jnp.square(magnitude / _divisor(largest)))
 
 
-def _scaled_norm(leaves: Sequence[jax.typing.ArrayLike], dtype: jnp.dtype) -> jax.Array:
-    """The norm by way of the largest magnitude: a second pass over the leaves, that only extreme trees need."""
-    largest = [jnp.max(_magnitude(x, dtype), initial=0) for x in leaves]
-    scale = lax.stop_gradient(jnp.max(jnp.stack(largest))) if largest else jnp.ones((), dtype)
-    scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1)
-    return scale * jnp.sqrt(_sum_of_squares(leaves, dtype, scale))
+def _scaled_norm(parts: Sequence[tuple[jax.Array, jax.Array]], dtype: jnp.dtype) -> jax.Array:
+    """The norm of leaves of which `_scaled_squares` are given."""
+    if not parts:
+        return jnp.zeros((), dtype)
+    largest, squares = (jnp.stack(values) for values in zip(*parts, strict=True))
+    scale = _divisor(jnp.max(largest))
+    shares = jnp.where(largest == 0, 0, _divisor(largest) / scale)
+    return scale * jnp.sqrt(jnp.sum(squares * jnp.square(shares)))
+
+
+def _divisor(largest: jax.Array) -> jax.Array:
+    """The largest magnitude where one can divide by it, else 1."""
+    return jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)

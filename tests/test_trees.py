@@ -156,3 +156,13 @@ def test_leaf_norms():
     assert jax.tree.structure(norms) == jax.tree.structure(tree)
     for (path, norm), leaf in zip(trees.leaves_with_paths(norms), jax.tree.leaves(tree), strict=True):
         np.testing.assert_allclose(norm, numpy_norm(leaf), rtol=1e-6, err_msg=path)
+
+
+def test_the_program_of_norms_grows_with_the_number_of_leaves():
+    """One scale in the sum of every leaf would let it grow with the square."""
+    sizes = []
+    for count in (20, 40):
+        tree = [{"w": jnp.ones(3), "b": jnp.ones(2)} for _ in range(count // 2)]
+        compiled = jax.jit(lambda tree: trees.norms([tree, *tree])).lower(tree).compile()
+        sizes.append(compiled.as_text().count(" = "))
+    assert sizes[1] < 2.2 * sizes[0]

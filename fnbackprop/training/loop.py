@@ -16,7 +16,7 @@ from .step.loss_gradient import make_value_and_grad
 from .step.mixed_precision import precision_of
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
-from .step.weight_update import unless_nonfinite, updated
+from .step.weight_update import WeightUpdate, unless_nonfinite
 
 StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -107,20 +107,23 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
     scale, a gradient that is not finite changes nothing but that scale.
     """
     value_and_grad = make_value_and_grad(experiment, backward, precision_of(experiment.precision))
+    update = WeightUpdate(experiment)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         scale = None if state.loss_scale is None else state.loss_scale.value
 
+        trainable = update.trainable(state, batch, key)
+
         # Forward pass, loss, backward pass
-        (loss, metrics), gradient = value_and_grad(state.params, batch, key, scale)
+        (loss, metrics), gradient = value_and_grad(state.params, batch, key, scale, trainable)
         if layout is not None:  # each device gets the sum for its own part of the parameters, and no more
             gradient = jax.lax.with_sharding_constraint(gradient, layout.state.params)
 
         # Weight update
-        after = updated(experiment, state, gradient)
+        after = update(state, gradient, loss, batch, key)
 
-        metrics = {"loss": loss, **step_metrics(gradient, state.params, after.params), **metrics}
+        metrics = {"loss": loss, **step_metrics(gradient, state.params, after.params, trainable), **metrics}
         if scale is None:
             return after, metrics
         return unless_nonfinite(state, after, gradient), {**metrics, "loss_scale": scale}

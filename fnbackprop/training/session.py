@@ -23,7 +23,6 @@ from .record.tensorboard import TensorBoard
 from .record.throughput import amount_of
 from .run import Run
 from .step.state import TrainState, abstract_state, adopted_state, initial_state
-from .step.step_metrics import layer_names
 from .stopping import Signals
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
@@ -75,7 +74,7 @@ class Session:
             self._signals = stack.enter_context(Signals())
         self._log = RunLog(run.name, written, start=first, stop=run.stop, progress=run.progress and leads())
         log = stack.enter_context(self._log)
-        log.name_layers(layer_names(self.state.params), every=max(1, experiment.steps // LAYER_POINTS))
+        log.layers_every = max(1, experiment.steps // LAYER_POINTS)
         stack.callback(log.draw_curves, f"{run.name}, {run.backward} backward")  # of a run that was stopped, too
         self._description = RunDescription(run, written, log, self.state)
         _close_with_error(stack, self._description.close)

@@ -29,8 +29,7 @@ class RunLog:
 
     def __init__(self, name: str, folder: RunFolder | None, *, start: int, stop: int, progress: bool):
         self._name, self._folder = name, folder
-        self._layers: list[str] = []
-        self._layers_every = 1
+        self.layers_every = 1  # the norms of layers, maybe hundreds, are written at every so many steps
         self.sinks: list[Any] = []  # whatever else takes the metrics, by `write(rows)` and `close()`
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
@@ -49,10 +48,6 @@ class RunLog:
         if self._file is not None:
             with suppress(OSError):  # each write has been flushed already, or has raised
                 self._file.close()
-
-    def name_layers(self, layers: list[str], every: int) -> None:
-        """Name the layers; their gradient norms, maybe hundreds, are written at every `every`-th step."""
-        self._layers, self._layers_every = layers, every
 
     @property
     def amount(self) -> Amount | None:
@@ -78,7 +73,7 @@ class RunLog:
         """Write and show the metrics of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
         if not rows:
             return
-        rows = [expand_layer_norms(row, self._layers, row["step"] % self._layers_every == 0) for row in rows]
+        rows = [expand_layer_norms(row, row["step"] % self.layers_every == 0) for row in rows]
         self._write(rows)
         self._progress.show(rows)
         for row in rows:

@@ -10,61 +10,101 @@ from jax import lax
 
 from fnbackprop import trees
 from fnbackprop.comparing.gradient_sources import value_and_grad_by
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import WEIGHT, Experiment, ExperimentError
 
-from .mixed_precision import Precision, cast
+from .mixed_precision import Precision, cast, cast_inputs
+from .trainable import divide, joined
 
 LossAndGradient = tuple[tuple[jax.Array, dict[str, jax.Array]], Any]
 ValueAndGrad = Callable[..., LossAndGradient]
 
 
 def loss_in_precision(experiment: Experiment, precision: Precision) -> Callable:
-    """`loss(params, batch, key) -> (loss, metrics)`, computed in one dtype of the precision and returned in another."""
+    """`loss(params, batch, key) -> (loss, metrics)`, computed in one dtype of the precision and returned in another.
+
+    The weight of a loss among its metrics is a count, and keeps its dtype.
+    """
 
     def loss(params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        params, batch = cast((params, batch), precision.compute)
-        return cast(experiment.loss_and_metrics(params, batch, key), precision.output)
+        params, batch = cast(params, precision.compute), cast_inputs(batch, precision)
+        value, metrics = experiment.loss_and_metrics(params, batch, key)
+        weight = {WEIGHT: metrics[WEIGHT]} if WEIGHT in metrics else {}
+        return cast(value, precision.output), cast(metrics, precision.output) | weight
 
     return loss
 
 
 def make_value_and_grad(experiment: Experiment, backward: str, precision: Precision) -> ValueAndGrad:
-    """`value_and_grad(params, batch, key, scale) -> ((loss, metrics), gradient)`; without a loss scale, it is None."""
-    loss = loss_in_precision(experiment, precision)
+    """`value_and_grad(params, batch, key, scale, trainable) -> ((loss, metrics), gradient)`.
 
-    def scaled_loss(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None) -> Any:
-        value, metrics = loss(params, batch, key)
-        return (value if scale is None else value * scale.astype(value.dtype)), (value, metrics)
+    Without a loss scale, it is None. Of the parameters that are not `trainable` (one flag for each leaf; None trains
+    all) the gradient is zero, and nothing is computed for it.
+    """
+    loss, differentiated = loss_in_precision(experiment, precision), value_and_grad_by(backward)
 
-    scaled_value_and_grad = value_and_grad_by(backward)(scaled_loss, has_aux=True)
+    def value_and_grad(
+        params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None, trainable: Any = None
+    ) -> LossAndGradient:
+        def scaled_loss(trained: Any, frozen: Any, batch: Any, key: jax.Array, scale: jax.Array | None) -> Any:
+            value, metrics = loss(joined(trained, frozen, params, trainable), batch, key)
+            return (value if scale is None else value * scale.astype(value.dtype)), (value, metrics)
 
-    def value_and_grad(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None) -> LossAndGradient:
-        (_, found), scaled = scaled_value_and_grad(params, batch, key, scale)
-        return found, scaled if scale is None else jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), scaled)
+        def of_trained(trained: Any, batch: Any, key: jax.Array) -> LossAndGradient:
+            (_, found), scaled = differentiated(scaled_loss, has_aux=True)(trained, frozen, batch, key, scale)
+            return found, scaled if scale is None else [leaf / scale.astype(leaf.dtype) for leaf in scaled]
 
-    return value_and_grad if experiment.accumulate == 1 else accumulated(value_and_grad, experiment.accumulate)
+        trained, frozen = divide(params, trainable)
+        whole = of_trained if experiment.accumulate == 1 else accumulated(of_trained, experiment.accumulate)
+        found, gradient = whole(trained, batch, key)
+        return found, joined(gradient, map(jnp.zeros_like, frozen), params, trainable)
+
+    return value_and_grad
 
 
 def accumulated(value_and_grad: ValueAndGrad, count: int) -> ValueAndGrad:
-    """The mean of `value_and_grad` over `count` microbatches, one after the other: one at a time is in memory.
+    """The mean of `value_and_grad(params, batch, key)` over `count` microbatches: one at a time is in memory.
 
-    If the loss is a mean over examples, this is the gradient of the whole batch. Sums are kept in float32 at least,
-    those of the metrics too. Each microbatch has its own key.
+    If the loss is a mean over examples, this is the gradient of the whole batch. If it is a mean over something of
+    which microbatches have different numbers (tokens that count, say), each of them counts by its weight, a number
+    among its metrics: gradient, loss and metrics are then those of the whole batch as well, and the weight is the sum.
+
+    Sums are kept in float32 at least, those of the metrics too. Each microbatch has its own key.
     """
 
-    def mean_gradient(params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None) -> LossAndGradient:
+    def mean_gradient(params: Any, batch: Any, key: jax.Array) -> LossAndGradient:
         microbatches, whole = split_batch(batch, count)
 
         def add(total: Any, microbatch: tuple[Any, jax.Array]) -> tuple[Any, Any]:
             arrays, index = microbatch
-            found, part = value_and_grad(params, whole(arrays), jax.random.fold_in(key, index), scale)
-            return jax.tree.map(lambda t, p: t + p.astype(t.dtype), total, part), found
+            found, part = value_and_grad(params, whole(arrays), jax.random.fold_in(key, index))
+            weight = found[1].get(WEIGHT)
+            return jax.tree.map(lambda t, p: t + _weighted(p.astype(t.dtype), weight), total, part), found
 
-        zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=trees.accumulation_dtype(leaf)), params)
-        total, found = lax.scan(add, zeros, (microbatches, jnp.arange(count)))
-        return jax.tree.map(_mean, found), jax.tree.map(lambda t, p: (t / count).astype(p.dtype), total, params)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=trees.sum_dtype(leaf)), params)
+        total, (losses, metrics) = lax.scan(add, zeros, (microbatches, jnp.arange(count)))
+        weights = metrics.get(WEIGHT)
+        divisor = count if weights is None else jnp.sum(weights)
+        gradient = jax.tree.map(lambda t, p: _divided(t, divisor).astype(p.dtype), total, params)
+        loss, metrics = jax.tree.map(lambda values: _mean(values, weights), (losses, metrics))
+        return (loss, metrics if weights is None else metrics | {WEIGHT: divisor}), gradient
 
     return mean_gradient
+
+
+def _weighted(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Values times a weight; a weight of zero takes them out, for the mean of nothing is often NaN."""
+    return values if weight is None else jnp.where(weight != 0, values * weight.astype(values.dtype), 0)
+
+
+def _divided(total: jax.Array, divisor: Any) -> jax.Array:
+    return total / (divisor if isinstance(divisor, int) else divisor.astype(total.dtype))
+
+
+def _mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """The (weighted) mean in float32 at least, in the values' own dtype if they are floating."""
+    wide = values.astype(trees.accumulation_dtype(values))
+    mean = jnp.mean(wide) if weights is None else _divided(jnp.sum(_weighted(wide, weights)), jnp.sum(weights))
+    return mean.astype(values.dtype) if jnp.issubdtype(values.dtype, jnp.floating) else mean
 
 
 def split_batch(batch: Any, count: int) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
@@ -96,9 +136,3 @@ def split_batch(batch: Any, count: int) -> tuple[list[jax.Array], Callable[[list
         return jax.tree.unflatten(structure, [next(given) if a else x for a, x in zip(is_array, leaves, strict=True)])
 
     return [split(leaf) for leaf, a in zip(leaves, is_array, strict=True) if a], whole
-
-
-def _mean(values: jax.Array) -> jax.Array:
-    """The mean in float32 at least, in the values' own dtype if they are floating."""
-    mean = jnp.mean(values.astype(trees.accumulation_dtype(values)))
-    return mean.astype(values.dtype) if jnp.issubdtype(values.dtype, jnp.floating) else mean

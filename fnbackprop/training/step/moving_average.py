@@ -15,7 +15,7 @@ from fnbackprop import trees
 
 def first_average(params: Any) -> Any:
     """The average before the first update: the parameters, in float32 at least, for a small change is lost in fewer."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, trees.accumulation_dtype(leaf), copy=True), params)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, trees.sum_dtype(leaf), copy=True), params)
 
 
 def next_average(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
@@ -23,4 +23,5 @@ def next_average(average: Any, params: Any, decay: float, step: jax.Array) -> An
     step = step.astype(jnp.float32)
     new_share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     wide = jax.tree.map(lambda leaf, kept: leaf.astype(kept.dtype), params, average)
-    return optax.incremental_update(wide, average, new_share)
+    with jax.numpy_dtype_promotion("standard"):  # of the real share and a complex parameter
+        return optax.incremental_update(wide, average, new_share)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import optax
 
 from fnbackprop import trees
 from fnbackprop.experiment import ExperimentError
 
-NO_DECAY = ("b", "bias", "scale")  # what the models of this package call biases and the scales of norms
+NO_DECAY = ("b", "bias", "scale", "offset", "*norm*/weight")
+"""What biases and the scales of norms are called in this package, Flax, Haiku and Equinox."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Optimizer:
     weight_decay: float = 0.0
     """A part of each weight, times the learning rate, that a step takes away from it."""
     no_decay: tuple[str, ...] = NO_DECAY
-    """Patterns of the ends of paths, such as norm*/scale: those parameters do not decay."""
+    """Patterns of the ends of paths, such as norm*/scale: those parameters do not decay. By default biases and the
+    scales of norms; a `weight` of one axis is one, too."""
     clip: float | None = 1.0
     """The largest norm of the whole gradient; a larger one is scaled down to it."""
     momentum: float = 0.9
@@ -92,10 +95,25 @@ class Optimizer:
 
 
 def decay_mask(no_decay: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A function from parameters to a mask of those that decay: whose paths match none of these patterns."""
+    """A function from parameters to a mask of those that decay: whose paths match none of these patterns.
+
+    It raises ExperimentError for a pattern that matches no parameter; those of `NO_DECAY` need not, if all are there.
+    """
+    has_defaults = set(NO_DECAY) <= set(no_decay)
+    required = [pattern for pattern in no_decay if not (has_defaults and pattern in NO_DECAY)]
+
+    def decays(path: str, leaf: Any) -> bool:
+        is_norm = has_defaults and trees.matches(path, "weight") and np.ndim(leaf) < 2  # a matrix, in any other layer
+        return not is_norm and not any(trees.matches(path, pattern) for pattern in no_decay)
 
     def mask(params: Any) -> Any:
-        return trees.map_with_paths(lambda path, _: not any(trees.matches(path, p) for p in no_decay), params)
+        paths = [path for path, _ in trees.leaves_with_paths(params)]
+        for pattern in required:
+            if not any(trees.matches(path, pattern) for path in paths):
+                raise ExperimentError(
+                    f"optimizer: no_decay: no parameter matches {pattern!r}; they are {', '.join(paths)}."
+                )
+        return trees.map_with_paths(decays, params)
 
     return mask
 

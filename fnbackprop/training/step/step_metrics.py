@@ -1,39 +1,54 @@
 """The metrics that every step has besides its loss: norms of the gradient and of the update."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from fnbackprop import trees
 
-LAYER_NORMS = "layer_gradient_norms"  # an array, one number for each of `layer_names`
+from .trainable import trained_only
+
+LAYER_NORMS = "layer_gradient_norms"  # a `LayerNorms`
 LAYER_PREFIX = "gradient_norm/"
 
 
-def step_metrics(gradient: Any, before: Any, after: Any) -> dict[str, jax.Array]:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerNorms:
+    """The gradient norm of each layer that is trained, an array (layers,), and the layers' names."""
+
+    values: jax.Array
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+
+def step_metrics(
+    gradient: Any, before: Any, after: Any, trainable: Sequence[bool] | None = None
+) -> dict[str, jax.Array | LayerNorms]:
     """The gradient's norm, in all and for each layer, and the size of the update relative to the parameters.
 
     Args:
       gradient: of the parameters.
       before, after: the parameters before and after the update.
+      trainable: whether each leaf is trained; the others are left out. None trains all.
 
     Returns:
-      "gradient_norm", a scalar; "update_ratio", the scalar |after - before| / |before|; `LAYER_NORMS`, (layers,).
+      "gradient_norm", a scalar; "update_ratio", the scalar |after - before| / |before|; `LAYER_NORMS`.
     """
-    update = jax.tree.map(jax.numpy.subtract, after, before)
+    gradient, before, after = (trained_only(tree, trainable) for tree in (gradient, before, after))
+    update, layers = jax.tree.map(jax.numpy.subtract, after, before), trees.layers(gradient)
+    norms = trees.norms([gradient, *layers.values()])
     return {
-        "gradient_norm": trees.global_norm(gradient),
+        "gradient_norm": norms[0],
         "update_ratio": trees.plain_norm(update) / trees.plain_norm(before),
-        LAYER_NORMS: trees.norms(list(trees.layers(gradient).values())),
+        LAYER_NORMS: LayerNorms(norms[1:], tuple(layers)),
     }
 
 
-def layer_names(params: Any) -> list[str]:
-    """The names of the layers, for the numbers of `LAYER_NORMS`."""
-    return list(trees.layers(params))
-
-
-def expand_layer_norms(row: dict[str, Any], names: list[str], kept: bool) -> dict[str, Any]:
-    """The metrics of a step with "gradient_norm/<layer>" in place of the array `LAYER_NORMS`; without, if not kept."""
-    values = row.pop(LAYER_NORMS, ())
-    return {**row, **{LAYER_PREFIX + name: value for name, value in zip(names, values, strict=False)}} if kept else row
+def expand_layer_norms(row: dict[str, Any], kept: bool) -> dict[str, Any]:
+    """The metrics of a step with "gradient_norm/<layer>" in place of `LAYER_NORMS`; without them, if not kept."""
+    norms = row.pop(LAYER_NORMS, None)
+    if norms is None or not kept:
+        return row
+    return {**row, **{LAYER_PREFIX + name: float(x) for name, x in zip(norms.names, norms.values, strict=True)}}

@@ -1,25 +1,76 @@
 """The weight update: optax's, and the moving average of the parameters."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fnbackprop.experiment import Experiment
+from fnbackprop.experiment import Experiment, ExperimentError
 
+from .loss_gradient import loss_in_precision
 from .loss_scale import all_finite
+from .mixed_precision import precision_of
 from .moving_average import next_average
 from .state import TrainState
+from .trainable import zero_outputs
 
 
-def updated(experiment: Experiment, state: TrainState, gradient: Any) -> TrainState:
-    """The state after the weight update."""
-    with jax.numpy_dtype_promotion("standard"):  # optax relies on it; the user may have set "strict"
-        updates, opt_state = experiment.optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-    ema = None if experiment.ema is None else next_average(state.ema, params, experiment.ema, state.step)
-    return TrainState(params, opt_state, state.step + 1, state.key, ema, state.loss_scale)
+class WeightUpdate:
+    """The weight update of an experiment, traced once: to see which parameters it changes, and to make it.
+
+    Optimizers that ask for more than the gradient are given the loss as `value`, the gradient as `grad` and the loss as
+    a function of the parameters as `value_fn`: `optax.contrib.reduce_on_plateau`, `optax.polyak_sgd`, `optax.lbfgs` ...
+    """
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._optimizer = optax.with_extra_args_support(experiment.optimizer)
+        self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
+        self._asks_for_more = isinstance(experiment.optimizer, optax.GradientTransformationExtraArgs)
+        self._updates = jax.jit(self._traced_once)
+
+    def trainable(self, state: TrainState, batch: Any, key: jax.Array) -> list[bool]:
+        """For each leaf of the parameters, whether an update can change it."""
+        output = precision_of(self._experiment.precision).output or "float32"  # if it is another, it is traced twice
+        loss = jax.ShapeDtypeStruct((), output) if self._asks_for_more else None
+        with jax.numpy_dtype_promotion("standard"):
+            traced = self._updates.trace(state.params, state.opt_state, state.params, loss, batch, key)
+        count = len(jax.tree.leaves(state.params))
+        return [not zero for zero in zero_outputs(traced.jaxpr.jaxpr)[:count]]
+
+    def __call__(self, state: TrainState, gradient: Any, loss: jax.Array, batch: Any, key: jax.Array) -> TrainState:
+        """The state after the weight update."""
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it; the user may have set "strict"
+            value = loss if self._asks_for_more else None
+            updates, opt_state = self._updates(gradient, state.opt_state, state.params, value, batch, key)
+            params = optax.apply_updates(state.params, updates)
+        decay = self._experiment.ema
+        ema = None if decay is None else next_average(state.ema, params, decay, state.step)
+        return TrainState(params, opt_state, state.step + 1, state.key, ema, state.loss_scale)
+
+    def _traced_once(self, gradient, opt_state, params, loss, batch, key) -> tuple[Any, Any]:
+        uphill = jax.tree.map(_uphill, gradient)
+        more = {} if loss is None else {"value": loss, "grad": uphill, "value_fn": self._value_of(batch, key)}
+        try:
+            return self._optimizer.update(uphill, opt_state, params, **more)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise ExperimentError(
+                f"the optimizer asks for an argument that it is not given: {error}. train gives value, grad and "
+                "value_fn besides the gradient, the state and the parameters."
+            ) from error
+
+    def _value_of(self, batch: Any, key: jax.Array) -> Callable[[Any], jax.Array]:
+        return lambda params: self._loss(params, batch, key)[0]
+
+
+def _uphill(leaf: jax.Array) -> jax.Array:
+    """The direction in which the loss rises, which optimizers walk against; of a complex parameter, JAX's gradient is
+    its conjugate."""
+    return jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf
 
 
 def unless_nonfinite(before: TrainState, after: TrainState, gradient: Any) -> TrainState:

@@ -8,7 +8,7 @@ import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training.step.loss_gradient import make_value_and_grad
-from fnbackprop.training.step.mixed_precision import Precision, precision_of
+from fnbackprop.training.step.mixed_precision import Precision, precision_of, uncast_note
 
 KEY = jax.random.key(0)
 
@@ -105,3 +105,57 @@ def test_the_loss_scale_keeps_small_cotangents():
     _, without = gradient(params, batch, KEY)
     np.testing.assert_allclose(found, batch * 2.0**-11, rtol=1e-2)
     assert np.all(without == 0) and value < 2**-15
+
+
+def test_the_rest_of_the_batch_keeps_its_dtype():
+    """Positions, times and targets are not rounded, whatever they are in: a dict, a tuple, a tree."""
+
+    def seen(tree, **changes):
+        found = []
+
+        def loss(params, batch, key):
+            found.append(jax.tree.map(lambda leaf: leaf.dtype.name, batch))
+            return params * jnp.float32(1).astype(params.dtype)
+
+        precision = Precision("float32", "bfloat16", "float32", **changes)
+        make_value_and_grad(experiment_of(loss), "manual", precision)(jnp.float32(1), tree, KEY)
+        return found[0]
+
+    one = np.ones(2, np.float32)
+    kept, cut = "float32", "bfloat16"
+    assert seen({"inputs": one, "times": one, "y": one}) == {"inputs": cut, "times": kept, "y": kept}
+    assert seen({"x": {"left": one}, "position": (one, one)}) == {"x": {"left": cut}, "position": (kept, kept)}
+    assert seen((one, one)) == (cut, kept) and seen(one) == cut
+    assert seen({"x": one, "times": one}, batch=("times",)) == {"x": kept, "times": cut}
+    assert seen((one, one), batch=("*",)) == (cut, cut) and seen((one, one), batch=()) == (kept, kept)
+    with pytest.raises(ExperimentError, match="no array of the batch matches 'time'; they are x, times"):
+        seen({"x": one, "times": one}, batch=("time",))
+    note = uncast_note({"times": one, "index": np.arange(2)}, precision_of("bfloat16"))
+    assert note.startswith("precision bfloat16: times of the batch keep") and "batch=('times',)" in note
+    for batch, setting in (({"x": one, "y": one}, "bfloat16"), ({"i": np.arange(2)}, "bfloat16"), ({"t": one}, None)):
+        assert uncast_note(batch, precision_of(setting)) is None
+
+
+@pytest.mark.parametrize("output", ["float32", "bfloat16"])
+def test_a_weight_makes_unequal_microbatches_exact(output):
+    """Means over tokens that count, of which microbatches have 1, 0 and 290: the mean of means is another number."""
+
+    def loss(params, batch, key):
+        errors = (batch["x"] @ params["w"] - batch["y"]) * batch["mask"]
+        count = jnp.sum(batch["mask"])
+        return jnp.sum(errors**2) / count, {"bias": jnp.sum(errors) / count, "weight": count.astype(jnp.int32)}
+
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=5), jnp.float32)}
+    batch = {"x": rng.normal(size=(900, 5)).astype(np.float32), "y": rng.normal(size=900).astype(np.float32)}
+    batch["mask"] = (np.arange(900) % 3 == 2).astype(np.float32) * (np.arange(900) >= 30)
+    batch["mask"][0] = 1
+    precision = Precision(output=output)
+    split_up = make_value_and_grad(experiment_of(loss, accumulate=3), "manual", precision)
+    (value, metrics), found = jax.jit(split_up)(params, batch, KEY)
+    (expected_value, expected), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, KEY)
+    assert metrics["weight"] == expected["weight"] == 291 and metrics["weight"].dtype == jnp.int32
+    tolerance = {"rtol": 1e-5 if output == "float32" else 1e-2}
+    np.testing.assert_allclose(found["w"], gradient["w"], **tolerance)
+    np.testing.assert_allclose(value, expected_value, **tolerance)
+    np.testing.assert_allclose(metrics["bias"], expected["bias"], **tolerance)

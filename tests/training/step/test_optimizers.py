@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from fnbackprop import trees
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.models import transformer
-from fnbackprop.training.step.optimizers import Optimizer, decay_mask
+from fnbackprop.training.step.optimizers import NO_DECAY, Optimizer, decay_mask
 
 RNG = np.random.default_rng(0)
 PARAMS = {"w": RNG.normal(size=(3, 2)).astype(np.float32), "b": RNG.normal(size=2).astype(np.float32)}
@@ -92,6 +93,46 @@ def test_biases_and_norms_of_the_transformer_do_not_decay():
         block = mask["blocks"] if scan_layers else mask["blocks"][1]
         assert block["qkv"] == {"w": True, "b": False} and block["norm2"] == {"scale": False, "bias": False}
         assert mask["token"] == {"w": True} and mask["norm"] == {"scale": False, "bias": False}
+
+
+def test_biases_and_norms_of_other_libraries_do_not_decay():
+    """In the boxes of NNX and of linen's partitioning, in Equinox and in Haiku."""
+    nnx, nn = pytest.importorskip("flax.nnx"), pytest.importorskip("flax.linen")
+    equinox = pytest.importorskip("equinox")
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.linear, self.norm = nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.LayerNorm(3, rngs=nnx.Rngs(0))
+
+    class Layer(equinox.Module):
+        linear: equinox.nn.Linear
+        ln: equinox.nn.LayerNorm
+
+        def __init__(self, key):
+            self.linear, self.ln = equinox.nn.Linear(2, 3, key=key), equinox.nn.LayerNorm(3)
+
+    boxed = nn.Dense(
+        3,
+        kernel_init=nn.with_partitioning(nn.initializers.ones, (None, "model")),
+        bias_init=nn.with_partitioning(nn.initializers.zeros, ("model",)),
+    )
+    key = jax.random.key(0)
+    for params, decaying in (
+        (nnx.state(Net()), ["linear/kernel/value"]),
+        (boxed.init(key, np.ones((1, 2), np.float32)), ["params/kernel/value"]),
+        (equinox.filter(Layer(key), equinox.is_array), ["linear/weight"]),
+        ({"norm1": {"weight": np.ones((2, 3))}, "layer_norm": {"scale": np.ones(3), "offset": np.ones(3)}}, []),
+        ({"w": np.ones(3)}, ["w"]),  # of one axis, but no norm's
+    ):
+        mask = decay_mask(Optimizer().no_decay)(params)
+        assert [path for path, decays in trees.leaves_with_paths(mask) if decays] == decaying
+
+
+def test_a_pattern_without_a_parameter_is_named():
+    for no_decay in (("biases",), (*NO_DECAY, "biases")):
+        with pytest.raises(ExperimentError, match="no_decay: no parameter matches 'biases'; they are b, w"):
+            Optimizer(weight_decay=0.1, no_decay=no_decay).build(4).init(PARAMS)
+    Optimizer(weight_decay=0.1, no_decay=(*NO_DECAY, "w")).build(4).init(PARAMS)
 
 
 @pytest.mark.parametrize(

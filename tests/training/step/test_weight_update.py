@@ -5,16 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from fnbackprop.experiment import Experiment
-from fnbackprop.training.loop import make_step
+from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.training.loop import compiled, make_step
 from fnbackprop.training.step.state import initial_state
 
 
 def noisy_regression(**changes) -> Experiment:
     def loss(params, batch, key):
         inputs = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape, batch["x"].dtype)
-        errors = jnp.tanh(inputs @ params["w"]) - batch["y"]
+        errors = jnp.tanh(inputs @ params["w"]).astype(batch["y"].dtype) - batch["y"]
         return jnp.mean(errors**2), {"largest": jnp.max(jnp.abs(errors))}
 
     def batch(step):
@@ -64,3 +65,66 @@ def test_the_average_is_what_is_evaluated():
     np.testing.assert_allclose(state.averaged["w"], average, rtol=1e-6)
     assert not np.allclose(state.averaged["w"], state.params["w"])
     assert initial_state(noisy_regression()).averaged["w"] is not None
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_complex_parameters_go_downhill_and_so_does_their_average(accumulate):
+    """JAX's gradient of |w - t|^2 is conj(w - t): without its conjugate, w goes away from t."""
+    target = np.array([3.0, -2.0]) + 1j * np.array([1.0, 4.0])
+
+    def loss(params, batch, key):
+        return jnp.sum(jnp.abs(params["w"] - batch["t"].mean(0)) ** 2)
+
+    experiment = noisy_regression(
+        init=lambda key: {"w": jnp.zeros(2, jnp.complex64)},
+        loss=loss,
+        batch=lambda step: {"t": np.stack([target, target]).astype(np.complex64)},
+        optimizer=optax.sgd(0.1),
+        ema=0.9,
+        accumulate=accumulate,
+    )
+    update, state = compiled(make_step(experiment)), initial_state(experiment)
+    distances, expected, average = [], np.zeros(2, complex), np.zeros(2, complex)
+    for step in range(6):
+        state, metrics = update(state, experiment.batch(step))
+        expected = expected - 0.2 * (expected - target)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * expected
+        distances.append(float(metrics["loss"]))
+    np.testing.assert_allclose(state.params["w"], expected, rtol=1e-5)
+    np.testing.assert_allclose(state.averaged["w"], average, rtol=1e-5)
+    assert distances == sorted(distances, reverse=True) and update._cache_size() == 1
+
+
+EXTRA = {
+    "reduce_on_plateau": lambda: optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1)),
+    "polyak_sgd": lambda: optax.polyak_sgd(),
+    "momo": lambda: optax.contrib.momo(),
+    "lbfgs": lambda: optax.lbfgs(memory_size=2),
+}
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_optimizers_are_given_what_optax_lets_them_ask_for(name):
+    experiment = noisy_regression(optimizer=EXTRA[name](), batch=lambda step: noisy_regression().batch(0))
+    state, batch = initial_state(experiment), experiment.batch(0)
+    after, _ = jax.jit(make_step(experiment))(state, batch)
+
+    def value_fn(params):
+        return experiment.loss(params, batch, jax.random.fold_in(state.key, 0))[0]
+
+    with jax.numpy_dtype_promotion("standard"):
+        value, gradient = jax.value_and_grad(value_fn)(state.params)
+        more = {"value": value, "grad": gradient, "value_fn": value_fn}
+        updates, _ = jax.jit(lambda: experiment.optimizer.update(gradient, state.opt_state, state.params, **more))()
+    np.testing.assert_allclose(after.params["w"], state.params["w"] + updates["w"], rtol=1e-4, atol=1e-6)
+
+
+def test_an_argument_that_no_optimizer_is_given_is_named():
+    def update(updates, state, params=None, *, hessian, **others):
+        return updates, state
+
+    asking = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    experiment = noisy_regression(optimizer=asking)
+    with pytest.raises(ExperimentError, match="asks for an argument that it is not given: .*'hessian'. train gives"):
+        make_step(experiment)(initial_state(experiment), experiment.batch(0))
