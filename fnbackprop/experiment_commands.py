@@ -30,7 +30,7 @@ class TrainOptions:
     tensorboard: bool = False
     """Write the metrics for TensorBoard too (needs the extra of this name)."""
     checkpoint_every: int | None = None
-    """Steps between two checkpoints; None: ten minutes."""
+    """Steps between two checkpoints; None: ten minutes. The last step has one too; 0: none at all."""
     keep: int | None = 3
     """How many of the last checkpoints are kept."""
     best: str | None = None
@@ -38,11 +38,13 @@ class TrainOptions:
     best_mode: Literal["max", "min"] = "max"
     """Whether the highest or the lowest is best."""
     resume: bool = False
-    """Go on from the last checkpoint that is whole, if there is one."""
+    """Go on with the newest run of this name, from its last checkpoint that is whole, if there is one."""
     overwrite: bool = False
-    """Begin anew, and throw away the checkpoints of an earlier run."""
+    """Begin anew in the folder of the newest run of this name, and throw away what it holds."""
     new_config: bool = False
-    """Resume with other options than the run began with."""
+    """Resume with other options or data than the run began with."""
+    patience: float = 1800.0
+    """Of several processes: the seconds that one may take for a batch, before all are ended."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-from jax._src import ad_checkpoint, config
+from jax._src import ad_checkpoint, config, distributed
 from jax._src import core as jax_core
 from jax._src import hijax as hijax_module
 from jax._src.api import NotNeeded as NotNeeded
@@ -165,3 +165,8 @@ def policy_saves(policy: Callable, equation: Any) -> bool:
     verdict = policy(primitive, *operand_avals(equation), **params)
     # Policies answer with a bool or with a marker; those that offload name where to, and count as saving.
     return verdict is True or type(verdict).__name__ in ("SaveableType", "Offloadable")
+
+
+def coordination_client() -> Any:
+    """The client of JAX's coordination service, by which processes exchange texts; None if there is only one."""
+    return distributed.global_state.client

@@ -1,5 +1,7 @@
 """The errors of a run; each message says what is left and what to do."""
 
+from pathlib import Path
+
 
 class RunError(OSError):
     """A file of a run could not be written or read."""
@@ -10,8 +12,14 @@ class CheckpointError(RunError):
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss became NaN or infinite, or the gradient did at every loss scale; `step` is the first such step."""
+    """The loss became NaN or infinite, or the gradient did at every loss scale; `step` is the first such step.
+
+    Attributes:
+      step: its number.
+      kept: the file that holds its batch, for a replay; None if there is none.
+    """
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
         self.step = step
+        self.kept: Path | None = None

@@ -41,24 +41,25 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     new_config: bool = False,
+    patience: float = 1800.0,
 ) -> TrainState:
     """Train, and return the state after the last step.
 
     Everything is a function of `(seed, step)`: training to step 20 gives the same state whether it is done at once or
     by going on from the state of step 10, in memory or from a checkpoint.
 
-    Ctrl-C and SIGTERM end the run after the step, with a checkpoint; so does an error between two steps. A second
-    Ctrl-C ends at once.
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end the run after the step, with a checkpoint; so does an error between two
+    steps, that of `evaluate` too. A second Ctrl-C ends at once. Of several processes, all end if one does.
 
     Args:
       experiment: what to train.
       backward: "manual" (this package's backward pass), "automatic" (`jax.value_and_grad`), or "both": the manual one,
         compared with the automatic one every `compare_every` steps; the run's report shows the last comparison.
       steps: the step to stop at; by default `experiment.steps`.
-      state: go on from this state; by default, from the initial one of the experiment's seed.
+      state: go on from this state, in a new run; by default, from the initial one of the experiment's seed.
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png`,
-        `report.html`, `run.json` and `checkpoints/`. A new run replaces an earlier one of the same name that has no
-        checkpoint. None writes nothing.
+        `report.html`, `run.json` and `checkpoints/`. If there are runs of this name, the new one's folder gets a
+        number: `<experiment.name>-2/`. None writes nothing.
       progress: whether to print how it goes.
       prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
@@ -66,22 +67,24 @@ def train(
       compare_every: steps between two comparisons of `backward="both"`.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
-      checkpoint_every: steps between two checkpoints; the last step has one too. None: every ten minutes, so that a
-        shorter run has none.
+      checkpoint_every: steps between two checkpoints; None: every ten minutes. The last step has one too. 0: none.
       keep: how many of the last checkpoints are kept; None keeps all.
       best: also keep the checkpoint that is best by this metric of `evaluate`; every evaluation that is the best so
         far writes one.
       best_mode: whether the highest ("max") or the lowest ("min") is best.
-      resume: go on from the last checkpoint that is whole; begin anew if there is none.
-      overwrite: begin anew, even if that throws away the checkpoints of an earlier run.
-      new_config: resume even if the experiment's config, its seed or the options have changed.
+      resume: go on with the newest run of this name, from its last checkpoint that is whole; begin anew if there is
+        none.
+      overwrite: begin anew in the folder of the newest run of this name, and throw away what it holds.
+      new_config: resume even if the experiment's config, its seed, its data or the options have changed.
+      patience: of several processes: the seconds that one may take for a batch, before all are ended.
 
     Raises:
-      ExperimentError: the experiment's functions do not fit together.
+      ExperimentError: the experiment's functions do not fit together; `batch(step)` is not a function of the step; or
+        the state is past the step to stop at, or of another model or optimizer.
       NonFiniteLoss: the loss became NaN or infinite.
       GradientMismatch: the manual and the automatic gradient are not the same.
-      CheckpointError: the run's folder has checkpoints and neither `resume` nor `overwrite` is given; or none of them
-        is whole; or they are of another experiment. Nothing has been changed then. Or the last one cannot be written.
+      CheckpointError: the run to resume is in use by another process; or none of its checkpoints is whole; or they are
+        of another experiment. Nothing has been changed then. Or the last checkpoint cannot be written.
       RunError: the metrics cannot be written.
     """
     run = Run(**locals())

@@ -16,9 +16,9 @@ from .checkpoints.checkpoint import finished_checkpoints, last_good
 from .checkpoints.compatibility import require_same_leaves
 from .loop import train
 from .record.nonfinite_batch import leaves_not_finite, read_batch
-from .run_folder import DESCRIPTION_FILE, RunFolder, has_step, step_of
-from .step.loss_gradient import make_value_and_grad
-from .step.mixed_precision import cast, precision_of
+from .run_folder import DESCRIPTION_FILE, RunFolder, has_step, numbered, runs_of, step_of
+from .step.loss_gradient import loss_in_precision, make_value_and_grad
+from .step.mixed_precision import precision_of
 from .step.state import TrainState, initial_state
 
 LIBRARIES = ("site-packages", "fnbackprop")
@@ -64,14 +64,15 @@ def replay(
     Args:
       experiment: the one that was trained, made from the same config.
       step: its number; by default, that of the newest batch that was kept.
-      directory: as for `train`.
+      directory: as for `train`; of several runs of this name, the newest that has kept a batch.
       backward: "manual" or "automatic", as in the run.
 
     Raises:
       ExperimentError: no batch was kept, or none of this step.
       CheckpointError: the checkpoints are of another model or optimizer.
     """
-    folder = RunFolder(Path(directory) / experiment.name)
+    runs = list(runs_of(directory, experiment.name).values()) or [numbered(directory, experiment.name, 1)]
+    folder = next((run for run in reversed(runs) if any(run.nonfinite.glob("*.npz"))), runs[-1])
     path = _kept(folder, step)
     number = step_of(path)
     state = _state_before(experiment, folder, number)
@@ -83,7 +84,7 @@ def replay(
     (loss, _), gradient = jax.jit(make_value_and_grad(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
-    where = _first_break(experiment.loss, *(cast(tree, precision.compute) for tree in (state.params, batch)), key)
+    where = _first_break(loss_in_precision(experiment, precision), state.params, batch, key)
     return Replay(number, start, float(loss), broken, where, state, batch)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
-from .run_folder import RunFolder
+from .run_folder import local_directory
 from .step.mixed_precision import precision_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Run:
     resume: bool = False
     overwrite: bool = False
     new_config: bool = False
+    patience: float = 1800.0
 
     def __post_init__(self):
         if not isinstance(self.experiment, Experiment):
@@ -53,10 +54,14 @@ class Run:
             raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        for name in ("checkpoint_every", "keep"):
+        for name, least in (("checkpoint_every", 0), ("keep", 1)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ExperimentError(f"{name} must be an integer of at least 1, or None, not {value!r}.")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ExperimentError(f"{name} must be an integer of at least {least}, or None, not {value!r}.")
+        if self.directory is not None:
+            local_directory(self.directory)
+        if not self.patience > 0:
+            raise ExperimentError(f"patience must be a number of seconds above 0, not {self.patience!r}.")
         if self.backward == "both" and self.compare_every < 1:
             raise ExperimentError(f"compare_every must be at least 1, not {self.compare_every}.")
         if self.best_mode not in ("max", "min"):
@@ -74,11 +79,6 @@ class Run:
     def stop(self) -> int:
         """The step to stop at."""
         return self.experiment.steps if self.steps is None else self.steps
-
-    @property
-    def folder(self) -> RunFolder | None:
-        """Where the run is written; None if it writes nothing."""
-        return None if self.directory is None else RunFolder(Path(self.directory) / self.name)
 
     @property
     def differentiator(self) -> str:

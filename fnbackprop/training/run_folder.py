@@ -1,12 +1,17 @@
 """The folder of a run, `runs/<name>/`: the name of every file in it, and how it is read."""
 
 import dataclasses
+import glob
 import json
 import math
 import os
+import re
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
+
+from fnbackprop.experiment import ExperimentError
 
 METRICS_FILE = "metrics.jsonl"
 DESCRIPTION_FILE = "run.json"
@@ -32,6 +37,7 @@ class RunFolder:
       checkpoints: a folder `step_00000040/` for each checkpoint.
       nonfinite: the batches whose loss was not finite, `step_00000011.npz`.
       profile, tensorboard: what the options of these names write.
+      lock: names the process that writes here; there while it does.
     """
 
     path: Path
@@ -76,6 +82,10 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
     def checkpoint(self, step: int) -> Path:
         """The folder of the checkpoint made after this number of updates."""
         return self.checkpoints / step_name(step)
@@ -84,16 +94,21 @@ class RunFolder:
         return self.nonfinite / f"{step_name(step)}.npz"
 
     def read_metrics(self) -> list[MetricsRow]:
-        """The run's metrics; none if it has no file of them."""
-        return read_metrics(self.metrics) if self.metrics.is_file() else []
+        """The run's metrics; none if it has no file of them. Lines that are no records are left out."""
+        return read_rows(self.metrics)[0] if self.metrics.is_file() else []
+
+    def bad_lines(self) -> int:
+        """How many lines of the metrics are no records."""
+        return read_rows(self.metrics)[1] if self.metrics.is_file() else 0
 
     def read_description(self) -> dict[str, Any]:
         """What `run.json` says; without one, the name alone. "killed" if the process that ran it is gone."""
+        unknown = {"name": self.name, "status": "unknown"}
         try:
-            found = read_json(self.description)
-        except (FileNotFoundError, ValueError):
-            return {"name": self.name, "status": "unknown"}
-        gone = found["status"] == "running" and not _is_alive(found["process"])
+            found = unknown | read_json(self.description)
+            gone = found["status"] == "running" and not is_alive(found["process"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return unknown
         return found | {"status": "killed"} if gone else found
 
 
@@ -112,6 +127,41 @@ def step_of(path: Path) -> int:
     return int(path.name[5:].removesuffix(".npz"))
 
 
+def local_directory(directory: str | Path) -> Path:
+    """The directory of runs as a path; raises ExperimentError for the address of a bucket."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(directory)):
+        raise ExperimentError(
+            f"directory {directory} is the address of a bucket, but runs are written to file systems of this machine: "
+            "mount the bucket (gcsfuse, s3fs ...), or copy the finished run."
+        )
+    return Path(directory)
+
+
+def runs_of(directory: str | Path, name: str) -> dict[int, RunFolder]:
+    """The runs of one name by their numbers, in order: `<name>` is the first, then `<name>-2`, `<name>-3` ..."""
+    place = local_directory(directory)
+    paths = {1: place / name} if (place / name).is_dir() else {}
+    for path in place.glob(f"{glob.escape(name)}-*"):
+        number = path.name.removeprefix(f"{name}-")
+        if re.fullmatch("[2-9]|[1-9][0-9]+", number) and path.is_dir():
+            paths[int(number)] = path
+    folders = {number: RunFolder(path) for number, path in sorted(paths.items())}
+    return {number: folder for number, folder in folders.items() if _is_named(folder, name)}
+
+
+def numbered(directory: str | Path, name: str, number: int) -> RunFolder:
+    """The folder of the run of this name and number, there or not."""
+    return RunFolder(local_directory(directory) / (name if number == 1 else f"{name}-{number}"))
+
+
+def _is_named(folder: RunFolder, name: str) -> bool:
+    """Whether a run is of an experiment of this name: another one may be called `<name>-2`."""
+    try:
+        return read_json(folder.description).get("name", name) == name
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
 def find_runs(directory: Path) -> list[RunFolder]:
     """All runs below a directory, sorted by path."""
     paths = {path.parent for name in (DESCRIPTION_FILE, METRICS_FILE) for path in directory.rglob(name)}
@@ -121,13 +171,32 @@ def find_runs(directory: Path) -> list[RunFolder]:
 def read_metrics(run: str | Path) -> list[MetricsRow]:
     """The metrics of a run, from its folder `runs/<name>` or from the file itself; null is read as NaN.
 
-    A last line that was only half written when the run was killed is left out.
+    A last line that was only half written when the run was killed is left out; so is any line that is no record, with a
+    warning that counts them.
     """
     path = Path(run)
     path = path / METRICS_FILE if path.is_dir() else path
-    with open(path, encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+    rows, bad = read_rows(path)
+    if bad:
+        warnings.warn(f"{path}: {bad} lines are no records, and are left out", stacklevel=2)
+    return rows
+
+
+def read_rows(path: Path) -> tuple[list[MetricsRow], int]:
+    """The records of a file of metrics, and how many lines are none; an unfinished last one is not counted."""
+    rows, bad = [], 0
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                break
+            try:
+                row = json.loads(line)
+                row["step"] = int(row["step"])
+            except (ValueError, TypeError, KeyError):
+                bad += 1
+                continue
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+    return rows, bad
 
 
 def read_json(path: Path) -> Any:
@@ -144,7 +213,7 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(unfinished, path)
 
 
-def _is_alive(process: dict[str, Any]) -> bool:
+def is_alive(process: dict[str, Any]) -> bool:
     """Whether a process is running; one on another machine is assumed to be."""
     if process["host"] != socket.gethostname():
         return True

@@ -1,20 +1,24 @@
 """What surrounds the steps of a run: its first state, its batches, its log, its checkpoints."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import jax
 
 from fnbackprop.experiment import ExperimentError
 
-from .checkpoints.resuming import begin
+from .checkpoints.compatibility import require_own_state
+from .checkpoints.resuming import Beginning, begin
 from .checkpoints.schedule import CheckpointSchedule
+from .claim import Claim
+from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .gradient_check import GradientCheck
 from .layout import Layout, make_layout
 from .mesh import leads, make_mesh
+from .peers import watched_peers
 from .record.nonfinite_batch import keep_nonfinite_batch
 from .record.profiling import Profile
 from .record.run_description import RunDescription
@@ -22,6 +26,7 @@ from .record.run_log import RunLog
 from .record.tensorboard import TensorBoard
 from .record.throughput import amount_of
 from .run import Run
+from .step.mixed_precision import precision_of, uncast_note
 from .step.state import TrainState, abstract_state, adopted_state, initial_state
 from .stopping import Signals
 
@@ -39,19 +44,13 @@ class Session:
       state: the state before the first step, new or from a checkpoint.
 
     Raises:
-      CheckpointError: the run's folder holds another run, or one that cannot be resumed.
+      ExperimentError: the state that is given is of another experiment, or past the step to stop at.
+      CheckpointError: the run to go on with is in use, or cannot be resumed.
     """
 
     def __init__(self, run: Run, layout: Layout | None = None):
         self._run, self._layout = run, layout
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
-        self.state, self._notes = (
-            initial_state(run.experiment, layout) if run.state is None else adopted_state(run.state, layout),
-            [],
-        )
-        if run.folder is not None:
-            self.state, self._notes = begin(run, run.folder, self.state, self._stream.restore if self._stream else None)
-        self._first = int(self.state.step)
         self._shapes: Any = None
         self._signals: Signals | None = None
         self._gradient_check: GradientCheck | None = None
@@ -60,6 +59,9 @@ class Session:
 
     def __enter__(self) -> "Session":
         with ExitStack() as stack:
+            self._peers = stack.enter_context(watched_peers(self._run.patience))
+            self._folder = None if self._run.directory is None else stack.enter_context(Claim(self._run)).folder
+            self._begin()
             self._open(stack)
             self._stack = stack.pop_all()  # closed by __exit__; here, only if opening failed
         return self
@@ -67,10 +69,31 @@ class Session:
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
+    def _begin(self) -> None:
+        """Find the state and the data to begin with."""
+        run, experiment = self._run, self._run.experiment
+        if run.state is None:
+            state = initial_state(experiment, self._layout)
+        else:
+            require_own_state(experiment, run.state)
+            state = adopted_state(run.state, self._layout)
+        beginning, restore = Beginning(state, []), self._stream.restore if self._stream else None
+        if self._folder is not None:
+            beginning = begin(run, self._folder, state, restore)
+        self.state, self._notes, self._data = beginning
+        self._first = int(self.state.step)
+        if self._first > run.stop:
+            raise ExperimentError(
+                f"the state has {self._first} steps behind it, but the run is to stop at step {run.stop}. Steps are "
+                "counted from the beginning: ask for more."
+            )
+        if self._data is None and self._first < run.stop:
+            self._data = first_fingerprint(experiment.batch, self._first)
+
     def _open(self, stack: ExitStack) -> None:
-        run, first, experiment = self._run, self._first, self._run.experiment
-        written = run.folder if leads() else None
-        if run.folder is not None:
+        run, first, experiment, folder = self._run, self._first, self._run.experiment, self._folder
+        written = folder if leads() else None
+        if folder is not None:
             self._signals = stack.enter_context(Signals())
         self._log = RunLog(run.name, written, start=first, stop=run.stop, progress=run.progress and leads())
         log = stack.enter_context(self._log)
@@ -86,9 +109,10 @@ class Session:
         if run.backward == "both":
             self._gradient_check = GradientCheck(experiment, run.compare_every, log, written, self._layout)
             _close_with_error(stack, self._gradient_check.close)
-        if run.folder is not None:
-            _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, run.folder, error))
-            self._checkpoints = CheckpointSchedule(run, log, first, self._stream.state if self._stream else None)
+        if folder is not None:
+            _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
+            data_state = self._stream.state if self._stream else None
+            self._checkpoints = CheckpointSchedule(run, folder, log, first, data_state, self._data)
             _close_with_error(stack, self._checkpoints.close)
         for note in self._notes:
             log.say(note)
@@ -99,7 +123,12 @@ class Session:
 
     def batch(self, step: int) -> Any:
         """The batch of a step; raises ExperimentError if its shapes are not those of the first."""
-        batch = self._batches(step)
+        self._peers.waits_for_batch(step)
+        with nullcontext() if self._signals is None else self._signals.waiting():
+            batch = self._batches(step)
+        self._peers.has_batch(step)
+        if self._shapes is None and (note := uncast_note(batch, precision_of(self._run.experiment.precision))):
+            self._log.say(note)
         self._shapes = _same_shapes(self._shapes, batch, step)
         return batch
 
@@ -116,6 +145,8 @@ class Session:
         """Record the metrics of a step that led to this state; the device may still be computing them."""
         self._log.add_step(step, metrics)
         self._description.step = step + 1
+        if self._checkpoints is not None:
+            self._checkpoints.reached(step + 1, state)
         if self._profile is not None:
             self._profile.after_step(step + 1, state)
 
@@ -138,6 +169,9 @@ class Session:
         """Wait for the last step, and say how long the run took."""
         run, first = self._run, self._first
         self._log.flush()
+        if first == run.stop:
+            self._log.say(f"{run.name}: has made its {run.stop} steps already")
+            return
         steps = f"{run.stop} steps" if first == 0 else f"{run.stop - first} steps to step {run.stop}"
         self._log.say(f"{run.name}: {steps}, {time.monotonic() - self._began:.1f} s, {run.backward} backward")
 

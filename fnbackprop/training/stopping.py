@@ -1,15 +1,22 @@
-"""Ctrl-C and SIGTERM during a run: the step ends, the state is saved, the run ends. A second Ctrl-C ends at once."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP during a run: the step ends, the state is saved, the run ends.
 
+SIGUSR1 and SIGHUP are what a scheduler may send some time before it takes the machine away. A second Ctrl-C ends at
+once.
+"""
+
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
 
-DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+ENDING = [signal.SIGTERM, *(getattr(signal, name) for name in ("SIGUSR1", "SIGHUP") if hasattr(signal, name))]
+DEFAULTS = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(ENDING, signal.SIG_DFL)}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,16 +24,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Terminated(SystemExit):
-    """The run was stopped by SIGTERM, between two steps; the exit status is 143, as the shell has it."""
+    """The run was stopped by another signal, between two steps; its exit status is the shell's: 143 for SIGTERM."""
 
-    def __init__(self):
-        super().__init__(128 + signal.SIGTERM)
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__(128 + number)
 
 
 class Signals:
     """Receives the signals; a context manager around the loop, which checks for them between two steps.
 
-    A signal that comes later, while the report is written, is raised at the end.
+    One that comes while the loop waits for a batch ends it at once, for the batch may never come. One that comes later,
+    while the report is written, is raised at the end.
 
     Of several processes each gets the signal at another step; JAX's coordination service then names the step at which
     all of them stop. Handlers that the program has set itself are left alone.
@@ -34,9 +42,11 @@ class Signals:
 
     def __init__(self):
         self._received: int | None = None
+        self._waiting = False
         self._many = jax.process_count() > 1
         in_main_thread = threading.current_thread() is threading.main_thread()
-        wanted = DEFAULTS if in_main_thread and not self._many else {}
+        ours = {number: DEFAULTS[number] for number in ENDING if number != signal.SIGTERM} if self._many else DEFAULTS
+        wanted = ours if in_main_thread else {}
         self._ours = [number for number, default in wanted.items() if signal.getsignal(number) == default]
         for number in self._ours:
             signal.signal(number, self._receive)
@@ -50,6 +60,17 @@ class Signals:
         if kind is None:
             self._raise()
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within, a signal ends the run at once."""
+        self._waiting = not self._many
+        try:
+            if self._waiting:
+                self._raise()
+            yield
+        finally:
+            self._waiting = False
+
     def raise_received(self, updates: int) -> None:
         """Raise Interrupted or Terminated if there was a signal; `updates` is the number of updates made."""
         self._raise()
@@ -59,15 +80,22 @@ class Signals:
     def _raise(self) -> None:
         if self._received == signal.SIGINT:
             raise Interrupted
-        if self._received == signal.SIGTERM:
-            raise Terminated
+        if self._received is not None:
+            raise Terminated(self._received)
 
     def _receive(self, number: int, frame: Any) -> None:
         if self._received == number == signal.SIGINT:
             _end_at_once()
+        if self._many:  # JAX's coordination service knows SIGTERM, and tells the others
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         self._received = number
+        when = "" if self._waiting else " after this step"
         again = " Ctrl-C again ends at once." if number == signal.SIGINT else ""
-        os.write(2, f"\n{signal.Signals(number).name}: stopping after this step.{again}\n".encode())
+        os.write(2, f"\n{signal.Signals(number).name}: stopping{when}.{again}\n".encode())
+        if self._waiting:
+            self._waiting = False
+            self._raise()
 
 
 def _end_at_once() -> NoReturn:

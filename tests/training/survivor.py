@@ -3,7 +3,7 @@
     python -m tests.training.survivor train --checkpoint-every 5
 
 SEND="17 SIGKILL" in the environment sends it that signal when the batch of step 17 is asked for; "17 SIGINT SIGINT"
-sends two; with `--prefetch 0` that is when the step begins. PAUSE=0.02 makes each step last so many seconds longer.
+sends two; "evaluate SIGTERM" sends it at the first evaluation. PAUSE=0.02 makes each step last so many seconds longer.
 """
 
 import dataclasses
@@ -36,6 +36,15 @@ class Config:
 def experiment(config: Config) -> fb.Experiment:
     when, *signals = os.environ.get("SEND", "-1").split()
 
+    def send():
+        for name in signals:
+            os.kill(os.getpid(), signal.Signals[name])
+
+    def evaluate(params):
+        if when == "evaluate":
+            send()
+        return {"size": jnp.sum(params["w"] ** 2)}
+
     pause = float(os.environ.get("PAUSE", 0))
 
     def init(key):
@@ -49,9 +58,8 @@ def experiment(config: Config) -> fb.Experiment:
         return jnp.mean((jnp.where(kept, hidden, 0) @ params["v"] - batch["y"]) ** 2)
 
     def batch(step):
-        if step == int(when):
-            for name in signals:
-                os.kill(os.getpid(), signal.Signals[name])
+        if str(step) == when:
+            send()
         time.sleep(pause)
         random = np.random.default_rng((config.seed, step))
         return {"x": random.normal(size=(8, 3)).astype(np.float32), "y": random.normal(size=(8,)).astype(np.float32)}
@@ -65,7 +73,7 @@ def experiment(config: Config) -> fb.Experiment:
         steps=config.steps,
         seed=config.seed,
         config=config,
-        evaluate=lambda params: {"size": jnp.sum(params["w"] ** 2)},
+        evaluate=evaluate,
         evaluate_every=10,
     )
 

@@ -9,7 +9,6 @@ from fnbackprop.experiment import ExperimentError
 from fnbackprop.experiment_commands import COMMANDS
 from fnbackprop.training.loop import train
 from fnbackprop.training.run import Run
-from fnbackprop.training.run_folder import RunFolder
 from tests.training.survivor import Config, experiment
 
 MADE = experiment(Config(steps=9))
@@ -27,15 +26,17 @@ def test_its_fields_are_the_keywords_of_train():
 
 def test_what_follows_from_them():
     run = Run(MADE, backward="both", directory="there")
-    assert (run.stop, run.differentiator, run.folder) == (9, "manual", RunFolder(pathlib.Path("there/survivor")))
-    assert Run(MADE, steps=4, directory=None).stop == 4 and Run(MADE, directory=None).folder is None
+    assert (run.stop, run.differentiator) == (9, "manual") and Run(MADE, steps=4, directory=None).stop == 4
     assert Run(MADE, backward="automatic").settings["backward"] == "automatic"
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"checkpoint_every": True}, "checkpoint_every must be an integer of at least 1, or None, not True"),
+        ({"checkpoint_every": True}, "checkpoint_every must be an integer of at least 0, or None, not True"),
+        ({"patience": 0}, "patience must be a number of seconds above 0, not 0"),
+        ({"directory": "gs://bucket/runs"}, "gs://bucket/runs is the address of a bucket"),
+        ({"directory": pathlib.Path("s3://bucket")}, "s3:/bucket is the address of a bucket"),
         ({"keep": 0}, "keep must be an integer of at least 1"),
         ({"backward": "both", "compare_every": 0}, "compare_every must be at least 1, not 0"),
         ({"best_mode": "highest"}, 'best_mode must be "max" or "min"'),

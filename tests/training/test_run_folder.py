@@ -47,3 +47,14 @@ def test_runs_are_found_by_either_file(tmp_path):
         (tmp_path / name / file).touch()
     assert find_runs(tmp_path) == [RunFolder(tmp_path / "a" / "c"), RunFolder(tmp_path / "b")]
     assert RunFolder(tmp_path / "b").read_metrics() == []
+
+
+def test_bad_lines_are_left_out_and_counted(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 0, "loss": 1.0}\nnonsense\n[1]\n{"loss": 2}\n{"step": 1, "loss": null}\n{"ste'
+    )
+    with pytest.warns(UserWarning, match="metrics.jsonl: 3 lines are no records, and are left out"):
+        rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [0, 1] and RunFolder(tmp_path).bad_lines() == 3
+    (tmp_path / "run.json").write_text("[]")
+    assert RunFolder(tmp_path).read_description()["status"] == "unknown"

@@ -3,27 +3,28 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 
 from fnbackprop.experiment import Experiment
 
+from ..data.first_batch import Fingerprint
 from ..errors import CheckpointError
 from ..record.metrics import cut_metrics
 from ..run import Run
-from ..run_folder import RunFolder
+from ..run_folder import RunFolder, numbered, runs_of
 from ..step.state import TrainState, initial_state
 from .arrays import read_state
 from .checkpoint import INFO_FILE, Checkpoint, best_checkpoint, finished_checkpoints, last_good, list_checkpoints
-from .compatibility import require_same_leaves, require_same_settings
+from .compatibility import require_same_batches, require_same_leaves, require_same_settings
 
 
 def begin(
     run: Run, folder: RunFolder, state: TrainState, restore_data: Callable[[int, Any], None] | None = None
-) -> tuple[TrainState, list[str]]:
-    """The state that a run begins with, and the lines to be printed about it.
+) -> "Beginning":
+    """How a run begins in its folder: anew, or from its last good checkpoint.
 
     Args:
       run: says whether to resume or overwrite an earlier run in `folder`.
@@ -31,19 +32,13 @@ def begin(
       restore_data: called with the step and with what was saved of the data's position, if a run is resumed.
 
     Raises:
-      CheckpointError: there are checkpoints and neither `resume` nor `overwrite`, or none of them fits or is whole.
+      CheckpointError: there are checkpoints, and none of them fits or is whole.
     """
     found = finished_checkpoints(folder)
     if run.overwrite:
-        return state, _discard(folder, found)
+        return Beginning(state, _discard(folder, found))
     if not found:
-        return state, _tidy(folder, [])
-    if not run.resume:
-        raise CheckpointError(
-            f"{folder.path} has the checkpoint of a run that has come to step {found[-1].step}. To go on from there: "
-            "resume=True (--resume). To throw it away: overwrite=True (--overwrite). To keep it and begin anew: "
-            "another directory (--directory)."
-        )
+        return Beginning(state, _tidy(folder, []))
     good, damaged = last_good(found)
     if good is None:
         lines = "".join(f"\n  {line}" for line in damaged.values())
@@ -54,11 +49,27 @@ def begin(
     if not run.new_config:
         require_same_settings(good, run.settings)
     require_same_leaves(good, state)
+    if good.step > run.stop:
+        raise CheckpointError(
+            f"{good.folder} is of step {good.step}, but the run is to stop at step {run.stop}. Steps are counted from "
+            "the beginning of the run: ask for more (--steps). Nothing was changed."
+        )
     state = read_state(good, state)
     if restore_data is not None:
         restore_data(good.step, good.info().get("data"))
+    if not run.new_config and good.step < run.stop:
+        require_same_batches(good, run.experiment.batch)
     notes = [*damaged.values(), f"{run.name}: going on from step {good.step}, {good.folder}"]
-    return state, [*notes, *_tidy(folder, list(damaged), good)]
+    saved = None if run.new_config else good.info().get("batch")
+    return Beginning(state, [*notes, *_tidy(folder, list(damaged), good)], saved)
+
+
+class Beginning(NamedTuple):
+    """The state that a run begins with, the lines to be printed about it, and the fingerprint of its data so far."""
+
+    state: TrainState
+    notes: list[str]
+    batch: Fingerprint | None = None
 
 
 def load_checkpoint(
@@ -73,7 +84,7 @@ def load_checkpoint(
 
     Args:
       experiment: what was trained; its parameters and its optimizer give the structure.
-      directory: the run is `<directory>/<experiment.name>`.
+      directory: where the run is; of several runs of this experiment, the newest that has a checkpoint.
       step: the number of updates; None is the newest that is whole.
       best: instead, the one that is best by this metric of `evaluate`.
       best_mode: whether the highest ("max") or the lowest ("min") is best.
@@ -81,7 +92,8 @@ def load_checkpoint(
     Raises:
       CheckpointError: there is no such checkpoint, it is damaged, or it is of another model or optimizer.
     """
-    run = RunFolder(Path(directory) / experiment.name)
+    runs = list(runs_of(directory, experiment.name).values()) or [numbered(directory, experiment.name, 1)]
+    run = next((run for run in reversed(runs) if finished_checkpoints(run)), runs[-1])
     found = finished_checkpoints(run)
     wanted = [checkpoint for checkpoint in found if step in (None, checkpoint.step)]
     if best is not None:
@@ -94,9 +106,10 @@ def load_checkpoint(
     good, damaged = last_good(wanted)
     if good is None:
         raise CheckpointError(" ".join(damaged.values()))
-    state = initial_state(experiment)
-    require_same_leaves(good, state)
-    return read_state(good, state)
+    with jax.ensure_compile_time_eval():  # `init` of another experiment may call this while it is traced
+        state = initial_state(experiment)
+        require_same_leaves(good, state)
+        return read_state(good, state)
 
 
 # ---------------------------------------------------------------- the folder

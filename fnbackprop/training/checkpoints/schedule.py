@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 from fnbackprop.experiment import ExperimentError
 
+from ..data.first_batch import Fingerprint
 from ..errors import CheckpointError
 from ..record.run_log import RunLog
 from ..run import Run
+from ..run_folder import RunFolder
 from ..step.state import TrainState
 from ..stopping import Interrupted, Terminated
 from .writer import CheckpointWriter
@@ -24,29 +26,37 @@ class CheckpointSchedule:
 
     Args:
       run: says when to write, and which to keep.
+      folder: the run's.
       log: its metrics are on the disk before the checkpoint is.
       start: the first step.
       data_state: the position of the data before a step, to be saved if `batch` is not a function of the step.
+      batch: the fingerprint of the run's data.
     """
 
     def __init__(
         self,
         run: Run,
+        folder: RunFolder,
         log: RunLog,
         start: int,
         data_state: Callable[[int], Any] | None = None,
+        batch: Fingerprint | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._run, self._log, self._data_state = run, log, data_state
-        self._writer = CheckpointWriter(run.folder, run.keep, run.best, run.best_mode)
+        self._run, self._log, self._data_state, self._batch = run, log, data_state, batch
+        self._writer = CheckpointWriter(folder, run.keep, run.best, run.best_mode)
         self._best_value = self._writer.best_value()
         self._saved = start if self._writer.last() else None  # the step of the last checkpoint
         self._latest: tuple[int, TrainState] | None = None
         self._clock, self._saved_at = clock, clock()
 
+    def reached(self, updates: int, state: TrainState) -> None:
+        """Note the state after this number of updates: from here on, whatever ends the run, it can be saved."""
+        self._latest = updates, state
+
     def save_if_due(self, updates: int, state: TrainState) -> None:
         """Write a checkpoint of the state, after this number of updates, if one is due."""
-        self._latest = updates, state
+        self.reached(updates, state)
         is_best = self._is_best(updates)
         if self._is_due(updates) or is_best:
             try:
@@ -55,8 +65,10 @@ class CheckpointSchedule:
                 self._go_on_without(error, updates)
 
     def _is_due(self, updates: int) -> bool:
+        if self._run.checkpoint_every == 0:
+            return False
         if updates == self._run.stop:
-            return self._run.checkpoint_every is not None or self._saved is not None
+            return True
         if self._run.checkpoint_every is not None:
             return updates % self._run.checkpoint_every == 0
         # clocks of several processes differ, and all must save at the same step
@@ -90,6 +102,7 @@ class CheckpointSchedule:
             {
                 "step": updates,
                 "data": None if self._data_state is None else self._data_state(updates),
+                "batch": self._batch,
                 "settings": self._run.settings,
                 "metrics": metrics if evaluated_at == updates else {},
                 "metrics_bytes": self._log.sync(),
@@ -110,7 +123,9 @@ class CheckpointSchedule:
           CheckpointError: the run ended well, but its last checkpoint could not be written.
         """
         try:
-            if error is not None and _leaves_a_good_state(error) and self._latest and _is_whole(self._latest[1]):
+            if _is_of_one_process(error):  # writing, and waiting for it, takes all of them
+                return
+            if self._is_to_be_saved(error):
                 self._save(*self._latest)
             self._writer.close()
         except Exception as failure:
@@ -119,6 +134,16 @@ class CheckpointSchedule:
             self._log.say(f"the last state is not saved: {failure}")
         if error is not None and (last := self._writer.last()) is not None:
             self._log.say(f"{last.step} steps are saved. To go on from there: resume=True, or --resume")
+
+    def _is_to_be_saved(self, error: BaseException | None) -> bool:
+        if error is None or self._latest is None or self._run.checkpoint_every == 0:
+            return False
+        return _leaves_a_good_state(error) and _is_whole(self._latest[1])
+
+
+def _is_of_one_process(error: BaseException | None) -> bool:
+    """Whether this is the error of one of several processes, which the others may not have."""
+    return error is not None and jax.process_count() > 1 and not isinstance(error, (Interrupted, Terminated))
 
 
 def _leaves_a_good_state(error: BaseException) -> bool:

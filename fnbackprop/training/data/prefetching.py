@@ -29,6 +29,9 @@ def batches_of(
     return contextlib.nullcontext(lambda step: place(own_copy(batch(step))))
 
 
+SECONDS_TO_END = 5.0
+
+
 class Prefetch:
     """`batch(step)` for the steps from `start` to `stop`, in order; a few are made ahead and put on the devices.
 
@@ -75,11 +78,11 @@ class Prefetch:
         return batch
 
     def close(self) -> None:
-        """End the thread; waits for the batch that it is making."""
+        """End the thread; waits for the batch that it is making, but not for ever: it may never come."""
         self._ended.set()
         while not self._ready.empty():  # it may wait for room
             self._ready.get_nowait()
-        self._thread.join()
+        self._thread.join(SECONDS_TO_END)
 
     def _work(self) -> None:
         with _set(self._settings):

@@ -11,9 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 from fnbackprop.experiment import ExperimentError
 
-KEPT = 8  # batches, and states, that can be asked for again
+KEPT = 64  # batches, and states, that can be asked for again: a loss is looked at some steps after its batch was drawn
+KEPT_BYTES = 1 << 28  # of batches; of larger ones, fewer are kept
+KEPT_AT_LEAST = 8
 
 
 def from_iterator(make: Callable[[], Iterator[Any]]) -> "Stream":
@@ -71,6 +75,18 @@ class Stream:
                 self._draw(step)
             return self._kept[step]
 
+    def again(self, step: int) -> Any:
+        """`batch(step)`, drawn already, without beginning again; raises ExperimentError if it is no longer kept."""
+        with self._lock:
+            if step in self._kept:
+                return self._kept[step]
+            state = self._states.get(step)
+        if state is None:
+            raise ExperimentError(f"batch({step}) of the iterator was drawn too long ago: it is no longer kept.")
+        other = Stream(self._make)
+        other.restore(step, state)
+        return other(step)
+
     def state(self, step: int) -> Any:
         """What `restore` needs to reach `batch(step)` without drawing all items before it, as JSON; or None."""
         with self._lock:
@@ -100,8 +116,11 @@ class Stream:
         except StopIteration:
             raise ExperimentError(_ended(self._next, wanted)) from None
         self._next += 1
-        for memory in (self._kept, self._states):
-            memory.pop(self._next - 1 - KEPT, None)
+        self._states.pop(self._next - 1 - KEPT, None)
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(self._kept[self._next - 1]))
+        fitting = KEPT if not size else max(KEPT_AT_LEAST, min(KEPT, KEPT_BYTES // size))
+        while len(self._kept) > fitting:
+            del self._kept[next(iter(self._kept))]
 
     def _own_state(self) -> Any:
         """The iterator's state as JSON has it: Grain's loaders give bytes, its datasets a dict."""

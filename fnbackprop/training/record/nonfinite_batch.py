@@ -14,6 +14,7 @@ import numpy as np
 from fnbackprop import trees
 from fnbackprop.experiment import Experiment
 
+from ..data.streams import Stream
 from ..errors import NonFiniteLoss
 from ..run_folder import RunFolder
 
@@ -23,14 +24,20 @@ def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseE
     if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
         return
     try:
-        batch = experiment.batch(error.step)
+        batch = _batch_again(experiment, error.step)
         path = write_batch(folder.nonfinite_batch(error.step), batch)
     except Exception as failure:  # the first error is the one that matters
         error.args = (f"{error}\nIts batch could not be kept: {failure}",)
         return
+    error.kept = path
     broken = leaves_not_finite(batch)
     itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
     error.args = (f"{error}\nIts batch{itself} is kept in {path}. To run that step again: fb.replay(experiment)",)
+
+
+def _batch_again(experiment: Experiment, step: int) -> Any:
+    stream = experiment.batch if isinstance(experiment.batch, Stream) else None
+    return experiment.batch(step) if stream is None else stream.again(step)
 
 
 def leaves_not_finite(tree: Any) -> list[str]:

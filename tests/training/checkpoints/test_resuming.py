@@ -49,7 +49,7 @@ def run(whole, tmp_path):
 
 def start(run, made=MADE, **options):
     asked = Run(made, directory=run.parent, **options)
-    return begin(asked, asked.folder, initial_state(made))
+    return begin(asked, RunFolder(run), initial_state(made))[:2]
 
 
 def tree(folder):
@@ -76,11 +76,7 @@ def test_killed_and_resumed_is_the_same_run_to_the_bit(whole, tmp_path):
     assert steps == list(range(40))
 
 
-def test_a_run_that_has_checkpoints_is_not_overwritten_unasked(run):
-    before = tree(run)
-    with pytest.raises(CheckpointError, match=r"come to step 40.*--resume.*--overwrite.*--directory"):
-        start(run)
-    assert tree(run) == before
+def test_a_run_is_overwritten_if_that_is_asked_for(run):
     state, notes = start(run, overwrite=True)
     assert state.step == 0 and "overwritten, with its checkpoints of step 20, 30, 40" in notes[0]
     assert list_checkpoints(RunFolder(run)) == []
@@ -140,6 +136,68 @@ def test_another_config_or_model_is_named(run, changed, message):
     with pytest.raises(CheckpointError, match=message):
         start(run, changed, resume=True)
     assert tree(run) == before
+
+
+def test_other_data_are_named(run, whole):
+    """Another batch size, or other numbers, which are no option of the experiment."""
+    before = tree(run)
+    for change, message in (
+        (
+            lambda batch: {name: leaf[:4] for name, leaf in batch.items()},
+            r"x: float32\[8,3\] there, float32\[4,3\] now",
+        ),
+        (lambda batch: batch | {"y": batch["y"] + 1}, r"y: float32\[8\] with other numbers than there\n.*--new-config"),
+    ):
+        changed = dataclasses.replace(MADE, batch=lambda step, change=change: change(MADE.batch(step)), steps=50)
+        with pytest.raises(CheckpointError, match=message):
+            start(run, changed, resume=True)
+        assert tree(run) == before
+    assert_same_bits(start(run, changed, resume=True, new_config=True)[0], whole[0])
+
+
+def test_fewer_steps_than_were_made_are_named(run, whole):
+    with pytest.raises(CheckpointError, match="is of step 40, but the run is to stop at step 20.*--steps"):
+        start(run, resume=True, steps=20)
+    with pytest.raises(ExperimentError, match="the state has 40 steps behind it, but the run is to stop at step 39"):
+        train(MADE, state=whole[0], steps=39, directory=None, progress=False)
+    assert train(MADE, state=whole[0], directory=None, progress=False).step == 40
+
+
+def test_a_state_of_another_optimizer_or_model_is_named(whole):
+    for changes, message in (
+        ({"optimizer": optax.sgd(0.1)}, r"opt_state/0/mu/v: float32\[4\] there, absent now"),
+        ({"optimizer": optax.adamw(0.1)}, "EmptyState there, .*EmptyState, EmptyState now"),
+        ({"init": lambda key: {"w": np.ones((3, 4), np.float32)}}, r"params/none: float32\[0,2\] there, absent now"),
+    ):
+        with pytest.raises(ExperimentError, match=f"another model or optimizer than survivor:(.|\\n)*{message}"):
+            train(dataclasses.replace(MADE, **changes), state=whole[0], directory=None, progress=False)
+
+
+def test_a_config_with_nan_resumes_and_nested_ones_are_told_by_field(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        rate: float = float("nan")
+        kind: str = "a"
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: Inner = Inner()
+
+    made = dataclasses.replace(MADE, steps=1, config=Outer())
+    train(made, directory=tmp_path, progress=False)
+    assert start(tmp_path / "survivor", dataclasses.replace(made, steps=2), resume=True)[0].step == 1
+    other = dataclasses.replace(made, config=Outer(Inner(kind="b")))
+    with pytest.raises(CheckpointError, match=r"settings:\n  config.inner.kind: a there, b now\nUse"):
+        start(tmp_path / "survivor", other, resume=True)
+
+
+def test_a_checkpoint_may_be_loaded_within_init_on_a_mesh(whole):
+    def init(key):
+        return load_checkpoint(MADE, directory=whole[1].parent).params
+
+    made = dataclasses.replace(MADE, name="tuned", init=init, steps=1, optimizer=optax.sgd(0.0))
+    state = train(made, mesh="data=4", directory=None, progress=False)
+    assert_same_bits(state.params, whole[0].params)
 
 
 def test_another_backward_is_named(run):

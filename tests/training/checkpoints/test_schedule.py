@@ -26,12 +26,12 @@ STATE = initial_state(MADE)
 
 def steps_saved(directory, *, evaluations=None, clock=None, state=STATE, stop=6, **options):
     """The steps at which a run of six steps writes a checkpoint; `evaluations` gives a score after some of them."""
-    run = Run(MADE, directory=directory, steps=stop, **options)
+    run, folder = Run(MADE, directory=directory, steps=stop, **options), RunFolder(directory / "survivor")
     written = []
-    log = RunLog("run", run.folder, start=0, stop=stop, progress=False)
+    log = RunLog("run", folder, start=0, stop=stop, progress=False)
     with log, pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointWriter, "write", lambda self, state, info: written.append(info["step"]))
-        schedule = CheckpointSchedule(run, log, 0, clock=clock or (lambda: 0.0))
+        schedule = CheckpointSchedule(run, folder, log, 0, clock=clock or (lambda: 0.0))
         try:
             for updates in range(1, stop + 1):
                 if updates in (evaluations or {}):
@@ -47,8 +47,17 @@ def test_every_so_many_steps_and_at_the_end(tmp_path):
     assert steps_saved(tmp_path, checkpoint_every=3) == [3, 6]
 
 
-def test_by_default_every_ten_minutes_so_that_a_short_run_has_none(tmp_path):
-    assert steps_saved(tmp_path) == []
+def test_none_is_asked_for(tmp_path):
+    assert steps_saved(tmp_path, checkpoint_every=0) == []
+    made = experiment(Config(steps=3))
+    batch = failing_at(made, 2)
+    with pytest.raises(ConnectionError):
+        train(dataclasses.replace(made, batch=batch), directory=tmp_path / "there", checkpoint_every=0, progress=False)
+    assert list_checkpoints(RunFolder(tmp_path / "there" / "survivor")) == []
+
+
+def test_by_default_every_ten_minutes_and_at_the_end(tmp_path):
+    assert steps_saved(tmp_path) == [6]
     minutes = iter([0, 3, 9, 11, 11, 14, 18, 18, 18]).__next__
     assert steps_saved(tmp_path, clock=lambda: 60.0 * minutes()) == [3, 6]
 
@@ -70,7 +79,7 @@ def test_a_state_with_nan_is_not_kept(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"checkpoint_every": 0}, "checkpoint_every must be an integer of at least 1, or None, not 0"),
+        ({"checkpoint_every": -1}, "checkpoint_every must be an integer of at least 0, or None, not -1"),
         ({"keep": 0}, "keep must be"),
         ({"best": "score", "best_mode": "highest"}, 'best_mode must be "max" or "min"'),
     ],
@@ -106,16 +115,25 @@ def test_the_run_goes_on_when_a_checkpoint_fails_but_not_without_the_last(tmp_pa
     assert [checkpoint.step for checkpoint in found] == kept, "what is half written is removed"
 
 
-def test_an_error_between_two_steps_saves_too(tmp_path):
-    made = experiment(Config(steps=9))
-
+def failing_at(made, wrong):
     def batch(step):
-        if step == 7:
+        if step == wrong:
             raise ConnectionError("the data are gone")
         return made.batch(step)
 
+    return batch
+
+
+@pytest.mark.parametrize("where", ["batch", "evaluate"])
+def test_an_error_between_two_steps_saves_too(tmp_path, where):
+    made = experiment(Config(steps=9))
+
+    def evaluate(params):
+        raise ConnectionError("the data are gone")
+
+    changes = {"batch": failing_at(made, 7)} if where == "batch" else {"evaluate": evaluate, "evaluate_every": 7}
     with pytest.raises(ConnectionError):
-        train(dataclasses.replace(made, batch=batch), directory=tmp_path, progress=False)
+        train(dataclasses.replace(made, **changes), directory=tmp_path, progress=False)
     assert load_checkpoint(made, directory=tmp_path).step == 7
 
 
@@ -123,15 +141,10 @@ def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, ca
     def full(folder):
         raise OSError(28, "No space left on device")
 
-    def batch(step):
-        if step == 2:
-            raise ConnectionError("the data are gone")
-        return made.batch(step)
-
     monkeypatch.setattr("fnbackprop.training.checkpoints.writer.write_manifest", full)
     made = experiment(Config(steps=9))
     with pytest.raises(ConnectionError):
-        train(dataclasses.replace(made, batch=batch), directory=tmp_path)
+        train(dataclasses.replace(made, batch=failing_at(made, 2)), directory=tmp_path)
     told = capsys.readouterr().out
     assert "the last state is not saved: the checkpoint " in told and "steps are saved" not in told
 

@@ -49,14 +49,29 @@ def test_the_last_few_cost_nothing():
 @pytest.mark.parametrize("how", [dict, bytes])
 def test_a_state_saves_the_drawing(how):
     batch = data.from_grain(Counting(how))
-    batch(20)
-    states = {step: json.loads(json.dumps(batch.state(step))) for step in (15, 20, 21)}
+    batch(80)
+    states = {step: json.loads(json.dumps(batch.state(step))) for step in (75, 80, 81)}
     for step, state in states.items():
         other = data.from_grain(Counting(how))
         Counting.drawn = 0
         other.restore(step, state)
         assert other(step)[0] == step and Counting.drawn == 1
     assert batch.state(3) is None  # too long ago
+
+
+def test_a_batch_that_was_drawn_can_be_had_again_without_drawing_all():
+    """As when its loss, which is looked at some steps later, is NaN."""
+    batch = data.from_iterator(lambda: Counting())
+    batch(99)
+    Counting.drawn = 0
+    assert batch.again(95)[0] == 95 and Counting.drawn == 0  # it is kept
+    del batch._kept[70]
+    assert batch.again(70)[0] == 70 and Counting.drawn == 1  # by the state of then
+    large = data.from_iterator(lambda: (np.full(1 << 20, i) for i in range(50)))
+    large(49)
+    assert len(large._kept) == 32  # of 8 MB each
+    with pytest.raises(ExperimentError, match=r"batch\(3\) of the iterator was drawn too long ago"):
+        large.again(3)
 
 
 def test_without_a_state_a_stream_draws_from_the_beginning():

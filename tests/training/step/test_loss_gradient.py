@@ -128,7 +128,7 @@ def test_the_rest_of_the_batch_keeps_its_dtype():
     assert seen((one, one)) == (cut, kept) and seen(one) == cut
     assert seen({"x": one, "times": one}, batch=("times",)) == {"x": kept, "times": cut}
     assert seen((one, one), batch=("*",)) == (cut, cut) and seen((one, one), batch=()) == (kept, kept)
-    with pytest.raises(ExperimentError, match="no array of the batch matches 'time'; they are x, times"):
+    with pytest.raises(ExperimentError, match="no array of the batch matches 'time'; they are times, x"):
         seen({"x": one, "times": one}, batch=("time",))
     note = uncast_note({"times": one, "index": np.arange(2)}, precision_of("bfloat16"))
     assert note.startswith("precision bfloat16: times of the batch keep") and "batch=('times',)" in note

@@ -1,0 +1,91 @@
+"""What is looked at before the first step: whether `batch` is a function of the step, and what it gives."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnbackprop import trees
+from fnbackprop.experiment import ExperimentError
+
+from .streams import Stream
+
+Fingerprint = dict[str, Any]
+"""A batch as JSON: "step", "leaves" (path -> dtype and shape) and, of a function of the step, "sha256" of its bytes."""
+
+
+def fingerprint(batch: Callable[[int], Any], step: int) -> Fingerprint:
+    """The fingerprint of `batch(step)`; of a stream, which would have to draw it again, the types alone."""
+    found = batch(step)
+    require_arrays(found, step)
+    leaves = {path: _type(leaf) for path, leaf in trees.leaves_with_paths(found)}
+    if isinstance(batch, Stream):
+        return {"step": None, "leaves": leaves}
+    hashes = {path: hashlib.sha256(_bytes(leaf)).hexdigest() for path, leaf in trees.leaves_with_paths(found)}
+    return {"step": step, "leaves": leaves, "sha256": hashes}
+
+
+def first_fingerprint(batch: Callable[[int], Any], step: int) -> Fingerprint:
+    """The fingerprint of a run's first batch, which is made twice.
+
+    Raises:
+      ExperimentError: the two differ; or a leaf is no array.
+    """
+    once, again = fingerprint(batch, step), fingerprint(batch, step)
+    differing = differences(once, again)
+    if differing:
+        raise ExperimentError(
+            f"batch({step}) is not a function of the step: called twice, it gave two batches that differ in "
+            f"{', '.join(differing)}. Draw from np.random.default_rng((seed, step)), not from a generator that goes "
+            "on; wrap an iterator in fnbackprop.training.data.from_iterator."
+        )
+    return once
+
+
+def differences(one: Fingerprint, other: Fingerprint) -> dict[str, str]:
+    """The leaves in which two fingerprints differ, and how."""
+    found = {}
+    for path in {**one["leaves"], **other["leaves"]}:
+        types = [fingerprint["leaves"].get(path, "absent") for fingerprint in (one, other)]
+        hashes = [fingerprint.get("sha256", {}).get(path) for fingerprint in (one, other)]
+        if types[0] != types[1]:
+            found[path or "the array"] = f"{types[0]} there, {types[1]} now"
+        elif None not in hashes and hashes[0] != hashes[1]:
+            found[path or "the array"] = f"{types[0]} with other numbers than there"
+    return found
+
+
+def require_arrays(batch: Any, step: int) -> None:
+    """Raises ExperimentError for a list of numbers, or for a leaf that is neither an array nor a number."""
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(batch, is_leaf=_is_list_of_numbers):
+        where = f"batch({step})" + (f": {trees.leaf_path(keys)}" if keys else "")
+        if isinstance(leaf, list):
+            raise ExperimentError(
+                f"{where} is a list of {len(leaf)} numbers, and each would be an array of its own: make it one array, "
+                "np.array(...)."
+            )
+        try:
+            jax.dtypes.result_type(leaf)
+            if not hasattr(leaf, "dtype"):
+                np.asarray(leaf).astype(np.float32)
+        except (TypeError, ValueError):
+            raise ExperimentError(
+                f"{where} is {leaf!r}, a {type(leaf).__name__}: a batch holds arrays and numbers. Encode it as "
+                "numbers, or leave it out."
+            ) from None
+
+
+def _is_list_of_numbers(tree: Any) -> bool:
+    return isinstance(tree, list) and bool(tree) and all(isinstance(item, (int, float, list)) for item in tree)
+
+
+def _type(leaf: Any) -> str:
+    return f"{jax.dtypes.result_type(leaf)}[{','.join(map(str, np.shape(leaf)))}]"
+
+
+def _bytes(leaf: Any) -> bytes:
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.ascontiguousarray(leaf).tobytes()

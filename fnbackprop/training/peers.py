@@ -1,0 +1,136 @@
+"""The other processes of a run: if one fails, is killed or stands still, all of them end, and say why.
+
+Otherwise the rest would wait for it in a collective operation, where Python is not asked any more. So a thread in each
+process tells the others each second that it lives, through JAX's coordination service, and looks at them.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+import jax
+
+from fnbackprop.jaxprs.compat import coordination_client
+
+SECONDS_BETWEEN = 1.0  # two looks
+SECONDS_WITHOUT_LIFE = 10.0
+SECONDS_TO_FAIL_TOO = 4.0  # a process that has the same error is left to tell it itself
+ENDED = 1  # the exit status
+
+
+class Alone:
+    """The one process of a run; a context manager that does nothing."""
+
+    def __enter__(self) -> "Alone":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def waits_for_batch(self, step: int) -> None:
+        """This process waits for its part of the batch of this step."""
+
+    def has_batch(self, step: int) -> None:
+        """It has it."""
+
+
+class Peers(Alone):
+    """One of several processes, which looks at the others."""
+
+    _runs = 0  # every process counts alike
+
+    def __init__(self, client: Any, patience: float):
+        Peers._runs += 1
+        self._client, self._patience = client, patience
+        self._prefix, self._own = f"fnbackprop/peers/{Peers._runs}/", str(jax.process_index())
+        self._waits: int | None = None  # for the batch of this step
+        self._beats, self._ended = 0, threading.Event()
+        self._seen: dict[str, tuple[Any, float]] = {}  # of each process, what has last changed, and when
+        self._thread = threading.Thread(target=self._work, name="peers", daemon=True)
+
+    def __enter__(self) -> "Peers":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._ended.set()
+        self._thread.join()
+        said = "" if error is None else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(Exception):
+            self._tell({"ended": said})
+        if error is not None:
+            _say(f"process {self._own} of {jax.process_count()}: {said}")
+
+    def waits_for_batch(self, step: int) -> None:
+        self._waits = step
+
+    def has_batch(self, step: int) -> None:
+        self._waits = None
+
+    def _tell(self, facts: dict[str, Any]) -> None:
+        self._client.key_value_set(self._prefix + self._own, json.dumps(facts), allow_overwrite=True)
+
+    def _work(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN):
+            self._beats += 1
+            try:
+                self._tell({"beat": self._beats, "waits": self._waits})
+                found = {
+                    key.rpartition("/")[2]: json.loads(v) for key, v in self._client.key_value_dir_get(self._prefix)
+                }
+            except Exception as error:  # whatever the service raises when its process is gone
+                self._end(f"process 0 can no longer be reached ({str(error).splitlines()[0]})")
+                continue
+            problem = next(
+                filter(None, (self._problem(process, facts) for process, facts in sorted(found.items()))), None
+            )
+            if problem is not None:
+                self._end(problem)
+
+    def _problem(self, process: str, facts: dict[str, Any]) -> str | None:
+        """What is wrong with a process, or None."""
+        if "ended" in facts:
+            return f"process {process} failed: {facts['ended']}" if facts["ended"] and process != self._own else None
+        if process != self._own and self._unchanged(f"{process} lives", facts["beat"]) > SECONDS_WITHOUT_LIFE:
+            return f"process {process} is gone: it was killed, or its machine was lost"
+        waits = self._unchanged(f"{process} waits", facts["waits"])
+        if facts["waits"] is not None and waits > self._patience:
+            return f"process {process} has been waiting for batch({facts['waits']}) for {waits:.0f} s: its data hang"
+        return None
+
+    def _unchanged(self, name: str, value: Any) -> float:
+        """For how many seconds something has had this value."""
+        now = time.monotonic()
+        before = self._seen.get(name)
+        if before is None or before[0] != value:
+            self._seen[name] = before = (value, now)
+        return now - before[1]
+
+    def _end(self, problem: str) -> None:
+        """End this process, whatever it waits for; unless it is about to fail by itself."""
+        if self._ended.wait(SECONDS_TO_FAIL_TOO):
+            return
+        _say(
+            f"process {self._own} of {jax.process_count()} ends: {problem}. The run goes on from its last checkpoint "
+            "with resume=True, or --resume."
+        )
+        _exit()
+
+
+def _exit() -> NoReturn:
+    sys.stdout.flush()
+    os._exit(ENDED)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def watched_peers(patience: float) -> Alone:
+    """What looks at the other processes, if there are any; see this module's head."""
+    client = coordination_client() if jax.process_count() > 1 else None
+    return Alone() if client is None else Peers(client, patience)
