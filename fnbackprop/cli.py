@@ -5,6 +5,7 @@ the fields of its `Config` and those of the command, typed by their annotations 
 """
 
 import dataclasses
+import enum
 import inspect
 import os
 import shlex
@@ -135,7 +136,7 @@ def run_command(
     try:
         return command.run(made, parsed.options)
     except FloatingPointError as error:
-        if name == "train":  # the loss is not finite, and its batch is kept
+        if name == "train" and getattr(error, "kept", None) is not None:
             by = "automatic" if parsed.options.backward == "automatic" else "manual"
             again = ReplayOptions(directory=parsed.options.directory, backward=by)
             words = [*program.split(), "replay", *filter(None, [file]), *_arguments(parsed.config), *_arguments(again)]
@@ -143,7 +144,7 @@ def run_command(
         raise
 
 
-def _arguments(options: Any) -> list[str]:
+def _arguments(options: Any, prefix: str = "") -> list[str]:
     """The command line that gives these options: those that are not the default."""
     words: list[str] = []
     for field in dataclasses.fields(options):
@@ -151,10 +152,13 @@ def _arguments(options: Any) -> list[str]:
         factory = field.default_factory
         if value == (field.default if factory is dataclasses.MISSING else factory()):
             continue
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
+        if dataclasses.is_dataclass(value):
+            words += _arguments(value, f"{prefix}{name}.")
+        elif isinstance(value, bool):
+            words.append(f"--{prefix}{name}" if value else f"--{prefix}no-{name}")
         else:
-            words += [f"--{name}", *map(str, value if isinstance(value, (tuple, list)) else [value])]
+            given = value if isinstance(value, (tuple, list)) else [value]
+            words += [f"--{prefix}{name}", *(item.name if isinstance(item, enum.Enum) else str(item) for item in given)]
     return words
 
 

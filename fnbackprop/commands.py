@@ -12,6 +12,7 @@ import tyro
 from fnbackprop.training.run_folder import METRICS_FILE, RunFolder, find_runs
 
 USAGE_ERROR = 2
+PIPE_WIDTH = 10_000  # of a table that goes to no terminal
 
 
 class CommandError(Exception):
@@ -73,6 +74,7 @@ class Tool:
 
 def runs_command(options: RunsOptions) -> int:
     import rich
+    from rich.console import Console
     from rich.table import Table
 
     if not options.directory.is_dir():
@@ -82,7 +84,10 @@ def runs_command(options: RunsOptions) -> int:
         table.add_column(name, overflow="fold", justify="right" if name in ("step", "loss") else "left")
     for folder in find_runs(options.directory):
         table.add_row(*_row(folder, options.directory))
-    rich.get_console().print(table if table.rows else f"no runs in {options.directory}")
+    console = rich.get_console()
+    if not console.file.isatty():  # a line for each run, whatever its length, for grep and its like
+        console = Console(file=console.file, width=PIPE_WIDTH)
+    console.print(table if table.rows else f"no runs in {options.directory}")
     return 0
 
 
@@ -95,7 +100,7 @@ def _row(folder: RunFolder, directory: Path) -> tuple[str, ...]:
     began = run.get("began", "").removesuffix("+00:00").replace("T", " ")
     return (
         str(folder.path.relative_to(directory)),
-        run["status"],
+        run["status"] + (f", {bad} bad lines" if (bad := folder.bad_lines()) else ""),
         str(updates),
         f"{last.get('loss', math.nan):.4g}",
         ", ".join(f"{name} {value:.4g}" for name, value in evaluated.items()),

@@ -163,8 +163,40 @@ def _check_metrics(metrics: Any) -> None:
         raise ExperimentError(
             f"loss returned (scalar, {type(metrics).__name__}); the second must be a dict of scalars."
         )
-    for name, value in metrics.items():
+    for name in metrics:
         if name in RESERVED_METRICS:
             raise ExperimentError(f"the metric {name!r} has a name that training uses itself; choose another.")
-        if jnp.shape(value) != ():
-            raise ExperimentError(f"the metric {name!r} must be a scalar, but it has shape {jnp.shape(value)}.")
+    _check_scalars("loss", metrics)
+
+
+def check_evaluation(values: Any) -> None:
+    """Raises ExperimentError if `evaluate` returned anything but a dict of scalars."""
+    if not isinstance(values, dict):
+        raise ExperimentError(
+            f'evaluate must return a dict of scalars, such as {{"accuracy": ...}}, but it returned {_kind(values)}.'
+        )
+    _check_scalars("evaluate", values)
+
+
+def _check_scalars(function: str, metrics: dict[str, Any]) -> None:
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            names = ", ".join(repr(f"{name}/{inner}") for inner in value)
+            raise ExperimentError(
+                f"the metric {name!r} of {function} is a dict: metrics are not nested. Give each its own name: {names}."
+            )
+        number = isinstance(value, (bool, int, float)) or hasattr(value, "dtype")
+        if not number or jnp.shape(value) != () or jnp.issubdtype(_dtype(value), jnp.complexfloating):
+            raise ExperimentError(f"the metric {name!r} of {function} must be a real scalar, but it is {_kind(value)}.")
+
+
+def _dtype(value: Any) -> Any:
+    return getattr(value, "dtype", None) or jnp.result_type(value)
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in a few words."""
+    if hasattr(value, "dtype"):
+        shape = jnp.shape(value)
+        return f"an array of shape {shape}" if shape else f"a scalar of {value.dtype}"
+    return f"{value!r}, a {type(value).__name__}"

@@ -1,5 +1,7 @@
 """The command line: options from the config, clear answers to mistakes, exit statuses."""
 
+import dataclasses
+import enum
 import json
 import os
 import pathlib
@@ -7,8 +9,9 @@ import subprocess
 import sys
 
 import pytest
+import tyro
 
-from fnbackprop.cli import main, run
+from fnbackprop.cli import _arguments, main, run
 from fnbackprop.experiment_commands import COMMANDS
 from fnbackprop.experiment_files import load
 from fnbackprop.training.run_folder import read_metrics
@@ -104,6 +107,43 @@ def test_compare(file, capsys):
     assert printed.startswith("PASS  loss: 2 leaves (float32)") and "numeric PASS" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert json.loads(pathlib.Path("result.json").read_text())["ok"] is True
+
+
+def test_the_command_of_options_is_read_as_the_same_options():
+    """Nested ones, an enum, a tuple, a flag that is on by default: what is printed for a replay must be accepted."""
+
+    class Kind(enum.Enum):
+        FIRST = 1
+        SECOND = 2
+
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        rate: float = 0.1
+        no_decay: tuple[str, ...] = ("b",)
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        inner: Inner = Inner()
+        kind: Kind = Kind.FIRST
+        shuffle: bool = True
+        limit: int | None = 3
+
+    Options.__module__ = Inner.__module__ = __name__
+    for options in (Options(), Options(Inner(0.5, ("b", "norm*/scale")), Kind.SECOND, False, None)):
+        words = _arguments(options)
+        assert tyro.cli(Options, args=words, config=(tyro.conf.FlagCreatePairsOff,)) == options
+    assert words[:2] == ["--inner.rate", "0.5"] and ["--kind", "SECOND"] == words[5:7]
+
+
+def test_no_replay_is_offered_if_no_batch_was_kept(file, capsys, monkeypatch):
+    def full(path, batch):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fnbackprop.training.record.nonfinite_batch.write_batch", full)
+    pathlib.Path("line.py").write_text(FILE.replace("jnp.tanh(batch)", "jnp.log(batch)"))
+    assert status("train", file, "--steps", "9") == 1
+    told = capsys.readouterr().err
+    assert "could not be kept" in told and "replay" not in told
 
 
 def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):

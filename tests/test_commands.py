@@ -36,6 +36,12 @@ def test_runs_and_report(here, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [row.split()[:3] for row in printed[1:]] == [["one", "finished", "3"], ["two", "finished", "3"]]
     assert "size 1.5" in printed[1] and max(map(len, printed)) <= 80
+    long = "an-experiment-whose-name-is-longer-than-a-terminal-is-wide-" * 2
+    pathlib.Path("runs", long).mkdir()
+    pathlib.Path("runs", long, "metrics.jsonl").write_text("nonsense\n")
+    assert status("runs") == 0
+    first = capsys.readouterr().out.splitlines()[1].split()
+    assert first[:4] == [long, "unknown,", "1", "bad"], "in a pipe, a run is one line, and a bad one does no harm"
     assert status("report", "runs/one", "runs/two") == 0
     assert "one and two" in pathlib.Path("runs/one/against-two.html").read_text()
     assert status("report", "runs/two", "--output", "page.html") == 0 and pathlib.Path("page.html").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import Experiment, ExperimentError, check_evaluation
 
 
 def quadratic(**changes) -> Experiment:
@@ -85,3 +85,20 @@ def test_loss_and_metrics_has_one_form():
     same, largest = paired.loss_and_metrics(*plain.arguments())
     assert metrics == {} and value == same
     assert largest["largest"] == jnp.max(plain.arguments()[0]["w"])
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (jnp.ones(3), r"evaluate must return a dict of scalars, .* but it returned an array of shape \(3,\)"),
+        (0.5, "evaluate must return a dict .* but it returned 0.5, a float"),
+        ({"val": {"loss": 1.0, "accuracy": 2.0}}, "'val' of evaluate is a dict: .* 'val/loss', 'val/accuracy'"),
+        ({"said": "good"}, "'said' of evaluate must be a real scalar, but it is 'good', a str"),
+        ({"each": jnp.ones(3)}, r"'each' of evaluate must be a real scalar, but it is an array of shape \(3,\)"),
+        ({"z": jnp.complex64(1)}, "'z' of evaluate must be a real scalar, but it is a scalar of complex64"),
+    ],
+)
+def test_what_evaluate_must_return(values, message):
+    with pytest.raises(ExperimentError, match=message):
+        check_evaluation(values)
+    check_evaluation({"a": 1, "b": True, "c": jnp.float32(1), "d": 0.5})

@@ -1,12 +1,16 @@
-"""Progress of a run: a live line on a terminal; elsewhere, a line for each tenth of the run."""
+"""Progress of a run: a live line on a terminal; elsewhere, a line each minute."""
 
+import math
 import time
 from collections.abc import Callable
 
 from ..run_folder import MetricsRow
+from ..step.step_metrics import LAYER_PREFIX
 from .throughput import Amount, short
 
-PLAIN_LINES = 10
+SECONDS_BETWEEN = 60.0  # two lines
+OWN_SHOWN = 4  # of the experiment's metrics
+STANDARD = ("step", "loss", "gradient_norm", "update_ratio", "loss_scale")
 SHORT_UNITS = {"tokens": "tok", "examples": "ex", "steps": "steps"}
 
 
@@ -43,21 +47,34 @@ class SilentProgress:
 
 
 class PlainProgress(SilentProgress):
-    """A line for each tenth of the run: for a log file or a pipe."""
+    """A line when the run begins, one for its first steps, and then one each minute: for a log file or a pipe."""
 
-    def __init__(self, name: str, stop: int):
-        self._name, self._stop, self._rate = name, stop, Rate(stop)
+    def __init__(self, name: str, start: int, stop: int, place: str, clock: Callable[[], float] = time.monotonic):
+        self._name, self._stop, self._rate, self._clock = name, stop, Rate(stop, clock), clock
+        self._began, self._shown = clock(), -math.inf
+        after = f" after {start}" if start else ""
+        self.say(f"{name}: {stop - start} steps{after}, {place}")
 
     def show(self, rows: list[MetricsRow]) -> None:
         steps = [row for row in rows if "loss" in row]
-        rate = self._rate.after(steps[-1]["step"]) if steps else (0.0, 0.0)
-        for row in steps:
-            done = row["step"] + 1
-            if done == self._stop or done % -(-self._stop // PLAIN_LINES) == 0:
-                self.say(f"{self._name}  step {done}/{self._stop}  {describe(row, *rate, self.amount)}")
+        if not steps:
+            return
+        row, now = steps[-1], self._clock()
+        done, rate = row["step"] + 1, self._rate.after(row["step"])
+        if done < self._stop and now - self._shown < SECONDS_BETWEEN:
+            return
+        self._shown = now
+        words = [describe(row, *rate, self.amount), f"{clock_time(now - self._began)} so far", *own_metrics(row)]
+        self.say(f"{self._name}  step {done}/{self._stop}  {'  '.join(words)}")
 
     def say(self, line: str) -> None:
         print(line, flush=True)
+
+
+def own_metrics(row: MetricsRow) -> list[str]:
+    """The first few metrics of the experiment itself."""
+    own = [name for name in row if name not in STANDARD and not name.startswith(LAYER_PREFIX)]
+    return [f"{name} {row[name]:.4g}" for name in own[:OWN_SHOWN]]
 
 
 class LiveProgress(SilentProgress):
@@ -126,10 +143,14 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def make_progress(name: str, start: int, stop: int, shown: bool = True) -> SilentProgress:
-    """A live line if stdout is a terminal, plain lines otherwise, nothing if not `shown`."""
+def make_progress(name: str, start: int, stop: int, shown: bool = True, place: str = "") -> SilentProgress:
+    """A live line if stdout is a terminal, plain lines otherwise, nothing if not `shown`.
+
+    FORCE_COLOR makes rich take a pipe for a terminal: colours are welcome there, a line that is drawn again is not.
+    """
     if not shown:
         return SilentProgress()
     import rich
 
-    return LiveProgress(name, start, stop) if rich.get_console().is_terminal else PlainProgress(name, stop)
+    live = rich.get_console().is_terminal and rich.get_console().file.isatty()
+    return LiveProgress(name, start, stop) if live else PlainProgress(name, start, stop, place)

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from fnbackprop.experiment import check_evaluation
+
 from ..errors import NonFiniteLoss, RunError
 from ..run_folder import MetricsRow, RunFolder
 from ..step.loss_scale import SMALLEST_SCALE
@@ -33,7 +35,8 @@ class RunLog:
         self.sinks: list[Any] = []  # whatever else takes the metrics, by `write(rows)` and `close()`
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
-        self._progress = make_progress(name, start, stop, progress)
+        place = "nothing is written" if folder is None else f"in {folder.path}"
+        self._progress = make_progress(name, start, stop, progress, place)
         self._buffer = MetricBuffer()
         self._last: MetricsRow | None = None
         self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics
@@ -85,6 +88,7 @@ class RunLog:
 
     def add_evaluation(self, updates: int, values: dict[str, Any]) -> None:
         """Write and show an evaluation made after this number of updates."""
+        check_evaluation(values)
         if not values:
             return
         values = as_scalars(values)

@@ -42,10 +42,11 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
     labels = _labels(folders)
     runs = {label: folder.read_description() for label, folder in zip(labels, folders, strict=True)}
     metrics = {label: folder.read_metrics() for label, folder in zip(labels, folders, strict=True)}
+    bad = {label: folder.bad_lines() for label, folder in zip(labels, folders, strict=True)}
     title = " and ".join(labels)
     sections = [
         f"<h1>{html.escape(title)}</h1>",
-        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics), headed=len(labels) > 1),
+        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),
         *_curves(metrics),
         *_layers(metrics),
         "<h2>Config</h2>",
@@ -75,7 +76,9 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 # ---------------------------------------------------------------- sections
 
 
-def _summary(runs: Mapping[str, dict[str, Any]], metrics: Mapping[str, Sequence[MetricsRow]]) -> dict[str, list[str]]:
+def _summary(
+    runs: Mapping[str, dict[str, Any]], metrics: Mapping[str, Sequence[MetricsRow]], bad: Mapping[str, int]
+) -> dict[str, list[str]]:
     """The outcome of each run: a row for each fact, a column for each run."""
     columns = []
     for label, run in runs.items():
@@ -87,6 +90,7 @@ def _summary(runs: Mapping[str, dict[str, Any]], metrics: Mapping[str, Sequence[
                 "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
                 **{_words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith(EVALUATED)},
+                **({"lines that are no records": str(bad[label])} if bad[label] else {}),
                 "time": clock_time(seconds),
                 "speed": f"{short(len(steps) * amount['count'] / seconds)} {amount['unit']}/s" if seconds else "",
                 "parameters": f"{run.get('parameters', 0):,}",
@@ -176,4 +180,6 @@ def _number(value: Any) -> str:
 
 
 def _words(name: str) -> str:
-    return PANELS.get(name, name.removeprefix(EVALUATED).replace("_", " "))
+    """A metric's label; one of `evaluate` says so, for the loss may have one of the same name."""
+    words = name.removeprefix(EVALUATED).replace("_", " ")
+    return f"{words} (evaluate)" if name.startswith(EVALUATED) else PANELS.get(name, words)

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnbackprop.experiment import Experiment
+from fnbackprop import trees
+from fnbackprop.experiment import Experiment, ExperimentError
 
 from ..layout import Layout
 from .loss_scale import LossScale
@@ -61,7 +62,9 @@ def abstract_state(experiment: Experiment) -> TrainState:
 def _initial_state(experiment: Experiment) -> TrainState:
     init_key, loss_key = experiment.keys()
     precision = precision_of(experiment.precision)
-    params = own_buffers(cast(experiment.init(init_key), precision.params))
+    params = experiment.init(init_key)
+    require_floating(params)
+    params = own_buffers(cast(params, precision.params))
     return TrainState(
         params=params,
         opt_state=own_buffers(experiment.optimizer.init(params)),
@@ -70,6 +73,32 @@ def _initial_state(experiment: Experiment) -> TrainState:
         ema=None if experiment.ema is None else first_average(params),
         loss_scale=LossScale.first() if precision.loss_scaling else None,
     )
+
+
+def require_floating(params: Any) -> None:
+    """Raises ExperimentError for a parameter that cannot be trained: a function, an integer, a key, text."""
+    for path, leaf in trees.leaves_with_paths(params):
+        dtype = getattr(leaf, "dtype", None)
+        if (
+            dtype is None
+            and isinstance(leaf, float | complex)
+            or dtype is not None
+            and jnp.issubdtype(dtype, jnp.inexact)
+        ):
+            continue
+        name = f"the parameter {path}" if path else "what init returns"
+        if callable(leaf) and dtype is None:
+            what = f"a function, {getattr(leaf, '__name__', leaf)}"
+            remedy = "Return the arrays alone, and combine them with the rest in loss: with Equinox, eqx.partition and "
+            remedy += "eqx.combine; with Flax NNX, nnx.split and nnx.merge."
+        elif dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            what, remedy = "a random key", "loss is given another key at every step; derive yours from it."
+        elif dtype is None and not isinstance(leaf, int):
+            what, remedy = f"{leaf!r}, a {type(leaf).__name__}", "Parameters are floating arrays."
+        else:
+            what = f"{dtype or type(leaf).__name__}"
+            remedy = "What is not trained belongs into the closure of loss or into the batch; else make it a float."
+        raise ExperimentError(f"{name} is {what}, which has no gradient. {remedy}")
 
 
 def adopted_state(state: TrainState, layout: Layout | None = None) -> TrainState:

@@ -1,4 +1,4 @@
-"""Progress: ten lines in a pipe, one live line on a terminal."""
+"""Progress: a line each minute in a pipe, one live line on a terminal."""
 
 import pytest
 import rich
@@ -27,14 +27,24 @@ def test_rate_leaves_the_first_record_out():
     assert rate.after(50) == (25.0, 2.0)
 
 
-@pytest.mark.parametrize("stop, lines", [(3, 3), (10, 10), (95, 10), (1000, 10)])
-def test_plain_progress_prints_at_most_ten_lines(capsys, stop, lines):
-    shown = PlainProgress("digits", stop)
-    for step in range(0, stop, 7):
-        shown.show(records(range(step, min(step + 7, stop))))
+def test_plain_progress_says_where_it_writes_and_then_how_it_goes_each_minute(capsys):
+    seconds = iter(range(0, 3000, 10))  # each look at the clock is 10 s later
+    shown = PlainProgress("digits", 0, 100, "in runs/digits", clock=lambda: float(next(seconds)))
+    assert capsys.readouterr().out == "digits: 100 steps, in runs/digits\n"
+    for step in range(100):
+        shown.show([row | {"accuracy": 0.5, "gradient_norm/deep": 1.0} for row in records([step])])
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == lines
-    assert printed[-1].startswith(f"digits  step {stop}/{stop}  loss {1 / stop:.4g}  grad 5.0e-01")
+    assert printed[0] == "digits  step 1/100  loss 1  grad 5.0e-01  0:10 so far  accuracy 0.5"
+    assert printed[-1].startswith("digits  step 100/100  loss 0.01  grad 5.0e-01")
+    times = [line.split(" so far")[0].split()[-1] for line in printed]
+    assert times[:4] == ["0:10", "1:10", "2:10", "3:10"]
+    PlainProgress("digits", 40, 100, "nothing is written")
+    assert capsys.readouterr().out == "digits: 60 steps after 40, nothing is written\n"
+
+
+def test_a_pipe_gets_no_live_line_though_colours_are_forced(monkeypatch, capsys):
+    monkeypatch.setattr(rich, "_console", Console(force_terminal=True))
+    assert isinstance(make_progress("digits", 0, 10), PlainProgress)
 
 
 def test_describe():
@@ -52,6 +62,7 @@ def test_describe():
 @pytest.mark.parametrize("width, bar", [(80, False), (200, True)])
 def test_live_line_fits(monkeypatch, capsys, width, bar):
     monkeypatch.setattr(rich, "_console", Console(force_terminal=True, width=width, no_color=True))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     shown = make_progress("digits-convnet", 0, 1000)
     assert isinstance(shown, LiveProgress)
     monkeypatch.setattr(shown._rate, "after", lambda step: (1234.5, 65.0))

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from fnbackprop.experiment import Experiment
-from fnbackprop.training.step.state import TrainState, initial_state, own_buffers
+from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.training.step.state import TrainState, initial_state, own_buffers, require_floating
 
 
 def test_initial_state_is_a_function_of_the_seed():
@@ -43,3 +44,25 @@ def test_own_buffers_copies_and_strips_weak_types():
     assert not copied["scalar"].weak_type
     assert copied["key"] == key
     np.testing.assert_array_equal(copied["array"], array)
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        (
+            {"act": jnp.tanh, "w": jnp.ones(2)},
+            "parameter act is a function, tanh, which has no gradient. .* eqx.partition",
+        ),
+        (
+            {"net": {"count": jnp.arange(2)}},
+            "parameter net/count is int32, .* into the closure of loss or into the batch",
+        ),
+        ({"rng": jax.random.key(0)}, "parameter rng is a random key, .* loss is given another key at every step"),
+        ({"name": "mlp"}, "parameter name is 'mlp', a str, which has no gradient. Parameters are floating arrays"),
+        (3, "what init returns is int, which has no gradient"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(params, message):
+    with pytest.raises(ExperimentError, match=message):
+        require_floating(params)
+    require_floating({"w": [1.0, np.float32(2)], "z": jnp.complex64(1)})
