@@ -69,7 +69,7 @@ def test_construction_errors(changes, message):
         ((jnp.zeros(()), {}, 1), "a tuple of 3"),
         ((jnp.zeros(()), jnp.zeros(())), "must be a dict of scalars"),
         ((jnp.zeros(()), {"loss": jnp.zeros(())}), "'loss' has a name that training uses"),
-        ((jnp.zeros(()), {"hits": jnp.zeros((4,))}), r"'hits' must be a scalar, but it has shape \(4,\)"),
+        ((jnp.zeros(()), {"hits": jnp.zeros((4,))}), r"'hits' of loss must be a real scalar, .* of shape \(4,\)"),
     ],
 )
 def test_loss_errors(result, message):

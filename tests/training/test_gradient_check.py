@@ -13,6 +13,7 @@ from fnbackprop.comparing.comparison import GradientMismatch
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import gradient_check
 from fnbackprop.training.loop import train
+from fnbackprop.training.step.mixed_precision import Precision
 
 
 def regression(**changes) -> Experiment:
@@ -115,7 +116,10 @@ def test_a_leaf_that_was_zero_or_noise_at_first_is_held_to_more_later(monkeypatc
     assert [leaf.verdict for leaf in comparisons[0].leaves] == ["PASS", "NOISE-LIMITED" if first else "PASS"]
 
 
-@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"accumulate": 2}])
+BFLOAT16 = Precision("float32", "bfloat16", "float32", batch=("*",))
+
+
+@pytest.mark.parametrize("options", [{"precision": BFLOAT16}, {"accumulate": 2}])
 def test_it_compares_what_the_step_computes(comparisons, options):
     train(regression(**options), steps=3, backward="both", compare_every=1, directory=None, progress=False)
     assert {leaf.verdict for leaf in comparisons[0].leaves} <= {"PASS", "NOISE-LIMITED"}

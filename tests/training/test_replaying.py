@@ -48,14 +48,13 @@ def test_replay_names_the_line(tmp_path):
 
 def test_other_options_are_told_and_a_new_run_forgets(tmp_path):
     broken = dataclasses.replace(MADE, loss=breaking, batch=batch)
-    for options in ({}, {"overwrite": True}):
-        with pytest.raises(NonFiniteLoss):
-            train(broken, directory=tmp_path, progress=False)
-        told = str(replay(dataclasses.replace(MADE, batch=batch), directory=tmp_path))
-        assert "step 7, run again from step 0: the loss is " in told and "all is finite. Did the run have other" in told
-        train(MADE, steps=1, directory=tmp_path, progress=False, **options)
-        with pytest.raises(ExperimentError, match="has no batch"):
-            replay(MADE, directory=tmp_path)
+    with pytest.raises(NonFiniteLoss):
+        train(broken, directory=tmp_path, progress=False)
+    told = str(replay(dataclasses.replace(MADE, batch=batch), directory=tmp_path))
+    assert "step 7, run again from step 0: the loss is " in told and "all is finite. Did the run have other" in told
+    train(MADE, steps=1, directory=tmp_path, progress=False, overwrite=True)
+    with pytest.raises(ExperimentError, match="has no batch"):
+        replay(MADE, directory=tmp_path)
 
 
 def test_a_step_that_was_not_kept_is_named(tmp_path):

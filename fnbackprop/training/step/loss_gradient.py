@@ -51,7 +51,7 @@ def make_value_and_grad(experiment: Experiment, backward: str, precision: Precis
 
         def of_trained(trained: Any, batch: Any, key: jax.Array) -> LossAndGradient:
             (_, found), scaled = differentiated(scaled_loss, has_aux=True)(trained, frozen, batch, key, scale)
-            return found, scaled if scale is None else [leaf / scale.astype(leaf.dtype) for leaf in scaled]
+            return found, scaled if scale is None else jax.tree.map(lambda x: x / scale.astype(x.dtype), scaled)
 
         trained, frozen = divide(params, trainable)
         whole = of_trained if experiment.accumulate == 1 else accumulated(of_trained, experiment.accumulate)

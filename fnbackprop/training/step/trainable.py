@@ -53,17 +53,20 @@ def _zeros_of(equation: Any, zeros: list[bool]) -> list[bool]:
     return [found] * len(equation.outvars)
 
 
-def divide(params: Any, trainable: Sequence[bool] | None) -> tuple[list[Any], list[Any]]:
-    """(the leaves that are trained, those that are frozen)."""
-    leaves = jax.tree.leaves(params)
-    flagged = list(zip(leaves, trainable or [True] * len(leaves), strict=True))
+def divide(params: Any, trainable: Sequence[bool] | None) -> tuple[Any, list[Any]]:
+    """(the leaves that are trained, those that are frozen); the tree itself if all are trained."""
+    if trainable is None or all(trainable):
+        return params, []
+    flagged = list(zip(jax.tree.leaves(params), trainable, strict=True))
     return [leaf for leaf, flag in flagged if flag], [leaf for leaf, flag in flagged if not flag]
 
 
-def joined(trained: Sequence[Any], frozen: Sequence[Any], like: Any, trainable: Sequence[bool] | None) -> Any:
+def joined(trained: Any, frozen: Sequence[Any], like: Any, trainable: Sequence[bool] | None) -> Any:
     """The tree that was divided, with the structure of `like`."""
-    structure, parts = jax.tree.structure(like), {True: iter(trained), False: iter(frozen)}
-    return structure.unflatten(next(parts[flag]) for flag in trainable or [True] * structure.num_leaves)
+    if trainable is None or all(trainable):
+        return trained
+    parts = {True: iter(trained), False: iter(frozen)}
+    return jax.tree.structure(like).unflatten(next(parts[flag]) for flag in trainable)
 
 
 def trained_only(tree: Any, trainable: Sequence[bool] | None) -> Any:

@@ -59,10 +59,10 @@ def test_a_run_that_breaks_says_why(tmp_path):
 
 
 def test_a_run_that_goes_on_keeps_its_beginning(tmp_path):
-    half = train(line(), steps=4, directory=tmp_path, progress=False)
+    train(line(), steps=4, directory=tmp_path, progress=False)
     path = tmp_path / "line" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"began": "long ago", "seconds": 1000.0}))
-    train(line(), state=half, directory=tmp_path, progress=False)
+    train(line(), resume=True, directory=tmp_path, progress=False)
     run = RunFolder(tmp_path / "line").read_description()
     assert run["began"] == "long ago" and run["seconds"] > 1000 and run["step"] == 9
 
