@@ -77,7 +77,8 @@ def cast_inputs(batch: Any, precision: Precision) -> Any:
     Raises:
       ExperimentError: a pattern of the user's own matches nothing.
     """
-    if precision.compute is None:
+    dtype = precision.compute
+    if dtype is None:
         return batch
     for pattern in precision.batch if precision.batch != INPUTS else ():
         if not any(_is_named(path, (pattern,)) for path, _ in trees.leaves_with_paths(batch)):
@@ -85,7 +86,7 @@ def cast_inputs(batch: Any, precision: Precision) -> Any:
             raise ExperimentError(f"precision: no array of the batch matches {pattern!r}; they are {paths}.")
 
     def cast_leaf(path: str, leaf: Any) -> Any:
-        return _cast_leaf(leaf, precision.compute) if _is_input(path, batch, precision.batch) else leaf
+        return _cast_leaf(leaf, dtype) if _is_input(path, batch, precision.batch) else leaf
 
     return trees.map_with_paths(cast_leaf, batch)
 
