@@ -16,6 +16,8 @@ from typing import Any
 import jax
 from jax._src import api, config
 
+from .tracebacks import hides_internal_frames
+
 jax_vjp = api.vjp  # JAX's own, whatever is in its place later
 
 # Which function is called instead of `jax.vjp`, by its key in `_functions`; "": JAX's own. A string, because JAX may
@@ -73,6 +75,7 @@ def substitute_everywhere(key: str, vjp: Callable) -> None:
     _substitute.set_global(key)
 
 
+@hides_internal_frames
 def _vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> Any:
     key = _substitute.value
     function = jax_vjp if not key or _called_by_jax(sys._getframe(1)) else _functions[key]

@@ -49,3 +49,4 @@ def test_of_a_pullback():
 def test_of_jax_grad_under_drop_in():
     with fb.drop_in():
         assert _frames(lambda: jax.grad(_fail)(1.0)) == ["<lambda>", "_fail"]
+        assert _frames(lambda: jax.vjp(_fail, 1.0)) == ["<lambda>", "_fail"]
