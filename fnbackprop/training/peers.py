@@ -4,6 +4,7 @@ Otherwise the rest would wait for it in a collective operation, where Python is 
 process tells the others each second that it lives, through JAX's coordination service, and looks at them.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ SECONDS_BETWEEN = 1.0  # two looks
 SECONDS_WITHOUT_LIFE = 10.0
 SECONDS_TO_FAIL_TOO = 4.0  # a process that has the same error is left to tell it itself
 ENDED = 1  # the exit status
+GO_ON = "The run goes on from its last checkpoint with resume=True, or --resume."
 
 
 class Alone:
@@ -53,6 +55,7 @@ class Peers(Alone):
         self._thread = threading.Thread(target=self._work, name="peers", daemon=True)
 
     def __enter__(self) -> "Peers":
+        atexit.unregister(_exit)
         self._thread.start()
         return self
 
@@ -64,6 +67,8 @@ class Peers(Alone):
             self._tell({"ended": said})
         if error is not None:
             _say(f"process {self._own} of {jax.process_count()}: {said}")
+            self._wait_for_the_end()
+            atexit.register(_exit)  # before JAX's own, which would wait for a process that is gone
 
     def waits_for_batch(self, step: int) -> None:
         self._waits = step
@@ -74,22 +79,36 @@ class Peers(Alone):
     def _tell(self, facts: dict[str, Any]) -> None:
         self._client.key_value_set(self._prefix + self._own, json.dumps(facts), allow_overwrite=True)
 
+    def _told(self) -> dict[str, dict[str, Any]]:
+        """What each process has last told."""
+        found = self._client.key_value_dir_get(self._prefix)
+        return {key.rpartition("/")[2]: json.loads(value) for key, value in sorted(found)}
+
     def _work(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN):
             self._beats += 1
             try:
                 self._tell({"beat": self._beats, "waits": self._waits})
-                found = {
-                    key.rpartition("/")[2]: json.loads(v) for key, v in self._client.key_value_dir_get(self._prefix)
-                }
+                found = self._told()
             except Exception as error:  # whatever the service raises when its process is gone
                 self._end(f"process 0 can no longer be reached ({str(error).splitlines()[0]})")
                 continue
-            problem = next(
-                filter(None, (self._problem(process, facts) for process, facts in sorted(found.items()))), None
-            )
+            problem = next(filter(None, (self._problem(*told) for told in found.items())), None)
             if problem is not None:
                 self._end(problem)
+
+    def _wait_for_the_end(self) -> None:
+        """After an error of this process: until the others have ended too, or one of them is found to be gone."""
+        deadline = time.monotonic() + SECONDS_WITHOUT_LIFE + SECONDS_TO_FAIL_TOO
+        with contextlib.suppress(Exception):  # the service may be gone
+            while time.monotonic() < deadline:
+                living = {process: told for process, told in self._told().items() if "ended" not in told}
+                problem = next(filter(None, (self._problem(*told) for told in living.items())), None)
+                if problem is not None:
+                    _say(f"process {self._own} of {jax.process_count()}: {problem}. {GO_ON}")
+                if problem is not None or not living:
+                    return
+                time.sleep(SECONDS_BETWEEN)
 
     def _problem(self, process: str, facts: dict[str, Any]) -> str | None:
         """What is wrong with a process, or None."""
@@ -114,10 +133,9 @@ class Peers(Alone):
         """End this process, whatever it waits for; unless it is about to fail by itself."""
         if self._ended.wait(SECONDS_TO_FAIL_TOO):
             return
-        _say(
-            f"process {self._own} of {jax.process_count()} ends: {problem}. The run goes on from its last checkpoint "
-            "with resume=True, or --resume."
-        )
+        _say(f"process {self._own} of {jax.process_count()} ends: {problem}. {GO_ON}")
+        with contextlib.suppress(Exception):
+            self._tell({"ended": ""})
         _exit()
 
 
