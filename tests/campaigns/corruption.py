@@ -124,11 +124,12 @@ def check(run: pathlib.Path, states: dict, draw: random.Random) -> str:
     """Resume the damaged run; returns how it ended, and raises if that was wrong."""
     before, files = list_checkpoints(RunFolder(run)), files_in(run)
     try:
-        state, notes = begin(Run(MADE, directory=run.parent, resume=True), initial_state(MADE))
+        found = begin(Run(MADE, directory=run.parent, resume=True), RunFolder(run), initial_state(MADE))
     except CheckpointError as error:
         assert files_in(run) == files, "something was changed"
         assert "is damaged: " in str(error) and all(found.damage() for found in before if found.finished)
         return "refused, none is whole"
+    state, notes = found.state, found.notes
     step = int(state.step)
     assert_same_bits(state, states[step])
     for found in before:

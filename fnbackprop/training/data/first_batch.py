@@ -87,6 +87,6 @@ def _type(leaf: Any) -> str:
 
 
 def _bytes(leaf: Any) -> bytes:
-    if jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if jnp.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.ascontiguousarray(leaf).tobytes()
