@@ -212,17 +212,19 @@ def second_order(transform, fun, x, y):
 
 
 @pytest.mark.parametrize("prefixed", [False, True], ids=["", "prefixed"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("mode", ["m", "c", "b"], ids=["noncontracting", "contracting", "batch"])
 def test_ragged_dot_general_vjp(mode, seed, prefixed):
     """Against the dense sum; JAX refuses the gradients of two modes."""
     product, dense, x, y = random_ragged(mode, seed, prefixed)
-    (z, pullback), (want, theirs) = fb.vjp(product, x, y), jax.vjp(dense, x, y)
-    assert_close(z, want, 1e-12)
-    dz = random_like(z, 2)
-    assert_close(pullback(dz), theirs(dz), 1e-12)
-    if seed == 0:
-        assert_close(second_order(fb.vjp, product, x, y), second_order(jax.vjp, dense, x, y), 1e-12)
+
+    def pulled(transform, fun, x, y):
+        z, pullback = transform(fun, x, y)
+        second = second_order(transform, fun, x, y) if seed == 0 else ()
+        return z, pullback(random_like(z, 2)), second
+
+    ours, theirs = jax.jit(lambda x, y: (pulled(fb.vjp, product, x, y), pulled(jax.vjp, dense, x, y)))(x, y)
+    assert_close(ours, theirs, 1e-12)
 
 
 @pytest.mark.parametrize("dtype, preferred", [("bfloat16", None), ("bfloat16", "float32"), ("float32", None)])

@@ -114,7 +114,8 @@ def stored(x, n_dense=0):
 def test_bcoo_fromdense_vjp(n_batch, n_dense, nse):
     """With the values' squares, so that a second derivative depends on them; padding's are zero."""
     x = with_zeros(3, 4, 5)
-    nse = int(sparse.BCOO.fromdense(x, n_batch=n_batch, n_dense=n_dense).nse) + (2 if nse == "more" else 0)
+    found = (np.asarray(x) != 0).any(tuple(range(3 - n_dense, 3))).sum(tuple(range(n_batch, 3 - n_dense)))
+    nse = int(found.max()) + (2 if nse == "more" else 0)
 
     def through(x):
         a = sparse.BCOO.fromdense(x, nse=nse, n_batch=n_batch, n_dense=n_dense)
@@ -149,8 +150,8 @@ def test_bcoo_fromdense_vjp_batched():
     def loss(x):
         return (sparse.BCOO.fromdense(x, nse=12).data ** 3).sum()
 
-    assert_close(jax.vmap(fb.grad(loss))(xs), 3 * xs**2, 1e-14)
-    assert_close(fb.grad(lambda xs: jax.vmap(loss)(xs).sum())(xs), 3 * xs**2, 1e-14)
+    assert_close(jax.jit(jax.vmap(fb.grad(loss)))(xs), 3 * xs**2, 1e-14)
+    assert_close(jax.jit(fb.grad(lambda xs: jax.vmap(loss)(xs).sum()))(xs), 3 * xs**2, 1e-14)
 
 
 @pytest.mark.parametrize(("n_batch", "n_dense"), [(0, 0), (1, 0), (0, 1)])
@@ -178,7 +179,6 @@ def test_fromdense_of_a_matrix(format, padding):
     want = np.zeros(x.shape)
     order = np.nonzero(x.T)[::-1] if format is sparse.CSC else np.nonzero(x)
     want[order] = 2 * weights[:nse] * x[order]
-    assert_close(fb.grad(loss)(x, nse + padding), want, 1e-15)
     assert_close(jax.jit(fb.grad(loss), static_argnums=1)(x, nse + padding), want, 1e-15)
 
 
