@@ -13,7 +13,7 @@ import fnbackprop as fb
 from fnbackprop.backprop import registry
 from fnbackprop.jaxprs.primitives import Trait, having
 
-from ..campaigns.mutants.programs import PROGRAMS
+from ..campaigns.mutants.programs import EXISTING, PROGRAMS
 from ..rules.checking import assert_close, random_cotangent
 
 ELEMENTWISE = having(Trait.ELEMENTWISE)
@@ -24,7 +24,7 @@ DEFINITE = S @ S.T + 3 * jnp.eye(3)
 
 def test_every_derivative_is_of_an_elementwise_primitive():
     named = {name: entry for name, entry in registry.registered().items() if isinstance(name, str)}
-    derivatives = {name for name, entry in named.items() if any(rule.is_derivative for rule in entry.rules)}
+    derivatives = {name for name in named.keys() & EXISTING if any(rule.is_derivative for rule in named[name].rules)}
     assert len(derivatives) > 25 and derivatives - ELEMENTWISE == set()
 
 

@@ -24,11 +24,12 @@ def test_what_was_opened_is_closed_if_opening_fails(tmp_path, monkeypatch):
         raise ExperimentError("tensorboard needs tensorboardX")
 
     monkeypatch.setattr(session, "TensorBoard", missing)
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ExperimentError, match="tensorboardX"), Session(Run(MADE, directory=tmp_path, tensorboard=True)):
         pytest.fail("it was opened")
     found = RunFolder(tmp_path / "survivor").read_description()
     assert found["status"] == "stopped" and found["error"] == "ExperimentError: tensorboard needs tensorboardX"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_description_is_closed_after_the_checkpoints_and_names_their_error(tmp_path, monkeypatch):

@@ -245,6 +245,7 @@ def _names(names: str, follows: Callable) -> dict[str, Callable]:
 
 _FOLLOWS: dict[str, Callable] = {
     **_names("threefry2x32 optimization_barrier bitcast_convert_type", _same),
+    **_names("pvary reshard sharding_constraint layout_constraint device_put", _same),
     **_names("random_bits random_split random_fold_in random_unwrap random_seed", _leading(0)),
     "random_wrap": _leading(1),
     "broadcast_in_dim": _broadcast,

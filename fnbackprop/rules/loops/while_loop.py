@@ -77,12 +77,14 @@ def _kind(loop):
 
 def _combining(engine, loop, active, wanted):
     """(forward, backward step) of a batched loop whose examples depend on each other."""
-    plain = written_out(loop)
+    axes = step_axes(loop)
+    plain = written_out(varied(loop, axes))
     condition_consts, consts, carry = loop.split(active)
     more = (False,) * len(condition_consts)
     forward, step = _plain(engine, plain, (*more, *more, *consts, *carry), wanted)
 
     def repeated(*operands):
+        operands = [vary(x, axes) for x in operands]
         return forward(*operands[: len(more)], *operands)
 
     return repeated, step

@@ -54,8 +54,8 @@ def test_hoisting_takes_the_product_out_of_the_loop():
     assert products(False) == (2, 0)
 
 
-def test_cond_in_a_loop_saves_its_index_and_operands():
-    """Not what the backward of its branches reads: here the carry, and a boolean."""
+def test_cond_in_a_loop_saves_its_operands_and_what_is_costly():
+    """The carry, and the product of either branch in a place that they share; the rest is computed again."""
 
     def loss(w, h, xs):
         def left(h):
@@ -69,7 +69,7 @@ def test_cond_in_a_loop_saves_its_index_and_operands():
 
     args = [jnp.asarray(x, jnp.float32) for x in (W, H0, XS)]
     stacked = [row.nbytes for row in fb.residuals(loss, *args).rows if row.kind == "stacked"]
-    assert sum(stacked) <= 4 * (H0.size + 1) * len(XS)
+    assert sum(stacked) <= 4 * (2 * H0.size + 1) * len(XS)
 
 
 def test_a_small_reduction_and_a_result_are_not_computed_again():
