@@ -38,9 +38,8 @@ def map_with_paths(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda keys, *leaves: function(leaf_path(keys), *leaves), tree, *rest)
 
 
-BOX = (
-    "/value"  # the end of the path of an array in a box of Flax: of NNX's variables, of linen's partitioned parameters
-)
+# The end of the path of an array in a box of Flax: of NNX's variables, of linen's partitioned parameters.
+BOX = "/value"
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -102,7 +101,7 @@ def norms(trees: Sequence[Any]) -> jax.Array:
 def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.Array:
     """The norm of each group of these leaves."""
     dtype = accumulation_dtype(*leaves)
-    squares = [jnp.sum(jnp.square(_magnitude(x, dtype))) for x in leaves]
+    squares = [_sum_of_squares(x, dtype) for x in leaves]
     totals = jnp.stack([sum((squares[i] for i in group), start=jnp.zeros((), dtype)) for group in groups])
     limits = jnp.finfo(dtype)
     in_range = jnp.all((totals > limits.tiny / limits.eps**2) & (totals < jnp.inf))
@@ -126,7 +125,7 @@ def plain_norm(tree: Any) -> jax.Array:
     """
     leaves = [leaf for leaf in jax.tree.leaves(tree) if _counts(leaf)]
     dtype = accumulation_dtype(*leaves)
-    return jnp.sqrt(sum((jnp.sum(jnp.square(_magnitude(x, dtype))) for x in leaves), start=jnp.zeros((), dtype)))
+    return jnp.sqrt(sum((_sum_of_squares(x, dtype) for x in leaves), start=jnp.zeros((), dtype)))
 
 
 def layers(tree: Any) -> dict[str, list[Any]]:
@@ -149,6 +148,10 @@ def _magnitude(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
     """The absolute values; cast first where that widens (the most negative integer has no absolute value)."""
     leaf = jnp.asarray(leaf)
     return jnp.abs(leaf).astype(dtype) if jnp.iscomplexobj(leaf) else jnp.abs(leaf.astype(dtype))
+
+
+def _sum_of_squares(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
+    return jnp.sum(jnp.square(_magnitude(leaf, dtype)))
 
 
 def _scaled_squares(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:

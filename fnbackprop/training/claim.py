@@ -84,7 +84,7 @@ def _to_go_on(earlier: dict[int, RunFolder], run: Run) -> int | None:
 
 def _new_folder(run: Run, number: int) -> int:
     """Make the first folder from this number on that nobody else has made."""
-    if number == 1 or not numbered(run.directory, run.name, 1).path.exists():
+    if not numbered(run.directory, run.name, 1).path.exists():
         number = 1
     while True:
         path = numbered(run.directory, run.name, number).path

@@ -66,7 +66,7 @@ class Peers(Alone):
         with contextlib.suppress(Exception):
             self._tell({"ended": said})
         if error is not None:
-            _say(f"process {self._own} of {jax.process_count()}: {said}")
+            self._say(f": {said}")
             self._wait_for_the_end()
             atexit.register(_exit)  # before JAX's own, which would wait for a process that is gone
 
@@ -93,7 +93,7 @@ class Peers(Alone):
             except Exception as error:  # whatever the service raises when its process is gone
                 self._end(f"process 0 can no longer be reached ({str(error).splitlines()[0]})")
                 continue
-            problem = next(filter(None, (self._problem(*told) for told in found.items())), None)
+            problem = self._first_problem(found)
             if problem is not None:
                 self._end(problem)
 
@@ -103,12 +103,16 @@ class Peers(Alone):
         with contextlib.suppress(Exception):  # the service may be gone
             while time.monotonic() < deadline:
                 living = {process: told for process, told in self._told().items() if "ended" not in told}
-                problem = next(filter(None, (self._problem(*told) for told in living.items())), None)
+                problem = self._first_problem(living)
                 if problem is not None:
-                    _say(f"process {self._own} of {jax.process_count()}: {problem}. {GO_ON}")
+                    self._say(f": {problem}. {GO_ON}")
                 if problem is not None or not living:
                     return
                 time.sleep(SECONDS_BETWEEN)
+
+    def _first_problem(self, told: dict[str, dict[str, Any]]) -> str | None:
+        """What is wrong with the first of these processes that has a problem, or None."""
+        return next(filter(None, (self._problem(*one) for one in told.items())), None)
 
     def _problem(self, process: str, facts: dict[str, Any]) -> str | None:
         """What is wrong with a process, or None."""
@@ -133,19 +137,18 @@ class Peers(Alone):
         """End this process, whatever it waits for; unless it is about to fail by itself."""
         if self._ended.wait(SECONDS_TO_FAIL_TOO):
             return
-        _say(f"process {self._own} of {jax.process_count()} ends: {problem}. {GO_ON}")
+        self._say(f" ends: {problem}. {GO_ON}")
         with contextlib.suppress(Exception):
             self._tell({"ended": ""})
         _exit()
+
+    def _say(self, what: str) -> None:
+        print(f"process {self._own} of {jax.process_count()}{what}", file=sys.stderr, flush=True)
 
 
 def _exit() -> NoReturn:
     sys.stdout.flush()
     os._exit(ENDED)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def watched_peers(patience: float) -> Alone:

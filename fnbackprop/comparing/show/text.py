@@ -102,15 +102,14 @@ def _of_equation(equation: EquationComparison, results: Results, which: str) -> 
     two = equation.kind is EquationKind.TWO_FUNCTIONS
     lines = [f"{which} {'different' if two else 'wrong'} equation: {equation.primitive}  {equation.where}{inside}"]
     ours, theirs = _sides_of(equation, results)
+    name = f"{equation.name} at {equation.rule_at}" if equation.rule_at else equation.name
     if math.isfinite(equation.error):
-        name = f"{equation.name} at {equation.rule_at}" if equation.rule_at else equation.name
         rule = f"{name}, operand {equation.operand}" if name else f"output {equation.operand}"
         lines.append(
             f"  {rule}: {ours} is {equation.error:.1e} off {theirs}, allowed "
             f"{equation.allowed:.1e}, with the {equation.cotangent} cotangent"
         )
     elif equation.name:
-        name = f"{equation.name} at {equation.rule_at}" if equation.rule_at else equation.name
         lines.append(f"  {name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
     lines += [f"  {equation.reason}", *_cause(equation.hypothesis)]
     if equation.numeric:
