@@ -3,13 +3,16 @@
 What optax.tree already gives (add, scale, cast, vdot, ...) is not repeated here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+STACKED = 4096  # elements: leaves of one shape that have no more are reduced together
 
 
 def leaf_path(keys: jax.tree_util.KeyPath) -> str:
@@ -87,7 +90,8 @@ def norms(trees: Sequence[Any]) -> jax.Array:
     """The `global_norm` of each of several trees, all in one dtype: (trees,). A leaf may be in several of them.
 
     The squares of a leaf are added up by itself, and the sums of leaves afterwards: the program grows with the number
-    of leaves, and no leaf waits for another.
+    of leaves, and no leaf waits for another. Small leaves of one shape are reduced together, for a hundred reductions
+    take a hundred times as long to compile as one.
     """
     if not trees:
         return jnp.zeros((0,))
@@ -101,14 +105,25 @@ def norms(trees: Sequence[Any]) -> jax.Array:
 def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.Array:
     """The norm of each group of these leaves."""
     dtype = accumulation_dtype(*leaves)
-    squares = [_sum_of_squares(x, dtype) for x in leaves]
-    totals = jnp.stack([sum((squares[i] for i in group), start=jnp.zeros((), dtype)) for group in groups])
+    stacks, places = _stacked(leaves)
+    lengths, group_places = _alike(map(len, groups))
+    indices = [np.array([groups[i] for i in same], int) for same in lengths]  # of groups of one length: (count, length)
+
+    def of_leaves(parts: list[jax.Array]) -> jax.Array:
+        return jnp.concatenate([*parts, jnp.zeros((0,), dtype)])[places]
+
+    def of_groups(norms_of: Callable[[np.ndarray], jax.Array]) -> jax.Array:
+        return jnp.concatenate([norms_of(index) for index in indices])[group_places]
+
+    squares = of_leaves([_sums_of_squares(x, dtype) for x in stacks])
+    totals = of_groups(lambda index: jnp.sum(squares[index], axis=1))
     limits = jnp.finfo(dtype)
     in_range = jnp.all((totals > limits.tiny / limits.eps**2) & (totals < jnp.inf))
 
     def scaled() -> jax.Array:
-        each = [_scaled_squares(x, dtype) for x in leaves]
-        return jnp.stack([_scaled_norm([each[i] for i in group], dtype) for group in groups])
+        pairs = [_scaled_squares(x, dtype) for x in stacks]
+        largest, squares = (of_leaves([pair[which] for pair in pairs]) for which in (0, 1))
+        return of_groups(lambda index: _scaled_norms(largest[index], squares[index]))
 
     return lax.cond(in_range, lambda: jnp.sqrt(totals), scaled)
 
@@ -118,14 +133,19 @@ def leaf_norms(tree: Any) -> Any:
     return jax.tree.map(global_norm, tree)
 
 
-def plain_norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of all leaves together where the squares neither vanish nor overflow: for ordinary numbers.
+def relative_change(before: Any, after: Any) -> jax.Array:
+    """|after - before| / |before|, Euclidean norms of all leaves together, where no square vanishes or overflows.
 
-    `global_norm` has no such limits, but keeps the leaves in memory for a second look at them.
+    For ordinary numbers: `global_norm` has no such limits, but keeps the leaves in memory for a second look at them.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if _counts(leaf)]
-    dtype = accumulation_dtype(*leaves)
-    return jnp.sqrt(sum((_sum_of_squares(x, dtype) for x in leaves), start=jnp.zeros((), dtype)))
+    pairs = [(x, y) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True) if _counts(x)]
+    dtype = accumulation_dtype(*[x for x, _ in pairs])
+    (old, _), (new, _) = (_stacked([pair[which] for pair in pairs]) for which in (0, 1))
+
+    def norm(stacks: Iterable[jax.Array]) -> jax.Array:
+        return jnp.sqrt(sum((jnp.sum(_sums_of_squares(x, dtype)) for x in stacks), start=jnp.zeros((), dtype)))
+
+    return norm(y - x for x, y in zip(old, new, strict=True)) / norm(old)
 
 
 def layers(tree: Any) -> dict[str, list[Any]]:
@@ -150,25 +170,45 @@ def _magnitude(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
     return jnp.abs(leaf).astype(dtype) if jnp.iscomplexobj(leaf) else jnp.abs(leaf.astype(dtype))
 
 
-def _sum_of_squares(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
-    return jnp.sum(jnp.square(_magnitude(leaf, dtype)))
+def _alike(keys: Iterable[Hashable]) -> tuple[list[list[int]], np.ndarray]:
+    """The places of equal keys together, and for each place where it is among them all, one after the other."""
+    found: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        found.setdefault(key, []).append(place)
+    return list(found.values()), np.argsort([place for places in found.values() for place in places]).astype(int)
 
 
-def _scaled_squares(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """(largest magnitude, sum of the squares of what it divides): a second pass, that only extreme leaves need."""
-    magnitude = _magnitude(leaf, dtype)
-    largest = lax.stop_gradient(jnp.max(magnitude, initial=0))
-    return largest, jnp.sum(jnp.square(magnitude / _divisor(largest)))
+def _stacked(leaves: Sequence[Any]) -> tuple[list[jax.Array], np.ndarray]:
+    """Arrays (count, *shape): small leaves of one shape and dtype together, each larger one alone; and where each leaf
+    is among their rows, one array after the other."""
+    kinds = ((np.shape(x), jnp.result_type(x), None if np.size(x) <= STACKED else i) for i, x in enumerate(leaves))
+    together, places = _alike(kinds)
+    return [jnp.stack([leaves[i] for i in same]) for same in together], places
 
 
-def _scaled_norm(parts: Sequence[tuple[jax.Array, jax.Array]], dtype: jnp.dtype) -> jax.Array:
-    """The norm of leaves of which `_scaled_squares` are given."""
-    if not parts:
-        return jnp.zeros((), dtype)
-    largest, squares = (jnp.stack(values) for values in zip(*parts, strict=True))
-    scale = _divisor(jnp.max(largest))
+def _rows(array: jax.Array) -> tuple[int, ...]:
+    """All axes but the first."""
+    return tuple(range(1, array.ndim))
+
+
+def _sums_of_squares(stack: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Of each leaf of a stack: (count,)."""
+    return jnp.sum(jnp.square(_magnitude(stack, dtype)), axis=_rows(stack))
+
+
+def _scaled_squares(stack: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """Of each leaf of a stack, (largest magnitude, sum of the squares of what it divides), each (count,): a second
+    pass, that only extreme leaves need."""
+    magnitude, rows = _magnitude(stack, dtype), _rows(stack)
+    largest = lax.stop_gradient(jnp.max(magnitude, axis=rows, initial=0))
+    return largest, jnp.sum(jnp.square(magnitude / jnp.expand_dims(_divisor(largest), rows)), axis=rows)
+
+
+def _scaled_norms(largest: jax.Array, squares: jax.Array) -> jax.Array:
+    """The norms of groups of leaves, (count,), from what `_scaled_squares` gives for them, (count, length)."""
+    scale = _divisor(jnp.max(largest, axis=1, initial=0, keepdims=True))
     shares = jnp.where(largest == 0, 0, _divisor(largest) / scale)
-    return scale * jnp.sqrt(jnp.sum(squares * jnp.square(shares)))
+    return scale[:, 0] * jnp.sqrt(jnp.sum(squares * jnp.square(shares), axis=1))
 
 
 def _divisor(largest: jax.Array) -> jax.Array:

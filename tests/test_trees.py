@@ -158,11 +158,49 @@ def test_leaf_norms():
         np.testing.assert_allclose(norm, numpy_norm(leaf), rtol=1e-6, err_msg=path)
 
 
+def several_shapes():
+    """Leaves of which some are stacked: small ones of one shape and dtype; a large shape occurs twice as well."""
+    random = np.random.default_rng(3)
+    shapes = [(3,), (64, 65), (2, 2), (3,), (), (64, 65), (2, 2), (3,), (0, 2)]
+    tree = [jnp.asarray(random.normal(size=shape) * 10.0**place, jnp.float32) for place, shape in enumerate(shapes)]
+    return [*tree, tree[0].astype(jnp.bfloat16), jax.lax.complex(tree[0], tree[0])]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e26])
+def test_norms_of_leaves_of_several_shapes(scale):
+    """Each group has its own norm, in its place, though small leaves of one shape are reduced together."""
+    tree = [scale * leaf for leaf in several_shapes()]
+    groups = [range(len(tree)), [], [0], [6, 7], *([place] for place in range(len(tree))), [3, 4]]
+    found = jax.jit(lambda tree: trees.norms([[tree[place] for place in places] for places in groups]))(tree)
+    np.testing.assert_allclose(found, [numpy_norm([tree[place] for place in places]) for places in groups], rtol=1e-5)
+
+
+def test_relative_change():
+    before = several_shapes()
+    after = [leaf + (0.25 + i) for i, leaf in enumerate(before)]
+    change = [np.asarray(y).astype(complex) - np.asarray(x).astype(complex) for x, y in zip(before, after, strict=True)]
+    found = jax.jit(trees.relative_change)(before, after)
+    np.testing.assert_allclose(found, numpy_norm(change) / numpy_norm(before), rtol=1e-5)
+
+
+def compiled_size(function, *args):
+    return jax.jit(function).lower(*args).compile().as_text().count(" = ")
+
+
+def many_leaves(count):
+    return [{"w": jnp.ones((2, 3)), "b": jnp.ones(2)} for _ in range(count // 2)]
+
+
+def test_small_leaves_are_reduced_together():
+    """Of a hundred more, one more line each to stack them: a reduction each would cost about 15."""
+    sizes = [compiled_size(lambda tree: trees.norms([tree, *tree]), many_leaves(count)) for count in (20, 120)]
+    assert sizes[1] - sizes[0] < 400
+
+
 def test_the_program_of_norms_grows_with_the_number_of_leaves():
     """One scale in the sum of every leaf would let it grow with the square."""
     sizes = []
     for count in (20, 40):
-        tree = [{"w": jnp.ones(3), "b": jnp.ones(2)} for _ in range(count // 2)]
-        compiled = jax.jit(lambda tree: trees.norms([tree, *tree])).lower(tree).compile()
-        sizes.append(compiled.as_text().count(" = "))
+        tree = [{"w": jnp.ones((64, 65)), "b": jnp.ones((65, 64))} for _ in range(count // 2)]
+        sizes.append(compiled_size(lambda tree: trees.norms([tree, *tree]), tree))
     assert sizes[1] < 2.2 * sizes[0]

@@ -37,11 +37,11 @@ def step_metrics(
       "gradient_norm", a scalar; "update_ratio", the scalar |after - before| / |before|; `LAYER_NORMS`.
     """
     gradient, before, after = (trained_only(tree, trainable) for tree in (gradient, before, after))
-    update, layers = jax.tree.map(jax.numpy.subtract, after, before), trees.layers(gradient)
+    layers = trees.layers(gradient)
     norms = trees.norms([gradient, *layers.values()])
     return {
         "gradient_norm": norms[0],
-        "update_ratio": trees.plain_norm(update) / trees.plain_norm(before),
+        "update_ratio": trees.relative_change(before, after),
         LAYER_NORMS: LayerNorms(norms[1:], tuple(layers)),
     }
 
