@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from . import rules as rules  # registers every rule
 from .backprop.coverage import coverage
 from .backprop.drop_in import drop_in
+from .backprop.implicit import implicit
 from .backprop.memory.budget_search import fit_budget
 from .backprop.memory.residual_report import residuals
 from .backprop.pullback import vjp
@@ -50,6 +51,7 @@ __all__ = [
     "fit_budget",
     "grad",
     "hessian",
+    "implicit",
     "jacrev",
     "load_checkpoint",
     "nondifferentiable",

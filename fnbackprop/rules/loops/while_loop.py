@@ -27,17 +27,24 @@ from ...backprop.memory import residuals, save_policy
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import varying_axes, zero_cotangent
 from ...jaxprs.evaluate import as_function, bind
-from ...jaxprs.lists import merge, pairs, present, split
+from ...jaxprs.lists import merge, pairs, present, select, split
 from ...jaxprs.views import While
 from .batched_while import is_separate, masked, written_out
 from .checkpoints import Checkpoints, next_checkpoint, schedule
+from .decisions import decided_carries, warn_of_decisions
 from .steps import active_flags, add_term, plan_step, zero_sum
 from .varying_steps import shares, step_axes, sums, varied, vary
 
 
 def while_activity(engine, equation, active):
-    """A carry is active if a differentiated operand reaches it in any number of steps."""
+    """A carry is active if a differentiated operand reaches it in any number of steps, be it by decisions alone: these
+    have no slope, but where their cotangent is wanted, that must be said."""
     loop = While.of(equation)
+    flags = zip(_smooth_carries(engine, loop, active), decided_carries(engine, loop, active), strict=True)
+    return tuple(smooth or decided for smooth, decided in flags)
+
+
+def _smooth_carries(engine, loop, active):
     _, consts, carry = loop.split(active)
     return active_flags(engine, loop.body, len(consts), len(carry), (*consts, *carry))[1]
 
@@ -46,7 +53,15 @@ def while_activity(engine, equation, active):
 def while_vjp(engine, equation, active, wanted):
     """h_{t+1} = f(c, h_t): the loop with checkpoints of its carry; its steps in reverse, from the checkpoints."""
     loop = While.of(equation)
-    found = _while(engine, loop, active, wanted)
+    if any(select(decided_carries(engine, loop, active), wanted)):
+        warn_of_decisions(equation)
+    pulled = tuple(w and on for w, on in zip(wanted, _smooth_carries(engine, loop, active), strict=True))
+    if not any(pulled):
+        return Structured(None, None, (False,) * len(active))  # nothing flows: it is left as it is
+    found = _while(engine, loop, active, pulled)
+    if pulled != wanted:
+        backward = found.backward
+        found = found._replace(backward=lambda saved, cts: backward(saved, merge(pulled, select(cts, pulled))))
     return _typed_as(equation, found) if loop.batch_shape and step_axes(loop) else found
 
 

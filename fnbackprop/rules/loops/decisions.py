@@ -1,0 +1,70 @@
+"""Loops whose result depends on what is differentiated through decisions alone: a bisection is one.
+
+Its steps compare something with a parameter and keep one half of a bracket or the other. What a step computes from what
+it keeps does not change with the parameter, so the chain rule gives no slope, though the result has one. The gradient
+of such a loop is zero, or that of its first bracket alone, and both are wrong: a warning names the loop.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from ...jaxprs.avals import is_inexact
+from ...jaxprs.evaluate import source_line, warn_at_user
+from ...jaxprs.graph import descendants, fixpoint
+from ...jaxprs.types import is_var
+from ...jaxprs.views import While
+from .steps import active_flags
+
+
+class DecidedLoopWarning(UserWarning):
+    """A loop depends on what is differentiated through comparisons alone, so that its gradient is not its slope."""
+
+
+@lru_cache(maxsize=4096)
+def decided_carries(engine: Any, loop: While, active: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The carries that active operands reach by decisions alone.
+
+    A carry is one if a constant of the steps reaches it and no constant does so differentiably; or if a constant
+    decides how many steps there are and nothing active reaches it differentiably at all. (A carry that starts active
+    and ends by a tolerance is an iteration that converges, whose slope is right.) What each step hands on unchanged
+    counts as a constant; what passes `stop_gradient` is taken as meant.
+    """
+    condition_consts, consts, carry = loop.split(active)
+    body, condition = loop.body.jaxpr, loop.condition.jaxpr
+    _, carried = loop.split_body(body.invars)
+    fixed = [new is old for new, old in zip(body.outvars, carried, strict=True)]
+    constants = (*consts, *(on and same for on, same in zip(carry, fixed, strict=True)))
+    smooth = active_flags(engine, loop.body, len(consts), len(carry), constants)[1]
+    anyhow = active_flags(engine, loop.body, len(consts), len(carry), (*consts, *carry))[1]
+    reached = fixpoint(lambda flags: _reached(body, (*consts, *flags)), constants[len(consts) :])
+    (ends,) = _reached(condition, (*condition_consts, *reached))
+    rows = zip(body.outvars, fixed, smooth, anyhow, reached, strict=True)
+    return tuple(
+        is_inexact(v.aval) and not same and ((by_decision and not slope) or (ends and not any_slope))
+        for v, same, slope, any_slope, by_decision in rows
+    )
+
+
+def _reached(jaxpr: Any, flags: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The outputs that an input with a flag reaches, differentiably or not."""
+    equations = [equation for equation in jaxpr.eqns if equation.primitive.name != "stop_gradient"]
+    found = descendants(equations, [v for v, on in zip(jaxpr.invars, flags, strict=True) if on])
+    return tuple(is_var(v) and v in found for v in jaxpr.outvars)
+
+
+_warned: set[str] = set()
+
+
+def warn_of_decisions(equation: Any) -> None:
+    """Once for each line that a loop stands at."""
+    where = source_line(equation)
+    if where not in _warned:
+        _warned.add(where)
+        warn_at_user(
+            f"the while_loop at {where} depends on what is differentiated through decisions (comparisons, rounding) "
+            "alone, as a bisection does: each of its steps is flat, so the gradient through it is not the slope of its "
+            "result. If the result is the root of an equation, `root = fb.implicit(fun, params, root)` gives it the "
+            "slope of `fun(params, root) = 0`; if it is a constant to the gradient, say so: "
+            "`jax.lax.stop_gradient(result)`.",
+            DecidedLoopWarning,
+        )
