@@ -184,7 +184,7 @@ def preparation_ratios(rounds=7):
         return time.process_time() - start
 
     times = np.array([[compiling(lib) for lib in (jax, fb)] for _ in range(rounds + 1)])[1:]
-    return measuring.tracing(loss, args, (jax, fb))[1], float(np.median(times[:, 1] / times[:, 0]))
+    return measuring.tracing(loss, args, (jax, fb)), float(np.median(times[:, 1] / times[:, 0]))
 
 
 def while_programs(steps=1000, slots=44, width=128):

@@ -66,17 +66,27 @@ def without_collecting() -> Iterator[None]:
         gc.enable()
 
 
-def tracing(loss: Callable, args: Sequence[Any], libraries: Sequence[Any], rounds: int = 15) -> tuple[float, float]:
-    """Processor time to trace value and gradient: (seconds by the first library, median ratio of the second)."""
+def processor_seconds(actions: Sequence[Callable[[], Any]], rounds: int) -> np.ndarray:
+    """Processor time of (rounds, actions), run in turns without garbage collection, after two rounds to warm up."""
 
-    def traced(library: Any) -> float:
+    def seconds(action: Callable[[], Any]) -> float:
         with without_collecting():
             start = time.process_time()
-            jax.make_jaxpr(library.value_and_grad(lambda *args: loss(*args)))(*args)
+            action()
             return time.process_time() - start
 
-    times = np.array([[traced(library) for library in libraries] for _ in range(rounds + 2)])[2:]
-    return float(np.median(times[:, 0])), float(np.median(times[:, 1] / times[:, 0]))
+    return np.array([[seconds(action) for action in actions] for _ in range(rounds + 2)])[2:]
+
+
+def trace(library: Any, loss: Callable, args: Sequence[Any]) -> Any:
+    """The jaxpr of value and gradient; of a new function each time, so that nothing is found in a cache."""
+    return jax.make_jaxpr(library.value_and_grad(lambda *args: loss(*args)))(*args)
+
+
+def tracing(loss: Callable, args: Sequence[Any], libraries: Sequence[Any], rounds: int = 15) -> float:
+    """Processor time to trace value and gradient: median ratio of the second library to the first."""
+    times = processor_seconds([lambda library=library: trace(library, loss, args) for library in libraries], rounds)
+    return float(np.median(times[:, 1] / times[:, 0]))
 
 
 def temp_bytes(program: Any) -> int:

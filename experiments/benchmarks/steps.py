@@ -1,9 +1,9 @@
-"""The jitted step of whole models, and the time to trace it: ours against `jax.value_and_grad`.
+"""The jitted step of whole models: ours against `jax.value_and_grad`.
 
     python experiments/benchmarks/steps.py    # 2 minutes on 2 cores
 
 Ratios below 1 are in our favour. Times are medians of interleaved rounds; memory is the compiler's account of
-temporary buffers; tracing is processor time, without garbage collection.
+temporary buffers.
 """
 
 import jax
@@ -58,18 +58,6 @@ WORKLOADS = {
 }
 
 
-def deep_mlp(layers=64):
-    """tanh(x @ w + b) in a Python loop."""
-    weights = [(jnp.ones((8, 8)), jnp.ones(8)) for _ in range(layers)]
-
-    def loss(weights, x):
-        for w, b in weights:
-            x = jnp.tanh(x @ w + b)
-        return jnp.sum(x * x)
-
-    return loss, weights, jnp.ones((4, 8))
-
-
 def main():
     rows = []
     for name, make in WORKLOADS.items():
@@ -77,10 +65,6 @@ def main():
         programs = [measuring.compile_step(lib.value_and_grad, loss, (params, batch)) for lib in (jax, fb)]
         rows.append(measuring.measure(name, *programs, (params, batch)))
     measuring.show(rows)
-    for name, case in (("MLP of 64 layers", deep_mlp()), ("GPT of 12 layers", gpt(12))):
-        loss, *args = case
-        seconds, ratio = measuring.tracing(loss, args, (jax, fb))
-        print(f"tracing, {name}: {seconds * 1e3:.0f} ms by jax.value_and_grad, ours {ratio:.2f} of it")
     print(f"saved to {measuring.save(rows, 'steps')}")
 
 
