@@ -148,7 +148,17 @@ def lay_out(x: Any, sharding: Any) -> Any:
     """A value in the explicit sharding that its type demands; None: as it is."""
     if sharding is None or aval_of(x).sharding == sharding:
         return x
-    return jax.sharding.reshard(x, sharding)
+    with _in_mesh(sharding.mesh):  # under vmap, the mode of the mesh says whether the examples stay divided
+        return jax.sharding.reshard(x, sharding)
+
+
+def in_present_mesh(x: Any) -> Any:
+    """A value as one of the mesh in its present mode: what a region in another mode reads from outside, such as a
+    Python number, may be of no mesh, and its cotangent is of the region's."""
+    sharding, present = aval_of(x).sharding, jax.sharding.get_abstract_mesh()
+    if sharding.mesh.empty or present.empty or sharding.mesh == present:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(present, sharding.spec))
 
 
 def cotangent_aval(aval: Any) -> Any:
@@ -172,7 +182,11 @@ def add_typed(x: Any, y: Any) -> Any:
 
 def in_mesh_of(aval: Any) -> Any:
     """The context of an aval's mesh, where the present context has the mesh in another mode."""
-    mesh, current = aval.sharding.mesh, jax.sharding.get_abstract_mesh()
+    return _in_mesh(aval.sharding.mesh)
+
+
+def _in_mesh(mesh: Any) -> Any:
+    current = jax.sharding.get_abstract_mesh()
     if mesh.empty or current.empty or mesh == current:
         return _AS_IT_IS
     return jax.sharding.use_abstract_mesh(mesh)

@@ -5,7 +5,7 @@ from jax import lax
 from jax.experimental.layout import with_layout_constraint
 
 from ...backprop.registry import Structured, structured_rule, vjp_rule
-from ...jaxprs.avals import aval_of, cotangent_aval, operand_avals
+from ...jaxprs.avals import aval_of, cotangent_aval, lay_out, operand_avals
 from ...jaxprs.evaluate import bind
 from ...jaxprs.types import Tracer
 
@@ -26,7 +26,7 @@ def layout_constraint_vjp(dy, *, layout):
 def reshard_vjp(dy, x_aval):
     """The identity; the cotangent goes back to where x lies, if its type says where."""
     sharding = cotangent_aval(x_aval).sharding
-    return dy if sharding.mesh.empty else jax.sharding.reshard(dy, sharding)
+    return dy if sharding.mesh.empty else lay_out(dy, sharding)
 
 
 @jax.tree_util.register_static

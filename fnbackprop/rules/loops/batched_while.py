@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from ...jaxprs.avals import aval_of, zeros_like_aval
+from ...jaxprs.avals import aval_of, explicit_sharding, lay_out, with_partitions, zeros_like_aval
 from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.lists import split
 from ...jaxprs.views import While
@@ -69,10 +69,14 @@ class Masked(NamedTuple):
         the others, those of one that does."""
         condition_consts, consts, first = self.loop.split(operands)
         (steps,) = as_function(self.loop.condition)(*condition_consts, *first)
-        one = jnp.unravel_index(jnp.argmax(steps), steps.shape)
+        one = jnp.unravel_index(jnp.argmax(_gathered(steps, steps.ndim)), steps.shape)
 
         def safe(x):
-            return _choose(steps, x, jnp.broadcast_to(lax.stop_gradient(x)[one], x.shape))
+            row = _gathered(lax.stop_gradient(x), steps.ndim)[one]
+            axes = range(steps.ndim, x.ndim)
+            return _choose(
+                steps, x, lax.broadcast_in_dim(row, x.shape, axes, out_sharding=explicit_sharding(aval_of(x)))
+            )
 
         pairs = zip(consts, self.with_rows, strict=True)
         return [*(lax.stop_gradient(safe(x)) for x in first), *(safe(c) if on else c for c, on in pairs)]
@@ -146,4 +150,14 @@ def _step(loop: While, going: Any, safe: list[Any], c: list[Any], h: list[Any], 
 
 def _choose(flags: Any, x: Any, y: Any) -> Any:
     """x for the examples whose flag is set, y for the others."""
-    return lax.select(lax.broadcast_in_dim(flags, aval_of(x).shape, range(flags.ndim)), x, y)
+    aval = aval_of(x)
+    spread = lax.broadcast_in_dim(flags, aval.shape, range(flags.ndim), out_sharding=explicit_sharding(aval))
+    return lax.select(spread, x, y)
+
+
+def _gathered(x: Any, axes: int) -> Any:
+    """A value whose first axes are not divided among the devices of a mesh with explicit axes: one row can be read."""
+    sharding = explicit_sharding(aval_of(x))
+    if sharding is None:
+        return x
+    return lay_out(x, with_partitions(sharding, (*[None] * axes, *sharding.spec.partitions[axes:])))

@@ -20,6 +20,10 @@ _SAVES_COS = "demands that the residual of sin(x) is cos(x): ours is x"
 _INLINED = "counts the compilations of a jit of one equation: ours walks it in place, operation by operation"
 _REGION = "demands that the backward of a shard_map is one equation; ours is a shard_map in a jit"
 _NAMES = "asks for names of equations by their number in JAX's gradient; ours have these names, and other numbers"
+_FLOAT16 = (
+    "catches the error of a float16 product that runs at once; ours is traced first, as under jit, where JAX fails too "
+    "(eager=True runs it)"
+)
 EXEMPT: tuple[Exempt, ...] = (
     Exempt("api", "TracebackTest::test_grad_traceback", _FRAMES),
     Exempt("api", "TracebackTest::test_custom_vjp_traceback", _FRAMES),
@@ -111,6 +115,8 @@ EXEMPT: tuple[Exempt, ...] = (
         "::test_remat_basic_closed_over_nested",
         "demands that a debug callback runs again with each recomputation; ours runs once",
     ),
+    Exempt("nn", "::testDotProductAttention1[3579]", _FLOAT16),
+    Exempt("nn", "::testDotProductAttention2[13]", _FLOAT16),
     Exempt("pjit", "test_unreduced_einsum_add_basic", "takes equations of the gradient by their number in JAX's"),
     Exempt("pjit", "test_dot_general_out_sharding0", "looks for a nested jit in the backward: ours walks it in place"),
 )

@@ -109,6 +109,9 @@ DIVIDED = {
     "where": case(lambda a, b: jnp.where(a > b, a, b), (A, BOTH), (A, BOTH)),
     "vmap": case(lambda a, b: jax.vmap(lambda a: jnp.sin(a) @ b)(a), (A, ROWS), (B, COLUMNS)),
     "vmap, shared": case(lambda a, b: jax.vmap(lambda a: jnp.sin(a) * b)(a), (A, BOTH), ((4,), P("y"))),
+    "vmap, gather within": case(
+        lambda a: jax.vmap(lambda row: row.at[jnp.array([0, 2])].get(out_sharding=P("y")))(a), (A, ROWS)
+    ),
     "checkpoint, one unused": case(
         lambda a, b: jax.checkpoint(lambda a, b: (jnp.sin(a), b * b))(a, b)[0], (A, BOTH), (A, BOTH)
     ),
@@ -290,3 +293,36 @@ def test_gradients(form):
             types = [[str(aval) for aval in jaxpr.out_avals] for jaxpr in (ours[name][0], closed)]
             assert types[0] == types[1], name
         assert_close(values_of(ours), values_of(theirs), 1e-9)
+
+
+def test_a_number_read_by_a_region_in_another_mode():
+    """A Python number has no mesh, and its cotangent comes out of a region in which the mesh is in another mode."""
+
+    def power(lib):
+        def fun(factor, x):
+            model = jax.sharding.auto_axes(lambda x: factor * x, out_sharding=P())
+            return lax.scan(lambda c, _: (model(c), None), x, None, length=3)[0]
+
+        return jax.jit(lib.grad(fun, argnums=(0, 1)))(1.5, 2.0)
+
+    with jax.set_mesh(mesh()):
+        assert_close(power(fb), (jnp.float64(3 * 1.5**2 * 2), jnp.float64(1.5**3)), 1e-12)
+        assert_close(power(fb), power(jax), 1e-12)
+
+
+def roots(a):
+    """Newton's cube roots, each with its own number of steps."""
+
+    def root(a):
+        return lax.while_loop(lambda x: abs(x**3 - a) > 1e-9, lambda x: x - (x**3 - a) / (3 * x**2), a)
+
+    return jnp.sum(jax.vmap(root)(a))
+
+
+def test_a_batched_loop_over_divided_examples():
+    """Examples that lie on several devices; the first one takes no step."""
+    a = jnp.array([1.0, 9.0, 3.0, 5.0])
+    with jax.set_mesh(mesh()):
+        found = jax.jit(fb.grad(roots))(jax.reshard(a, P("x")))
+        assert str(found.aval) == "float64[4@x]"
+        assert_close(found, (a ** (-2 / 3) / 3).at[0].set(1.0), 1e-8)
