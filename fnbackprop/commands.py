@@ -85,8 +85,8 @@ def runs_command(options: RunsOptions) -> int:
     for folder in find_runs(options.directory):
         table.add_row(*_row(folder, options.directory))
     console = rich.get_console()
-    if not console.file.isatty():  # a line for each run, whatever its length, for grep and its like
-        console = Console(file=console.file, width=PIPE_WIDTH)
+    if not console.file.isatty():  # a line for each run, whatever its length, for grep and its like: no colours either
+        console = Console(file=console.file, width=PIPE_WIDTH, force_terminal=False)
     console.print(table if table.rows else f"no runs in {options.directory}")
     return 0
 

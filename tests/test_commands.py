@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_runs_and_report(here, capsys):
+def test_runs_and_report(here, capsys, monkeypatch):
     from fnbackprop.training.loop import train
 
     for name in ("one", "two"):
@@ -42,6 +42,8 @@ def test_runs_and_report(here, capsys):
     assert status("runs") == 0
     first = capsys.readouterr().out.splitlines()[1].split()
     assert first[:4] == [long, "unknown,", "1", "bad"], "in a pipe, a run is one line, and a bad one does no harm"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert status("runs") == 0 and "\x1b" not in capsys.readouterr().out, "nor are there colours for grep to stumble on"
     assert status("report", "runs/one", "runs/two") == 0
     assert "one and two" in pathlib.Path("runs/one/against-two.html").read_text()
     assert status("report", "runs/two", "--output", "page.html") == 0 and pathlib.Path("page.html").exists()
@@ -70,7 +72,7 @@ def test_a_new_experiment_runs_as_it_stands(here, capsys):
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(fnbackprop.__file__).parents[1])}
     done = subprocess.run([sys.executable, "mine.py"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    [losses] = [line for line in done.stdout.splitlines() if line.startswith("waves  step 1000  test_loss ")]
+    [losses] = [line for line in done.stdout.splitlines() if line.startswith("waves  step 1000  evaluate: test_loss ")]
     assert float(losses.split()[-1]) < 0.02
     assert status("train", "mine.py", "--help") == 0
     assert "\n    python mine.py compare  " in capsys.readouterr().out

@@ -2,12 +2,14 @@
 
 A new run has a folder of its own: `runs/<name>`, or `<name>-2`, `<name>-3` ... if there are others. Two that start at
 once get one each, for a folder can be made only once. The lock is the operating system's: it ends with its process,
-however that ends, and never has to be removed by hand.
+however that ends, and never has to be removed by hand. Where there are none (on Windows, and in some network file
+systems), new runs are kept apart all the same, and whoever goes on with an earlier run is warned.
 """
 
 import json
 import os
 import socket
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from .run_folder import RunFolder, numbered, read_json, runs_of
 
 try:
     import fcntl
-except ImportError:  # not on Windows: there, only new runs are kept apart
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 
@@ -67,6 +69,12 @@ class Claim:
             raise CheckpointError(
                 f"{folder.path} is in use: {holder} trains there. Wait for it or stop it; or begin another run, "
                 "without resume and overwrite, which gets a folder of its own."
+            )
+        if self._lock < 0 and number in earlier:
+            warnings.warn(
+                f"{folder.path} cannot be locked here: nothing would keep a second process from writing to it. See to "
+                "it that none trains there.",
+                stacklevel=2,
             )
         return number
 

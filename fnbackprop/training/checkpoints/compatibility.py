@@ -13,6 +13,7 @@ from .arrays import describe_leaves
 from .checkpoint import Checkpoint
 
 LINES_SHOWN = 8
+ANEW = "begin anew, without resume (--resume): a new run gets a folder of its own"
 
 
 def require_same_settings(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
@@ -21,8 +22,7 @@ def require_same_settings(checkpoint: Checkpoint, settings: dict[str, Any]) -> N
     if differences:
         raise CheckpointError(
             f"{checkpoint.folder} was made with other settings:\n{differences}\nUse the same ones to resume it; or "
-            "new_config=True (--new-config) to go on with those of now; or begin anew in another directory "
-            "(--directory), or with overwrite=True (--overwrite). Nothing was changed."
+            f"new_config=True (--new-config) to go on with those of now; or {ANEW}. Nothing was changed."
         )
 
 
@@ -32,7 +32,7 @@ def require_same_leaves(checkpoint: Checkpoint, state: TrainState) -> None:
     if differences:
         raise CheckpointError(
             f"{checkpoint.folder} is of another model or optimizer:\n{differences}\nMake the experiment as it was, or "
-            "begin anew in another directory (--directory), or with overwrite=True (--overwrite). Nothing was changed."
+            f"{ANEW}. Nothing was changed."
         )
 
 
@@ -47,7 +47,8 @@ def require_same_batches(checkpoint: Checkpoint, batch: Callable[[int], Any]) ->
         lines = "\n".join(f"  {path}: {difference}" for path, difference in found.items())
         raise CheckpointError(
             f"{checkpoint.folder} was made with other data: batch({step}) has\n{lines}\nUse the same data and batch "
-            "size to resume it; or new_config=True (--new-config) to go on with those of now. Nothing was changed."
+            "size to resume it; or new_config=True (--new-config) to go on with those of now; "
+            f"or {ANEW}. Nothing was changed."
         )
 
 

@@ -95,7 +95,7 @@ class RunLog:
         self.evaluation = (updates, values)
         self._write([{"step": updates, **{f"evaluate/{name}": value for name, value in values.items()}}])
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.say(f"{self._name}  step {updates}  {shown}")
+        self.say(f"{self._name}  step {updates}  evaluate: {shown}")  # the loss may have metrics of these names
 
     def sync(self) -> int:
         """Wait until the metrics file is on the disk; returns its size in bytes."""

@@ -48,4 +48,4 @@ def test_evaluation_is_written_and_shown(tmp_path, capsys):
     with RunLog("run", RunFolder(tmp_path), start=0, stop=9, progress=True) as log:
         log.add_evaluation(9, {"accuracy": 0.98765, "wrong": 4})
     assert read_metrics(tmp_path) == [{"step": 9, "evaluate/accuracy": 0.98765, "evaluate/wrong": 4}]
-    assert capsys.readouterr().out.splitlines()[1:] == ["run  step 9  accuracy 0.9877, wrong 4"]
+    assert capsys.readouterr().out.splitlines()[1:] == ["run  step 9  evaluate: accuracy 0.9877, wrong 4"]

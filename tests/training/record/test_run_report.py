@@ -63,6 +63,18 @@ def test_one_run(run, tmp_path):
     assert text.count("<svg") == 2 and page.marked == 0  # the loss, and the layers; a single evaluation is no curve
 
 
+def test_a_metric_of_the_loss_and_one_of_evaluate_have_two_labels(run, tmp_path):
+    folder = run("one")
+    rows = [{"step": step, "loss": 1.0, "accuracy": 0.5} for step in range(2)]
+    rows += [{"step": step, "evaluate/accuracy": 0.75} for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_run_report([RunFolder(folder)], tmp_path / "page.html").read_text()
+    assert "<td>accuracy (evaluate)</td><td>0.75</td>" in text
+    assert text.count("<svg") == 3, "the loss, and two curves"
+    for label in ("accuracy", "accuracy (evaluate)"):
+        assert text.count(f">{label}</text>") == 1, label
+
+
 def test_a_comparison_says_what_it_is_of(run, tmp_path):
     """A rule that is wrong is named, and what was compared before the run is not taken for the run's own."""
     folder = run("one", began="2026-01-02T03:04:05+00:00", status="stopped", error="GradientMismatch: FAIL\na table")
