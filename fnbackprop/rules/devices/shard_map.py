@@ -145,7 +145,9 @@ def _share(region, spec, ct):
 
 def _copied(region, spec):
     """The axes along which every device has a copy of its own: without `check_vma`, those that the spec leaves out. The
-    cotangents of the copies of a reduced value stay terms, one a device."""
+    cotangents of the copies of a reduced value stay terms, one a device. A hijax type's spec alone knows its axes."""
+    if not isinstance(spec, PartitionSpec):
+        return ()
     names = [n if isinstance(n, tuple) else (n,) for n in spec.partitions if n is not None]
     mentioned = {name for group in names for name in group} | spec.reduced
     axes = (a for a in region.mesh.axis_names if a in region.axes - region.of_vmap and a not in mentioned)
@@ -162,5 +164,7 @@ def _stacked(region, aval):
 
 
 def _exchanged(spec):
-    """The spec of a cotangent: that of its value, with reduced and unreduced exchanged."""
+    """The spec of a cotangent: that of its value, with reduced and unreduced exchanged; a hijax type has its own."""
+    if not isinstance(spec, PartitionSpec):
+        return spec.to_ct_spec()
     return PartitionSpec(*spec.partitions, unreduced=spec.reduced, reduced=spec.unreduced)

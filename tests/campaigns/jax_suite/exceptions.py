@@ -117,6 +117,7 @@ EXEMPT: tuple[Exempt, ...] = (
     ),
     Exempt("nn", "::testDotProductAttention1[3579]", _FLOAT16),
     Exempt("nn", "::testDotProductAttention2[13]", _FLOAT16),
+    Exempt("mutable_array", "::test_slicing_with_vjp3", "demands that no zeros are made where a slice is accumulated"),
     Exempt("pjit", "test_unreduced_einsum_add_basic", "takes equations of the gradient by their number in JAX's"),
     Exempt("pjit", "test_dot_general_out_sharding0", "looks for a nested jit in the backward: ours walks it in place"),
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.experimental import hijax
+from jax.sharding import PartitionSpec as P
 
 import fnbackprop as fb
 from fnbackprop.jaxprs.avals import zeros_like_aval
@@ -152,6 +153,15 @@ class PairType(hijax.HiType):
     def to_tangent_aval(self):
         return PairType(self.part.to_tangent_aval())
 
+    def to_ct_aval(self):
+        return PairType(self.part.to_ct_aval())
+
+    def shard(self, mesh, manual_axes, check_vma, spec):
+        return PairType(self.part.shard(mesh, manual_axes, check_vma, spec.part))
+
+    def unshard(self, mesh, check_vma, spec):
+        return PairType(self.part.unshard(mesh, check_vma, spec.part))
+
     def vspace_zero(self):
         zero = jnp.zeros(self.part.shape, self.part.dtype)
         return make(zero, zero)
@@ -164,6 +174,20 @@ class PairType(hijax.HiType):
 
 
 hijax.register_hitype(Pair, lambda pair: PairType(jax.typeof(pair.a)))
+
+
+@dataclass(frozen=True)
+class PairSpec(hijax.HiPspec):
+    part: Any
+
+    def to_lo(self):
+        return [self.part, self.part]
+
+    def to_tangent_spec(self):
+        return self
+
+    def to_ct_spec(self):
+        return self
 
 
 class Make(Base):
@@ -264,3 +288,13 @@ def test_a_type_without_zeros_is_named():
 
     with pytest.raises(NotImplementedError, match="zeros of the hijax type .*define vspace_zero"):
         zeros_like_aval(Bare(jax.typeof(1.0)))
+
+
+def test_a_type_of_its_own_through_shard_map():
+    """Each device has a piece of both parts: 3a² + a·b, elementwise."""
+    with jax.set_mesh(jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])):
+        a, b, ones = (jax.device_put(jnp.asarray(x), P("x")) for x in (X[:2], X[1:], np.ones(2)))
+        pieces = PairSpec(P("x"))
+        _, pullback = fb.vjp(jax.jit(jax.shard_map(loss, in_specs=(pieces,), out_specs=P("x"))), Pair(a, b))
+        (found,) = pullback(ones)
+    assert_close((found.a, found.b), (6 * a + b, a), 1e-14)
