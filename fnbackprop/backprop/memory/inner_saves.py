@@ -1,21 +1,19 @@
 """What a `jax.checkpoint` policy saves inside a scan, a cond or a jit that the backward evaluates again.
 
-In the forward such an equation has the saved values as further results: of a scan, stacks; of a cond, zeros for the
-branches that are not taken. In the backward it is evaluated from them, without the equations that only they needed.
+In the forward such an equation has the saved values as further results: of a scan, stacks; of a cond, slots that its
+branches share. In the backward it is evaluated from them, without the equations that only they needed.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.compat import policy_saves, switch_branch
 from ...jaxprs.evaluate import bind, environment, evaluate, interpret, read_atom
 from ...jaxprs.graph import live
 from ...jaxprs.lists import merge, select, split
-from ...jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
+from ...jaxprs.types import ClosedJaxpr, Equation, Var, is_var
 from ...jaxprs.views import Call, Cond, Scan
-
-Slot = tuple[Aval, tuple[int, ...]]  # the aval of a saved value, and its leading axes as a stack
+from .shared_slots import SharedSlots, Slot
 
 
 class InnerSaves(NamedTuple):
@@ -122,13 +120,13 @@ def _of_cond(equation: Equation, policy: Callable, wanted: Sequence[bool]) -> In
     if cond.platforms is not None:
         return None
     branches = [_of_jaxpr(branch, policy, wanted) for branch in cond.branches]
-    slots = [branch.slots for branch in branches]
+    shared = SharedSlots.of([branch.slots for branch in branches])
 
     def saving(operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         def in_branch(i):
             def run(*operands):
                 outputs, saved = branches[i].saving(operands)
-                return outputs, among_zeros(slots, i, saved)
+                return outputs, shared.fill(i, saved)
 
             return run
 
@@ -137,15 +135,9 @@ def _of_cond(equation: Equation, policy: Callable, wanted: Sequence[bool]) -> In
 
     def replaying(operands: Sequence[Any], saved: Sequence[Any]) -> list[Any]:
         def in_branch(i):
-            return lambda saved, *operands: branches[i].replaying(operands, split(saved, *map(len, slots))[i])
+            return lambda saved, *operands: branches[i].replaying(operands, shared.own(i, saved))
 
         index, operands = cond.split(operands)
         return switch_branch(index, [in_branch(i) for i in range(len(branches))], None, list(saved), *operands)
 
-    return InnerSaves(sum(slots, ()), saving, replaying)
-
-
-def among_zeros(slots: Sequence[Sequence[Slot]], chosen: int, saved: Sequence[Any]) -> list[Any]:
-    """One branch's saved values among zeros in the slots of the others: what every branch of a cond returns."""
-    zeros = ([zeros_like_aval(*slot) for slot in group] if i != chosen else saved for i, group in enumerate(slots))
-    return [value for group in zeros for value in group]
+    return InnerSaves(shared.slots, saving, replaying)

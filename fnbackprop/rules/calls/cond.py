@@ -4,17 +4,14 @@ forward     (1)  y, s = f_i(x)           s: what of f_i is costly to compute aga
 backward    (1)  dx = f_iᵀ(dy): a switch on the same i, whose branches compute what they need again from x and s
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import jax
-from jax import lax
 
 from ...backprop.memory import save_policy
+from ...backprop.memory.shared_slots import SharedSlots
 from ...backprop.registry import MissingRule, Structured, structured_rule
-from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.compat import is_for_this_platform, switch_branch
 from ...jaxprs.evaluate import as_function, trace_flat
 from ...jaxprs.lists import merge, select
@@ -123,42 +120,17 @@ def _saving(branches, avals):
     """The branches' forwards, each of which returns the values that it saves, in slots that all share; and for each
     branch a function that finds its own in these."""
     traced = [trace_flat(lambda *operands, run=branch.forward: run(*operands)[1][1], avals) for branch in branches]
-    saved_avals = [[atom.aval for atom in saved.closed.jaxpr.outvars] for saved in traced]
-    slots = shared_slots(saved_avals)
+    shared = SharedSlots.of([[(atom.aval, ()) for atom in saved.closed.jaxpr.outvars] for saved in traced])
 
     def forward_of(i):
         def forward(*operands):
             outputs, (_, saved) = branches[i].forward(*operands)
-            return outputs, fill(slots, saved_avals[i], jax.tree.leaves(saved))
+            return outputs, shared.fill(i, jax.tree.leaves(saved))
 
         return forward
 
     def own(i):
-        return lambda saved: traced[i].out_tree.unflatten([saved[j] for j in places(slots, saved_avals[i])])
+        return lambda saved: traced[i].out_tree.unflatten(shared.own(i, saved))
 
     each = range(len(branches))
     return list(map(forward_of, each)), list(map(own, each))
-
-
-def shared_slots(groups: Sequence[Sequence[Any]]) -> list[Any]:
-    """Avals of slots in which the values of each group have places: of each aval, as many as a group has at most."""
-    slots: list[Any] = []
-    for group in groups:
-        for aval in dict.fromkeys(group):
-            slots += [aval] * (group.count(aval) - slots.count(aval))
-    return slots
-
-
-def places(slots: Sequence[Any], avals: Sequence[Any]) -> list[int]:
-    """The slot of each value: the first that is free and of its aval."""
-    taken: list[int] = []
-    for aval in avals:
-        taken.append(next(i for i, slot in enumerate(slots) if slot == aval and i not in taken))
-    return taken
-
-
-def fill(slots: Sequence[Any], avals: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-    """Arrays for all slots: the values in their places, zeros in the others."""
-    given = dict(zip(places(slots, avals), values, strict=True))
-    filled = [given[i] if i in given else zeros_like_aval(aval) for i, aval in enumerate(slots)]
-    return [lax.convert_element_type(x, x.dtype) for x in filled]  # not of weak types: all branches return the same

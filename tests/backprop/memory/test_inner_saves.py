@@ -56,6 +56,20 @@ def test_products_are_saved_and_not_computed_again(policy):
     assert counts(in_cond) == ([2, 3, 5], [(3,), (3,), (3,), (3,), (3, 3)])
 
 
+def test_branches_share_the_slots_of_what_they_save():
+    """The one branch saves three products, the other one: three stacks for both, beside the operands."""
+    _, pullback = fb.vjp(jax.checkpoint(in_both, policy=DOTS), W)
+    assert [shape for shape in shapes_saved(pullback) if len(shape) == 2] == [(2, 3), (2, 3), (2, 3), (3, 3)]
+
+
+def test_a_branch_may_save_a_weakly_typed_value():
+    def twice(x):
+        return lax.cond(x > 0, lambda x: jnp.sin(checkpoint_name(2 * x, "kept")), jnp.cos, x)
+
+    gradient = jax.jit(fb.grad(jax.checkpoint(twice, policy=NAMES)))
+    assert_close(gradient(0.5), 2 * np.cos(1.0), 1e-14)
+
+
 def test_values():
     """First and second derivatives, under jit and vmap, are those without a checkpoint."""
 
