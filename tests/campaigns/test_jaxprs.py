@@ -65,7 +65,7 @@ def test_addresses_do_not_show():
 def test_every_program_has_a_name_of_its_own():
     names = [program.name for program in programs()]
     assert len(names) == len(set(names)) > 1500
-    assert {name.partition("/")[0] for name in names} == {"loops", "steps", "models", "rules"}
+    assert {name.partition("/")[0] for name in names} == {"loops", "steps", "tracing", "models", "rules"}
 
 
 @pytest.fixture

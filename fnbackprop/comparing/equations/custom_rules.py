@@ -14,7 +14,7 @@ from ..program import first_line
 from ..results import Agreement, Cotangent, EquationComparison, Verdict
 from ..tolerance import NOISE_LIMIT, facts_of_equation, rounding_floor
 from .check import COMPILED, EquationCheck, Evidence
-from .differences import differences, differences_in_own_precision
+from .equation_differences import differences, differences_in_own_precision
 from .verdict import (
     Finding,
     comparison_of,

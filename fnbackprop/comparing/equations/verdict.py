@@ -21,7 +21,7 @@ from ..program import place_of
 from ..results import Agreement, Cause, EquationComparison, EquationKind, Hypothesis, Verdict
 from ..tolerance import NOISE, SAME_PRECISION, facts_of_equation, rounding_floor
 from .check import COMPILED, Evidence, cotangents_in_float64
-from .differences import SAID_NOTHING, Opinion, differences
+from .equation_differences import SAID_NOTHING, Opinion, differences
 
 EXACT = 1e-9  # the largest relative error of a right rule in float64
 LUCK = 1e-6  # how often a right rule may be accused because the automatic one was lucky in its rounding

@@ -90,6 +90,7 @@ def benchmarks() -> Iterator[tuple[str, Callable, Sequence[Any], Any]]:
     sys.path.insert(0, str(BENCHMARKS))
     import loops
     import steps
+    import tracing
 
     for name, make in loops.WORKLOADS.items():
         yield f"loops/{name}", *shapes_of(make), 0
@@ -100,7 +101,7 @@ def benchmarks() -> Iterator[tuple[str, Callable, Sequence[Any], Any]]:
     yield "loops/while", while_loss, (jnp.ones((128, 128)), jnp.ones(128)), (0, 1)
     for name, make in steps.WORKLOADS.items():
         yield f"steps/{name}", *shapes_of(make if "GPT" not in name else partial(make, layers=2)), 0
-    yield "steps/deep MLP", *shapes_of(partial(steps.deep_mlp, layers=8)), 0
+    yield "tracing/deep MLP", *shapes_of(partial(tracing.deep_mlp, layers=8)), 0
 
 
 def shapes_of(make: Callable) -> tuple[Callable, Sequence[Any]]:
