@@ -8,6 +8,7 @@ from importlib.metadata import version
 QUICK = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     QUICK += " --xla_cpu_use_fusion_emitters=false"  # later versions do not know it
+    QUICK += " --xla_cpu_parallel_codegen_split_count=1"  # one LLVM module a program; no gain in later versions
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {QUICK}"
 
 import jax  # noqa: E402  (reads XLA_FLAGS)
