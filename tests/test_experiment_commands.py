@@ -1,0 +1,64 @@
+"""The commands on an experiment: their options are the keywords of what they run, and reach it."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from fnbackprop.experiment_commands import COMMANDS, CompareOptions, ReplayOptions, TrainOptions
+from fnbackprop.training import loop, replaying
+from fnbackprop.training.run import Run
+
+NOT_OF_THE_COMMAND_LINE = {"experiment", "steps", "state", "progress"}  # steps: the experiment has its own option
+
+
+def defaults(cls):
+    return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+def test_train_has_every_option_of_a_run_with_the_same_default():
+    options, run = defaults(TrainOptions), defaults(Run)
+    assert set(options) - {"distributed"} == set(run) - NOT_OF_THE_COMMAND_LINE
+    for name in set(options) - {"distributed"}:
+        assert str(options[name]) == str(run[name]), name
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What train and replay are called with, instead of what they do."""
+    found = []
+
+    def record(experiment, **keywords):
+        found.append((experiment, keywords))
+        return SimpleNamespace(params="trained")
+
+    monkeypatch.setattr(loop, "train", record)
+    monkeypatch.setattr(replaying, "replay", record)
+    return found
+
+
+def test_train_passes_its_options_on(calls):
+    assert COMMANDS["train"].run("an experiment", TrainOptions(mesh="data=2", distributed=True)) == 0
+    ((experiment, keywords),) = calls
+    assert experiment == "an experiment" and keywords["mesh"] == "data=2"
+    assert set(keywords) == set(defaults(Run)) - NOT_OF_THE_COMMAND_LINE
+
+
+def test_replay_passes_its_options_on(calls, capsys):
+    assert COMMANDS["replay"].run("an experiment", ReplayOptions(step=7)) == 0
+    ((_, keywords),) = calls
+    assert keywords["step"] == 7
+    assert "trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("after, params, trained", [(0, "initial", []), (3, "trained", [3])])
+def test_compare_takes_the_parameters_after_some_steps(monkeypatch, calls, after, params, trained):
+    from fnbackprop.comparing import command, pipeline
+
+    compared = []
+    monkeypatch.setattr(pipeline, "compare", lambda loss, *arguments, **settings: compared.append((loss, arguments)))
+    monkeypatch.setattr(command, "report", lambda result, options: 5)
+    experiment = SimpleNamespace(loss="loss", arguments=lambda steps: ("initial", f"batch {steps}", "key"))
+    assert COMMANDS["compare"].run(experiment, CompareOptions(after=after)) == 5
+    assert compared == [("loss", (params, f"batch {after}", "key"))]
+    assert [keywords["steps"] for _, keywords in calls] == trained
