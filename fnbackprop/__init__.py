@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .comparing.pipeline import compare
     from .comparing.results import Verdict
     from .experiment import Experiment, ExperimentError
+    from .tracing.names import name
+    from .tracing.pipeline import trace
+    from .tracing.result import Trace
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
     from .training.loop import train
@@ -42,6 +45,7 @@ __all__ = [
     "Precision",
     "Replay",
     "RunError",
+    "Trace",
     "TrainState",
     "Verdict",
     "compare",
@@ -54,12 +58,14 @@ __all__ = [
     "implicit",
     "jacrev",
     "load_checkpoint",
+    "name",
     "nondifferentiable",
     "read_metrics",
     "replay",
     "residuals",
     "run",
     "testing",
+    "trace",
     "train",
     "value_and_grad",
     "vjp",
@@ -72,6 +78,9 @@ _LATER = {
     "Comparison": "comparing.comparison",
     "GradientMismatch": "comparing.comparison",
     "Verdict": "comparing.results",
+    "name": "tracing.names",
+    "trace": "tracing.pipeline",
+    "Trace": "tracing.result",
     "Experiment": "experiment",
     "ExperimentError": "experiment",
     "train": "training.loop",

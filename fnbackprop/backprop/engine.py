@@ -9,7 +9,7 @@ out (None is zero); sums the cotangent of an implicitly broadcast operand back t
 dtype; takes the real part for a real operand of a complex result; and skips operands that need none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -117,15 +117,8 @@ class Engine:
         inner = []
 
         def apply(equation: Equation, values: list[Any]) -> Sequence[Any]:
-            step = plan.steps.get(id(equation))
-            if step is None or step.structured is None:
-                if step is not None and is_wrong_in_jax(equation, step.active):
-                    return bind_with_jvp(
-                        self, equation.primitive, equation.params, literals_as_arrays(equation, values)
-                    )
-                return bind(equation, values)
-            outputs, residuals = step.structured.forward(*literals_as_arrays(equation, values))
-            inner.append(residuals)
+            outputs, residuals = self.evaluate(plan.steps.get(id(equation)), equation, values)
+            inner.extend(residuals)
             return outputs
 
         evaluate(plan.evaluated, env, apply)
@@ -146,16 +139,34 @@ class Engine:
             if all(ct is None for ct in cts):
                 continue
             with source_of(step.equation):
-                self._pull(step, env, residual, cts, ct_env)
+                self.add_cotangents(ct_env, *self.pull(step, env, residual, cts))
         return [ct_env.get(v) for v in jaxpr.invars]
+
+    def evaluate(
+        self, step: PlannedEquation | None, equation: Equation, values: list[Any]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The outputs of one equation of the forward walk, and its residuals: of a structured step, one pytree."""
+        if step is None or step.structured is None:
+            if step is not None and is_wrong_in_jax(equation, step.active):
+                operands = literals_as_arrays(equation, values)
+                return bind_with_jvp(self, equation.primitive, equation.params, operands), ()
+            return bind(equation, values), ()
+        outputs, residuals = step.structured.forward(*literals_as_arrays(equation, values))
+        return outputs, (residuals,)
+
+    def structured(
+        self, entry: registry.Entry, equation: Equation, active: tuple[bool, ...], wanted: tuple[bool, ...]
+    ) -> registry.Structured:
+        """How the engine walks an equation that has a structured rule."""
+        assert entry.structured is not None
+        return entry.structured(self, equation, active, wanted)
 
     @staticmethod
     def instantiate(ct: Any, aval: Aval) -> Any:
         """A cotangent, or zeros where it is None, for the structured rules that need an array."""
         return zero_cotangent(aval) if ct is None else ct
 
-    @staticmethod
-    def add_cotangents(known: dict[Any, Any], keys: Sequence[Any], cotangents: Sequence[Any]) -> None:
+    def add_cotangents(self, known: dict[Any, Any], keys: Sequence[Any], cotangents: Iterable[Any]) -> None:
         """Add each cotangent that is not None to the one known under its key; a key None is skipped."""
         for key, ct in zip(keys, cotangents, strict=True):
             if key is not None and ct is not None:
@@ -177,8 +188,8 @@ class Engine:
             out = [_zero_where_dy_is(cts[0], ct) for ct in out]
         return list(zip(call.targets, out, strict=True))
 
-    def _pull(self, step: PlannedEquation, env: dict, residual: Any, cts: list[Any], ct_env: dict) -> None:
-        """Apply one equation's rules and add the operands' cotangents to `ct_env`."""
+    def pull(self, step: PlannedEquation, env: dict, residual: Any, cts: list[Any]) -> tuple[list[Var], Iterable[Any]]:
+        """Apply one equation's rules: the operands that get a cotangent, and each one's, a term of its sum."""
         invars = step.equation.invars
         if step.structured:
             found = list(enumerate(step.structured.backward(residual, cts)))
@@ -186,9 +197,8 @@ class Engine:
             if len(cts) > 1 and any(ct is None for ct in cts):
                 cts = [self.instantiate(ct, v.aval) for v, ct in zip(step.equation.outvars, cts, strict=True)]
             found = [pair for call in step.calls for pair in self._apply(call, step, env, cts)]
-        for position, ct in found:
-            if ct is not None and position is not None and step.active[position]:
-                _accumulate(ct_env, invars[position], _fitted(step, position, ct))
+        kept = [(i, ct) for i, ct in found if ct is not None and i is not None and step.active[i]]
+        return [invars[i] for i, _ in kept], (_fitted(step, i, ct) for i, ct in kept)
 
 
 @lru_cache(maxsize=4096)

@@ -110,7 +110,7 @@ def _plan_equation(
     """The plan of one equation (None: nothing flows), and which operands get a cotangent."""
     entry = lookup(equation.primitive)
     if entry is not None and entry.structured:
-        structured = entry.structured(engine, equation, active, wanted)
+        structured = engine.structured(entry, equation, active, wanted)
         step = PlannedEquation(equation, active, wanted, (), structured) if any(structured.has_cotangent) else None
         return step, structured.has_cotangent
     calls = _rule_calls(entry, active, entry.given(equation.params)) if entry else None

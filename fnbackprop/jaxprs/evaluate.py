@@ -209,6 +209,11 @@ def source_line(equation: Equation) -> str:
     return source_info_util.summarize(equation.source_info)
 
 
+def source_lines(equation: Equation, most: int = 64) -> list[str]:
+    """The lines outside of JAX that led to an equation, as `source_line` writes them, the innermost first."""
+    return source_info_util.summarize(equation.source_info, most).splitlines()[::-1]
+
+
 def warn_at_user(message: str, category: type[Warning]) -> None:
     """Warn at the line of the user's code that is running, outside JAX and this package."""
     frame = sys._getframe(1)

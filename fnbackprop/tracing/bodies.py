@@ -1,0 +1,157 @@
+"""How the recording engine walks what holds jaxprs: calls where they stand, loops one iteration after another, of a
+condition the branch that is taken.
+
+Each function here is a structured rule (see `rules/calls/call.py`) for operands that are numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fnbackprop.backprop.registry import Structured
+from fnbackprop.jaxprs.avals import zero_cotangent, zeros_like_aval
+from fnbackprop.jaxprs.compat import is_hijax_checkpoint
+from fnbackprop.jaxprs.evaluate import as_function
+from fnbackprop.jaxprs.primitives import Trait, has
+from fnbackprop.jaxprs.views import Call, Cond, Scan, While
+from fnbackprop.rules.loops.steps import add_term, plan_step, zero_sum
+
+
+def body_of(equation: Any) -> Callable | None:
+    """How an equation's body is walked; None for one that its own rule walks."""
+    if has(equation, Trait.CALL) or equation.primitive.name in CALLS or is_hijax_checkpoint(equation):
+        return call
+    return {"scan": scan, "while": while_loop, "cond": cond}.get(equation.primitive.name)
+
+
+CALLS = ("composite", "custom_partitioning", "xla_metadata_call", "remat_opt", "custom_vmap_call")
+
+
+def call(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:
+    plan = engine.plan(Call.of(equation).body, active, wanted)
+
+    def forward(*operands):
+        return engine.forward(plan, operands)
+
+    def backward(residuals, cotangents):
+        return engine.backward(plan, residuals, cotangents)
+
+    return Structured(forward, backward, plan.has_cotangent)
+
+
+def cond(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:
+    """Only the branch that is taken is planned: the others may be for other platforms."""
+    view = Cond.of(equation)
+
+    def forward(index, *operands):
+        taken = view.taken(index)
+        plan = engine.plan(view.branches[taken], active[1:], wanted)
+        with engine.recorder.inside(equation, f"branch {taken}"):
+            outputs, residuals = engine.forward(plan, operands)
+        return outputs, (taken, plan, residuals)
+
+    def backward(saved, cotangents):
+        taken, plan, residuals = saved
+        with engine.recorder.inside(equation, f"branch {taken}"):
+            return [None, *engine.backward(plan, residuals, cotangents)]
+
+    return Structured(forward, backward, (False, *active[1:]))
+
+
+def scan(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:
+    loop, recorder = Scan.of(equation), engine.recorder
+    step = plan_step(engine, loop.body, loop.num_consts, loop.num_carry, active, wanted)
+    order = range(loop.length)[::-1] if loop.reverse else range(loop.length)
+
+    def forward(*operands):
+        consts, carry, xs = loop.split(operands)
+        saved, rows = [], {}
+        for i in order:
+            with recorder.at_iteration(i):
+                row = [recorder.derived(x[i], [x], "row", False) for x in xs]
+                outputs, residuals = engine.forward(step.plan, [*consts, *carry, *row])
+            carry, rows[i] = loop.split_results(outputs)
+            saved.append(residuals)
+        avals = loop.split_results([v.aval for v in loop.body.jaxpr.outvars])[1]
+        ys = [_stacked(recorder, [rows[i][j] for i in range(loop.length)], a, False) for j, a in enumerate(avals)]
+        return [*carry, *ys], saved
+
+    def backward(saved, cotangents):
+        dcarry, dys = loop.split_results(cotangents)
+        sums, rows = Sums(engine, loop.body.jaxpr.invars[: loop.num_consts]), {}
+        for i, residuals in zip(reversed(order), reversed(saved), strict=True):
+            with recorder.at_iteration(i):
+                row = [dy if dy is None else recorder.derived(dy[i], [dy], "row", True) for dy in dys]
+                found = engine.backward(step.plan, residuals, [*dcarry, *row])
+            terms, dcarry, rows[i] = loop.split(found)
+            sums.add(terms)
+        avals = loop.split([v.aval for v in loop.body.jaxpr.invars]).xs
+        dxs = [_stacked(recorder, [rows[i][j] for i in range(loop.length)], a, True) for j, a in enumerate(avals)]
+        return [*sums.total, *dcarry, *dxs]
+
+    return Structured(forward, backward, step.plan.has_cotangent)
+
+
+def while_loop(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:
+    """Of a batched loop, the examples that have finished stay as they are."""
+    loop, recorder = While.of(equation), engine.recorder
+    first, test = loop.num_condition_consts, as_function(loop.condition)
+    count = loop.num_body_consts
+    step = plan_step(engine, loop.body, count, len(active) - first - count, active[first:], wanted)
+
+    def chosen(flags, new, old, backward=False):
+        """An example's new value where its flag is set."""
+        if not flags.ndim or (new is None and old is None):
+            return new
+        new, old = (jnp.zeros_like(other) if x is None else x for x, other in ((new, old), (old, new)))
+        value = jnp.where(loop.flags_like(flags, new), new, old)
+        return recorder.derived(value, [new, old], "examples", backward)
+
+    def forward(*operands):
+        condition_consts, consts, carry = loop.split(operands)
+        saved = []
+        while np.any(flags := np.asarray(test(*condition_consts, *carry)[0])):
+            with recorder.at_iteration(len(saved)):
+                outputs, residuals = engine.forward(step.plan, [*consts, *carry])
+                carry = [chosen(flags, *pair) for pair in zip(outputs, carry, strict=True)]
+            saved.append((flags, residuals))
+        return carry, saved
+
+    def backward(saved, cotangents):
+        dcarry, sums = list(cotangents), Sums(engine, loop.body.jaxpr.invars[:count])
+        for i in reversed(range(len(saved))):
+            flags, residuals = saved[i]
+            with recorder.at_iteration(i):
+                after = [ct if ct is None else chosen(flags, ct, jnp.zeros_like(ct), True) for ct in dcarry]
+                terms, before = loop.split_body(engine.backward(step.plan, residuals, after))
+                dcarry = [chosen(flags, *pair, True) for pair in zip(before, dcarry, strict=True)]
+            sums.add(terms)
+        return [*[None] * first, *sums.total, *dcarry]
+
+    return Structured(forward, backward, (*[False] * first, *step.plan.has_cotangent))
+
+
+class Sums:
+    """Sums over the iterations of the cotangents of a loop's constants, in the dtype that the engine's own have."""
+
+    def __init__(self, engine: Any, variables: Any):
+        self.engine, self.variables = engine, variables
+        self.total: list[Any] = [None] * len(variables)
+
+    def add(self, terms: list[Any]) -> None:
+        for j, (term, v) in enumerate(zip(terms, self.variables, strict=True)):
+            if term is not None:
+                old = zero_sum(v.aval) if self.total[j] is None else self.total[j]
+                self.total[j] = self.engine.recorder.derived(add_term(old, term), [old, term], "sum over time", True)
+
+
+def _stacked(recorder: Any, rows: list[Any], aval: Any, backward: bool) -> Any:
+    """The rows of a value or, `backward`, of its cotangent, put together; None if all of these are."""
+    if not rows and not backward:
+        return zeros_like_aval(aval, (0,))
+    if all(row is None for row in rows):
+        return None
+    rows = [zero_cotangent(aval) if row is None else row for row in rows]
+    return recorder.derived(jnp.stack(rows), rows, "rows", backward)

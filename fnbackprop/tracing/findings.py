@@ -1,0 +1,205 @@
+"""What else a trace shows beside numbers that are not finite: cotangents that vanish or explode, and common mistakes.
+
+Vanishing and exploding are judged by how the same equation changes from layer to layer, or from step to step of a
+loop: a factor that is repeated is what a user can mend. There is no limit to the size of a gradient.
+"""
+
+import enum
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .recorder import Walk
+from .records import Place, Record
+
+FEWEST_REPEATS = 8
+DECADES = 4.0  # by which the repeats must change the cotangent in all
+AGREEMENT = 0.8  # of the steps must go the same way
+MANY = 0.25  # of the elements
+FEWEST_ELEMENTS = 8
+
+
+class Concern(enum.Enum):
+    """Of what kind a finding is."""
+
+    VANISHING = "vanishing"
+    EXPLODING = "exploding"
+    DEAD = "dead units"
+    SAME_KEY = "same key twice"
+    UNDERFLOW = "underflow"
+    LOST = "rounded away"
+    INTERNAL = "internal only"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know. `factor`: of a vanishing or exploding cotangent, by which each repeat multiplies it."""
+
+    concern: Concern
+    place: Place
+    sentence: str
+    factor: float = math.nan
+
+    def __str__(self) -> str:
+        return f"{self.concern.value}: {self.sentence}, {self.place}"
+
+
+def find_findings(walk: Walk) -> tuple[Finding, ...]:
+    """All of one walk; those of kinds of the same line once."""
+    recorder = walk.recorder
+    found = [*_repeats(recorder.records), *_dead(recorder.records), *_underflow(recorder.records)]
+    found += _keys(walk)
+    found += [
+        Finding(
+            Concern.LOST, record.place, f"{record.primitive} of a small number changes nothing in {record.shapes[0]}"
+        )
+        for record, _ in recorder.lost
+    ]
+    return tuple({(f.concern, f.place[:2]): f for f in reversed([*found, *_internal(walk)])}.values())[::-1]
+
+
+# ---------------------------------------------------------------- vanishing and exploding
+
+
+class Series(NamedTuple):
+    """The cotangents of one equation, repeated over layers or iterations, in the order of the backward walk."""
+
+    record: Record
+    what: str
+    sizes: np.ndarray  # log10 of the root mean square
+    gains: np.ndarray  # log10 of what the equation itself multiplies it by
+
+    @property
+    def slope(self) -> float:
+        """log10 of the factor of one repeat."""
+        return float(np.median(np.diff(self.sizes)))
+
+    @property
+    def total(self) -> float:
+        return float(self.sizes[-1] - self.sizes[0])
+
+    @property
+    def is_one_way(self) -> bool:
+        return bool(np.mean(np.sign(np.diff(self.sizes)) == np.sign(self.total)) >= AGREEMENT)
+
+
+def series(records: Iterable[Record]) -> list[Series]:
+    """Of each equation in a loop, and of each line that many layers run through."""
+    found, layers = [], {}
+    for record in records:
+        if record.entered or not record.cotangents:
+            continue
+        if len(record.cotangents) >= FEWEST_REPEATS:
+            label = next((label for label in reversed(record.path) if label in ("scan", "while")), "loop")
+            found.append(_series(record, f"step of the {label}", _sizes([record])))
+        elif len(record.cotangents) == 1:
+            layers.setdefault((record.place, record.primitive, record.shapes), []).append(record)
+    for group in layers.values():
+        if len(group) >= FEWEST_REPEATS:
+            found.append(_series(group[0], "repeat of the line", _sizes(group[::-1])))
+    return [s for s in found if len(s.sizes) >= FEWEST_REPEATS]
+
+
+def _sizes(records: Sequence[Record]) -> list[tuple[float, float]]:
+    """(rms of the incoming cotangent, of the largest term passed on), in the order of the backward walk."""
+    pairs = []
+    for record in records:
+        for came, made in zip(record.cotangents, record.passed_on, strict=True):
+            sizes = [max((s.rms for s in seen.of if s is not None), default=0.0) for seen in (came, made)]
+            if sizes[0] > 0:
+                pairs.append((sizes[0], sizes[1]))
+    return pairs
+
+
+def _series(record: Record, what: str, sizes: list[tuple[float, float]]) -> Series:
+    came, made = np.array(sizes or [(1.0, 1.0)], np.float64).T
+    with np.errstate(divide="ignore"):
+        return Series(record, what, np.log10(came), np.log10(made) - np.log10(came))
+
+
+def _repeats(records: Iterable[Record]) -> list[Finding]:
+    """The strongest in each body: of the equations in it, that whose own gain explains the factor best."""
+    strong: dict[tuple, list[Series]] = {}
+    for s in series(records):
+        if abs(s.total) >= DECADES and s.is_one_way:
+            strong.setdefault((s.record.path, s.total > 0), []).append(s)
+    found = []
+    for (_, explodes), group in strong.items():
+        longest = max(len(s.sizes) for s in group)
+        group = [s for s in group if 2 * len(s.sizes) >= longest]
+        best = min(group, key=lambda s: (abs(float(np.median(s.gains)) - s.slope), s.record.number))
+        concern = Concern.EXPLODING if explodes else Concern.VANISHING
+        sentence = (
+            f"each {best.what} multiplies the cotangent by {10**best.slope:.3g} ({best.record.primitive}), "
+            f"{len(best.sizes)} of them by 1e{best.total:+.0f}"
+        )
+        found.append(Finding(concern, best.record.place, sentence, 10**best.slope))
+    return found
+
+
+# ---------------------------------------------------------------- common mistakes
+
+
+def _dead(records: Iterable[Record]) -> list[Finding]:
+    """Maxima with zero of which every element is zero."""
+    found = []
+    for record in records:
+        seen = [s for values in record.values for s in values.of if s is not None]
+        relu = record.primitive == "max" and any(_is_zero(atom) for atom in record.equation.invars)
+        if relu and seen and all(s.size >= FEWEST_ELEMENTS and s.zero == s.size for s in seen):
+            found.append(Finding(Concern.DEAD, record.place, f"all of {record.shapes[0]} are zero: no gradient passes"))
+    return found
+
+
+def _is_zero(atom: object) -> bool:
+    value = getattr(atom, "val", None)
+    return value is not None and np.ndim(value) == 0 and value == 0
+
+
+def _underflow(records: Iterable[Record]) -> list[Finding]:
+    found = []
+    for record in records:
+        for came, made in zip(record.cotangents, record.passed_on, strict=True):
+            if record.entered or any(s is None for s in (*came.of, *made.of)) or len(came.of) != 1:
+                continue
+            (before,) = came.of
+            for after in made.of:
+                lost = max(after.share_zero - before.share_zero, 0) if _narrows(record) else 0
+                if after.size and lost + after.tiny / after.size >= MANY:
+                    share = f"{lost + after.tiny / after.size:.0%} of the cotangent"
+                    place, why = record.place, f"{share} of {record.primitive} falls below the smallest normal number"
+                    found.append(Finding(Concern.UNDERFLOW, place, why))
+    return found
+
+
+def _narrows(record: Record) -> bool:
+    """Whether its cotangents are cast to a narrower dtype."""
+    if record.primitive != "convert_element_type":
+        return False
+    return record.equation.invars[0].aval.dtype.itemsize < record.equation.outvars[0].aval.dtype.itemsize
+
+
+def _keys(walk: Walk) -> list[Finding]:
+    found = []
+    for users in walk.recorder.keys.values():
+        if len(users) > 1:
+            first, second = users[0], users[1]
+            at = f" at iterations {first[1]} and {second[1]}" if first[0] is second[0] else f", and {first[0].place}"
+            found.append(Finding(Concern.SAME_KEY, second[0].place, f"the same random key is used twice{at}"))
+    return found
+
+
+def _internal(walk: Walk) -> list[Finding]:
+    """A NaN that reaches neither the value nor the gradient."""
+    leaves = [walk.value, *walk.gradients.values()]
+    if not all(np.isfinite(np.asarray(x).astype(complex)).all() for x in leaves):
+        return []
+    for moment in walk.recorder.moments:
+        if moment.record is not None and moment.made == "nan" and moment.came != "nan":
+            what = "cotangent" if moment.backward else "value"
+            why = f"a {what} of {moment.record.primitive} is NaN, and is masked: it reaches neither value nor gradient"
+            return [Finding(Concern.INTERNAL, moment.record.place, why)]
+    return []

@@ -1,0 +1,99 @@
+"""The records of a trace as rows of a table: one for each line of the user's, or one for each equation."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..records import Place, Record, Seen
+
+LINES = re.compile(r"(?P<file>[^:]+)(?::(?P<first>\d+)(?:-(?P<last>\d+))?)?")
+
+
+class Range(NamedTuple):
+    """The sizes (root mean squares) of several arrays: median, smallest, largest. NaN where there are none."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Row(NamedTuple):
+    """Some equations.
+
+    Attributes:
+      place: the line of the first. primitives: their names, each once. count: how many values were seen.
+      number: of the first. shapes: of its outputs. path: of the bodies around it. name: by `fb.name`.
+      value, cotangent: the sizes. gain: of what is passed on over what came in. bad: how many arrays are not finite.
+    """
+
+    place: Place
+    primitives: tuple[str, ...]
+    count: int
+    number: int
+    shapes: tuple[str, ...]
+    path: tuple[str, ...]
+    name: str | None
+    value: Range
+    cotangent: Range
+    gain: Range
+    bad: int
+
+
+def rows_of(records: Iterable[Record]) -> list[Row]:
+    """A row for each line."""
+    lines: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        if not record.entered:
+            lines.setdefault((record.place.file, record.place.line), []).append(record)
+    return [row_of(group) for group in lines.values()]
+
+
+def table_rows(records: Sequence[Record], lines: str | None) -> list[Row]:
+    """The rows of a table; with `lines`, one for each equation there."""
+    if lines is None:
+        return rows_of(records)
+    wanted = LINES.fullmatch(lines)
+    if wanted is None:
+        raise ValueError(f"lines must be like 'model.py:40-60', 'model.py:40' or 'model.py', not {lines!r}.")
+    first = int(wanted["first"] or 0)
+    last = int(wanted["last"] or first or 1 << 30)
+    name = wanted["file"]
+
+    def is_there(place: Place) -> bool:
+        return (place.file == name or Path(place.file).name == Path(name).name) and first <= place.line <= last
+
+    return [row_of([r]) for r in records if is_there(r.place) and not r.entered]
+
+
+def row_of(records: Sequence[Record]) -> Row:
+    first = records[0]
+    came = [size for r in records for size in _sizes(r.cotangents)]
+    gains = [b / a for r in records for a, b in zip(_sizes(r.cotangents), _sizes(r.passed_on), strict=True) if a and b]
+    seen = [s for r in records for group in (r.values, r.cotangents) for one in group for s in one.of if s is not None]
+    return Row(
+        place=first.place,
+        primitives=tuple(dict.fromkeys(r.primitive for r in records)),
+        count=sum(len(r.values) for r in records),
+        number=first.number,
+        shapes=first.shapes,
+        path=first.path,
+        name=next((r.name for r in records if r.name), None),
+        value=_range([size for r in records for size in _sizes(r.values)]),
+        cotangent=_range(came),
+        gain=_range(gains),
+        bad=sum(bool(s.bad) for s in seen),
+    )
+
+
+def _sizes(seen: Iterable[Seen]) -> list[float]:
+    """The size of each iteration: of several arrays the largest."""
+    return [max((s.rms for s in one.of if s is not None), default=0.0) for one in seen]
+
+
+def _range(sizes: Sequence[float]) -> Range:
+    if not len(sizes):
+        return Range(np.nan, np.nan, np.nan)
+    return Range(float(np.median(sizes)), float(min(sizes)), float(max(sizes)))
