@@ -34,6 +34,8 @@ EQUIVALENT = [
     Row("select_n_vjp", "2.0.1.0.0 *", IGNORED),
     Row("select_n_vjp", "2.0.1.0.1.1.0.1* *", IGNORED),
     Row("jit_vjp", "1.0* *", SAME_PATH),
+    Row("_cond", "0.1 case forgotten #2", COST),
+    Row("_chooser", "2.0 condition confused", COST),
     Row("remat_vjp", "2.1 case forgotten", COST),
     Row("remat_vjp", "1.1.1.1 flag turned", COST),
     Row("accumulator", "0.0.0.1 constant changed", "float32 is what float32 accumulates in anyway"),

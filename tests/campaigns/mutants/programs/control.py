@@ -58,6 +58,9 @@ for _index in (0, 1):
 _costly = [lambda x: jnp.tanh(jnp.tanh(x @ x) @ x), lambda x: jnp.sort(x, 1) * jnp.exp(x), lambda x: 2 * x]
 for _index in (0, 1):
     add("cond", lambda x, k=_index: lax.switch(k + jnp.sum(x).astype(int) * 0, _costly, x), normal(3, 3))
+add("cond", jax.checkpoint(lambda x: lax.switch(1 + jnp.sum(x).astype(int) * 0, _costly[::-1], x),
+    policy=jax.checkpoint_policies.dots_saveable), normal(3, 3))
+add("cond", lambda x: lax.platform_dependent(x, cpu=_costly[0], default=lambda x: jnp.sin(x @ x)), normal(3, 3))
 add("composite", lax.composite(wave, "test.wave"), *PAIR)
 _batched = jax.custom_batching.custom_vmap(wave)
 _batched.def_vmap(lambda size, batched, x, y: (wave(x, y), (True,) * 3))
