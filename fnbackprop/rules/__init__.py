@@ -5,7 +5,7 @@ from . import without_rule
 from .arrays import cumulative, generic_reductions, identities, indexing, reductions, scatter, shapes, sorting, windows
 from .calls import call, cond, custom, foreign, hijax, jit, remat
 from .devices import collectives, placement, shard_map
-from .linear_algebra import eigen, factorizations, hessenberg_schur, householder, solves, svd
+from .linear_algebra import eigen, eigh_tridiagonal, factorizations, hessenberg_schur, householder, solves, svd
 from .loops import scan, while_loop
 from .pointwise import binary, conversions, incomplete, special, unary
 from .products import conv, dot, fourier

@@ -9,6 +9,7 @@ from ...backprop.registry import structured_rule
 from ...jaxprs.compat import jit_shardings
 from ...jaxprs.views import Call
 from .call import call_activity, in_scope, walk_inline
+from .known_functions import function_vjp
 from .remat import recompute
 
 INLINED_EQUATIONS = 4  # a smaller jit is inlined: a wrapper would cost more tracing time than it saves
@@ -20,6 +21,8 @@ def jit_vjp(engine, equation, active, wanted):
 
     The shardings of x and y hold for dx and dy too. Under a budget, a jit that holds products or loops saves only what
     the budget allows, as a loop's body does."""
+    if (known := function_vjp(engine, equation, active, wanted)) is not None:
+        return known
     call, shardings = Call.of(equation), jit_shardings(equation)
     if engine.inline or len(call.body.jaxpr.eqns) <= INLINED_EQUATIONS:
         walked = walk_inline(engine, call.body, active, wanted)

@@ -57,11 +57,12 @@ _warned: set[str] = set()
 
 def warn_of_decisions(equation: Any) -> None:
     """Once for each line that a loop stands at."""
-    where = source_line(equation)
+    line = source_line(equation)
+    where = f"at {line}" if line else "in a function of JAX's own"
     if where not in _warned:
         _warned.add(where)
         warn_at_user(
-            f"the while_loop at {where} depends on what is differentiated through decisions (comparisons, rounding) "
+            f"the while_loop {where} depends on what is differentiated through decisions (comparisons, rounding) "
             "alone, as a bisection does: each of its steps is flat, so the gradient through it is not the slope of its "
             "result. If the result is the root of an equation, `root = fb.implicit(fun, params, root)` gives it the "
             "slope of `fun(params, root) = 0`; if it is a constant to the gradient, say so: "
