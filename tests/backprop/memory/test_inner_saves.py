@@ -62,14 +62,6 @@ def test_branches_share_the_slots_of_what_they_save():
     assert [shape for shape in shapes_saved(pullback) if len(shape) == 2] == [(2, 3), (2, 3), (2, 3), (3, 3)]
 
 
-def test_a_branch_may_save_a_weakly_typed_value():
-    def twice(x):
-        return lax.cond(x > 0, lambda x: jnp.sin(checkpoint_name(2 * x, "kept")), jnp.cos, x)
-
-    gradient = jax.jit(fb.grad(jax.checkpoint(twice, policy=NAMES)))
-    assert_close(gradient(0.5), 2 * np.cos(1.0), 1e-14)
-
-
 def test_values():
     """First and second derivatives, under jit and vmap, are those without a checkpoint."""
 
