@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .experiment import Experiment, ExperimentError
     from .tracing.names import name
     from .tracing.pipeline import trace
+    from .tracing.products import chain_rule
     from .tracing.result import Trace
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
@@ -48,6 +49,7 @@ __all__ = [
     "Trace",
     "TrainState",
     "Verdict",
+    "chain_rule",
     "compare",
     "coverage",
     "derivative",
@@ -81,6 +83,7 @@ _LATER = {
     "name": "tracing.names",
     "trace": "tracing.pipeline",
     "Trace": "tracing.result",
+    "chain_rule": "tracing.products",
     "Experiment": "experiment",
     "ExperimentError": "experiment",
     "train": "training.loop",

@@ -1,0 +1,110 @@
+"""`chain_rule`: the gradient of a scalar program as what it is, a product of local derivatives."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .pipeline import trace
+from .records import Place, Record, Seen
+
+
+class Step(NamedTuple):
+    """One equation of a scalar program.
+
+    Attributes:
+      place: the user's line. primitive: what it computes. value: the number it gave.
+      derivatives: of that number by each operand that the gradient flows to.
+      cotangent: the derivative of the program's value by this number.
+    """
+
+    place: Place
+    primitive: str
+    value: float
+    derivatives: tuple[float, ...]
+    cotangent: float
+
+
+class ChainRule(NamedTuple):
+    """A scalar program's steps in the order of the forward pass, and its gradients by the paths of the arguments."""
+
+    steps: tuple[Step, ...]
+    gradients: dict[str, float]
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether there is one path alone from the value to the argument, so that the gradient is one product."""
+        return len(self.gradients) == 1 and all(len(step.derivatives) == 1 for step in self.steps)
+
+    @property
+    def product(self) -> str:
+        """The product from the value back to the argument, like "2 × 4 = 8"; of several paths, the gradients alone."""
+        if not self.is_chain:
+            return "\n".join(f"d value / d {name} = {_number(g)}" for name, g in self.gradients.items())
+        (gradient,) = self.gradients.values()
+        factors = [_number(step.derivatives[0]) for step in reversed(self.steps)]
+        return f"{' × '.join(factors) or '1'} = {_number(gradient)}"
+
+    def __str__(self) -> str:
+        head = ("line", "equation", "value", "local derivative", "cotangent")
+        rows = [head, *map(_cells, self.steps)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, self.product])
+
+
+def chain_rule(fun: Callable, *args: Any, argnums: int | tuple[int, ...] = 0) -> ChainRule:
+    """The chain rule of a program of scalars, number by number: print what is returned.
+
+    Args:
+      fun: a function of real numbers that gives one. In it, all is scalar.
+      *args, argnums: as for `fb.grad`.
+
+    Returns:
+      a ChainRule: every equation's value, local derivative and cotangent, and their product.
+    Raises:
+      TypeError: a value in the program is an array of more than one element; the message has its line.
+
+    Example:
+      The car is twice as fast as the bicycle, the bicycle four times as fast as the walker.
+
+      >>> import fnbackprop as fb
+      >>> fb.chain_rule(lambda walker: 2.0 * (4.0 * walker), 1.0).product
+      '2 × 4 = 8'
+    """
+    found = trace(fun, *args, argnums=argnums)
+    steps = [_step(r) for r in found.records if not r.entered and r.cotangents]
+    gradients = {name: float(np.asarray(g)) for name, g in found.gradients.items()}
+    return ChainRule(tuple(steps), gradients)
+
+
+def _step(record: Record) -> Step:
+    if len(record.cotangents) > 1:
+        raise TypeError(f"chain_rule writes each equation once, but {record.primitive} at {record.place} is in a loop.")
+    (value,), (cotangent,) = _numbers(record, record.values[0]), _numbers(record, record.cotangents[0])
+    terms = _numbers(record, record.passed_on[0])
+    return Step(
+        record.place,
+        record.primitive,
+        value,
+        tuple(term / cotangent if cotangent else math.nan for term in terms),
+        cotangent,
+    )
+
+
+def _numbers(record: Record, seen: Seen) -> list[float]:
+    """The numbers themselves: of one element, the smallest is the element."""
+    known = [s for s in seen.of if s is not None]
+    if any(s.size != 1 for s in known):
+        raise TypeError(f"chain_rule is for scalars, but {record.primitive} at {record.place} gives {record.shapes}.")
+    return [{"nan": math.nan, "inf": math.inf}.get(s.bad, s.low) for s in known]
+
+
+def _number(x: float) -> str:
+    return f"{x:.4g}"
+
+
+def _cells(step: Step) -> tuple[str, ...]:
+    local = ", ".join(map(_number, step.derivatives))
+    return str(step.place), step.primitive, _number(step.value), local, _number(step.cotangent)
