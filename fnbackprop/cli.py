@@ -70,29 +70,33 @@ def _main(argv: list[str]) -> int:
     _require_command(name)
     if not rest or rest[0].startswith("-"):
         raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py")
-    if name == "compare" and ":" in rest[0]:
-        return compare_function_command(rest[0], rest[1:])
+    if name in ("compare", "trace") and ":" in rest[0]:
+        return function_command(name, rest[0], rest[1:])
     return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
 
 
-def compare_function_command(target: str, argv: Sequence[str]) -> int:
-    """`fnbackprop compare MODULE:FUNCTION --args ...`; the module by its dotted name, or as a file."""
+def function_command(command: str, target: str, argv: Sequence[str]) -> int:
+    """`fnbackprop compare MODULE:FUNCTION --args ...`, or trace; the module by its dotted name, or as a file."""
     import tyro
 
     from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError, compare_function
+    from fnbackprop.tracing.command import FunctionTraceOptions, trace_function
 
+    kind, action = {"compare": (FunctionOptions, compare_function), "trace": (FunctionTraceOptions, trace_function)}[
+        command
+    ]
     where, _, name = target.partition(":")
     module = import_file(where) if where.endswith(".py") else import_module(where)
-    about = "\n  ".join([f"{COMMANDS['compare'].help} of {name}. An argument is", *FORMS])
+    about = "\n  ".join([f"{command} {name}: {COMMANDS[command].help}. An argument is", *FORMS])
     options = tyro.cli(
-        FunctionOptions,
+        kind,
         args=list(argv),
-        prog=f"fnbackprop compare {target}",
+        prog=f"fnbackprop {command} {target}",
         description=about,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
-        return compare_function(module, name, options)
+        return action(module, name, options)
     except TargetError as error:
         raise CommandError(str(error)) from None
 
@@ -238,7 +242,7 @@ def _usage() -> str:
             "       fnbackprop runs | report RUN [RUN] | new FILE",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
-            "compare also takes any function, with arguments that are described:",
+            "compare and trace also take any function, with arguments that are described:",
             "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",

@@ -1,4 +1,4 @@
-"""The commands on an experiment: `train`, `replay` and `compare`, with their options."""
+"""The commands on an experiment: `train`, `replay`, `trace` and `compare`, with their options."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment
+from fnbackprop.tracing.command import TraceOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,14 @@ class CompareOptions(ReportOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class ExperimentTraceOptions(TraceOptions):
+    """Options of `trace` besides those of the experiment."""
+
+    after: int = 0
+    """Train so many steps first."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Command:
     """One command on an experiment.
 
@@ -105,6 +114,14 @@ def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     return report(compare(experiment.loss, *arguments, **options.settings()), options)
 
 
+def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> int:
+    from fnbackprop.tracing.command import show
+    from fnbackprop.tracing.pipeline import trace
+
+    arguments = _arguments_after(experiment, options.after)
+    return show(trace(experiment.loss, *arguments, safe_select=options.safe_select), options)
+
+
 def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:
     """`(params, batch, key)` after this number of training steps."""
     params, batch, key = experiment.arguments(steps)
@@ -118,5 +135,6 @@ def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]
 COMMANDS = {
     "train": Command(train_command, TrainOptions, "train, and write metrics, curves and a report to runs/<name>/"),
     "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
+    "trace": Command(trace_command, ExperimentTraceOptions, "find the line where a number became NaN or infinite"),
     "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
 }

@@ -80,12 +80,20 @@ class TargetError(Exception):
 
 def compare_function(module: ModuleType, name: str, options: FunctionOptions) -> int:
     """Compare a function of a module, print the result, and return 0 if it passed, else 1."""
-    fun = _member(module, name)
     with jax.enable_x64(options.float64 or bool(jax.config.jax_enable_x64)):
-        args = make_arguments(module, options.args, options.seed)
-        chosen = options.argnums or _checked(differentiable, args)
-        _require_signature(fun, name, args, chosen)
-        return report(compare(weighted_loss(fun), *args, argnums=chosen, has_aux=False, **options.settings()), options)
+        fun, args, chosen = function_and_arguments(module, name, options)
+        return report(compare(fun, *args, argnums=chosen, has_aux=False, **options.settings()), options)
+
+
+def function_and_arguments(module: ModuleType, name: str, options: Any) -> tuple[Callable, tuple, tuple[int, ...]]:
+    """A function of a module, as one of scalar value; its arguments; and which of them are differentiated.
+
+    options: with `args`, `argnums` and `seed`, as those of `FunctionOptions`. Raises TargetError."""
+    fun = _member(module, name)
+    args = make_arguments(module, options.args, options.seed)
+    chosen = tuple(options.argnums or _checked(differentiable, args))
+    _require_signature(fun, name, args, chosen)
+    return weighted_loss(fun), args, chosen
 
 
 def _require_signature(fun: Callable, name: str, args: Sequence[Any], argnums: Sequence[int]) -> None:

@@ -1,0 +1,48 @@
+"""`fnbackprop trace MODULE:FUNCTION` and `fnbackprop trace FILE`: what is asked for, and how it is told."""
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+
+from fnbackprop.comparing.command import function_and_arguments
+
+from .pipeline import trace
+from .result import Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceOptions:
+    """What of a trace is shown."""
+
+    lines: str | None = None
+    """Show each equation of these lines by itself: model.py:40-60, or model.py."""
+    safe_select: bool = False
+    """A cotangent that is exactly zero stays zero where the derivative is infinite."""
+    json: Path | None = None
+    """Write the trace to this file as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionTraceOptions(TraceOptions):
+    """The arguments at which a function is traced."""
+
+    args: tuple[str, ...] = ()
+    """Its arguments, one after the other: see above. Or the name of a function of the module that returns them."""
+    argnums: tuple[int, ...] = ()
+    """Which of them are differentiated: by default, all that have a floating array."""
+    seed: int = 0
+    """The seed of the arrays and keys."""
+
+
+def trace_function(module: ModuleType, name: str, options: FunctionTraceOptions) -> int:
+    """Trace a function of a module, print the result, and return 0 if value and gradient are finite, else 1."""
+    fun, args, chosen = function_and_arguments(module, name, options)
+    return show(trace(fun, *args, argnums=chosen, has_aux=False, safe_select=options.safe_select), options)
+
+
+def show(found: Trace, options: TraceOptions) -> int:
+    """Print a trace, write it where it is wanted, and return the exit status."""
+    print(found if options.lines is None else found.table(options.lines))
+    if options.json is not None:
+        options.json.write_text(found.to_json() + "\n", encoding="utf-8")
+    return 0 if found.ok else 1

@@ -1,0 +1,53 @@
+"""`fnbackprop trace`, of a function and of an experiment."""
+
+import json
+import pathlib
+
+import pytest
+
+from fnbackprop.cli import main
+
+PROGRAM = """
+import jax.numpy as jnp
+
+
+def loss(x):
+    return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+
+
+def example_args():
+    return (jnp.zeros(2),)
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("model.py").write_text(PROGRAM)
+    return "model.py:loss"
+
+
+def test_a_function_ends_in_blame(file, capsys):
+    assert main(["trace", file, "--json", "trace.json"]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("loss: 0·inf: a cotangent became NaN at sqrt by sqrt_vjp, model.py:6:")
+    blame = json.loads(pathlib.Path("trace.json").read_text())["blame"]
+    assert blame["line"] == 6 and blame["kind"] == "0·inf" and blame["reaches"] == ["args[0]"]
+
+
+def test_arguments_lines_and_options(file, capsys):
+    assert main(["trace", file, "--args", "f32[3]", "--lines", "model.py:6"]) in (0, 1)
+    printed = capsys.readouterr().out
+    assert "sqrt" in printed and "select_n" in printed and "reaches" not in printed
+    assert main(["trace", file, "--safe-select"]) == 0
+    assert "all finite" in capsys.readouterr().out
+    assert main(["trace", file, "--args", "f32[3]", "2.0"]) == 2
+    assert "does not take 2 arguments" in capsys.readouterr().err
+
+
+def test_an_experiment(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine.py"]) == 0
+    assert main(["trace", "mine.py"]) == 0
+    printed = capsys.readouterr().out
+    assert "all finite" in printed and "cotangent" in printed
