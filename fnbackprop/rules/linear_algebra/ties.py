@@ -10,16 +10,16 @@ logarithm at the identity.)
 """
 
 import jax.numpy as jnp
-import numpy as np
 
 from ..expressions import Expr, where
 from .matrices import broadcast, column, on_diagonal, row
 
 
 def divided(X: Expr, gaps: Expr, quiet: Expr) -> Expr:
-    """X / gaps, and 0 where `quiet`; NaN for a gap of zero elsewhere. Real `gaps` divide complex X too."""
-    gaps = where(quiet, 1, where(gaps == 0, np.nan, gaps))
-    return where(quiet, 0, X) / gaps.astype(X.dtype)
+    """X / gaps, and 0 where `quiet`; NaN for a gap of zero elsewhere, and nowhere on the way to a finite quotient
+    (`jax_debug_nans`). Real `gaps` divide complex X too."""
+    gaps = where(quiet, 1, gaps)
+    return where(quiet | (gaps == 0), 0, X) / gaps.astype(X.dtype)  # 0/1, 0/0, or the quotient
 
 
 def tied(gaps: Expr, scale: Expr) -> Expr:

@@ -161,7 +161,7 @@ def random_gamma_vjp(a, y, *, log_space):
 @jax.custom_jvp
 def sample_slope(a, y):
     """g(a, y) = -(∂P/∂a)/p, a function of JAX; its derivatives are given below."""
-    return lax.random_gamma_grad(a, y)
+    return jax.jit(lax.random_gamma_grad)(a, y)  # the branches that it does not take may be NaN
 
 
 @sample_slope.defjvp
