@@ -1,4 +1,4 @@
-"""Replaying a step whose loss was not finite, from the last checkpoint before it, to find the operation that broke."""
+"""Replaying a step whose loss was not finite, from the last checkpoint before it, to find the origin of the number."""
 
 import dataclasses
 import math
@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 
+from fnbackprop.backprop.registry import MissingRule
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.tracing.pipeline import trace
 
 from .checkpoints.arrays import read_state
 from .checkpoints.checkpoint import finished_checkpoints, last_good
@@ -33,8 +35,8 @@ class Replay:
       start: the step of the checkpoint that the replay started from; 0 for the initial state.
       loss: the loss of the step.
       broken: for each of "params", "batch" and "gradient", the paths of its leaves that are not finite.
-      where: operation, file and line of the first NaN (or infinity, if there is no NaN); None if the loss, run
-        operation by operation, has neither.
+      where: the origin of what is not finite in the loss or its gradient, in the sentence of `fb.trace`'s blame; None
+        if both, run equation by equation, are finite.
       state: the state before the step.
       batch: the batch of the step.
     """
@@ -49,11 +51,11 @@ class Replay:
 
     def __str__(self) -> str:
         leaves = (f"  {name}: {', '.join(paths) or 'all finite'}" for name, paths in self.broken.items())
-        where = self.where or "not found: operation by operation, all numbers of the forward pass are finite"
+        where = self.where or "not found: run equation by equation, value and gradient are finite"
         head = f"step {self.step}, run again from step {self.start}: the loss is {self.loss}"
         if math.isfinite(self.loss) and not any(self.broken.values()):
             return f"{head}, and all is finite. Did the run have other options? They are in its {DESCRIPTION_FILE}."
-        return "\n".join([head, "not finite:", *leaves, f"first in the forward pass: {where}"])
+        return "\n".join([head, "not finite:", *leaves, f"origin: {where}"])
 
 
 def replay(
@@ -84,7 +86,7 @@ def replay(
     (loss, _), gradient = jax.jit(make_value_and_grad(experiment, backward, precision))(state.params, batch, key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
-    where = _first_break(loss_in_precision(experiment, precision), state.params, batch, key)
+    where = _origin(loss_in_precision(experiment, precision), state.params, batch, key)
     return Replay(number, start, float(loss), broken, where, state, batch)
 
 
@@ -105,6 +107,15 @@ def _state_before(experiment: Experiment, run: RunFolder, step: int) -> TrainSta
         return state
     require_same_leaves(good, state)
     return read_state(good, state)
+
+
+def _origin(loss: Callable, *arguments: Any) -> str | None:
+    """Blame's sentence; of a loss through which no gradient can be taken, the first operation that breaks."""
+    try:
+        blame = trace(loss, *arguments).blame()
+    except MissingRule:
+        return _first_break(loss, *arguments)
+    return None if blame is None else blame.sentence
 
 
 def _first_break(loss: Callable, *arguments: Any) -> str | None:
