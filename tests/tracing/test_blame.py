@@ -67,3 +67,41 @@ def test_the_sentence():
     )
     assert "safe_select=True" in blame.sentence and "select_n" in blame.sentence
     assert trace(cases.where_sqrt, cases.X, safe_select=True).blame() is None
+
+
+def test_an_equinox_model():
+    import equinox as eqx
+
+    model = eqx.nn.Linear(3, 1, key=jax.random.key(0))
+
+    def loss(model, x):
+        return jnp.sum(jnp.log(jax.vmap(model)(x) - 1e3))  # HERE
+
+    blame = trace(loss, model, jnp.ones((4, 3))).blame()
+    assert (blame.kind, blame.place.line, blame.element) == (Kind.POLE, line_of(loss), (0, 0)) and blame.value
+
+
+def test_a_flax_model():
+    from flax import nnx
+
+    graph, params = nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+
+    def loss(params, x):
+        return jnp.sum(jnp.sqrt(0 * nnx.merge(graph, params)(x)))  # HERE
+
+    blame = trace(loss, params, jnp.ones((4, 3))).blame()
+    assert (blame.kind, blame.place.line) == (Kind.INFINITE_DERIVATIVE, line_of(loss))
+    assert blame.reaches == ("bias/value", "kernel/value")
+
+
+def test_a_shard_map_is_one_equation():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def loss(x):
+        spec = jax.sharding.PartitionSpec("d")
+        roots = jax.shard_map(lambda x: jnp.sqrt(x), mesh=mesh, in_specs=spec, out_specs=spec)(x)  # HERE
+        return jnp.sum(roots)
+
+    blame = trace(jax.jit(loss), jnp.ones(8).at[5].set(0)).blame()
+    assert (blame.primitive, blame.place.line, blame.element) == ("shard_map", line_of(loss), (5,))
+    assert blame.kind is Kind.INFINITE_DERIVATIVE
