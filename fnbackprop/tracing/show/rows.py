@@ -72,7 +72,14 @@ def row_of(records: Sequence[Record]) -> Row:
     first = records[0]
     came = [size for r in records for size in _sizes(r.cotangents)]
     gains = [b / a for r in records for a, b in zip(_sizes(r.cotangents), _sizes(r.passed_on), strict=True) if a and b]
-    seen = [s for r in records for group in (r.values, r.cotangents) for one in group for s in one.of if s is not None]
+    seen = [
+        s
+        for r in records
+        for group in (r.values, r.cotangents, r.passed_on)
+        for one in group
+        for s in one.of
+        if s is not None
+    ]
     return Row(
         place=first.place,
         primitives=tuple(dict.fromkeys(r.primitive for r in records)),
