@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .comparing.pipeline import compare
     from .comparing.results import Verdict
     from .experiment import Experiment, ExperimentError
+    from .tracing.named_grad import named_grad
     from .tracing.names import name
     from .tracing.pipeline import trace
     from .tracing.products import chain_rule
@@ -61,6 +62,7 @@ __all__ = [
     "jacrev",
     "load_checkpoint",
     "name",
+    "named_grad",
     "nondifferentiable",
     "read_metrics",
     "replay",
@@ -81,6 +83,7 @@ _LATER = {
     "GradientMismatch": "comparing.comparison",
     "Verdict": "comparing.results",
     "name": "tracing.names",
+    "named_grad": "tracing.named_grad",
     "trace": "tracing.pipeline",
     "Trace": "tracing.result",
     "chain_rule": "tracing.products",
