@@ -12,10 +12,10 @@ class CheckpointError(RunError):
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss became NaN or infinite, or the gradient did at every loss scale; `step` is the first such step.
+    """The loss became NaN or infinite, or the gradient did at every loss scale.
 
     Attributes:
-      step: its number.
+      step: the first at which one of them did: where the gradient broke first, that step, and the loss the next one.
       kept: the file that holds its batch, for a replay; None if there is none.
     """
 

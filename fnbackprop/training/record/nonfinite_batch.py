@@ -27,12 +27,15 @@ def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseE
         batch = _batch_again(experiment, error.step)
         path = write_batch(folder.nonfinite_batch(error.step), batch)
     except Exception as failure:  # the first error is the one that matters
-        error.args = (f"{error}\nIts batch could not be kept: {failure}",)
+        error.args = (f"{error}\nThe batch of step {error.step} could not be kept: {failure}",)
         return
     error.kept = path
     broken = leaves_not_finite(batch)
     itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
-    error.args = (f"{error}\nIts batch{itself} is kept in {path}. To run that step again: fb.replay(experiment)",)
+    error.args = (
+        f"{error}\nThe batch of step {error.step}{itself} is kept in {path}. To run that step again, and see which line "
+        "it was: fb.replay(experiment)",
+    )
 
 
 def _batch_again(experiment: Experiment, step: int) -> Any:

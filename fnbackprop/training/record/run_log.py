@@ -81,7 +81,8 @@ class RunLog:
         self._progress.show(rows)
         for row in rows:
             if not math.isfinite(row["loss"]):
-                raise NonFiniteLoss(non_finite_message(self._name, row, self._last), row["step"])
+                broke = self._last if self._last and broke_before(self._last) else row
+                raise NonFiniteLoss(non_finite_message(self._name, row, self._last), broke["step"])
             if row.get("loss_scale") == SMALLEST_SCALE and not math.isfinite(row["gradient_norm"]):
                 raise NonFiniteLoss(overflow_message(self._name, row), row["step"])
             self._last = row
@@ -146,8 +147,13 @@ def non_finite_message(name: str, row: MetricsRow, before: MetricsRow | None) ->
     if before is None:
         return f"{where}, the first: it comes from the initial parameters or from the data of batch({row['step']})."
     last = f"at step {before['step']} it was {before['loss']:.4g} with a gradient of norm {before['gradient_norm']:.3g}"
-    if math.isfinite(before["gradient_norm"]):
-        advice = "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."
+    if broke_before(before):
+        advice = f"The gradient broke first, at step {before['step']}, and its update made the parameters so."
     else:
-        advice = f"The gradient broke first, at step {before['step']}: look there for a sqrt, a log or a division at 0."
+        advice = "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."
     return f"{where}; {last}. {advice}"
+
+
+def broke_before(row: MetricsRow) -> bool:
+    """Whether the gradient of a step whose loss is finite is not, and was not left out by a loss scale."""
+    return "loss_scale" not in row and not math.isfinite(row["gradient_norm"])

@@ -38,7 +38,8 @@ def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
     error = NonFiniteLoss("it broke", 4)
     keep_nonfinite_batch(experiment(Config()), RunFolder(tmp_path), error)
     kept = tmp_path / "nonfinite" / "step_00000004.npz"
-    assert f"{error}" == f"it broke\nIts batch is kept in {kept}. To run that step again: fb.replay(experiment)"
+    what_next = "To run that step again, and see which line it was: fb.replay(experiment)"
+    assert f"{error}" == f"it broke\nThe batch of step 4 is kept in {kept}. {what_next}"
     np.testing.assert_array_equal(np.load(kept)["x"], experiment(Config()).batch(4)["x"])
 
 
@@ -47,11 +48,11 @@ def test_a_batch_that_is_itself_not_finite_is_told(tmp_path, batch, named):
     error = NonFiniteLoss("it broke", 4)
     made = dataclasses.replace(experiment(Config()), batch=lambda step: batch)
     keep_nonfinite_batch(made, RunFolder(tmp_path), error)
-    assert f"Its batch, which is itself not finite ({named}), is kept in " in str(error)
+    assert f"The batch of step 4, which is itself not finite ({named}), is kept in " in str(error)
 
 
 def test_a_batch_that_cannot_be_kept_does_not_hide_the_error(tmp_path):
     (tmp_path / "nonfinite").touch()
     error = NonFiniteLoss("it broke", 4)
     keep_nonfinite_batch(experiment(Config()), RunFolder(tmp_path), error)
-    assert str(error).startswith("it broke\nIts batch could not be kept: ")
+    assert str(error).startswith("it broke\nThe batch of step 4 could not be kept: ")
