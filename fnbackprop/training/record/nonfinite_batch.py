@@ -33,8 +33,8 @@ def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseE
     broken = leaves_not_finite(batch)
     itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
     error.args = (
-        f"{error}\nThe batch of step {error.step}{itself} is kept in {path}. To run that step again, and see which line "
-        "it was: fb.replay(experiment)",
+        f"{error}\nThe batch of step {error.step}{itself} is kept in {path}. To run that step again, and see which "
+        "line it was: fb.replay(experiment)",
     )
 
 
