@@ -156,7 +156,7 @@ def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):
     assert status(*words[1:]) == 0
     printed = capsys.readouterr().out
     assert "step 0, run again from step 0: the loss is nan" in printed
-    assert "in log, at " in printed and "line.py:33: x = jnp.log(batch)" in printed
+    assert "became NaN at log, line.py:33:" in printed and "x = jnp.log(batch)" in printed
 
 
 def test_compare_in_float64(file, capsys):

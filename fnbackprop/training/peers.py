@@ -21,6 +21,7 @@ SECONDS_BETWEEN = 1.0  # two looks
 SECONDS_WITHOUT_LIFE = 10.0
 SECONDS_TO_FAIL_TOO = 4.0  # a process that has the same error is left to tell it itself
 ENDED = 1  # the exit status
+_GONE = "it was killed, or its machine was lost"
 GO_ON = "The run goes on from its last checkpoint with resume=True, or --resume."
 
 
@@ -56,6 +57,7 @@ class Peers(Alone):
 
     def __enter__(self) -> "Peers":
         atexit.unregister(_exit)
+        self._tell_of_life()  # before the first step: a process that is killed in its first second must be missed too
         self._thread.start()
         return self
 
@@ -76,6 +78,9 @@ class Peers(Alone):
     def has_batch(self, step: int) -> None:
         self._waits = None
 
+    def _tell_of_life(self) -> None:
+        self._tell({"beat": self._beats, "waits": self._waits})
+
     def _tell(self, facts: dict[str, Any]) -> None:
         self._client.key_value_set(self._prefix + self._own, json.dumps(facts), allow_overwrite=True)
 
@@ -88,10 +93,10 @@ class Peers(Alone):
         while not self._ended.wait(SECONDS_BETWEEN):
             self._beats += 1
             try:
-                self._tell({"beat": self._beats, "waits": self._waits})
+                self._tell_of_life()
                 found = self._told()
             except Exception as error:  # whatever the service raises when its process is gone
-                self._end(f"process 0 can no longer be reached ({str(error).splitlines()[0]})")
+                self._end(_unreachable(error))
                 continue
             problem = self._first_problem(found)
             if problem is not None:
@@ -100,15 +105,20 @@ class Peers(Alone):
     def _wait_for_the_end(self) -> None:
         """After an error of this process: until the others have ended too, or one of them is found to be gone."""
         deadline = time.monotonic() + SECONDS_WITHOUT_LIFE + SECONDS_TO_FAIL_TOO
-        with contextlib.suppress(Exception):  # the service may be gone
-            while time.monotonic() < deadline:
+        living: dict[str, dict[str, Any]] = {}
+        while time.monotonic() < deadline:
+            try:
                 living = {process: told for process, told in self._told().items() if "ended" not in told}
+            except Exception as error:  # whatever the service raises when it has given a process up
+                gone = ", ".join(process for process in living if process != self._own)
+                problem = f"process {gone} is gone: {_GONE}" if gone else _unreachable(error)
+            else:
                 problem = self._first_problem(living)
-                if problem is not None:
-                    self._say(f": {problem}. {GO_ON}")
-                if problem is not None or not living:
-                    return
-                time.sleep(SECONDS_BETWEEN)
+            if problem is not None:
+                self._say(f": {problem}. {GO_ON}")
+            if problem is not None or not living:
+                return
+            time.sleep(SECONDS_BETWEEN)
 
     def _first_problem(self, told: dict[str, dict[str, Any]]) -> str | None:
         """What is wrong with the first of these processes that has a problem, or None."""
@@ -119,7 +129,7 @@ class Peers(Alone):
         if "ended" in facts:
             return f"process {process} failed: {facts['ended']}" if facts["ended"] and process != self._own else None
         if process != self._own and self._unchanged(f"{process} lives", facts["beat"]) > SECONDS_WITHOUT_LIFE:
-            return f"process {process} is gone: it was killed, or its machine was lost"
+            return f"process {process} is gone: {_GONE}"
         waits = self._unchanged(f"{process} waits", facts["waits"])
         if facts["waits"] is not None and waits > self._patience:
             return f"process {process} has been waiting for batch({facts['waits']}) for {waits:.0f} s: its data hang"
@@ -144,6 +154,10 @@ class Peers(Alone):
 
     def _say(self, what: str) -> None:
         print(f"process {self._own} of {jax.process_count()}{what}", file=sys.stderr, flush=True)
+
+
+def _unreachable(error: Exception) -> str:
+    return f"process 0 can no longer be reached ({str(error).splitlines()[0]})"
 
 
 def _exit() -> NoReturn:

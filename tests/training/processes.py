@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 def start(count: int, arguments: Sequence[str], devices_each: int, folder: Path) -> list[subprocess.Popen]:
     """Start `fnbackprop ARGUMENTS` that often, as processes of one run with CPU devices."""
-    flags = f"--xla_force_host_platform_device_count={devices_each}"
+    flags = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices_each}"  # the last counts
+    )
     common = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     if count > 1:
         common |= {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(count)}

@@ -32,10 +32,8 @@ def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseE
     error.kept = path
     broken = leaves_not_finite(batch)
     itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
-    error.args = (
-        f"{error}\nThe batch of step {error.step}{itself} is kept in {path}. To run that step again, and see which "
-        "line it was: fb.replay(experiment)",
-    )
+    kept = f"The batch of step {error.step}{itself} is kept in {path}."
+    error.args = (f"{error}\n{kept} To run that step again: fb.replay(experiment)",)
 
 
 def _batch_again(experiment: Experiment, step: int) -> Any:

@@ -33,7 +33,7 @@ EQUIVALENT = [
     Row("clamp_vjp_high", "argument 3 *", "z is high wherever the mask holds"),
     Row("select_n_vjp", "2.0.1.0.0 *", IGNORED),
     Row("select_n_vjp", "2.0.1.0.1.1.0.1* *", IGNORED),
-    Row("jit_vjp", "1.0* *", SAME_PATH),
+    Row("jit_vjp", "2.0* *", SAME_PATH),
     Row("_cond", "0.1 case forgotten #2", COST),
     Row("_chooser", "2.0 condition confused", COST),
     Row("remat_vjp", "2.1 case forgotten", COST),

@@ -38,7 +38,7 @@ def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
     error = NonFiniteLoss("it broke", 4)
     keep_nonfinite_batch(experiment(Config()), RunFolder(tmp_path), error)
     kept = tmp_path / "nonfinite" / "step_00000004.npz"
-    what_next = "To run that step again, and see which line it was: fb.replay(experiment)"
+    what_next = "To run that step again: fb.replay(experiment)"
     assert f"{error}" == f"it broke\nThe batch of step 4 is kept in {kept}. {what_next}"
     np.testing.assert_array_equal(np.load(kept)["x"], experiment(Config()).batch(4)["x"])
 
