@@ -20,6 +20,8 @@ class TraceOptions:
     """A cotangent that is exactly zero stays zero where the derivative is infinite."""
     json: Path | None = None
     """Write the trace to this file as well."""
+    html: Path | None = None
+    """Write a page with the source, the depth and the loops to this file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,4 +47,7 @@ def show(found: Trace, options: TraceOptions) -> int:
     print(found if options.lines is None else found.table(options.lines))
     if options.json is not None:
         options.json.write_text(found.to_json() + "\n", encoding="utf-8")
+    if options.html is not None:
+        found.html(options.html)
+        print(f"written to {options.html}")
     return 0 if found.ok else 1

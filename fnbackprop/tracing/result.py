@@ -1,6 +1,7 @@
 """`Trace`: what `fb.trace` returns."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from .findings import Finding
 from .recorder import Walk
 from .records import Record
 from .show import text
+from .show.page import page
 from .show.rows import Row, rows_of, table_rows
 
 
@@ -79,6 +81,16 @@ class Trace:
         return text.summary(self)
 
     __repr__ = __str__
+
+    def html(self, path: str | Path | None = None) -> str:
+        """One page that needs no other file: the verdict, the source with the size of each line's cotangents beside
+        it, the depth profile, a map of each loop's steps, and the table. Returned, and written to `path` if given."""
+        written = page(self)
+        if path is not None:
+            Path(path).write_text(written, encoding="utf-8")
+        return written
+
+    _repr_html_ = html
 
     def to_json(self) -> str:
         """All of it as JSON; a number that is not finite is a string."""

@@ -16,12 +16,17 @@ def summary(trace: Any) -> str:
     """All of a trace."""
     rows = trace.rows
     parts = [verdict(trace), *map(str, trace.findings), *trace.notes]
-    worst = sorted((r for r in rows if r.bad), key=lambda r: -r.bad)[:WORST]
-    worst = worst or sorted((r for r in rows if r.cotangent.high > 0), key=lambda r: -r.cotangent.high)[:WORST]
-    if worst:
-        parts += ["", "not finite most often:" if worst[0].bad else "largest cotangents:"]
-        parts += [f"  {_worst(row)}" for row in worst]
+    if found := worst(rows):
+        bad = any(row.bad for row in rows)
+        parts += ["", "not finite most often:" if bad else "largest cotangents:", *(f"  {line}" for line in found)]
     return "\n".join([*parts, "", table(rows[:MOST_ROWS]), *_more(len(rows))])
+
+
+def worst(rows: Sequence[Row]) -> list[str]:
+    """The lines that are not finite most often; if all are finite, those of the largest cotangents."""
+    found = sorted((r for r in rows if r.bad), key=lambda r: -r.bad)
+    found = found or sorted((r for r in rows if r.cotangent.high > 0), key=lambda r: -r.cotangent.high)
+    return list(map(_worst, found[:WORST]))
 
 
 def verdict(trace: Any) -> str:
@@ -51,7 +56,7 @@ def _worst(row: Row) -> str:
 
 def table(rows: Sequence[Row], folded: bool = True) -> str:
     """Rows in columns; `folded`: several equations may stand in one, with median and range."""
-    lines = [HEAD, *map(_cells, rows)]
+    lines = [HEAD, *map(cells, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     left = (0, 1)
     return "\n".join(
@@ -62,7 +67,8 @@ def table(rows: Sequence[Row], folded: bool = True) -> str:
     )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table."""
     names = ", ".join(row.primitives[:3]) + (" ..." if len(row.primitives) > 3 else "")
     name = f" [{row.name}]" if row.name else ""
     flag = f" !{row.bad}" if row.bad else ""

@@ -1,0 +1,170 @@
+"""A trace as one HTML page that needs no other file: the source with its heat, the depth, the steps of loops."""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from ..records import Record, Seen
+from . import text
+from .rows import Row
+
+TEMPLATE = Path(__file__).with_name("page.html")
+CONTEXT = 3  # lines shown before and after those that have equations
+MOST_LOOP_LINES, MOST_STEPS = 20, 256
+LABEL, WIDTH, ROW = 260, 640, 18  # of a loop's map
+
+
+def page(trace: Any) -> str:
+    """The page of a `Trace`."""
+    rows, blame = trace.rows, trace.blame()
+    return _template().render(
+        name=trace.name,
+        ok=trace.ok,
+        verdict=text.verdict(trace),
+        findings=list(map(str, trace.findings)),
+        notes=trace.notes,
+        worst=text.worst(rows),
+        sources=_sources(rows, None if blame is None else blame.place),
+        profile=_profile(trace.records),
+        maps=_loop_maps(trace.records),
+        gradients=_tree(trace.gradients),
+        heads=text.HEAD,
+        table=list(map(text.cells, rows)),
+    )
+
+
+@lru_cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+class Heat:
+    """Sizes as shares of the range of their logarithms, from 0 (the smallest) to 1."""
+
+    def __init__(self, sizes: Iterable[float]):
+        logs = [math.log10(size) for size in sizes if 0 < size < math.inf]
+        self.low, self.high = (min(logs), max(logs)) if logs else (0.0, 0.0)
+
+    def of(self, size: float) -> float:
+        if not 0 < size < math.inf:
+            return 0.0
+        span = self.high - self.low
+        return round((math.log10(size) - self.low) / span, 3) if span > 0 else 1.0
+
+
+def _sources(rows: Sequence[Row], blamed: Any) -> list[dict[str, Any]]:
+    """Of each file that can be read, the lines from the first that has equations to the last."""
+    files: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if row.place.file:
+            files.setdefault(row.place.file, {})[row.place.line] = row
+    heat = Heat(row.cotangent.high for row in rows)
+    found = []
+    for file, lines in files.items():
+        try:
+            written = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        first, last = max(1, min(lines) - CONTEXT), min(len(written), max(lines) + CONTEXT)
+        shown = [
+            _source_line(number, written[number - 1], lines.get(number), heat)
+            | {"blamed": blamed is not None and (blamed.file, blamed.line) == (file, number)}
+            for number in range(first, last + 1)
+        ]
+        found.append({"name": Path(file).name, "lines": shown})
+    return found
+
+
+def _source_line(number: int, written: str, row: Row | None, heat: Heat) -> dict[str, Any]:
+    if row is None:
+        return {"number": number, "text": written, "cotangent": "", "value": "", "heat": 0}
+    return {
+        "number": number,
+        "text": written,
+        "cotangent": _size(row.cotangent.high),
+        "value": _size(row.value.high),
+        "heat": heat.of(row.cotangent.high),
+    }
+
+
+def _size(x: float) -> str:
+    return "" if math.isnan(x) else f"{x:.2g}"
+
+
+def _largest(seen: Sequence[Seen]) -> float:
+    """The largest root mean square of some statistics; 0 where there are none."""
+    return max((s.rms for one in seen for s in one.of if s is not None), default=0.0)
+
+
+def _profile(records: Sequence[Record]) -> dict[str, str] | None:
+    """The curve of the cotangents' sizes, in the order of the forward walk."""
+    sizes = [_largest(record.cotangents) for record in records if not record.entered]
+    points = [(i, size) for i, size in enumerate(sizes) if 0 < size < math.inf]
+    if len(points) < 2:
+        return None
+    heat, last = Heat(size for _, size in points), max(len(sizes) - 1, 1)
+    drawn = " ".join(f"{50 + 840 * i / last:.1f},{210 - 200 * heat.of(size):.1f}" for i, size in points)
+    return {"points": drawn, "low": f"{heat.low:.1f}", "high": f"{heat.high:.1f}"}
+
+
+def _loop_maps(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Of each loop, the sizes of the cotangents of its lines at each of its steps."""
+    loops: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        if len(record.cotangents) > 1 and not record.entered:
+            loops.setdefault(record.path, []).append(record)
+    maps = (_loop_map(path, inside) for path, inside in loops.items())
+    return [found for found in maps if found is not None]
+
+
+def _loop_map(path: tuple[str, ...], records: Sequence[Record]) -> dict[str, Any] | None:
+    steps = sorted({seen.iteration for record in records for seen in record.cotangents})[-MOST_STEPS:]
+    lines: dict[str, dict[Any, float]] = {}
+    for record in records:
+        line = lines.setdefault(str(record.place), {})
+        for seen in record.cotangents:
+            line[seen.iteration] = max(line.get(seen.iteration, 0.0), _largest([seen]))
+    lines = dict(sorted(lines.items(), key=lambda item: -max(item[1].values()))[:MOST_LOOP_LINES])
+    heat = Heat(size for line in lines.values() for size in line.values())
+    if len(steps) < 2 or heat.high == heat.low == 0:
+        return None
+    width = WIDTH / len(steps)
+    rows = [
+        {
+            "y": ROW * i,
+            "label": label if len(label) < 40 else label[:39] + "…",
+            "cells": [
+                {
+                    "x": f"{LABEL + width * j:.1f}",
+                    "heat": 0.05 + 0.95 * heat.of(line.get(step, 0.0)),
+                    "step": ", ".join(map(str, step)),
+                    "size": _size(line.get(step, 0.0)),
+                }
+                for j, step in enumerate(steps)
+            ],
+        }
+        for i, (label, line) in enumerate(lines.items())
+    ]
+    shown = {"low": f"{heat.low:.1f}", "high": f"{heat.high:.1f}", "width": f"{max(width - 0.5, 0.5):.1f}"}
+    return {"path": " / ".join(path) or "loop", "height": ROW * len(rows), "rows": rows, **shown}
+
+
+def _tree(gradients: dict[str, Any]) -> dict[str, Any]:
+    """The leaves of the gradient as nested dicts, by the parts of their paths."""
+    tree: dict[str, Any] = {}
+    for path, gradient in gradients.items():
+        *folders, leaf = path.split("/") if path else ["the argument"]
+        node = tree
+        for folder in folders:
+            inner = node.setdefault(folder, {})
+            node = inner if isinstance(inner, dict) else node
+        array = np.abs(np.asarray(gradient).astype(complex))
+        rms = float(np.sqrt(np.mean(array * array))) if array.size else 0.0
+        node[leaf] = f"{gradient.dtype}{list(gradient.shape)}, rms {rms:.3g}"
+    return tree
