@@ -18,6 +18,7 @@ from fnbackprop.jaxprs.evaluate import Apply, interpret, read_array, source_line
 from fnbackprop.jaxprs.primitives import Trait, has
 from fnbackprop.jaxprs.types import Tracer, close_jaxpr, is_var
 from fnbackprop.jaxprs.views import Call, Cond
+from fnbackprop.rules.calls.known_functions import function_vjp
 
 from ..program import TracedProgram
 
@@ -118,7 +119,7 @@ class Walker:
         return evaluate_arrays(plan.closed, operands, apply), visits
 
     def _outputs(self, visit: Visit) -> Sequence[Any]:
-        entered = enter(visit.equation, visit.operands, visit.location)
+        entered = None if self._has_own_rule(visit) else enter(visit.equation, visit.operands, visit.location)
         if entered is None:
             return self.evaluate(visit.equation, visit.operands)
         closed, operands, location = entered
@@ -127,6 +128,11 @@ class Walker:
         outputs, visits = self.forward(plan, operands, location)
         visit.inner = plan, visits
         return outputs
+
+    def _has_own_rule(self, visit: Visit) -> bool:
+        """Whether a call is of a function that has a rule as a whole: what it holds is not differentiated."""
+        step = visit.step
+        return visit.name == "jit" and function_vjp(self.engine, step.equation, step.active, step.wanted) is not None
 
     def backward(self, plan: Plan, visits: list[Visit], cotangents: Sequence[Any]) -> list[Any]:
         """Cotangents of the jaxpr's operands, None for zero; every equation is checked on the way."""

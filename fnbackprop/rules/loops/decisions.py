@@ -56,11 +56,12 @@ _warned: set[str] = set()
 
 
 def warn_of_decisions(equation: Any) -> None:
-    """Once for each line that a loop stands at."""
+    """Once for each line that a loop stands at; of a loop in a function of JAX's own, for each line that runs it, as
+    Python's own record of warnings has it."""
     line = source_line(equation)
     where = f"at {line}" if line else "in a function of JAX's own"
-    if where not in _warned:
-        _warned.add(where)
+    if not line or line not in _warned:
+        _warned.add(line)
         warn_at_user(
             f"the while_loop {where} depends on what is differentiated through decisions (comparisons, rounding) "
             "alone, as a bisection does: each of its steps is flat, so the gradient through it is not the slope of its "
