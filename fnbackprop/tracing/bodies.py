@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop.registry import Structured
-from fnbackprop.jaxprs.avals import zero_cotangent, zeros_like_aval
-from fnbackprop.jaxprs.compat import is_hijax_checkpoint
-from fnbackprop.jaxprs.evaluate import as_function
-from fnbackprop.jaxprs.primitives import Trait, has
-from fnbackprop.jaxprs.views import Call, Cond, Scan, While
-from fnbackprop.rules.loops.steps import add_term, plan_step, zero_sum
+from ..backprop.registry import Structured
+from ..jaxprs.avals import zero_cotangent, zeros_like_aval
+from ..jaxprs.compat import is_hijax_checkpoint
+from ..jaxprs.evaluate import as_function
+from ..jaxprs.primitives import Trait, has
+from ..jaxprs.views import Call, Cond, Scan, While
+from ..rules.loops.steps import add_term, plan_step, zero_sum
 
 
 def body_of(equation: Any) -> Callable | None:

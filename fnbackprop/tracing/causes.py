@@ -6,11 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.comparing.equations.check import COMPILED, CUSTOM, EquationCheck
-from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals, zero_cotangent
-from fnbackprop.jaxprs.custom import custom_vjp_of_equation
-from fnbackprop.jaxprs.evaluate import bind, interpret, literals_as_arrays, trace_flat
-
+from ..comparing.equations.check import COMPILED, CUSTOM, EquationCheck
+from ..jaxprs.avals import aval_of, is_inexact, output_avals, zero_cotangent
+from ..jaxprs.custom import custom_vjp_of_equation
+from ..jaxprs.evaluate import bind, interpret, literals_as_arrays, trace_flat
 from .records import Evidence, Place, place_of
 from .statistics import has_statistics
 

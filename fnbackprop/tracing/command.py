@@ -4,8 +4,7 @@ import dataclasses
 from pathlib import Path
 from types import ModuleType
 
-from fnbackprop.comparing.command import function_and_arguments
-
+from ..comparing.command import function_and_arguments
 from .pipeline import trace
 from .result import Trace
 

@@ -5,14 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnbackprop.backprop.arguments import check_scalar
-from fnbackprop.comparing.leaves import leaf_paths
-from fnbackprop.comparing.program import Program, TracedProgram, make_program, place_of
-from fnbackprop.comparing.recorded import traced
-from fnbackprop.jaxprs.avals import as_jax_array, is_inexact
-from fnbackprop.jaxprs.evaluate import named_as_backward
-from fnbackprop.trees import leaves_with_paths
-
+from ..backprop.arguments import check_scalar
+from ..comparing.leaves import leaf_paths
+from ..comparing.program import Program, TracedProgram, make_program, place_of
+from ..comparing.recorded import traced
+from ..jaxprs.avals import as_jax_array, is_inexact
+from ..jaxprs.evaluate import named_as_backward
+from ..trees import leaves_with_paths
 from .blame import find_blame
 from .findings import find_findings
 from .recorder import Recorder, Walk

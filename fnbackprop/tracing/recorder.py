@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnbackprop.jaxprs.avals import aval_of
-from fnbackprop.jaxprs.types import Tracer, is_var
-
+from ..jaxprs.avals import aval_of
+from ..jaxprs.types import Tracer, is_var
 from .records import Evidence, Iteration, Moment, Place, Record, Scope, Seen, place_of
 from .statistics import Statistics, has_statistics, statistics
 

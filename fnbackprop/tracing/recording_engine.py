@@ -10,15 +10,14 @@ from typing import Any
 
 import jax
 
-from fnbackprop.backprop.engine import Engine
-from fnbackprop.backprop.plan import Plan, make_plan
-from fnbackprop.backprop.registry import Structured
-from fnbackprop.jaxprs.avals import add_typed, is_hijax
-from fnbackprop.jaxprs.evaluate import interpret, literals_as_arrays, read_array
-from fnbackprop.jaxprs.primitives import Trait, has
-from fnbackprop.jaxprs.types import Tracer
-from fnbackprop.jaxprs.views import Call
-
+from ..backprop.engine import Engine
+from ..backprop.plan import Plan, make_plan
+from ..backprop.registry import Structured
+from ..jaxprs.avals import add_typed, is_hijax
+from ..jaxprs.evaluate import interpret, literals_as_arrays, read_array
+from ..jaxprs.primitives import Trait, has
+from ..jaxprs.types import Tracer
+from ..jaxprs.views import Call
 from .bodies import body_of
 from .recorder import Recorder
 

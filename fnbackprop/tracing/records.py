@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fnbackprop.jaxprs.custom import function_source
-from fnbackprop.jaxprs.evaluate import source_lines
-
+from ..jaxprs.custom import function_source
+from ..jaxprs.evaluate import source_lines
 from .statistics import Statistics
 
 LIBRARY = str(Path(jax.__file__).parent)  # JAX's folder

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.jaxprs.avals import is_hijax, is_inexact
+from ..jaxprs.avals import is_hijax, is_inexact
 
 SMALL = 1 << 16  # elements; the statistics of larger arrays are compiled
 
