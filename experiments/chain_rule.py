@@ -41,7 +41,8 @@ def car(walker):
 
 def show_speeds() -> None:
     print("A car is twice as fast as a bicycle, a bicycle four times as fast as a walker.")
-    print("d car / d bicycle * d bicycle / d walker = 2 * 4 = 8 times the walker.")
+    print("d car / d bicycle * d bicycle / d walker = 2 * 4 = 8 times the walker.\n")
+    print(f"fb.chain_rule(car, 1.0):\n{fb.chain_rule(car, 1.0)}\n")
     print(f"fb.grad(car)(1.0) = {fb.grad(car)(1.0)}    jax.grad(car)(1.0) = {jax.grad(car)(1.0)}\n")
 
 

@@ -38,5 +38,9 @@ def test_what_it_prints_fits_eighty_columns_and_ends_as_promised(capsys):
     assert lines[-1] == "by hand, by fb.grad and by jax.grad: the same to within 1e-13"
     assert lines[-1] in FILE.read_text().split('"""')[1]
     assert "fb.grad(car)(1.0) = 8.0    jax.grad(car)(1.0) = 8.0" in printed
+    assert "2 × 4 = 8" in lines and [line.split()[2:] for line in lines if "(car)  " in line] == [
+        ["mul", "4", "4", "2"],
+        ["mul", "8", "2", "1"],
+    ]
     values = [re.findall(r"-?\d+\.\d{6}", line) for line in lines if line.startswith("dloss/d") and "*" not in line]
     assert all(len(set(row)) == 1 for row in values if row) and sum(map(bool, values)) == 5
