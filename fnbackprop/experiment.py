@@ -199,4 +199,4 @@ def _kind(value: Any) -> str:
     if hasattr(value, "dtype"):
         shape = jnp.shape(value)
         return f"an array of shape {shape}" if shape else f"a scalar of {value.dtype}"
-    return f"{value!r}, a {type(value).__name__}"
+    return "None" if value is None else f"{value!r}, a {type(value).__name__}"

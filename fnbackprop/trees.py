@@ -115,17 +115,17 @@ def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.
     def of_groups(norms_of: Callable[[np.ndarray], jax.Array]) -> jax.Array:
         return jnp.concatenate([norms_of(index) for index in indices])[group_places]
 
-    squares = of_leaves([_sums_of_squares(x, dtype) for x in stacks])
+    parts = [_sums_of_squares(x, dtype) for x in stacks]
+    squares = of_leaves(parts)
     totals = of_groups(lambda index: jnp.sum(squares[index], axis=1))
-    limits = jnp.finfo(dtype)
-    in_range = jnp.all((totals > limits.tiny / limits.eps**2) & (totals < jnp.inf))
 
     def scaled() -> jax.Array:
-        pairs = [_scaled_squares(x, dtype) for x in stacks]
-        largest, squares = (of_leaves([pair[which] for pair in pairs]) for which in (0, 1))
-        return of_groups(lambda index: _scaled_norms(largest[index], squares[index]))
+        scales = [_scale(part) for part in parts]
+        again = of_leaves([_sums_of_squares(x, dtype, scale) for x, scale in zip(stacks, scales, strict=True)])
+        norms = _root(again) / of_leaves(scales)
+        return of_groups(lambda index: _joint_norms(norms[index]))
 
-    return lax.cond(in_range, lambda: jnp.sqrt(totals), scaled)
+    return lax.cond(jnp.all(_in_range(totals)), lambda: jnp.sqrt(totals), scaled)
 
 
 def leaf_norms(tree: Any) -> Any:
@@ -191,26 +191,39 @@ def _rows(array: jax.Array) -> tuple[int, ...]:
     return tuple(range(1, array.ndim))
 
 
-def _sums_of_squares(stack: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Of each leaf of a stack: (count,)."""
-    return jnp.sum(jnp.square(_magnitude(stack, dtype)), axis=_rows(stack))
-
-
-def _scaled_squares(stack: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """Of each leaf of a stack, (largest magnitude, sum of the squares of what it divides), each (count,): a second
-    pass, that only extreme leaves need."""
+def _sums_of_squares(stack: jax.Array, dtype: jnp.dtype, scale: jax.Array | None = None) -> jax.Array:
+    """Of each leaf of a stack, times a scale of its own if one is given: (count,)."""
     magnitude, rows = _magnitude(stack, dtype), _rows(stack)
-    largest = lax.stop_gradient(jnp.max(magnitude, axis=rows, initial=0))
-    return largest, jnp.sum(jnp.square(magnitude / jnp.expand_dims(_divisor(largest), rows)), axis=rows)
+    if scale is not None:
+        magnitude = magnitude * jnp.expand_dims(scale, rows)
+    return jnp.sum(jnp.square(magnitude), axis=rows)
 
 
-def _scaled_norms(largest: jax.Array, squares: jax.Array) -> jax.Array:
-    """The norms of groups of leaves, (count,), from what `_scaled_squares` gives for them, (count, length)."""
-    scale = _divisor(jnp.max(largest, axis=1, initial=0, keepdims=True))
-    shares = jnp.where(largest == 0, 0, _divisor(largest) / scale)
-    return scale[:, 0] * jnp.sqrt(jnp.sum(squares * jnp.square(shares), axis=1))
+def _in_range(squares: jax.Array) -> jax.Array:
+    """Whether a sum of squares is exact: none that matters vanished, and none overflowed."""
+    limits = jnp.finfo(squares.dtype)
+    return (squares > limits.tiny / limits.eps**2) & (squares < jnp.inf)
 
 
-def _divisor(largest: jax.Array) -> jax.Array:
-    """The largest magnitude where one can divide by it, else 1."""
-    return jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+def _scale(squares: jax.Array) -> jax.Array:
+    """The power of two by which to multiply numbers whose sum of squares is out of range, so that it is in it.
+
+    Source: J. Blue, A Portable Fortran Program to Find the Euclidean Norm of a Vector, 1978.
+    """
+    limits = jnp.finfo(squares.dtype)
+    up = 2.0 ** (-limits.minexp // 2 + limits.nmant // 2)
+    down = 2.0 ** -(limits.maxexp // 2 + limits.nmant // 2)
+    scale = jnp.where(squares < jnp.inf, jnp.where(_in_range(squares), 1.0, up), down)
+    return lax.stop_gradient(scale.astype(squares.dtype))
+
+
+def _joint_norms(norms: jax.Array) -> jax.Array:
+    """The norm of each group of leaves, (count,), from those of the leaves, (count, length)."""
+    largest = lax.stop_gradient(jnp.max(norms, axis=1, initial=0, keepdims=True))
+    largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+    return largest[:, 0] * _root(jnp.sum(jnp.square(norms / largest), axis=1))
+
+
+def _root(squares: jax.Array) -> jax.Array:
+    """The square root, whose derivative at zero is zero."""
+    return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))

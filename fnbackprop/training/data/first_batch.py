@@ -72,9 +72,9 @@ def require_arrays(batch: Any, step: int) -> None:
             if not hasattr(leaf, "dtype"):
                 np.asarray(leaf).astype(np.float32)
         except (TypeError, ValueError):
+            what = f"an array of {leaf.dtype}" if hasattr(leaf, "dtype") else f"{leaf!r}, a {type(leaf).__name__}"
             raise ExperimentError(
-                f"{where} is {leaf!r}, a {type(leaf).__name__}: a batch holds arrays and numbers. Encode it as "
-                "numbers, or leave it out."
+                f"{where} is {what}: a batch holds arrays and numbers. Encode it as numbers, or leave it out."
             ) from None
 
 

@@ -96,8 +96,8 @@ def require_floating(params: Any) -> None:
         elif dtype is None and not isinstance(leaf, int):
             what, remedy = f"{leaf!r}, a {type(leaf).__name__}", "Parameters are floating arrays."
         else:
-            what = f"{dtype or type(leaf).__name__}"
-            remedy = "What is not trained belongs into the closure of loss or into the batch; else make it a float."
+            what = f"the integer {leaf}" if dtype is None else f"an array of {dtype}"
+            remedy = "What is not trained belongs in the closure of loss or in the batch; else make it floating."
         raise ExperimentError(f"{name} is {what}, which has no gradient. {remedy}")
 
 

@@ -55,11 +55,11 @@ def test_own_buffers_copies_and_strips_weak_types():
         ),
         (
             {"net": {"count": jnp.arange(2)}},
-            "parameter net/count is int32, .* into the closure of loss or into the batch",
+            "parameter net/count is an array of int32, .* in the closure of loss or in the batch",
         ),
         ({"rng": jax.random.key(0)}, "parameter rng is a random key, .* loss is given another key at every step"),
         ({"name": "mlp"}, "parameter name is 'mlp', a str, which has no gradient. Parameters are floating arrays"),
-        (3, "what init returns is int, which has no gradient"),
+        (3, "what init returns is the integer 3, which has no gradient"),
     ],
 )
 def test_what_cannot_be_trained_is_named(params, message):
