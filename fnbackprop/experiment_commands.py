@@ -1,7 +1,7 @@
 """The commands on an experiment: `train`, `replay`, `trace` and `compare`, with their options."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,9 +109,23 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
 def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     from fnbackprop.comparing.command import report
     from fnbackprop.comparing.pipeline import compare
+    from fnbackprop.comparing.results import Verdict
 
     arguments = _arguments_after(experiment, options.after)
-    return report(compare(experiment.loss, *arguments, **options.settings()), options)
+    found = compare(experiment.loss, *arguments, **options.settings())
+    status = report(found, options)
+    if any(leaf.verdict is Verdict.NON_FINITE for leaf in (found.value, *found.leaves)):
+        _tell_origin(experiment, arguments)
+    return status
+
+
+def _tell_origin(experiment: Experiment, arguments: Sequence[Any]) -> None:
+    """Print which line made the loss or its gradient NaN or infinite, and what to do."""
+    from fnbackprop.tracing.pipeline import trace
+
+    blame = trace(experiment.loss, *arguments).blame()
+    if blame is not None:
+        print(f"\n{blame.sentence}")
 
 
 def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> int:

@@ -159,6 +159,13 @@ def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):
     assert "became NaN at log, line.py:33:" in printed and "x = jnp.log(batch)" in printed
 
 
+def test_a_comparison_that_is_not_finite_ends_in_the_line(file, capsys):
+    pathlib.Path("line.py").write_text(FILE.replace("jnp.tanh(batch)", "jnp.log(batch)"))
+    assert status("compare", file, "--directions", "0") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("NON-FINITE  loss") and "became NaN at log, line.py:33:" in printed.split("\n\n")[-1]
+
+
 def test_compare_in_float64(file, capsys):
     assert status("compare", file, "--float64", "--directions", "0") == 0
     assert "2 leaves (float64)" in capsys.readouterr().out

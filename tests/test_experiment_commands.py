@@ -56,7 +56,12 @@ def test_compare_takes_the_parameters_after_some_steps(monkeypatch, calls, after
     from fnbackprop.comparing import command, pipeline
 
     compared = []
-    monkeypatch.setattr(pipeline, "compare", lambda loss, *arguments, **settings: compared.append((loss, arguments)))
+
+    def compare(loss, *arguments, **settings):
+        compared.append((loss, arguments))
+        return SimpleNamespace(value=SimpleNamespace(verdict=None), leaves=())
+
+    monkeypatch.setattr(pipeline, "compare", compare)
     monkeypatch.setattr(command, "report", lambda result, options: 5)
     experiment = SimpleNamespace(loss="loss", arguments=lambda steps: ("initial", f"batch {steps}", "key"))
     assert COMMANDS["compare"].run(experiment, CompareOptions(after=after)) == 5
