@@ -56,8 +56,8 @@ _warned: set[str] = set()
 
 
 def warn_of_decisions(equation: Any) -> None:
-    """Once for each line that a loop stands at; of a loop in a function of JAX's own, for each line that runs it, as
-    Python's own record of warnings has it."""
+    """Once for each line that a loop stands at; of a loop in a function of JAX's own, where it is planned: what is kept
+    of it for equal calls does not warn again."""
     line = source_line(equation)
     where = f"at {line}" if line else "in a function of JAX's own"
     if not line or line not in _warned:
