@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from ..columns import aligned
 from ..jaxprs.evaluate import source_line
 from ..jaxprs.graph import all_equations
 from ..jaxprs.primitives import all_primitives
@@ -49,12 +50,10 @@ class Coverage:
         titles = ("primitive", "count", "kind", "by", "first at")
         cells = [titles, *((r.primitive, r.count, r.kind, r.by, r.where) for r in self.rows)]
         table = [tuple(str(cell or "") for cell in row) for row in cells]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
         kinds = ", ".join(
             f"{len(self.of(k))} {k}" for k in (RULED, CONSTANT, FOREIGN, UNSUPPORTED, MISSING) if self.of(k)
         )
-        return "\n".join([*lines, kinds])
+        return "\n".join([*aligned(table), kinds])
 
 
 def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage:

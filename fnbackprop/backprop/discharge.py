@@ -9,7 +9,6 @@ it or out of it, as into any constant. One that is only handed through to users'
 backward may write to it.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax
 from jax import lax
 
 from ..jaxprs.avals import aval_of
-from ..jaxprs.compat import call_params, is_hijax_checkpoint, switch_branch
+from ..jaxprs.compat import checkpointed, is_hijax_checkpoint, switch_branch
 from ..jaxprs.evaluate import bind, interpret, source_line, trace_avals
 from ..jaxprs.graph import inner_jaxprs
 from ..jaxprs.primitives import Trait, has, having
@@ -178,13 +177,8 @@ def _remat(equation, values):
     """The cells' values are operands and results of a checkpoint of the same policy."""
     if equation.primitive.name != "remat2" and not is_hijax_checkpoint(equation):
         raise unsupported_reference("in a hijax primitive", source_line(equation))
-    params, cells, body = call_params(equation), _Cells(values), Call.of(equation).body
-
-    @functools.partial(jax.checkpoint, policy=params["policy"], prevent_cse=bool(params.get("prevent_cse", True)))
-    def run(contents):
-        return cells.run(body, values, contents)
-
-    outputs, contents = run(cells.contents())
+    cells, body = _Cells(values), Call.of(equation).body
+    outputs, contents = checkpointed(equation, lambda contents: cells.run(body, values, contents))(cells.contents())
     cells.put(contents)
     return outputs
 

@@ -78,6 +78,12 @@ def call_params(equation: Any) -> dict[str, Any]:
     return equation.params["_prim"].params if is_hijax_checkpoint(equation) else equation.params
 
 
+def checkpointed(equation: Any, fun: Callable) -> Callable:
+    """`jax.checkpoint` of a function, with the policy that a checkpoint's equation has."""
+    params = call_params(equation)
+    return jax.checkpoint(fun, policy=params["policy"], prevent_cse=bool(params.get("prevent_cse", True)))
+
+
 def is_hijax_checkpoint(equation: Any) -> bool:
     """Whether an equation is a `jax.checkpoint` as JAX makes it under its flag `jax_remat3`."""
     return type(equation.params.get("_prim")) is ad_checkpoint.RematTraced

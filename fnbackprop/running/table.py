@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from ..columns import aligned
 from ..comparing.results import Verdict
 from .measuring import Measured
 from .places import Place, short
@@ -64,17 +65,11 @@ def _number(x: float) -> str:
 
 def _aligned(titles: list[str], rows: list[list[str]]) -> list[str]:
     """Columns with two spaces between them: text to the left, numbers to the right; the first one cut to fit."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    widths[0] -= max(0, sum(widths) + 2 * (len(widths) - 1) - WIDTH)
-    lines = []
-    for row in [titles, *rows]:
-        cells = [_cut(row[0], widths[0]), *row[1:]]
-        triples = zip(titles, cells, widths, strict=True)
-        aligned = (
-            cell.ljust(n) if title in ("place", "verdict", "by") else cell.rjust(n) for title, cell, n in triples
-        )
-        lines.append("  ".join(aligned).rstrip())
-    return lines
+    table = [titles, *rows]
+    others = [max(map(len, column)) + 2 for column in list(zip(*table, strict=True))[1:]]
+    first = WIDTH - sum(others)
+    numbers = {i for i, title in enumerate(titles) if title not in TEXT}
+    return aligned([[_cut(row[0], first), *row[1:]] for row in table], right=numbers)
 
 
 def _cut(cell: str, width: int) -> str:

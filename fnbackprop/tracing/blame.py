@@ -9,6 +9,7 @@ import numpy as np
 from .causes import cause_of_cotangent, cause_of_value, index_of_bad, place_in_backward
 from .recorder import Walk
 from .records import Evidence, Iteration, Moment, Place, Record
+from .statistics import all_finite
 
 
 class Kind(enum.Enum):
@@ -116,7 +117,7 @@ def find_blame(walk: Walk, again: Callable[[Sequence[Evidence]], None]) -> Blame
     """The origin of what is not finite in the value or the gradient; None if both are finite.
 
     again: walks once more, and fills in the evidence that it is given."""
-    bad = tuple(name for name, g in walk.gradients.items() if not np.all(np.isfinite(np.asarray(g).astype(complex))))
+    bad = tuple(name for name, g in walk.gradients.items() if not all_finite(g))
     value_is_bad = not np.isfinite(complex(walk.value))
     moments = walk.recorder.moments
     if value_is_bad:
@@ -190,8 +191,7 @@ class _Facts:
         if source is None:
             return self._made(Kind.UNDEFINED, None, None, element, "nan")
         if moments[source].record is not None and not moments[source].came:
-            self.moment = moments[source]
-            return self.blame(source, again)
+            return _Facts(self.walk, moments[source], self.bad, self.value_is_bad).blame(source, again)
         behind = _record_of(moments, moments[source])
         found = self._made(Kind.UNDEFINED, None, None, element, "nan", behind)
         return (

@@ -16,6 +16,7 @@ from ..jaxprs.compat import is_hijax_checkpoint
 from ..jaxprs.evaluate import as_function
 from ..jaxprs.primitives import Trait, has
 from ..jaxprs.views import Call, Cond, Scan, While
+from ..rules.calls.call import walked
 from ..rules.loops.steps import add_term, plan_step, zero_sum
 
 
@@ -30,15 +31,8 @@ CALLS = ("composite", "custom_partitioning", "xla_metadata_call", "remat_opt", "
 
 
 def call(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:
-    plan = engine.plan(Call.of(equation).body, active, wanted)
-
-    def forward(*operands):
-        return engine.forward(plan, operands)
-
-    def backward(residuals, cotangents):
-        return engine.backward(plan, residuals, cotangents)
-
-    return Structured(forward, backward, plan.has_cotangent)
+    """Not shared with equal calls: each has records of its own."""
+    return walked(engine, Call.of(equation).body, active, wanted)
 
 
 def cond(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .recorder import Walk
 from .records import Place, Record
+from .statistics import all_finite
 
 FEWEST_REPEATS = 8
 DECADES = 4.0  # by which the repeats must change the cotangent in all
@@ -108,9 +109,8 @@ def _sizes(records: Sequence[Record]) -> list[tuple[float, float]]:
     pairs = []
     for record in records:
         for came, made in zip(record.cotangents, record.passed_on, strict=True):
-            sizes = [max((s.rms for s in seen.of if s is not None), default=0.0) for seen in (came, made)]
-            if sizes[0] > 0:
-                pairs.append((sizes[0], sizes[1]))
+            if came.size > 0:
+                pairs.append((came.size, made.size))
     return pairs
 
 
@@ -195,7 +195,7 @@ def _keys(walk: Walk) -> list[Finding]:
 def _internal(walk: Walk) -> list[Finding]:
     """A NaN that reaches neither the value nor the gradient."""
     leaves = [walk.value, *walk.gradients.values()]
-    if not all(np.isfinite(np.asarray(x).astype(complex)).all() for x in leaves):
+    if not all(map(all_finite, leaves)):
         return []
     for moment in walk.recorder.moments:
         if moment.record is not None and moment.made == "nan" and moment.came != "nan":

@@ -17,7 +17,7 @@ from jax import lax
 
 from ..backprop.transforms import grad
 from ..jaxprs.avals import as_weak, is_inexact, is_weak, zeros_like_aval
-from ..jaxprs.compat import call_params, switch_branch
+from ..jaxprs.compat import checkpointed, switch_branch
 from ..jaxprs.evaluate import bind, interpret, source_line, trace_avals, trace_flat
 from ..jaxprs.graph import all_equations, inner_jaxprs
 from ..jaxprs.primitives import Trait, has
@@ -174,10 +174,9 @@ def _cond(branches: Cond, values: list[Any], wanted: Sequence[str], take: Take) 
 
 def _remat(equation: Equation, values: list[Any], wanted: Sequence[str], take: Take) -> list[Any]:
     """A checkpoint of the same policy."""
-    body, params = Call.of(equation).body, call_params(equation)
+    body = Call.of(equation).body
 
-    @functools.partial(jax.checkpoint, policy=params["policy"], prevent_cse=params["prevent_cse"])
     def run(operands, zeros):
         return _walk(body, operands, wanted, _given(zeros))
 
-    return run(values, _taken(body, wanted, take))
+    return checkpointed(equation, run)(values, _taken(body, wanted, take))

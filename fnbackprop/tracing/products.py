@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..columns import aligned
 from .pipeline import trace
 from .records import Place, Record, Seen
 
@@ -49,9 +50,7 @@ class ChainRule(NamedTuple):
     def __str__(self) -> str:
         head = ("line", "equation", "value", "local derivative", "cotangent")
         rows = [head, *map(_cells, self.steps)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, self.product])
+        return "\n".join([*aligned(rows), self.product])
 
 
 def chain_rule(fun: Callable, *args: Any, argnums: int | tuple[int, ...] = 0) -> ChainRule:

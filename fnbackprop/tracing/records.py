@@ -94,6 +94,11 @@ class Seen(NamedTuple):
     iteration: Iteration
     of: tuple[Statistics | None, ...]
 
+    @property
+    def size(self) -> float:
+        """The largest root mean square; 0 where there is none."""
+        return max((s.rms for s in self.of if s is not None), default=0.0)
+
 
 @dataclass
 class Record:

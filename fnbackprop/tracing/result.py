@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +14,7 @@ from .records import Record
 from .show import text
 from .show.page import page
 from .show.rows import Row, rows_of, table_rows
+from .statistics import rms
 
 
 class Trace:
@@ -70,7 +70,7 @@ class Trace:
 
     def table(self, lines: str | None = None) -> str:
         """The equations as a table: folded by line, or, with `lines` ("model.py:40-60", "model.py"), each by itself."""
-        return text.table(table_rows(self.records, lines), folded=lines is None)
+        return text.table(table_rows(self.records, lines))
 
     @property
     def rows(self) -> list[Row]:
@@ -103,17 +103,11 @@ class Trace:
                     {"concern": f.concern.value, "place": str(f.place), "sentence": f.sentence} for f in self.findings
                 ],
                 "notes": list(self.notes),
-                "gradients": {path: _number(_rms(g)) for path, g in self.gradients.items()},
+                "gradients": {path: _number(rms(g)) for path, g in self.gradients.items()},
                 "equations": list(map(_of_record, self.records)),
             },
             indent=1,
         )
-
-
-def _rms(x: Any) -> float:
-    from .statistics import has_statistics, statistics
-
-    return statistics(jnp.asarray(x)).rms if has_statistics(jax.typeof(x)) else 0.0
 
 
 def _number(x: float) -> float | str:

@@ -62,6 +62,16 @@ def statistics(x: Any) -> Statistics:
     return Statistics(size, low, high, rms, int(nan), int(infinite), int(zero), int(small))
 
 
+def rms(x: Any) -> float:
+    """The root mean square of the finite elements; 0 of what is not floating."""
+    return statistics(jnp.asarray(x)).rms if has_statistics(jax.typeof(x)) else 0.0
+
+
+def all_finite(x: Any) -> bool:
+    """Whether no element is NaN or infinite."""
+    return bool(np.isfinite(np.asarray(x).astype(complex)).all())
+
+
 @lru_cache
 def _compiled(tiny: float) -> Any:
     return jax.jit(lambda x: jnp.stack([jnp.float32(y) for y in _reduced(jnp, _flat(jnp, x), tiny)]))

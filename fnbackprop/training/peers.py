@@ -110,7 +110,7 @@ class Peers(Alone):
             try:
                 living = {process: told for process, told in self._told().items() if "ended" not in told}
             except Exception as error:  # whatever the service raises when it has given a process up
-                gone = ", ".join(process for process in living if process != self._own)
+                gone = next((process for process in living if process != self._own), None)
                 problem = f"process {gone} is gone: {_GONE}" if gone else _unreachable(error)
             else:
                 problem = self._first_problem(living)

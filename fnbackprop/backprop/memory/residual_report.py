@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...columns import aligned
 from ...jaxprs.avals import is_inexact
 from ...jaxprs.evaluate import source_line, trace_flat
 from ...jaxprs.graph import producers
@@ -40,9 +41,7 @@ class Residuals:
     def __str__(self) -> str:
         cells = [("", "what", "bytes", "where", "why")]
         cells += [(r.kind, r.what, f"{r.nbytes:,}" if r.nbytes else "", r.where, r.why) for r in self.rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        return "\n".join([*lines, f"{self.nbytes:,} bytes saved"])
+        return "\n".join([*aligned(cells), f"{self.nbytes:,} bytes saved"])
 
 
 def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:

@@ -47,8 +47,7 @@ def call_vjp(engine, equation, active, wanted):
     return walk_inline(engine, Call.of(equation).body, active, wanted)
 
 
-@lru_cache(maxsize=4096)  # equal calls, such as the layers of a network, share one plan
-def walk_inline(engine, closed, active, wanted):
+def walked(engine, closed, active, wanted):
     """Forward and backward of a closed jaxpr, emitted where it is called."""
     plan = engine.plan(closed, active, wanted)
 
@@ -59,6 +58,9 @@ def walk_inline(engine, closed, active, wanted):
         return engine.backward(plan, residuals, cotangents)
 
     return Structured(forward, backward, plan.has_cotangent)
+
+
+walk_inline = lru_cache(maxsize=4096)(walked)  # equal calls, such as the layers of a network, share one plan
 
 
 def in_scope(name, inner):

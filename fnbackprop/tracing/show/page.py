@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
-from ..records import Record, Seen
+from ..records import Record
+from ..statistics import rms
 from . import text
 from .rows import Row
 
@@ -94,17 +94,12 @@ def _source_line(number: int, written: str, row: Row | None, heat: Heat) -> dict
 
 
 def _size(x: float) -> str:
-    return "" if math.isnan(x) else f"{x:.2g}"
-
-
-def _largest(seen: Sequence[Seen]) -> float:
-    """The largest root mean square of some statistics; 0 where there are none."""
-    return max((s.rms for one in seen for s in one.of if s is not None), default=0.0)
+    return "" if math.isnan(x) else text.size_text(x)
 
 
 def _profile(records: Sequence[Record]) -> dict[str, str] | None:
     """The curve of the cotangents' sizes, in the order of the forward walk."""
-    sizes = [_largest(record.cotangents) for record in records if not record.entered]
+    sizes = [max((seen.size for seen in record.cotangents), default=0.0) for record in records if not record.entered]
     points = [(i, size) for i, size in enumerate(sizes) if 0 < size < math.inf]
     if len(points) < 2:
         return None
@@ -129,7 +124,7 @@ def _loop_map(path: tuple[str, ...], records: Sequence[Record]) -> dict[str, Any
     for record in records:
         line = lines.setdefault(str(record.place), {})
         for seen in record.cotangents:
-            line[seen.iteration] = max(line.get(seen.iteration, 0.0), _largest([seen]))
+            line[seen.iteration] = max(line.get(seen.iteration, 0.0), seen.size)
     lines = dict(sorted(lines.items(), key=lambda item: -max(item[1].values()))[:MOST_LOOP_LINES])
     heat = Heat(size for line in lines.values() for size in line.values())
     if len(steps) < 2 or heat.high == heat.low == 0:
@@ -164,7 +159,5 @@ def _tree(gradients: dict[str, Any]) -> dict[str, Any]:
         for folder in folders:
             inner = node.setdefault(folder, {})
             node = inner if isinstance(inner, dict) else node
-        array = np.abs(np.asarray(gradient).astype(complex))
-        rms = float(np.sqrt(np.mean(array * array))) if array.size else 0.0
-        node[leaf] = f"{gradient.dtype}{list(gradient.shape)}, rms {rms:.3g}"
+        node[leaf] = f"{gradient.dtype}{list(gradient.shape)}, rms {rms(gradient):.3g}"
     return tree

@@ -96,8 +96,7 @@ def row_of(records: Sequence[Record]) -> Row:
 
 
 def _sizes(seen: Iterable[Seen]) -> list[float]:
-    """The size of each iteration: of several arrays the largest."""
-    return [max((s.rms for s in one.of if s is not None), default=0.0) for one in seen]
+    return [one.size for one in seen]
 
 
 def _range(sizes: Sequence[float]) -> Range:

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from ...columns import aligned
+from ..statistics import rms
 from .rows import Range, Row
 
 MOST_ROWS = 40
 WORST = 3
 HEAD = ("line", "primitives", "seen", "value", "cotangent", "gain")
+NUMBERS = range(2, len(HEAD))  # the columns of numbers
 
 
 def summary(trace: Any) -> str:
@@ -34,15 +37,10 @@ def verdict(trace: Any) -> str:
     blame = trace.blame()
     if blame is not None:
         return f"{trace.name}: {blame.sentence}"
-    sizes = [_rms(g) for g in trace.gradients.values()]
+    sizes = [rms(g) for g in trace.gradients.values()]
     value = float(np.real(np.asarray(trace.value)))
     largest = f"gradients of {len(sizes)} leaves from {min(sizes):.3g} to {max(sizes):.3g} (rms)" if sizes else ""
     return f"{trace.name}: all finite. Value {value:.6g}; {largest}."
-
-
-def _rms(x: Any) -> float:
-    x = np.abs(np.asarray(x).astype(complex))
-    return float(np.sqrt(np.mean(x * x))) if x.size else 0.0
 
 
 def _more(count: int) -> list[str]:
@@ -50,21 +48,13 @@ def _more(count: int) -> list[str]:
 
 
 def _worst(row: Row) -> str:
-    bad = f"{row.bad} arrays are not finite" if row.bad else f"cotangent {_size(row.cotangent.high)}"
+    bad = f"{row.bad} arrays are not finite" if row.bad else f"cotangent {size_text(row.cotangent.high)}"
     return f"{row.place}: {bad}" + (f"    {row.place.text}" if row.place.text else "")
 
 
-def table(rows: Sequence[Row], folded: bool = True) -> str:
-    """Rows in columns; `folded`: several equations may stand in one, with median and range."""
-    lines = [HEAD, *map(cells, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-    left = (0, 1)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+def table(rows: Sequence[Row]) -> str:
+    """Rows in columns."""
+    return "\n".join(aligned([HEAD, *map(cells, rows)], right=NUMBERS))
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -81,9 +71,10 @@ def _spread(range_: Range) -> str:
     if np.isnan(range_.median):
         return "-"
     if range_.high > 2 * range_.low:
-        return f"{_size(range_.median)} [{_size(range_.low)}, {_size(range_.high)}]"
-    return _size(range_.median)
+        return f"{size_text(range_.median)} [{size_text(range_.low)}, {size_text(range_.high)}]"
+    return size_text(range_.median)
 
 
-def _size(x: float) -> str:
+def size_text(x: float) -> str:
+    """A size in two digits."""
     return f"{x:.2g}"

@@ -148,7 +148,7 @@ def non_finite_message(name: str, row: MetricsRow, before: MetricsRow | None) ->
         return f"{where}, the first: it comes from the initial parameters or from the data of batch({row['step']})."
     last = f"at step {before['step']} it was {before['loss']:.4g} with a gradient of norm {before['gradient_norm']:.3g}"
     if broke_before(before):
-        advice = f"The gradient broke first, at step {before['step']}, and its update made the parameters so."
+        advice = f"The gradient broke first, at step {before['step']}, and its update made the parameters non-finite."
     else:
         advice = "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."
     return f"{where}; {last}. {advice}"
