@@ -7,6 +7,7 @@ import math
 import os
 import re
 import socket
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def is_alive(process: dict[str, Any]) -> bool:
-    """Whether a process is running; one on another machine is assumed to be."""
-    if process["host"] != socket.gethostname():
+    """Whether a process is running; one on another machine is assumed to be, and on Windows, where signal 0 is Ctrl-C."""
+    if process["host"] != socket.gethostname() or sys.platform == "win32":
         return True
     try:
         os.kill(process["id"], 0)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
+import sys
 
 import pytest
 
 from fnbackprop.training.loop import train
-from fnbackprop.training.run_folder import RunFolder, find_runs, has_step, read_metrics, step_of, write_json
+from fnbackprop.training.run_folder import RunFolder, find_runs, has_step, is_alive, read_metrics, step_of, write_json
 from tests.training.record.test_run_description import line
 
 
@@ -19,6 +21,13 @@ def test_a_killed_run_is_told_from_one_that_lives(tmp_path):
         assert RunFolder(tmp_path / "line").read_description()["status"] == status
     path.write_text("{")
     assert RunFolder(tmp_path / "line").read_description() == {"name": "line", "status": "unknown"}
+
+
+def test_on_windows_no_signal_is_sent_to_a_run(monkeypatch):
+    """There, signal 0 is Ctrl-C."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", None)
+    assert is_alive({"id": 2**22 + 1, "host": socket.gethostname()})
 
 
 def test_missing_run_is_named(tmp_path):
