@@ -215,7 +215,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def is_alive(process: dict[str, Any]) -> bool:
-    """Whether a process is running; one on another machine is assumed to be, and on Windows, where signal 0 is Ctrl-C."""
+    """Whether a process runs; assumed of one on another machine, and on Windows, where signal 0 is Ctrl-C."""
     if process["host"] != socket.gethostname() or sys.platform == "win32":
         return True
     try:
