@@ -1,0 +1,162 @@
+"""The linear response of an optimizer, measured: what it does with a gradient, whatever it is called.
+
+Linearised at a state, the updates are u[t] = -sum_k h[k] g[t-k]. Whatever a chain holds, momentum, second moments,
+schedules, is in these h[k], and no optimizer is inspected by its name. Second moments stay as they are, for at a gradient
+of zero their derivative is zero.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .critical_rate import Critical, critical_curvature
+from .vectors import add, dot, norm, random_signs, scale, times, zeros_like
+
+Update = Callable[[Any, Any], tuple[Any, Any]]
+"""`update(gradient, state) -> (updates, state)`, of an optimizer at fixed parameters."""
+
+SETTLED = 1e-6  # the relative change per step at which an alternating gradient has its full effect
+SHORTEST, LONGEST = 32, 2048  # steps
+DIAGONAL, SEPARABLE = 1e-2, 1e-2  # relative errors that are none
+LINEAR = 0.25  # how far the actual update may be off the linear one
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+    """What an optimizer does with small gradients.
+
+    Attributes:
+      gain: for each parameter, how far it moves against a gradient that changes its sign at every step, relative to it.
+      impulse: the time course h[k] of the response to one gradient, in units of the gain, (steps,).
+      critical: the curvature times gain that makes the iteration unstable, and the angle of its oscillation.
+      off_diagonal: how much of the response to a gradient is not a gain for each parameter, relative.
+      inseparable: how much of the time course is not the same for all parameters, relative.
+      clipped: the update for the actual gradient relative to the linear response, along it; 1 if it is linear.
+      deviation: the relative distance of the two.
+    """
+
+    gain: Any = dataclasses.field(repr=False)
+    impulse: np.ndarray = dataclasses.field(repr=False)
+    critical: Critical
+    off_diagonal: float
+    inseparable: float
+    clipped: float
+    deviation: float
+
+    @property
+    def is_diagonal(self) -> bool:
+        return self.off_diagonal <= DIAGONAL
+
+    @property
+    def is_linear(self) -> bool:
+        return self.is_diagonal and self.deviation <= LINEAR
+
+    @property
+    def why_not_linear(self) -> str:
+        """One clause; empty if it is linear."""
+        if not np.isfinite(self.off_diagonal):
+            return "the optimizer does not respond to small gradients in proportion: it takes their signs, or waits"
+        if not self.is_diagonal:
+            return f"the update of a parameter depends on the gradients of others ({self.off_diagonal:.0%} of it)"
+        if self.deviation > LINEAR:
+            return f"the actual update is {self.clipped:.2g} of the linear one: the gradient is clipped or normalised"
+        return ""
+
+
+def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array) -> Response:
+    """The response of an optimizer at a state of its own.
+
+    Args:
+      update: the optimizer.
+      state: where it is linearised.
+      gradient: an actual one, with which the linear response is compared. A leaf for each that is trained.
+      key: of the random signs that are fed.
+    """
+    linear = Linearised(update, state, gradient)
+    first, second = (random_signs(k, gradient) for k in jax.random.split(key))
+    fed, steps = linear.alternating(first)
+    gain, again = times(first, fed), times(second, linear.alternating(second)[0])
+    size = float(norm(gain))
+    off = float(norm(add(again, gain, -1.0))) / size if 0 < size < np.inf else np.inf
+    expected, actual = linear.to_one(gradient), odd_part(update, state, gradient)
+    length, apart = float(norm(expected)), float(norm(add(actual, expected, -1.0)))
+    if not np.isfinite(off + length):
+        return Response(gain, np.zeros(1), Critical(np.nan, np.pi), np.inf, 0.0, np.nan, np.inf)
+    gain = jax.tree.map(lambda leaf: jnp.abs(leaf).astype(leaf.dtype), gain)  # of a gradient that is delayed, negative
+    impulse, inseparable = linear.impulse(first, times(first, gain), int(np.clip(2 * steps, SHORTEST, LONGEST)))
+    clipped, deviation = 1.0, 0.0
+    if length > 0 or apart > 0:  # an optimizer that waits does nothing yet
+        clipped, deviation = float(dot(actual, expected)) / max(length**2, 1e-300), apart / max(length, 1e-300)
+    return Response(gain, impulse, critical_curvature(impulse), off, inseparable, clipped, deviation)
+
+
+def odd_part(update: Update, state: Any, gradient: Any) -> Any:
+    """Half the distance between the updates against a gradient and against its opposite: weight decay, momentum so far
+    and the growth of second moments are the same in both."""
+    there, back = (update(scale(gradient, sign), state)[0] for sign in (1.0, -1.0))
+    return scale(add(back, there, -1.0), 0.5)
+
+
+class Linearised:
+    """An optimizer's derivative at a gradient of zero and at one state, iterated. Signs: against the update.
+
+    Args:
+      update, state, gradient: as for `measure_response`.
+    """
+
+    def __init__(self, update: Update, state: Any, gradient: Any):
+        leaves, structure = jax.tree.flatten(state)
+        moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+        start = [jnp.asarray(leaves[i]) for i in moving]
+        zero = zeros_like(gradient)
+
+        def of_floating(gradient: Any, floating: list[Any]) -> tuple[Any, list[Any]]:
+            whole = list(leaves)
+            for i, leaf in zip(moving, floating, strict=True):
+                whole[i] = leaf
+            updates, after = update(gradient, structure.unflatten(whole))
+            after = jax.tree.leaves(after)
+            return scale(updates, -1.0), [after[i].astype(x.dtype) for i, x in zip(moving, start, strict=True)]
+
+        def step(gradient: Any, moved: list[Any]) -> tuple[Any, list[Any]]:
+            return jax.jvp(of_floating, (zero, start), (gradient, moved))[1]
+
+        self._step, self._rest = step, zeros_like(start)
+        self.alternating = jax.jit(self._alternating)
+        self.to_one = jax.jit(lambda gradient: step(gradient, self._rest)[0])
+
+    def _alternating(self, vector: Any) -> tuple[Any, jax.Array]:
+        """The response to v, -v, v ... once it has settled, of the sign of the last one; and after how many steps."""
+
+        def goes_on(carry: tuple) -> jax.Array:
+            _, before, now, count = carry
+            change = norm(add(now, before, -1.0))
+            return (count < 2) | ((change > SETTLED * norm(now)) & (count < LONGEST))
+
+        def turn(carry: tuple) -> tuple:
+            moved, _, now, count = carry
+            sign = 1.0 - 2.0 * (count % 2)
+            found, moved = self._step(scale(vector, sign), moved)
+            return moved, now, scale(found, sign), count + 1
+
+        first = (self._rest, zeros_like(vector), zeros_like(vector), jnp.zeros((), jnp.int32))
+        _, before, now, count = jax.lax.while_loop(goes_on, turn, first)
+        return scale(add(now, before), 0.5), count  # partial sums of an alternating series: their middle is nearer
+
+    def impulse(self, vector: Any, reference: Any, steps: int) -> tuple[np.ndarray, float]:
+        """The response to one gradient v over these steps, in units of the reference; how much is not along it."""
+
+        def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+            fed, moved = carry
+            found, moved = self._step(fed, moved)
+            return (zeros_like(fed), moved), (dot(reference, found), dot(found, found))
+
+        run = jax.jit(lambda vector: jax.lax.scan(turn, (vector, self._rest), None, length=steps)[1])
+        along, squares = (np.asarray(x, float) for x in run(vector))
+        size = float(dot(reference, reference))
+        beside = max(squares.sum() - (along**2).sum() / size, 0.0)
+        return along / size, float(np.sqrt(beside / squares.sum())) if squares.sum() else 0.0
