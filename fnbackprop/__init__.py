@@ -16,6 +16,8 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import testing
+    from .balancing.layers import scale_by_layer
+    from .balancing.result import Balance
     from .cli import run
     from .comparing.comparison import Comparison, GradientMismatch
     from .comparing.pipeline import compare
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .tracing.pipeline import trace
     from .tracing.products import chain_rule
     from .tracing.result import Trace
+    from .training.balancing import balance
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
     from .training.loop import train
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from .training.step.state import TrainState
 
 __all__ = [
+    "Balance",
     "CheckpointError",
     "Comparison",
     "Experiment",
@@ -50,6 +54,7 @@ __all__ = [
     "Trace",
     "TrainState",
     "Verdict",
+    "balance",
     "chain_rule",
     "compare",
     "coverage",
@@ -68,6 +73,7 @@ __all__ = [
     "replay",
     "residuals",
     "run",
+    "scale_by_layer",
     "testing",
     "trace",
     "train",
@@ -82,6 +88,9 @@ _LATER = {
     "Comparison": "comparing.comparison",
     "GradientMismatch": "comparing.comparison",
     "Verdict": "comparing.results",
+    "balance": "training.balancing",
+    "Balance": "balancing.result",
+    "scale_by_layer": "balancing.layers",
     "name": "tracing.names",
     "named_grad": "tracing.named_grad",
     "trace": "tracing.pipeline",

@@ -5,7 +5,6 @@ the fields of its `Config` and those of the command, typed by their annotations 
 """
 
 import dataclasses
-import enum
 import inspect
 import os
 import shlex
@@ -15,7 +14,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, nearest
+from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, nearest
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_commands import COMMANDS, ReplayOptions, TrainOptions
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
@@ -143,27 +142,15 @@ def run_command(
         if name == "train" and getattr(error, "kept", None) is not None:
             by = "automatic" if parsed.options.backward == "automatic" else "manual"
             again = ReplayOptions(directory=parsed.options.directory, backward=by)
-            words = [*program.split(), "replay", *filter(None, [file]), *_arguments(parsed.config), *_arguments(again)]
+            words = [
+                *program.split(),
+                "replay",
+                *filter(None, [file]),
+                *arguments_of(parsed.config),
+                *arguments_of(again),
+            ]
             error.args = (f"{error}; or type\n  {shlex.join(words)}",)
         raise
-
-
-def _arguments(options: Any, prefix: str = "") -> list[str]:
-    """The command line that gives these options: those that are not the default."""
-    words: list[str] = []
-    for field in dataclasses.fields(options):
-        value, name = getattr(options, field.name), field.name.replace("_", "-")
-        factory = field.default_factory
-        if value == (field.default if factory is dataclasses.MISSING else factory()):
-            continue
-        if dataclasses.is_dataclass(value):
-            words += _arguments(value, f"{prefix}{name}.")
-        elif isinstance(value, bool):
-            words.append(f"--{prefix}{name}" if value else f"--{prefix}no-{name}")
-        else:
-            given = value if isinstance(value, (tuple, list)) else [value]
-            words += [f"--{prefix}{name}", *(item.name if isinstance(item, enum.Enum) else str(item) for item in given)]
-    return words
 
 
 def _guarded(action: Callable[[], int]) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import enum
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +28,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The sentence "Did you mean ...?" to stand after another one; empty if nothing is near."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {found[0]}?" if found else ""
+
+
+def arguments_of(options: Any, prefix: str = "") -> list[str]:
+    """The command line that gives these options: those that are not the default."""
+    words: list[str] = []
+    for field in dataclasses.fields(options):
+        value, name = getattr(options, field.name), field.name.replace("_", "-")
+        factory = field.default_factory
+        if value == (field.default if factory is dataclasses.MISSING else factory()):
+            continue
+        if dataclasses.is_dataclass(value):
+            words += arguments_of(value, f"{prefix}{name}.")
+        elif isinstance(value, bool):
+            words.append(f"--{prefix}{name}" if value else f"--{prefix}no-{name}")
+        else:
+            given = value if isinstance(value, (tuple, list)) else [value]
+            words += [f"--{prefix}{name}", *(item.name if isinstance(item, enum.Enum) else str(item) for item in given)]
+    return words
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""The commands on an experiment: `train`, `replay`, `trace` and `compare`, with their options."""
+"""The commands on an experiment: `train`, `balance`, `replay`, `trace` and `compare`, with their options."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from fnbackprop.balancing.command import BalanceOptions
+from fnbackprop.commands import arguments_of
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment
 from fnbackprop.tracing.command import TraceOptions
@@ -99,6 +101,21 @@ def train_command(experiment: Experiment, options: TrainOptions) -> int:
     return 0
 
 
+def balance_command(experiment: Experiment, options: BalanceOptions) -> int:
+    from fnbackprop.balancing.command import show
+    from fnbackprop.training.balancing import balance
+    from fnbackprop.training.checkpoints.resuming import load_checkpoint
+
+    fine = True
+    for step in options.at or (None,):
+        state = None if step is None else load_checkpoint(experiment, directory=options.directory, step=step)
+        settings = {"check": options.check, "range_test": options.range_test, "mesh": options.mesh}
+        found = balance(experiment, state=state, **settings)
+        show(found, options, experiment.config, arguments_of)
+        fine = fine and found.ok
+    return 0 if fine else 1
+
+
 def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
     from fnbackprop.training.replaying import replay
 
@@ -148,6 +165,7 @@ def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]
 
 COMMANDS = {
     "train": Command(train_command, TrainOptions, "train, and write metrics, curves and a report to runs/<name>/"),
+    "balance": Command(balance_command, BalanceOptions, "is the learning rate too high, too low or balanced, and why"),
     "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
     "trace": Command(trace_command, ExperimentTraceOptions, "find the line where a number became NaN or infinite"),
     "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),

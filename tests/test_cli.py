@@ -11,7 +11,8 @@ import sys
 import pytest
 import tyro
 
-from fnbackprop.cli import _arguments, main, run
+from fnbackprop.cli import main, run
+from fnbackprop.commands import arguments_of
 from fnbackprop.experiment_commands import COMMANDS
 from fnbackprop.experiment_files import load
 from fnbackprop.training.run_folder import read_metrics
@@ -130,7 +131,7 @@ def test_the_command_of_options_is_read_as_the_same_options():
 
     Options.__module__ = Inner.__module__ = __name__
     for options in (Options(), Options(Inner(0.5, ("b", "norm*/scale")), Kind.SECOND, False, None)):
-        words = _arguments(options)
+        words = arguments_of(options)
         assert tyro.cli(Options, args=words, config=(tyro.conf.FlagCreatePairsOff,)) == options
     assert words[:2] == ["--inner.rate", "0.5"] and ["--kind", "SECOND"] == words[5:7]
 

@@ -67,3 +67,24 @@ def test_compare_takes_the_parameters_after_some_steps(monkeypatch, calls, after
     assert COMMANDS["compare"].run(experiment, CompareOptions(after=after)) == 5
     assert compared == [("loss", (params, f"batch {after}", "key"))]
     assert [keywords["steps"] for _, keywords in calls] == trained
+
+
+def test_balance_judges_each_checkpoint_that_is_asked_for(monkeypatch):
+    from fnbackprop.balancing import command
+    from fnbackprop.balancing.command import BalanceOptions
+    from fnbackprop.training import balancing
+    from fnbackprop.training.checkpoints import resuming
+
+    judged = []
+
+    def balance(experiment, *, state, **settings):
+        judged.append((state, settings))
+        return SimpleNamespace(ok=state != 20)
+
+    monkeypatch.setattr(balancing, "balance", balance)
+    monkeypatch.setattr(resuming, "load_checkpoint", lambda experiment, *, directory, step: step)
+    monkeypatch.setattr(command, "show", lambda *arguments: None)
+    experiment, settings = SimpleNamespace(config=None), {"check": False, "range_test": True, "mesh": None}
+    assert COMMANDS["balance"].run(experiment, BalanceOptions(check=False)) == 0
+    assert COMMANDS["balance"].run(experiment, BalanceOptions(at=(10, 20), check=False)) == 1
+    assert judged == [(None, settings), (10, settings), (20, settings)]

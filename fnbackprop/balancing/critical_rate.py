@@ -1,8 +1,8 @@
 """Where an iteration with a linear optimizer becomes unstable.
 
 Along a direction of curvature c, an optimizer whose update is -sum_k h[k] g[t-k] moves a parameter x by
-x[t+1] = x[t] - c sum_k h[k] x[t-k]. Its powers z^t solve z - 1 + c H(z) = 0 with H(z) = sum_k h[k] z^-k, so it loses its
-stability where one of these leaves the unit circle: at the smallest c > 0 that is (1 - z) / H(z) for some |z| = 1.
+x[t+1] = x[t] - c sum_k h[k] x[t-k]. Its powers z^t solve z - 1 + c H(z) = 0 with H(z) = sum_k h[k] z^-k, so it loses
+its stability where one of these leaves the unit circle: at the smallest c > 0 that is (1 - z) / H(z) for some |z| = 1.
 Mostly that is z = -1, where x jumps from side to side, and then c H(-1) = 2. At a learning rate of 1 this is c = 2 for
 gradient descent, 2 (1 + b) for heavy ball, 2 (1 + b) / (1 + 2 b) for Nesterov's momentum and 2 (1 + b) / (1 - b) for an
 exponential average.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.98
 
@@ -40,9 +40,12 @@ class Estimate:
         return Estimate(self.value * factor, low, high)
 
 
+UNKNOWN = Estimate(math.nan, -math.inf, math.inf)
+
+
 def quantile(freedom: int) -> float:
     """How many standard errors the half of an interval has, with so many degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """The linear response of an optimizer, measured: what it does with a gradient, whatever it is called.
 
 Linearised at a state, the updates are u[t] = -sum_k h[k] g[t-k]. Whatever a chain holds, momentum, second moments,
-schedules, is in these h[k], and no optimizer is inspected by its name. Second moments stay as they are, for at a gradient
-of zero their derivative is zero.
+schedules, is in these h[k], and no optimizer is inspected by its name. Second moments stay as they are, for at a
+gradient of zero their derivative is zero.
 """
 
 import dataclasses
@@ -101,6 +101,11 @@ def odd_part(update: Update, state: Any, gradient: Any) -> Any:
     return scale(add(back, there, -1.0), 0.5)
 
 
+def _known(tangent: jax.Array) -> jax.Array:
+    """Zero where there is no derivative, as that of a root at zero: of a parameter that never had a gradient."""
+    return jnp.where(jnp.isnan(tangent), jnp.zeros_like(tangent), tangent)
+
+
 class Linearised:
     """An optimizer's derivative at a gradient of zero and at one state, iterated. Signs: against the update.
 
@@ -123,7 +128,7 @@ class Linearised:
             return scale(updates, -1.0), [after[i].astype(x.dtype) for i, x in zip(moving, start, strict=True)]
 
         def step(gradient: Any, moved: list[Any]) -> tuple[Any, list[Any]]:
-            return jax.jvp(of_floating, (zero, start), (gradient, moved))[1]
+            return jax.tree.map(_known, jax.jvp(of_floating, (zero, start), (gradient, moved))[1])
 
         self._step, self._rest = step, zeros_like(start)
         self.alternating = jax.jit(self._alternating)
@@ -139,7 +144,7 @@ class Linearised:
 
         def turn(carry: tuple) -> tuple:
             moved, _, now, count = carry
-            sign = 1.0 - 2.0 * (count % 2)
+            sign = jnp.where(count % 2 == 0, 1.0, -1.0)
             found, moved = self._step(scale(vector, sign), moved)
             return moved, now, scale(found, sign), count + 1
 

@@ -1,4 +1,4 @@
-"""One line on the terminal that says what a long comparison is doing."""
+"""One line on the terminal that says what a long measurement is doing."""
 
 import sys
 import time
@@ -12,22 +12,24 @@ class StatusLine:
 
     Args:
       wanted: None: if standard error is a terminal.
+      doing: the first word of the line.
     """
 
-    def __init__(self, wanted: bool | None):
+    def __init__(self, wanted: bool | None, doing: str = "comparing"):
+        self.doing = doing
         self.wanted = sys.stderr.isatty() if wanted is None else wanted
         self.started = time.perf_counter()
         self.status: Any = None
 
     def __enter__(self):
         if self.wanted:
-            self.status = Console(stderr=True).status("comparing")
+            self.status = Console(stderr=True).status(self.doing)
             self.status.__enter__()
         return self.say
 
     def say(self, text: str) -> None:
         if self.status is not None:
-            self.status.update(f"comparing, {time.perf_counter() - self.started:.0f} s: {text}")
+            self.status.update(f"{self.doing}, {time.perf_counter() - self.started:.0f} s: {text}")
 
     def __exit__(self, *error: Any) -> None:
         if self.status is not None:

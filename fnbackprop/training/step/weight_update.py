@@ -42,13 +42,19 @@ class WeightUpdate:
 
     def __call__(self, state: TrainState, gradient: Any, loss: jax.Array, batch: Any, key: jax.Array) -> TrainState:
         """The state after the weight update."""
-        with jax.numpy_dtype_promotion("standard"):  # optax relies on it; the user may have set "strict"
-            value = loss if self._asks_for_more else None
-            updates, opt_state = self._updates(gradient, state.opt_state, state.params, value, batch, key)
+        updates, opt_state = self.updates(gradient, state.opt_state, state.params, loss, batch, key)
+        with jax.numpy_dtype_promotion("standard"):
             params = optax.apply_updates(state.params, updates)
         decay = self._experiment.ema
         ema = None if decay is None else next_average(state.ema, params, decay, state.step)
         return TrainState(params, opt_state, state.step + 1, state.key, ema, state.loss_scale)
+
+    def updates(
+        self, gradient: Any, opt_state: Any, params: Any, loss: jax.Array, batch: Any, key: jax.Array
+    ) -> tuple[Any, Any]:
+        """(what is added to the parameters, the optimizer's next state)."""
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it; the user may have set "strict"
+            return self._updates(gradient, opt_state, params, loss if self._asks_for_more else None, batch, key)
 
     def _traced_once(self, gradient, opt_state, params, loss, batch, key) -> tuple[Any, Any]:
         uphill = jax.tree.map(_uphill, gradient)

@@ -1,0 +1,71 @@
+"""Whether there is anything to judge: a wrong gradient, one that is not finite, or a loss that is not a function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnbackprop.comparing.pipeline import compare
+from fnbackprop.comparing.results import Verdict
+from fnbackprop.tracing.pipeline import trace
+
+from .subject import Subject
+
+WRONG = (Verdict.FAIL, Verdict.NONDETERMINISTIC)
+
+
+def why_not_judged(subject: Subject, batch: Any, key: jax.Array, gradient: Any, check: bool) -> str:
+    """A sentence; empty if all is well.
+
+    Args:
+      subject: what is balanced.
+      batch, key: those of its step.
+      gradient: at its state.
+      check: whether the gradient is compared with the automatic one, and every rule in place.
+    """
+    return (
+        _not_finite(subject, batch, key, gradient)
+        or _not_deterministic(subject, batch, key)
+        or (_wrong(subject, batch, key) if check else "")
+    )
+
+
+def _not_finite(subject: Subject, batch: Any, key: jax.Array, gradient: Any) -> str:
+    broken = [path for path, leaf in gradient.items() if not np.isfinite(np.asarray(leaf)).all()]
+    if not broken:
+        return ""
+    blame = trace(subject.loss, subject.params, batch, key).blame()
+    where = f": {blame.sentence}" if blame is not None else ""
+    return f"The gradient of {_first(broken)} is not finite{where}"
+
+
+def _not_deterministic(subject: Subject, batch: Any, key: jax.Array) -> str:
+    """By tracing the loss twice: numbers that Python or NumPy draw are constants of a compiled program."""
+    values = [float(_afresh(subject.loss)(subject.params, batch, key)) for _ in range(2)]
+    apart, size = abs(values[0] - values[1]), max(map(abs, values))
+    if apart <= 1e-5 * size:
+        return ""
+    return (
+        f"The loss is no function of (params, batch, key): called twice, it is {values[0]:.7g} and {values[1]:.7g}. "
+        "Draw random numbers from its key alone"
+    )
+
+
+def _afresh(function: Callable) -> Callable:
+    return jax.jit(lambda *arguments: function(*arguments))
+
+
+def _wrong(subject: Subject, batch: Any, key: jax.Array) -> str:
+    found = compare(subject.loss, subject.params, subject.part(batch), key, directions=0, progress=False)
+    if found.verdict not in WRONG:
+        return ""
+    if wrong := found.equations[:1]:
+        return f"The gradient is wrong at {wrong[0].primitive} {wrong[0].where}: {wrong[0].reason}"
+    leaves = [leaf.path for leaf in found.leaves if leaf.verdict in WRONG]
+    problems = "; ".join(map(str, found.problems))
+    return f"The gradient of {_first(leaves)} is wrong: fnbackprop compare says more" if leaves else problems
+
+
+def _first(paths: list[str]) -> str:
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more leaves" if len(paths) > 3 else "")

@@ -1,0 +1,273 @@
+"""The measurements in their order; what is known when it is interrupted is judged as it stands."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnbackprop.comparing.show.status_line import StatusLine
+
+from . import branches, curvature
+from .estimates import Estimate
+from .facts import Curvature, Facts
+from .gate import why_not_judged
+from .lanczos import Lanczos, Spectrum
+from .layers import layer_facts
+from .noise import GradientProducts, noise_scale
+from .response import Response, measure_response
+from .result import Balance
+from .subject import Machine, Subject
+from .vectors import add, dot, random_normal, times, zeros_like
+
+BATCHES = 8  # for noise and batch sharpness
+SETTLING = 16  # batches whose gradients an optimizer that is new has seen before its response is measured
+RANGE = (1e-3, 10.0)  # of the critical rate
+BLIND_RANGE = (1e-2, 1e4)  # of the rate, where no critical one is known
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes:
+      check: the gradient is compared with the automatic one, and every rule in place.
+      range_test: steps at a growing rate are taken.
+    """
+
+    check: bool = True
+    range_test: bool = True
+
+
+def run_procedure(subject: Subject, options: Options, progress: bool | None = None) -> Balance:
+    """Measure and judge; Ctrl-C ends it early."""
+    measured = Measured(subject)
+    with StatusLine(progress, "balancing") as say:
+        try:
+            for stage in STAGES:
+                if not measured.facts.refusal:
+                    stage(measured, options, say)
+        except KeyboardInterrupt:
+            measured.found(interrupted=True)
+    measured.found(passes=measured.machine.cost.passes, seconds=time.perf_counter() - measured.began)
+    return Balance(measured.facts)
+
+
+class Measured:
+    """What the stages share: the machine, what is known so far, and what later stages need of earlier ones."""
+
+    def __init__(self, subject: Subject):
+        self.subject, self.began = subject, time.perf_counter()
+        self.machine = Machine(subject, branches.STEPS)
+        self.facts = Facts(
+            subject.name, subject.step, batch_size=subject.batch_size, unit=subject.unit, rate=subject.rate
+        )
+        self.opt_state = subject.opt_state  # for its response: of an optimizer that has seen some gradients
+        self.mean_gradient: Any = None
+        self.response: Response | None = None
+        self.gain: Any = None
+        self.sharpest: Any = None
+        how, why = curvature.choose_product(subject.gradient, subject.params, *self.machine.batch(0))
+        self.how = how
+        if why:
+            self.note(f"products with the Hessian are {how}, for forward mode is refused: {why}")
+        self.product = jax.jit(lambda v, params, *o: curvature.PRODUCTS[how](subject.gradient, params, v, *o))
+
+    def found(self, **facts: Any) -> None:
+        self.facts = dataclasses.replace(self.facts, **facts)
+
+    def note(self, text: str) -> None:
+        self.found(notes=(*self.facts.notes, text))
+
+    def hessian_product(self, vector: Any, number: int = 0) -> Any:
+        self.machine.cost.passes += 2
+        return self.product(vector, self.subject.params, *self.machine.batch(number))
+
+
+Stage = Callable[[Measured, Options, Callable[[str], None]], None]
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def check_gradient(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The gate: whether there is anything to judge."""
+    say("is the gradient right?")
+    _, gradient = measured.machine.gradient(measured.subject.params, 0)
+    measured.found(refusal=why_not_judged(measured.subject, *measured.machine.batch(0), gradient, options.check))
+
+
+def measure_noise(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The gradients of several batches: once for their sum, and once more against it."""
+    machine, params = measured.machine, measured.subject.params
+    total, opt_state, losses, squares = zeros_like(params), branches.copied(measured.subject.opt_state), [], []
+    settles = measured.subject.step < SETTLING
+    for i in range(SETTLING if settles else BATCHES):
+        say(f"gradient of batch {i + 1}")
+        loss, gradient = machine.gradient(params, i)
+        if i < BATCHES:
+            losses.append(float(loss))
+            squares.append(float(dot(gradient, gradient)))
+            total = add(total, gradient)
+        if settles:
+            _, opt_state, _ = machine.advance(gradient, opt_state, branches.copied(params), loss, i, 0.0)
+    with_sum, sharpness = [], []
+    for i in range(BATCHES):
+        say(f"curvature along the gradient of batch {i + 1}")
+        _, gradient = machine.gradient(params, i)
+        with_sum.append(float(dot(gradient, total)))
+        sharpness.append(float(dot(gradient, measured.hessian_product(gradient, i))) / max(squares[i], 1e-300))
+    size = measured.subject.batch_size
+    products = GradientProducts(np.array(squares), np.array(with_sum), float(dot(total, total)), size)
+    measured.found(
+        start=Estimate.of_mean(losses), noise=noise_scale(products), batch_sharpness=Estimate.of_mean(sharpness)
+    )
+    measured.opt_state = opt_state
+    measured.mean_gradient = jax.tree.map(lambda leaf: leaf / BATCHES, total)
+
+
+def measure_optimizer(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The linear response of the optimizer."""
+    say("the optimizer's response")
+    subject, machine = measured.subject, measured.machine
+    loss, _ = machine.gradient(subject.params, 0)
+    batch, key = machine.batch(0)
+
+    def update(gradient: Any, state: Any) -> tuple[Any, Any]:
+        return subject.update(gradient, state, subject.params, loss, batch, key)
+
+    try:
+        response = measure_response(update, measured.opt_state, measured.mean_gradient, jax.random.key(subject.step))
+    except (TypeError, NotImplementedError) as error:  # its update has no forward mode
+        measured.found(not_linear=f"the response of the optimizer cannot be measured: {str(error).splitlines()[0]}")
+        return
+    measured.response = response
+    measured.found(not_linear=response.why_not_linear, angle=response.critical.angle)
+    if response.is_diagonal and np.isfinite(response.critical.curvature):
+        measured.gain = response.gain
+
+
+def measure_curvature(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The ends of the Hessian's spectrum, as it is and with the optimizer's gain."""
+    subject, gain = measured.subject, measured.gain
+    how = measured.product
+    lanczos = Lanczos(lambda v, root, params, *o: times(root, how(times(root, v), params, *o)))
+    start = random_normal(jax.random.key(0), subject.params)
+    ones = jax.tree.map(jnp.ones_like, subject.params)
+
+    def ends(root: Any, what: str) -> Spectrum:
+        operands = (root, subject.params, *measured.machine.batch(0))
+        found = lanczos.ends(start, *operands, said=lambda text: say(f"{what}: {text}"))
+        measured.machine.cost.passes += 2 * found.steps
+        return found
+
+    plain = ends(ones, "curvature")
+    root, scaled = ones, None
+    if gain is not None:
+        root = jax.tree.map(lambda leaf: jnp.sqrt(jnp.abs(leaf)).astype(leaf.dtype), gain)
+        uniform = _uniform(gain)
+        scaled = _scaled(plain, uniform) if uniform is not None else ends(root, "curvature as the optimizer sees it")
+    used = plain if scaled is None else scaled
+    measured.found(curvature=_curvature(plain, scaled, measured.how), ratio=_ratio(measured, scaled))
+    if used.largest.value > 0:
+        say("the direction of largest curvature")
+        measured.sharpest = lanczos.vector(start, used, root, subject.params, *measured.machine.batch(0))
+        measured.machine.cost.passes += 2 * used.steps
+
+
+def _uniform(gain: Any) -> float | None:
+    """The gain if it is the same for all parameters."""
+    low = min(float(jnp.min(jnp.abs(leaf))) for leaf in jax.tree.leaves(gain))
+    high = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gain))
+    return high if high - low <= 1e-5 * high else None
+
+
+def _scaled(spectrum: Spectrum, factor: float) -> Spectrum:
+    largest, smallest = (
+        dataclasses.replace(end, value=end.value * factor, residual=end.residual * factor)
+        for end in (spectrum.largest, spectrum.smallest)
+    )
+    return dataclasses.replace(spectrum, largest=largest, smallest=smallest)
+
+
+def _curvature(plain: Spectrum, scaled: Spectrum | None, how: str) -> Curvature:
+    bound = not (plain.converged and (scaled is None or scaled.converged))
+    ends = [_interval(end.value, end.residual) for end in (plain.largest, plain.smallest)]
+    of_gain = None if scaled is None else _interval(scaled.largest.value, scaled.largest.residual)
+    return Curvature(*ends, of_gain, bound, plain.steps, how)
+
+
+def _interval(value: float, residual: float) -> Estimate:
+    return Estimate(value, value - residual, value + residual)
+
+
+def _ratio(measured: Measured, scaled: Spectrum | None) -> Estimate | None:
+    """rho: the largest curvature with the gain over the critical one; the largest eigenvalue is no smaller than
+    found."""
+    response = measured.response
+    if response is None or scaled is None or not np.isfinite(scaled.largest.value):
+        return None
+    value = max(scaled.largest.value, 0.0) / response.critical.curvature
+    slack = scaled.largest.residual / response.critical.curvature + response.inseparable * value
+    return Estimate(value, value, value + slack)
+
+
+def measure_layers(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The next update, layer by layer."""
+    machine, subject = measured.machine, measured.subject
+    opt_state = branches.copied(subject.opt_state)
+    loss, gradient = machine.gradient(subject.params, 0)
+    _, _, updates = machine.advance(gradient, opt_state, branches.copied(subject.params), loss, 0, 1.0)
+    measured.found(layers=layer_facts(subject.params, updates, measured.sharpest))
+
+
+def take_branches(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The next steps at other rates; that of the run first."""
+    for factor in sorted(branches.FACTORS, key=lambda factor: factor != 1.0):
+        say(f"{branches.STEPS} steps at {factor:g} times the rate")
+        _add_branch(measured, factor)
+
+
+def _add_branch(measured: Measured, factor: float) -> None:
+    found = branches.run_branch(measured.machine, factor, overshoots=factor == 1.0)
+    measured.found(branches=tuple(sorted((*measured.facts.branches, found), key=lambda branch: branch.factor)))
+
+
+def take_range_test(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """Steps at a growing rate, in several orders of the data."""
+    if not options.range_test:
+        return
+    ratio = measured.facts.ratio
+    known = ratio is not None and ratio.value > 0
+    low, high = (end / ratio.value for end in RANGE) if known else BLIND_RANGE
+    runs = []
+    for order in range(branches.RANGE_ORDERS):
+        say(f"range test, order {order + 1} of {branches.RANGE_ORDERS}")
+        runs.append(branches.range_test(measured.machine, low, high, order))
+    factors = np.geomspace(low, high, branches.RANGE_STEPS)
+    measured.found(range_test=branches.summarise_range(factors, runs))
+
+
+def try_suggestions(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
+    """The rates that the curvature and the range test suggest, if the branches so far have not been there."""
+    tried = [branch.factor for branch in measured.facts.branches]
+    for factor in branches.suggestions(measured.facts.ratio, measured.facts.range_test):
+        if not any(0.6 < factor / other < 1.7 for other in tried):
+            say(f"{branches.STEPS} steps at {factor:.3g} times the rate")
+            _add_branch(measured, factor)
+            tried.append(factor)
+
+
+STAGES: tuple[Stage, ...] = (
+    check_gradient,
+    measure_noise,
+    measure_optimizer,
+    measure_curvature,
+    measure_layers,
+    take_branches,
+    take_range_test,
+    try_suggestions,
+)

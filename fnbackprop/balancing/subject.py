@@ -1,0 +1,103 @@
+"""What is balanced: one state of a run, and the pure functions of its step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .vectors import add, dot
+
+Params = dict[str, jax.Array]
+"""The parameters that are trained, by their paths; gradients and updates alike."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A state of a run, and what its step is made of.
+
+    Attributes:
+      name: of the experiment.
+      step: how many updates lie behind the state.
+      params, opt_state: the state.
+      batch: `batch(step)`, placed on the devices.
+      key: `key(step)`, that of the loss.
+      value_and_gradient: `(params, batch, key) -> (loss, gradient)`, as the run computes them.
+      gradient: `(params, batch, key) -> gradient` for curvature: rounding to 16 bits is no curvature.
+      loss: `(params, batch, key) -> loss`, without a backward pass.
+      part: `part(batch)`, what of a batch is in memory at once: a microbatch.
+      update: `(gradient, opt_state, params, loss, batch, key) -> (updates, opt_state)`.
+      batch_size: examples or tokens in a batch.
+      unit: "examples" or "tokens".
+      rate: the learning rate, if it is known.
+    """
+
+    name: str
+    step: int
+    params: Params = dataclasses.field(repr=False)
+    opt_state: Any = dataclasses.field(repr=False)
+    batch: Callable[[int], Any]
+    key: Callable[[int], jax.Array]
+    value_and_gradient: Callable[..., tuple[jax.Array, Params]]
+    gradient: Callable[..., Params]
+    loss: Callable[..., jax.Array]
+    part: Callable[[Any], Any]
+    update: Callable[..., tuple[Params, Any]]
+    batch_size: int
+    unit: str = "examples"
+    rate: float | None = None
+
+
+@dataclasses.dataclass
+class Cost:
+    """What has been computed, in forward-backward passes: a product with the Hessian counts as two."""
+
+    passes: int = 0
+
+
+class Machine:
+    """The compiled parts of a subject's step, and what they have cost.
+
+    Args:
+      subject: whose step it is.
+      batches: how many batches there are; a later one is one of them again.
+    """
+
+    def __init__(self, subject: Subject, batches: int):
+        self.subject, self.cost, self._count = subject, Cost(), batches
+        self._batches: dict[int, Any] = {}
+        self._gradient = jax.jit(subject.value_and_gradient)
+        self._advance = jax.jit(self._advanced, donate_argnums=(0, 1))
+        self._slopes = jax.jit(lambda before, after, updates: (dot(before, updates), dot(after, updates)))
+
+    def batch(self, number: int) -> tuple[Any, jax.Array]:
+        """The batch and the key of the step that is so many after the subject's."""
+        number %= self._count
+        if number not in self._batches:
+            self._batches[number] = self.subject.batch(self.subject.step + number)
+        return self._batches[number], self.subject.key(self.subject.step + number)
+
+    def gradient(self, params: Params, number: int) -> tuple[jax.Array, Params]:
+        """(loss, gradient) of a batch."""
+        self.cost.passes += 1
+        return self._gradient(params, *self.batch(number))
+
+    def advance(
+        self, gradient: Params, opt_state: Any, params: Params, loss: jax.Array, number: int, factor: float
+    ) -> tuple[Params, Any, Params]:
+        """(params, opt_state, updates) after an update at a multiple of the learning rate; the gradient is used up."""
+        return self._advance(gradient, opt_state, params, loss, jnp.float32(factor), *self.batch(number))
+
+    def slopes(self, before: Params, after: Params, updates: Params) -> tuple[jax.Array, jax.Array]:
+        """The slopes of the loss along an update, before and after it."""
+        return self._slopes(before, after, updates)
+
+    def _advanced(self, gradient, opt_state, params, loss, factor, batch, key) -> tuple[Params, Any, Params]:
+        updates, opt_state = self.subject.update(gradient, opt_state, params, loss, batch, key)
+        return add(params, updates, factor), opt_state, updates
+
+
+def copied(tree: Any) -> Any:
+    """A copy whose memory may be donated."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)

@@ -1,0 +1,69 @@
+"""The learning rate to take instead, and why."""
+
+from typing import NamedTuple
+
+from .branches import Branch, best_of, is_better
+from .estimates import Estimate
+from .facts import Facts
+from .verdict import FINE, Judgement, Verdict
+
+STEP = 2.0  # of branches: a rate between two of them is not told from either
+
+
+class Suggestion(NamedTuple):
+    """A multiple of the learning rate.
+
+    Attributes:
+      multiplier: the best rate that was tried, with the interval of those that did no worse.
+      warm_up: whether to start lower and rise to it.
+      sentence: why.
+    """
+
+    multiplier: Estimate
+    warm_up: bool
+    sentence: str
+
+
+def suggest(facts: Facts, judgement: Judgement) -> Suggestion | None:
+    """What to do; None if nothing can be said.
+
+    Of the rates that were tried and are stable, the one that ended lowest; the present one, if none is better by more
+    than chance, or the verdict on it is good.
+    """
+    here, start = facts.branch(1.0), facts.start
+    if judgement.verdict is Verdict.CANNOT_JUDGE or here is None:
+        return None
+    falling = [b for b in facts.branches if b.is_finite and b.end <= start.high]
+    best = best_of(falling)
+    if best is None:
+        return _lower(facts)
+    if here in falling and (judgement.verdict in FINE or not is_better(best, here, start.value)):
+        best = here
+    equal = [b.factor for b in falling if not is_better(best, b, start.value)]
+    interval = Estimate(best.factor, min([*equal, best.factor]) / STEP**0.5, max([*equal, best.factor]) * STEP**0.5)
+    warm_up = judgement.verdict is Verdict.CATAPULT or _above_critical(facts, best)
+    return Suggestion(interval, warm_up, _sentence(facts, best, here, warm_up))
+
+
+def _lower(facts: Facts) -> Suggestion | None:
+    """Nothing that was tried falls: half the critical rate, or an eighth of the rate."""
+    if facts.ratio is not None and facts.ratio.value > 0:
+        factor = min(0.5 / facts.ratio.value, 0.125)
+    else:
+        factor = 0.125
+    sentence = "at no rate that was tried does the loss fall: begin below all of them"
+    return Suggestion(Estimate(factor, 0.0, 2 * factor), True, sentence)
+
+
+def _above_critical(facts: Facts, branch: Branch) -> bool:
+    return facts.step == 0 and facts.ratio is not None and facts.ratio.value * branch.factor > 1.1
+
+
+def _sentence(facts: Facts, best: Branch, here: Branch, warm_up: bool) -> str:
+    ends = f"after {len(best.losses)} steps the loss is {best.end:.3g}"
+    if best is not here:
+        ends += f" instead of {here.end:.3g}" if here.is_finite else ", and at the present rate it is not finite"
+    ends += "; no rate that was tried does better" if best is here else ""
+    if facts.ratio is not None and facts.ratio.value > 0:
+        ends += f". It is {facts.ratio.value * best.factor:.2g} of the critical rate"
+    return ends + (", so warm up to it" if warm_up else "")

@@ -1,0 +1,48 @@
+"""What `fnbackprop balance` prints and writes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fnbackprop.balancing.command import BalanceOptions, recommended_command, show
+from fnbackprop.balancing.result import Balance
+from fnbackprop.commands import arguments_of
+
+from .test_verdict import CASES
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    learning_rate: float = 0.1
+    steps: int = 7
+
+
+def balance(name):
+    return Balance(dataclasses.replace(CASES[name][0], rate=0.1))
+
+
+def test_it_prints_the_verdict_first_and_writes_the_page(tmp_path, capsys):
+    options = BalanceOptions(directory=tmp_path / "runs", json=tmp_path / "found.json")
+    show(balance("too low"), options, Config(), arguments_of)
+    printed = capsys.readouterr().out
+    assert printed.startswith("TOO LOW  made up, at initialisation")
+    assert "a learning rate of 0.4 instead of 0.1 (0.28 to 0.57)" in printed
+    assert json.loads(options.json.read_text())["suggestion"]["multiplier"]["value"] == 4
+    page = (tmp_path / "runs/made up.balance.html").read_text()
+    assert '<h1 class="warn">TOO LOW</h1>' in page and page.count("<polyline") == 5
+
+
+def test_apply_prints_the_command():
+    made = recommended_command(balance("too low"), Config(steps=9), arguments_of)
+    assert made.startswith("fnbackprop train ") and made.endswith("test_command.py --learning-rate 0.4 --steps 9")
+    assert recommended_command(balance("balanced"), Config(), arguments_of).endswith("test_command.py")
+    assert "multiply it by 4" in recommended_command(balance("too low"), None, arguments_of)
+    assert "no rate" in recommended_command(balance("a gradient that is wrong"), Config(), arguments_of)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_verdict_can_be_shown(name):
+    found = balance(name)
+    assert str(found).startswith(found.verdict) and found.verdict in found.html()
+    assert json.loads(found.to_json())["ok"] == found.ok

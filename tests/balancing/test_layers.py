@@ -1,0 +1,42 @@
+"""What each layer does in a step, and its multiplier."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fnbackprop as fb
+from fnbackprop.balancing.layers import layer_facts
+
+PARAMS = {
+    "up": {"w": jnp.full((2, 2), 2.0), "b": jnp.zeros(2)},
+    "down": {"w": jnp.full((2,), 0.5)},
+    "zero": jnp.zeros(2),
+}
+
+
+def test_facts_of_layers():
+    updates = {
+        "up": {"w": jnp.full((2, 2), 0.2), "b": jnp.zeros(2)},
+        "down": {"w": jnp.full((2,), 0.2)},
+        "zero": jnp.ones(2),
+    }
+    sharpest = {"up": {"w": jnp.zeros((2, 2)), "b": jnp.array([0.6, 0.0])}, "down": {"w": jnp.array([0.0, 0.8])}}
+    found = {layer.name: layer for layer in layer_facts(PARAMS, updates, sharpest | {"zero": jnp.zeros(2)})}
+    assert found["up"].update_to_weight == pytest.approx(0.1) and found["down"].update_to_weight == pytest.approx(0.4)
+    assert found["up"].multiplier == pytest.approx(2) and found["down"].multiplier == pytest.approx(0.5)
+    assert found["up"].share == pytest.approx(0.36) and found["down"].share == pytest.approx(0.64)
+    assert found["zero"].multiplier is None and found["zero"].share == 0
+    assert layer_facts(PARAMS, updates)[0].share is None
+
+
+def test_scale_by_layer():
+    optimizer = optax.chain(optax.sgd(1.0), fb.scale_by_layer({"up": 2.0, "down/w": 3.0}))
+    updates, _ = optimizer.update(PARAMS, optimizer.init(PARAMS))
+    np.testing.assert_array_equal(updates["up"]["w"], -4.0)
+    np.testing.assert_array_equal(updates["down"]["w"], -1.5)
+
+
+def test_a_layer_that_is_not_there():
+    with pytest.raises(ValueError, match="no layer matches 'sideways'; they are down, up, zero"):
+        fb.scale_by_layer({"sideways": 2.0}).init(PARAMS)
