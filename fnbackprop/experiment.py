@@ -16,7 +16,10 @@ import jax.numpy as jnp
 if TYPE_CHECKING:
     import optax
 
-RESERVED_METRICS = ("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale")
+RESERVED_METRICS = (
+    *("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale"),
+    *("overshoot", "batch_sharpness"),
+)
 WEIGHT = "weight"
 """The metric by which a microbatch counts: see `Experiment.accumulate`."""
 

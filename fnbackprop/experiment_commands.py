@@ -20,6 +20,8 @@ class TrainOptions:
     """Who does the backward pass: this package, or jax.grad; both: this package, and jax.grad compares now and then."""
     compare_every: int = 100
     """Steps between two comparisons of --backward both."""
+    balance_every: int | None = None
+    """Steps between two measurements of overshoot and batch sharpness; the run then tells of spikes, too."""
     mesh: str | None = None
     """The devices to train on, data=4,model=2 for instance; what lies where is the experiment's sharding."""
     distributed: bool = False

@@ -33,6 +33,7 @@ def train(
     profile: bool = False,
     tensorboard: bool = False,
     compare_every: int = 100,
+    balance_every: int | None = None,
     mesh: str | Mapping[str, int] | Mesh | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = 3,
@@ -65,6 +66,10 @@ def train(
       profile: time some steps and trace a few, into the run's folder `profile/`.
       tensorboard: write the metrics for TensorBoard too, into the run's folder `tensorboard/`.
       compare_every: steps between two comparisons of `backward="both"`.
+      balance_every: steps between two measurements of how far an update goes (the metric "overshoot": -1 nowhere, 0 to
+        the lowest point along itself, above 1 uphill) and of the curvature along the gradient ("batch_sharpness"); each
+        costs four passes. The run then also says where loss, gradient or update spike, and at its end whether the loss
+        still falls. None measures nothing.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
       checkpoint_every: steps between two checkpoints; None: every ten minutes. The last step has one too. 0: none.

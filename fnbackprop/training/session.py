@@ -23,11 +23,13 @@ from .record.nonfinite_batch import keep_nonfinite_batch
 from .record.profiling import Profile
 from .record.run_description import RunDescription
 from .record.run_log import RunLog
+from .record.run_watch import RunWatch
 from .record.tensorboard import TensorBoard
 from .record.throughput import amount_of
 from .run import Run
 from .step.mixed_precision import precision_of, uncast_note
 from .step.state import TrainState, abstract_state, adopted_state, initial_state
+from .step_balance import StepBalance
 from .stopping import Signals
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
@@ -55,6 +57,8 @@ class Session:
         self._signals: Signals | None = None
         self._gradient_check: GradientCheck | None = None
         self._profile: Profile | None = None
+        self._step_balance: StepBalance | None = None
+        self._measured: dict[str, float] = {}  # of the step that is next
         self._checkpoints: CheckpointSchedule | None = None
 
     def __enter__(self) -> "Session":
@@ -109,6 +113,8 @@ class Session:
         if run.backward == "both":
             self._gradient_check = GradientCheck(experiment, run.compare_every, log, written, self._layout)
             _close_with_error(stack, self._gradient_check.close)
+        if run.balance_every is not None:
+            self._step_balance, log.watch = StepBalance(experiment, run.balance_every), RunWatch()
         if folder is not None:
             _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
             data_state = self._stream.state if self._stream else None
@@ -133,17 +139,19 @@ class Session:
         return batch
 
     def inspect(self, step: int, state: TrainState, batch: Any) -> None:
-        """Before a step: what `profile` and `backward="both"` look at."""
+        """Before a step: what `profile`, `backward="both"` and `balance_every` look at."""
         if self._log.amount is None:
             self._log.amount = amount_of(batch)
         if self._profile is not None:
             self._profile.before_step(step, state, batch)
         if self._gradient_check is not None:
             self._gradient_check.before_step(step, state, batch)
+        if self._step_balance is not None:
+            self._measured = self._step_balance.before_step(step, state, batch)
 
     def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         """Record the metrics of a step that led to this state; the device may still be computing them."""
-        self._log.add_step(step, metrics)
+        self._log.add_step(step, {**metrics, **self._measured})
         self._description.step = step + 1
         if self._checkpoints is not None:
             self._checkpoints.reached(step + 1, state)
@@ -173,6 +181,8 @@ class Session:
             self._log.say(f"{run.name}: has made its {run.stop} steps already")
             return
         steps = f"{run.stop} steps" if first == 0 else f"{run.stop - first} steps to step {run.stop}"
+        if self._log.watch is not None and (words := self._log.watch.in_words()):
+            self._log.say(f"{run.name}: {words}")
         self._log.say(f"{run.name}: {steps}, {time.monotonic() - self._began:.1f} s, {run.backward} backward")
 
 

@@ -16,6 +16,7 @@ from ..step.step_metrics import expand_layer_norms
 from .metrics import MetricBuffer, MetricsFile, as_scalars
 from .plots import plot_curves
 from .progress_line import make_progress
+from .run_watch import RunWatch
 from .throughput import Amount
 
 
@@ -32,6 +33,7 @@ class RunLog:
     def __init__(self, name: str, folder: RunFolder | None, *, start: int, stop: int, progress: bool):
         self._name, self._folder = name, folder
         self.layers_every = 1  # the norms of layers, maybe hundreds, are written at every so many steps
+        self.watch: RunWatch | None = None  # tells of spikes
         self.sinks: list[Any] = []  # whatever else takes the metrics, by `write(rows)` and `close()`
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
@@ -76,6 +78,9 @@ class RunLog:
         """Write and show the metrics of steps; raises NonFiniteLoss at the first whose loss is NaN or infinite."""
         if not rows:
             return
+        if self.watch is not None:
+            for line in filter(None, map(self.watch.look, rows)):
+                self.say(f"{self._name}: {line}")
         rows = [expand_layer_norms(row, row["step"] % self.layers_every == 0) for row in rows]
         self._write(rows)
         self._progress.show(rows)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fnbackprop.balancing.progress import progress_in_words
+
 from ..run_folder import MetricsRow, RunFolder, read_json
 from ..step.step_metrics import LAYER_PREFIX
 from .metrics import curve
@@ -90,6 +92,7 @@ def _summary(
                 "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
                 **{_words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith(EVALUATED)},
+                **({"course": course} if (course := progress_in_words([row["loss"] for row in steps])) else {}),
                 **({"lines that are no records": str(bad[label])} if bad[label] else {}),
                 "time": clock_time(seconds),
                 "speed": f"{short(len(steps) * amount['count'] / seconds)} {amount['unit']}/s" if seconds else "",
