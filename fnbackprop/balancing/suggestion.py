@@ -37,12 +37,14 @@ def suggest(facts: Facts, judgement: Judgement) -> Suggestion | None:
     best = best_of(falling)
     if best is None:
         return _lower(facts)
-    if here in falling and (judgement.verdict in FINE or not is_better(best, here, start.value)):
+    is_fine = judgement.verdict in FINE or not is_better(best, here, start.value)
+    faster = best if is_fine and best.factor > 1 and is_better(best, here, start.value) else None
+    if here in falling and is_fine:
         best = here
     equal = [b.factor for b in falling if not is_better(best, b, start.value)]
     interval = Estimate(best.factor, min([*equal, best.factor]) / STEP**0.5, max([*equal, best.factor]) * STEP**0.5)
     warm_up = judgement.verdict is Verdict.CATAPULT or _above_critical(facts, best)
-    return Suggestion(interval, warm_up, _sentence(facts, best, here, warm_up))
+    return Suggestion(interval, warm_up, _sentence(facts, best, here, faster, warm_up))
 
 
 def _lower(facts: Facts) -> Suggestion | None:
@@ -59,11 +61,13 @@ def _above_critical(facts: Facts, branch: Branch) -> bool:
     return facts.step == 0 and facts.ratio is not None and facts.ratio.value * branch.factor > 1.1
 
 
-def _sentence(facts: Facts, best: Branch, here: Branch, warm_up: bool) -> str:
+def _sentence(facts: Facts, best: Branch, here: Branch, faster: Branch | None, warm_up: bool) -> str:
     ends = f"after {len(best.losses)} steps the loss is {best.end:.3g}"
     if best is not here:
         ends += f" instead of {here.end:.3g}" if here.is_finite else ", and at the present rate it is not finite"
-    ends += "; no rate that was tried does better" if best is here else ""
+    if best is here:
+        better = "" if faster is None else f"; {faster.factor:.2g} times the rate is faster, at first at least"
+        ends += better or "; no rate that was tried does better"
     if facts.ratio is not None and facts.ratio.value > 0:
         ends += f". It is {facts.ratio.value * best.factor:.2g} of the critical rate"
     return ends + (", so warm up to it" if warm_up else "")

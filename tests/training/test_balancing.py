@@ -217,3 +217,29 @@ def test_the_rate_is_known_from_the_config_or_the_optimizer():
 def test_only_experiments_are_taken():
     with pytest.raises(fb.ExperimentError, match=r"balance\(experiment\(Config\(\)\)\)"):
         fb.balance(lambda config: None)
+
+
+def unevenly_scaled(rate, multipliers):
+    """A regression by two layers: the parameters of one are ten times too small, those of the other too large."""
+
+    def loss(params, batch, key):
+        found = batch["x"][:, :2] @ (10 * params["small"]) + batch["x"][:, 2:] @ (0.1 * params["large"])
+        return 0.5 * jnp.mean((found - batch["y"]) ** 2)
+
+    init = lambda key: {"small": jnp.full(2, 0.1), "large": jnp.full(1, 10.0)}  # noqa: E731
+    optimizer = optax.chain(optax.sgd(rate), fb.scale_by_layer(multipliers))
+    return quadratic(init=init, loss=loss, optimizer=optimizer, steps=100)
+
+
+def test_multipliers_make_a_better_run():
+    """The loop that a user closes: balance, even the layers out, balance again, train."""
+    first = balance(unevenly_scaled(1e-3, {}))
+    assert first.multipliers["small"] < 0.1 and first.multipliers["large"] > 10
+
+    def end_of_run(multipliers):
+        best = 1e-3 * balance(unevenly_scaled(1e-3, multipliers)).multiplier
+        experiment = unevenly_scaled(best, multipliers)
+        state = fb.train(experiment, directory=None, progress=False)
+        return float(experiment.loss(state.params, experiment.batch(0), None))
+
+    assert end_of_run(first.multipliers) < 0.01 * end_of_run({})

@@ -1,0 +1,137 @@
+"""Experiments whose learning rate is known to be too low, balanced or too high, from full runs at each rate."""
+
+import math
+import sysconfig
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import fnbackprop as fb
+from fnbackprop import losses
+from fnbackprop.balancing.branches import run_branch
+from fnbackprop.balancing.subject import Machine
+from fnbackprop.balancing.verdict import Verdict
+from fnbackprop.models import convnet, linear, lstm, mlp, transformer
+from fnbackprop.training import data
+from fnbackprop.training.balancing import subject_of
+
+STEPS = 300
+TAIL = 30  # steps whose mean loss is that of a run
+TOO_MUCH = 0.25  # of the fall of the loss at the best rate: a run that falls by so much less is too low or too high
+LOW, FINE, HIGH = "too low", "balanced", "too high"
+OF_VERDICT = {
+    Verdict.TOO_LOW: LOW,
+    Verdict.BALANCED: FINE,
+    Verdict.AT_THE_EDGE: FINE,
+    Verdict.NOISE_LIMITED: FINE,
+    Verdict.CATAPULT: HIGH,
+    Verdict.OVERSHOOTING: HIGH,
+    Verdict.DIVERGING: HIGH,
+}
+OPTIMIZERS: dict[str, tuple[Callable[[float], Any], tuple[float, ...]]] = {
+    "sgd": (optax.sgd, (1e-3, 1e-1, 1.0, 30.0)),
+    "momentum": (lambda rate: optax.sgd(rate, momentum=0.9), (1e-4, 3e-2, 3.0)),
+    "adam": (optax.adam, (1e-5, 3e-3, 1.0)),
+    "muon": (optax.contrib.muon, (1e-5, 2e-2, 10.0)),
+}
+
+
+class Case(NamedTuple):
+    """A network, an optimizer and a rate."""
+
+    network: str
+    optimizer: str
+    rate: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.optimizer} {self.rate:g}"
+
+
+CASES = [
+    Case(network, optimizer, rate)
+    for network in ("mlp", "convnet", "lstm", "gpt")
+    for optimizer, (_, rates) in OPTIMIZERS.items()
+    for rate in rates
+    if (network, optimizer) not in (("lstm", "muon"), ("convnet", "momentum"))
+]
+
+
+def experiment(case: Case) -> fb.Experiment:
+    """The experiment of a case."""
+    init, loss, batch = {"mlp": _mlp, "convnet": _convnet, "lstm": _lstm, "gpt": _gpt}[case.network]()
+    optimizer = OPTIMIZERS[case.optimizer][0](case.rate)
+    name = f"{case.network}-{case.optimizer}"
+    return fb.Experiment(name=name, init=init, loss=loss, batch=batch, optimizer=optimizer, steps=STEPS)
+
+
+def label(case: Case) -> tuple[str, dict[float, float]]:
+    """(what the rate is, the loss at the end of a full run at each rate): at the rates of its optimizer and between."""
+    rates = sorted({*OPTIMIZERS[case.optimizer][1], *(case.rate * factor for factor in (0.1, 0.3, 3.0, 10.0))})
+    machine = Machine(subject_of(experiment(case._replace(rate=1.0))), STEPS)
+    ends = {rate: _end(run_branch(machine, rate, STEPS).losses) for rate in rates}
+    start = float(machine.gradient(machine.subject.params, 0)[0])
+    best = min(ends, key=lambda rate: ends[rate])
+    enough = ends[best] + TOO_MUCH * (start - ends[best])
+    if ends[case.rate] <= enough:
+        return FINE, ends
+    return (LOW if case.rate < best else HIGH), ends
+
+
+def _end(found: np.ndarray) -> float:
+    return float(found[-TAIL:].mean()) if np.isfinite(found).all() else math.inf
+
+
+# ---------------------------------------------------------------- the networks
+
+
+def _digits() -> Callable[[int], dict[str, np.ndarray]]:
+    found = load_digits()
+    arrays = {"images": (found.images / 16).astype(np.float32)[..., None], "labels": found.target.astype(np.int32)}
+    return data.shuffled(arrays, batch_size=64)
+
+
+def _mlp() -> tuple[Callable, Callable, Callable]:
+    def loss(params, batch, key):
+        logits = mlp.apply(params, batch["images"].reshape(64, 64), dropout=0.1, key=key)
+        return losses.softmax_cross_entropy(logits, batch["labels"])
+
+    return lambda key: mlp.init(key, inputs=64, hidden=(64, 32), outputs=10), loss, _digits()
+
+
+def _convnet() -> tuple[Callable, Callable, Callable]:
+    def loss(params, batch, key):
+        return losses.softmax_cross_entropy(convnet.apply(params, batch["images"], residual=True), batch["labels"])
+
+    return lambda key: convnet.init(key, inputs=1, channels=(8, 16), outputs=10), loss, _digits()
+
+
+def _lstm() -> tuple[Callable, Callable, Callable]:
+    """The rows of a digit, one after the other."""
+
+    def init(key):
+        one, two = jax.random.split(key)
+        return {"rows": lstm.init(one, inputs=8, hidden=32), "head": linear.init(two, inputs=32, outputs=10)}
+
+    def loss(params, batch, key):
+        outputs, _ = lstm.apply(params["rows"], batch["images"][..., 0])  # (batch, rows, hidden)
+        return losses.softmax_cross_entropy(linear.apply(params["head"], outputs[:, -1]), batch["labels"])
+
+    return init, loss, _digits()
+
+
+def _gpt() -> tuple[Callable, Callable, Callable]:
+    """The bytes of Python's standard library."""
+    files = data.find_files(sysconfig.get_paths()["stdlib"], "*.py", leave_out=("site-packages", "test", "tests"))
+
+    def loss(params, batch, key):
+        return losses.softmax_cross_entropy(transformer.apply(params, batch["inputs"], heads=2), batch["targets"])
+
+    def init(key):
+        return transformer.init(key, vocabulary=data.VOCABULARY, length=32, width=32, layers=2)
+
+    return init, loss, data.windows(data.ByteText(files), length=32, batch_size=8)
