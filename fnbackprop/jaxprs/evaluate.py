@@ -13,6 +13,7 @@ from jax.extend import core, source_info_util
 
 from .compat import trace_context
 from .graph import inner_jaxprs
+from .staging import stage
 from .types import Atom, Aval, ClosedJaxpr, Equation, Jaxpr, Literal, Primitive, Var, open_jaxpr
 
 as_function = core.jaxpr_as_fun  # closed jaxpr -> a function of flat operands
@@ -109,6 +110,9 @@ def _is_hashable(key: Any) -> bool:
 
 def bind(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:
     """Apply an equation's primitive to new operands; always a list of outputs."""
+    staged = stage(equation, operands)
+    if staged is not None:
+        return staged
     primitive = equation.primitive
     out = primitive.bind(*operands, **primitive.get_bind_params(equation.params))
     return out if primitive.multiple_results else (out,)
