@@ -34,6 +34,7 @@ from . import registry
 from .jvp_by_rules import bind_with_jvp, is_wrong_in_jax
 from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
 from .precision import wide
+from .repeated_steps import RepeatedSteps
 from .signatures import Argument, Rule
 
 INTERNAL = {"internal": True}  # an option that no user gives
@@ -133,13 +134,14 @@ class Engine:
         inner = list(inner)
         ct_env: dict[Var, Any] = {}
         self.add_cotangents(ct_env, [v if is_var(v) else None for v in jaxpr.outvars], cotangents)
+        repeated = RepeatedSteps(self)
         for step in reversed(plan.steps.values()):
             residual = inner.pop() if step.structured else None
             cts = [ct_env.pop(v, None) if w else None for v, w in zip(step.equation.outvars, step.wanted, strict=True)]
             if all(ct is None for ct in cts):
                 continue
             with source_of(step.equation):
-                self.add_cotangents(ct_env, *self.pull(step, env, residual, cts))
+                self.add_cotangents(ct_env, *repeated.pull(step, env, residual, cts))
         return [ct_env.get(v) for v in jaxpr.invars]
 
     def evaluate(

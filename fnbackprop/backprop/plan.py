@@ -37,9 +37,11 @@ class PlannedEquation(NamedTuple):
 
     def variables(self) -> list[Var]:
         """The variables whose values the rules read, which must be saved."""
-        arguments = [argument for call in self.calls for argument in call.rule.saved]
-        atoms = [at(getattr(self.equation, side), where) for _, side, where in arguments]
-        return [atom for found in atoms for atom in found if is_var(atom)]
+        found = []
+        for call in self.calls:
+            for _, side, where in call.rule.saved:
+                found += at(getattr(self.equation, side), where)
+        return [atom for atom in found if is_var(atom)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +89,10 @@ def _plan_equations(
     """The equations that a gradient flows through; adds the variables that get a cotangent to `used`."""
     steps, missing = [], []
     for equation in reversed(equations):
-        wanted = tuple(v in used for v in equation.outvars)
+        wanted = tuple([v in used for v in equation.outvars])  # of a list: a generator takes twice as long
         if not any(wanted):
             continue
-        active = tuple(is_var(v) and v in depends for v in equation.invars)
+        active = tuple([is_var(v) and v in depends for v in equation.invars])
         try:
             step, reached = _plan_equation(engine, equation, active, wanted)
         except MissingRule as error:
@@ -98,7 +100,7 @@ def _plan_equations(
             step, reached = None, active
         if step is not None:
             steps.append(step)
-        used.update(v for v, a, on in zip(equation.invars, active, reached, strict=True) if a and on)
+        used.update([v for v, a, on in zip(equation.invars, active, reached, strict=True) if a and on])
     if missing:
         raise MissingRule(missing)
     return tuple(reversed(steps))
@@ -133,7 +135,7 @@ def active_variables(engine: Any, jaxpr: Jaxpr, active: Sequence[bool]) -> set[V
             reaches = tuple(is_var(v) and v in depends for v in equation.invars)
             flags = entry.activity(engine, equation, reaches)
             outputs = [v for v, on in zip(outputs, flags, strict=True) if on]
-        depends.update(v for v in outputs if is_inexact(v.aval))
+        depends.update([v for v in outputs if is_inexact(v.aval)])
     return depends
 
 

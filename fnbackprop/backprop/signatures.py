@@ -20,7 +20,7 @@ class Argument(NamedTuple):
     where: Where | None = None  # on that side; of a cotangent, among the outputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """A hand-written VJP: the function, what it reads, and which operand's cotangent it returns (None: all).
 

@@ -1,0 +1,101 @@
+"""Equal steps of a backward walk, as of equal layers: their rules are called for the first few, and then once more, to
+a jaxpr, whose equations are put into the trace for all others.
+
+Tracing an unrolled network is mostly Python in the rules and in `lax`. What a rule emits is determined by the
+equation's parameters, the types of what it reads, and the user's settings, which hold for the whole walk.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ..jaxprs.avals import aval_of
+from ..jaxprs.evaluate import bind, environment, read_atom, trace_avals
+from ..jaxprs.lists import merge, present, split
+from ..jaxprs.staging import is_staging
+from ..jaxprs.types import ClosedJaxpr, Equation, Var, is_var
+from .plan import PlannedEquation
+
+CALLED = 3  # so often the rules of a kind are called: tracing them costs as much as three calls
+
+
+class Template(NamedTuple):
+    """What the rules of one kind of step emit: the cotangents of the operands at these positions."""
+
+    closed: ClosedJaxpr
+    positions: tuple[int, ...]
+
+    def __call__(self, operands: Sequence[Any]) -> list[Any]:
+        jaxpr = self.closed.jaxpr
+        env = environment(jaxpr, (), operands)
+        for equation in jaxpr.eqns:  # in the source context of the step at hand
+            outputs = bind(equation, [read_atom(env, atom) for atom in equation.invars])
+            env.update(zip(equation.outvars, outputs, strict=True))
+        return [read_atom(env, atom) for atom in jaxpr.outvars]
+
+
+class RepeatedSteps:
+    """The steps of one backward walk, by kind."""
+
+    def __init__(self, engine: Any):
+        self.engine, self.on = engine, is_staging()
+        self.seen: Counter[Any] = Counter()
+        self.templates: dict[Any, Template | None] = {}  # None: of a kind whose rules are called each time
+
+    def pull(
+        self, step: PlannedEquation, env: dict[Var, Any], residual: Any, cts: list[Any]
+    ) -> tuple[Sequence[Var], Iterable[Any]]:
+        """As `Engine.pull`."""
+        kind = _kind(step, cts) if self.on and not step.structured else None
+        self.seen[kind] += 1
+        if kind is None or self.seen[kind] <= CALLED:
+            return self.engine.pull(step, env, residual, cts)
+        operands = [env[v] for v in step.variables()] + present(cts)
+        if kind not in self.templates:
+            self.templates[kind] = self._template(step, cts, operands)
+        template = self.templates[kind]
+        if template is None:
+            return self.engine.pull(step, env, residual, cts)
+        return [step.equation.invars[i] for i in template.positions], template(operands)
+
+    def _template(self, step: PlannedEquation, cts: list[Any], operands: Sequence[Any]) -> Template | None:
+        variables, given = step.variables(), [ct is not None for ct in cts]
+        operands_of, context, keys = step.equation.invars, step.equation.ctx, ()
+
+        def pull(*operands):
+            nonlocal keys
+            values, cts = split(operands, len(variables))
+            env = dict(zip(variables, values, strict=True))
+            keys, found = self.engine.pull(step, env, None, merge(given, cts))
+            return list(found)
+
+        closed = trace_avals(pull, list(map(aval_of, operands)))
+        if closed.consts or not all(_is_plain(equation, context) for equation in closed.jaxpr.eqns):
+            return None
+        return Template(closed, tuple(map(operands_of.index, keys)))
+
+
+def _is_plain(equation: Equation, context: Any) -> bool:
+    """Whether an equation of a rule is the same wherever it stands: of this context, without effects and scopes."""
+    return equation.ctx is context and not equation.effects and not equation.source_info.name_stack.stack
+
+
+def _kind(step: PlannedEquation, cts: Sequence[Any]) -> Any:
+    """Equal for steps whose rules emit the same equations; None where that cannot be said."""
+    equation = step.equation
+    atoms = (*equation.invars, *equation.outvars)
+    kind = (
+        equation.primitive,
+        tuple(equation.params.items()),
+        tuple(atom.aval if is_var(atom) else (atom.aval, str(atom.val)) for atom in atoms),
+        tuple(map(atoms.index, atoms)),  # which operands are one value
+        tuple(None if ct is None else aval_of(ct) for ct in cts),
+        step.calls,
+        step.active,
+        equation.ctx,
+    )
+    try:
+        hash(kind)
+    except TypeError:
+        return None
+    return kind
