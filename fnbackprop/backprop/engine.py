@@ -33,6 +33,7 @@ from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
 from .jvp_by_rules import bind_with_jvp, is_wrong_in_jax
 from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
+from .planning_notes import cached_plan
 from .precision import wide
 from .repeated_steps import RepeatedSteps
 from .signatures import Argument, Rule
@@ -203,7 +204,7 @@ class Engine:
         return [invars[i] for i, _ in kept], (_fitted(step, i, ct) for i, ct in kept)
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _cached_plan(engine: Engine, closed: ClosedJaxpr, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Plan:
     return make_plan(engine, closed, active, wanted, None)
 

@@ -9,7 +9,7 @@ from jax import lax
 
 import fnbackprop as fb
 
-from ..campaigns.accuracy.forward import disagreement
+from ..campaigns.accuracy.second_order import disagreement
 from ..campaigns.mutants.programs import PROGRAMS, Program
 
 pytestmark = pytest.mark.usefixtures("x64")

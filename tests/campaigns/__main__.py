@@ -10,7 +10,10 @@ CAMPAIGNS = {  # name: (module, what it does)
     "false_alarms": ("false_alarms", "does `fb.compare` ever say FAIL of a right rule"),
     "soak": ("soak", "a training run that is killed again and again, against one undisturbed"),
     "corruption": ("corruption", "checkpoints damaged at random: a run resumes rightly or says why not"),
-    "accuracy": ("accuracy.command", "jax.jvp of every rule's gradient against differences"),
+    "accuracy": (
+        "accuracy.command",
+        "derivatives of every rule's gradient against differences; errors of pointwise rules in ulp",
+    ),
     "balance": ("balance.command", "verdicts on learning rates against full runs, and the edge of stability"),
     "jaxprs": ("jaxprs.command", "compare the equations that fnbackprop emits with those of another revision"),
     "jax_suite": ("jax_suite.command", "run JAX's own tests with our vjp in the place of jax.vjp"),

@@ -21,10 +21,9 @@ jaxpr needs a *structured* rule: one that hands the jaxpr to the engine. `call_v
     the inner equations, so they nest.
 """
 
-from functools import lru_cache
-
 import jax
 
+from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.evaluate import bind
 from ...jaxprs.views import Call
@@ -60,7 +59,7 @@ def walked(engine, closed, active, wanted):
     return Structured(forward, backward, plan.has_cotangent)
 
 
-walk_inline = lru_cache(maxsize=4096)(walked)  # equal calls, such as the layers of a network, share one plan
+walk_inline = cached_plan(walked)  # equal calls, such as the layers of a network, share one plan
 
 
 def in_scope(name, inner):

@@ -5,12 +5,12 @@ backward    (1)  dx = f_iᵀ(dy): a switch on the same i, whose branches compute
 """
 
 from dataclasses import replace
-from functools import lru_cache
 
 import jax
 
 from ...backprop.memory import save_policy
 from ...backprop.memory.shared_slots import SharedSlots
+from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import MissingRule, Structured, structured_rule
 from ...jaxprs.compat import is_for_this_platform, switch_branch
 from ...jaxprs.evaluate import as_function, trace_flat
@@ -54,7 +54,7 @@ def cond_vjp(engine, equation, active, wanted):
     return _cond(engine, cond, tuple(active), wanted)
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _cond(engine, cond, active, wanted):
     policy = engine.policy if cond.platforms is None else None
     choose = _chooser(cond, policy)

@@ -1,10 +1,9 @@
 """jit: forward and backward are jitted themselves, under the user's name, with the shardings of the user's jit."""
 
-from functools import lru_cache
-
 import jax
 
 from ...backprop.memory import save_policy
+from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import structured_rule
 from ...jaxprs.compat import jit_shardings
 from ...jaxprs.views import Call
@@ -31,7 +30,7 @@ def jit_vjp(engine, equation, active, wanted):
     return _jitted(engine, call, active, wanted, shardings, budgeted)
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _jitted(engine, call, active, wanted, shardings, budgeted):
     if budgeted:
         choose = save_policy.choose_within(engine.budget, 1)

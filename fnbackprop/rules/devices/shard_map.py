@@ -14,7 +14,6 @@ sum over the devices. Without, every device has a value of its own: in (3) y is 
 copy gets its share of dy; in (1) x is copied to all, so dx is the sum over its copies.
 """
 
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from ...backprop.memory import residuals, save_policy
+from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import cotangent_sharding, lay_out, operand_avals, output_avals
 from ...jaxprs.evaluate import source_of, trace_avals
@@ -42,7 +42,7 @@ def shard_map_vjp(engine, equation, active, wanted):
         return _shard_map(engine, ShardMap.of(equation), avals, outputs, active, wanted)
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _shard_map(engine, region, avals, outputs, active, wanted):
     body = _split_body(engine, region, avals, active, wanted)
     run, pull = _forward(region, body), _backward(region, body, wanted)

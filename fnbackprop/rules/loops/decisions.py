@@ -8,11 +8,12 @@ of such a loop is zero, or that of its first bracket alone, and both are wrong: 
 from functools import lru_cache
 from typing import Any
 
+from ...backprop.plan import active_variables
 from ...jaxprs.avals import is_inexact
 from ...jaxprs.evaluate import source_line, warn_at_user
-from ...jaxprs.graph import descendants, fixpoint
+from ...jaxprs.graph import descendants, fixpoint, reads_any
 from ...jaxprs.types import is_var
-from ...jaxprs.views import While
+from ...jaxprs.views import Scan, While
 from .steps import active_flags
 
 
@@ -45,6 +46,34 @@ def decided_carries(engine: Any, loop: While, active: tuple[bool, ...]) -> tuple
     )
 
 
+@lru_cache(maxsize=4096)
+def decided_carries_of_scan(engine: Any, loop: Scan, active: tuple[bool, ...]) -> tuple[bool, ...]:
+    """As `decided_carries`, where the number of steps is fixed: of these, the carries that are compared themselves, as
+    the bracket of a bisection is. A running count of what exceeds a threshold is none."""
+    consts, carry, xs = loop.split(active)
+    body = loop.body.jaxpr
+    carried, results = loop.split(body.invars).carry, loop.split_results(body.outvars)[0]
+    fixed = [new is old for new, old in zip(results, carried, strict=True)]
+    start = tuple(on and same for on, same in zip(carry, fixed, strict=True))
+    flags, slopes = active_flags(engine, loop.body, len(consts), len(carry), (*consts, *start, *xs))
+    if not any(flags) or all(slopes[: len(carry)]):
+        return (False,) * len(carry)
+    smooth = active_variables(engine, body, flags)
+    rows = zip(carried, results, fixed, slopes, strict=False)
+    return tuple(
+        is_inexact(old.aval) and not same and not slope and _is_compared(body.eqns, smooth, old, new)
+        for old, new, same, slope in rows
+    )
+
+
+def _is_compared(equations: Any, smooth: set[Any], old: Any, new: Any) -> bool:
+    """Whether a carry's next value follows from a decision in which the carry meets what has a slope."""
+    kept = [equation for equation in equations if equation.primitive.name != "stop_gradient"]
+    with_carry = descendants(kept, [old])
+    deciding = [e for e in kept if reads_any(e, smooth) and not any(v in smooth for v in e.outvars)]
+    return is_var(new) and new in descendants(kept, [v for e in deciding for v in e.outvars if v in with_carry])
+
+
 def _reached(jaxpr: Any, flags: tuple[bool, ...]) -> tuple[bool, ...]:
     """The outputs that an input with a flag reaches, differentiably or not."""
     equations = [equation for equation in jaxpr.eqns if equation.primitive.name != "stop_gradient"]
@@ -56,14 +85,14 @@ _warned: set[str] = set()
 
 
 def warn_of_decisions(equation: Any) -> None:
-    """Once for each line that a loop stands at; of a loop in a function of JAX's own, where it is planned: what is kept
-    of it for equal calls does not warn again."""
+    """Once for each line that a loop stands at; of a loop in a function of JAX's own, each time that it is used."""
     line = source_line(equation)
     where = f"at {line}" if line else "in a function of JAX's own"
+    name = "while_loop" if equation.primitive.name == "while" else "scan or fori_loop"
     if not line or line not in _warned:
         _warned.add(line)
         warn_at_user(
-            f"the while_loop {where} depends on what is differentiated through decisions (comparisons, rounding) "
+            f"the {name} {where} depends on what is differentiated through decisions (comparisons, rounding) "
             "alone, as a bisection does: each of its steps is flat, so the gradient through it is not the slope of its "
             "result. If the result is the root of an equation, `root = fb.implicit(fun, params, root)` gives it the "
             "slope of `fun(params, root) = 0`; if it is a constant to the gradient, say so: "

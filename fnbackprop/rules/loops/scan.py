@@ -17,33 +17,40 @@ Terms of dc that are products leave the loop, and become one contraction over al
 split into f and fᵀ, and what r_t is: `scan_step.py`.
 """
 
-from functools import lru_cache
+from itertools import zip_longest
 
 from ...backprop.memory import residual_report, save_policy
+from ...backprop.planning_notes import cached_plan, note
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.evaluate import source_line
 from ...jaxprs.graph import producers
-from ...jaxprs.lists import merge
+from ...jaxprs.lists import merge, select
 from ...jaxprs.types import is_var
 from ...jaxprs.views import Scan
 from . import segmented_scan
+from .decisions import decided_carries_of_scan, warn_of_decisions
 from .scan_step import split_step
 from .steps import active_flags
 
 
 def scan_activity(engine, equation, active):
-    """A carry is active if a differentiated operand reaches it in any number of steps."""
+    """A carry is active if a differentiated operand reaches it in any number of steps, be it by decisions alone."""
     loop = Scan.of(equation)
-    return active_flags(engine, loop.body, loop.num_consts, loop.num_carry, active)[1]
+    decided = decided_carries_of_scan(engine, loop, active)
+    smooth = active_flags(engine, loop.body, loop.num_consts, loop.num_carry, active)[1]
+    return tuple(a or b for a, b in zip_longest(smooth, decided, fillvalue=False))
 
 
 @structured_rule("scan", activity=scan_activity)
 def scan_vjp(engine, equation, active, wanted):
     """h_t, y_t = f(c, h_{t-1}, x_t): the same scan with the residuals as further outputs, and a scan in reverse."""
-    return _scan(engine, Scan.of(equation), active, wanted)
+    loop = Scan.of(equation)
+    if any(select(wanted[: loop.num_carry], decided_carries_of_scan(engine, loop, active))):
+        note(warn_of_decisions, equation)
+    return _scan(engine, loop, active, wanted)
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _scan(engine, loop, active, wanted):
     try:
         step = split_step(engine, loop, active, wanted)

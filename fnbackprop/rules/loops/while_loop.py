@@ -15,7 +15,6 @@ where fᵀ is the backward pass of f: from f's operands and its result's cotange
 T is data, so the h_t cannot all be stacked, as those of a scan are. Which are kept: `checkpoints.py`.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -24,6 +23,7 @@ import numpy as np
 from jax import lax
 
 from ...backprop.memory import residuals, save_policy
+from ...backprop.planning_notes import cached_plan, note
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import varying_axes, zero_cotangent
 from ...jaxprs.evaluate import as_function, bind
@@ -54,7 +54,7 @@ def while_vjp(engine, equation, active, wanted):
     """h_{t+1} = f(c, h_t): the loop with checkpoints of its carry; its steps in reverse, from the checkpoints."""
     loop = While.of(equation)
     if any(select(decided_carries(engine, loop, active), wanted)):
-        warn_of_decisions(equation)
+        note(warn_of_decisions, equation)
     pulled = tuple(w and on for w, on in zip(wanted, _smooth_carries(engine, loop, active), strict=True))
     if not any(pulled):
         return Structured(None, None, (False,) * len(active))  # nothing flows: it is left as it is
@@ -65,7 +65,7 @@ def while_vjp(engine, equation, active, wanted):
     return _typed_as(equation, found) if loop.batch_shape and step_axes(loop) else found
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _while(engine, loop, active, wanted):
     forward, step = _kind(loop)(engine, loop, active, wanted)
     axes, slots, constants = step_axes(loop), engine.checkpoints, loop.num_condition_consts

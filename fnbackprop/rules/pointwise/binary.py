@@ -45,9 +45,10 @@ def div_vjp_x(dz, y):
 
 @vjp_rule("div", "x, y -> z", wrt="y")
 def div_vjp_y(dz, y, z):
-    """∂z/∂y = -x/y² = -z/y: the output is read, and y is never squared. Where y is broadcast, the sum is divided."""
+    """∂z/∂y = -x/y² = -z/y: the output is read, and y is never squared, nor does XLA square it, as it does in (x/y)/y.
+    Where y is broadcast, the sum is divided."""
     if y.shape == z.shape:
-        return -(dz * z / y)
+        return -(dz / y * z)
     return -(Expr(sum_to_shape((dz * z).array, aval_of(y.array))) / wide(y))
 
 

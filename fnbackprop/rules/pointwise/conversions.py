@@ -70,7 +70,8 @@ def sign_activity(engine, equation, active):
 
 @structured_rule("sign", activity=sign_activity)
 def sign_vjp(engine, equation, active, wanted):
-    """Complex y = x/|x|: a tangent t turns y by t/|x| less its part along y, so dx = (dy - conj(y)·Re(dy·y))/|x|."""
+    """Complex y = x/|x|: a tangent t turns y by t/|x| less its part along y, so dx = (dy - conj(y)·Re(dy·y))/|x|. Since
+    dy = conj(y)·(dy·y), that is i·conj(y)·Im(dy·y)/|x|, where nothing cancels."""
 
     def forward(x):
         (y,) = bind_with_jvp(engine, equation.primitive, equation.params, [x])
@@ -79,9 +80,11 @@ def sign_vjp(engine, equation, active, wanted):
     @on_expressions
     def backward(residuals, cotangents):
         (x, y), (dy,) = residuals, cotangents
-        along = y.conj() * (dy * y).real.astype(y.dtype)
+        across = (dy * y).imag
         size = abs(x)
         at_zero = size == 0
-        return [where(at_zero, 0, _divided(dy - along, where(at_zero, 1, size)))]
+        return [
+            where(at_zero, 0, _divided(complex_of_parts(y.imag * across, y.real * across), where(at_zero, 1, size)))
+        ]
 
     return Structured(forward, backward, active)

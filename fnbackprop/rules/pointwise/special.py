@@ -17,8 +17,10 @@ from ..expressions import (
     exp,
     full_like,
     lift,
+    maximum,
     polygamma,
     rounded,
+    rsqrt,
     sign,
     sin,
     vjp_rule,
@@ -68,10 +70,12 @@ def lgamma_vjp(x):
 
 @derivative("digamma")
 def digamma_vjp(x):
-    """ψ'(x), the trigamma function; for x < 0 by reflection, ψ'(x) + ψ'(1 - x) = π²/sin²πx (DLMF 5.15.6)."""
+    """ψ'(x), the trigamma function; for x < 0 by reflection, ψ'(x) + ψ'(1 - x) = π²/sin²πx (DLMF 5.15.6). Far out,
+    where `polygamma` would square x, it is 1/x + 1/2x² to rounding (DLMF 5.15.8)."""
     left = x < 0
     at = where(left, 1 - x, x)
-    slope = polygamma(full_like(at, 1), at)
+    far = at > 1e8
+    slope = where(far, (1 + 0.5 / at) / at, polygamma(full_like(at, 1), where(far, 1, at)))
     turn = where(left, x - rounded(x), 0.5)  # the sine's period
     return where(left, (pi / sin(pi * turn)) ** 2 - slope, slope)
 
@@ -98,16 +102,36 @@ def polygamma_vjp_m():
 def bessel_i0e_vjp(x, y):
     """y = e^(-|x|)·I₀(x), where I₀' = I₁ (DLMF 10.29.3). At 0 the slope from the right, as of abs: so that
     I₀(x) = e^|x|·y has the derivative 0 there."""
-    return bessel_i1e(x) - where(x >= 0, y, -y)
+    slope = bessel_i1e(x) - where(x >= 0, y, -y)
+    return where(abs(x) > _far(x), _far_slope(x, 0), slope)
 
 
 @derivative("bessel_i1e")
 def bessel_i1e_vjp(x, y):
     """y = e^(-|x|)·I₁(x), where I₁' = I₀ - I₁/x (DLMF 10.29.2), which is ½ at 0."""
-    at_zero = x == 0
+    at_zero = abs(x) < 4 * float(jnp.finfo(x.dtype).tiny)  # y is denormal
     safe = where(at_zero, 1, x)
     slope = bessel_i0e(x) - y * (sign(x) + 1 / safe)
-    return where(at_zero, 0.5, slope)
+    return where(abs(x) > _far(x), sign(x) * _far_slope(x, 1), where(at_zero, 0.5, slope))
+
+
+def _far(x):
+    """From here on the series below is exact to rounding."""
+    return 30 if x.dtype == "float64" else 10
+
+
+def _far_slope(x, order):
+    """The derivative of e^-|x|·Iᵥ(|x|) = (2π|x|)^-½·Σ aₖ/|x|ᵏ, aₖ = -aₖ₋₁·(4v² - (2k-1)²)/8k (DLMF 10.40.1), for
+    large x, where I₀ and I₁ differ by 1 part in 2|x|, lost in their difference. Term k's is -(k + ½)/|x| times it."""
+    size = wide(abs(x))
+    inverse = 1 / maximum(size, _far(x))
+    coefficients = [1.0]
+    for k in range(1, 20):
+        coefficients.append(-coefficients[-1] * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k))
+    total = full_like(size, 0)
+    for k in reversed(range(20)):
+        total = total * inverse + (k + 0.5) * coefficients[k]
+    return -sign(x) * (total * inverse * rsqrt(2 * pi * size)).astype(x.dtype)
 
 
 # ---------------------------------------------------------------- Hurwitz zeta function

@@ -165,6 +165,10 @@ def acos_vjp(dy, x):
 
 @vjp_rule("atan")
 def atan_vjp(dy, x):
+    """1/(1 + x²); complex 1/((1 + ix)(1 - ix)), which is exact near the poles ±i."""
+    if is_complex(x):
+        ix = 1j * x
+        return dy / ((1 + ix) * (1 - ix))
     return dy / (1 + x**2)
 
 
@@ -178,12 +182,14 @@ def _one_minus_square(x):
 
 @derivative("sinh")
 def sinh_vjp(x):
-    return cosh(x)
+    """cosh x; complex cos ix, which XLA computes with fewer roundings."""
+    return cos(1j * x) if is_complex(x) else cosh(x)
 
 
 @derivative("cosh")
 def cosh_vjp(x):
-    return sinh(x)
+    """sinh x; complex -i·sin ix, which XLA computes without cancellation near 0."""
+    return -1j * sin(1j * x) if is_complex(x) else sinh(x)
 
 
 @derivative("tanh")

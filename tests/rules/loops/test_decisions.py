@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import fnbackprop as fb
+from fnbackprop.rules.loops import decisions
 from fnbackprop.rules.loops.decisions import DecidedLoopWarning
 
 
@@ -51,9 +52,20 @@ def decided_by_the_end(a):
     return jax.lax.while_loop(lambda x: x < a, lambda x: 1.1 * x, 1.0)
 
 
+def in_a_fixed_number_of_steps(a):
+    return jax.lax.fori_loop(0, 40, lambda i, s: halve(square, a, *s), (0.0, jnp.maximum(a, 1.0)))[0]
+
+
+def by_the_sign_alone(a):
+    step = lambda s, _: ((s[0] + s[1] * jnp.sign(a - s[0] ** 2), s[1] / 2), None)  # noqa: E731
+    return jax.lax.scan(step, (5.0, 2.5), length=40)[0][0]
+
+
 @pytest.mark.parametrize(
     "fun",
     [
+        in_a_fixed_number_of_steps,
+        by_the_sign_alone,
         from_a_constant,
         from_a_bracket_that_depends,
         with_the_parameter_in_the_carry,
@@ -79,6 +91,17 @@ def test_within_other_loops_and_batched():
         jax.eval_shape(fb.grad(lambda a: jax.lax.fori_loop(0, 3, lambda i, x: x + jax.jit(line)(a), 0.0)), 1.0)
 
 
+@pytest.mark.parametrize("steps", ["while", "scan"])
+def test_in_a_function_of_jax_each_use_warns_of_the_plan_that_is_kept(steps, monkeypatch):
+    """As in `jax.scipy`: the loop has no line of the user's, and the plan of the jitted function is kept."""
+    monkeypatch.setattr(decisions, "source_line", lambda equation: "")
+    loop = jax.jit(from_a_constant if steps == "while" else in_a_fixed_number_of_steps)
+    for use in (lambda a: loop(a), lambda a: 2 * loop(a), lambda a: jax.lax.cond(a > 1, loop, jnp.sin, a)):
+        with pytest.warns(DecidedLoopWarning, match="JAX's own") as caught:
+            jax.eval_shape(fb.grad(use), 2.0)
+        assert len(caught) == 1
+
+
 def newton(a):
     return jax.lax.while_loop(
         lambda s: jnp.abs(s[0] ** 2 - a) > s[1], lambda s: ((s[0] + a / s[0]) / 2, s[1]), (a, 1e-4 * a)
@@ -100,6 +123,14 @@ def counted(a):
     ].astype(float)
 
 
+def counted_in_floats(a):
+    return a * jax.lax.scan(lambda n, x: (n + (x > a).astype(float), None), 0.0, jnp.arange(4.0))[0]
+
+
+def the_smallest(a):
+    return jax.lax.scan(lambda low, x: (jnp.where(a * x < low, a * x, low), None), 9.0, jnp.arange(4.0))[0]
+
+
 def with_a_threshold_for_a_factor(a):
     return jax.lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.where(s[1] > a, a * s[1], s[1])), (0, 3.0))[
         1
@@ -107,7 +138,16 @@ def with_a_threshold_for_a_factor(a):
 
 
 @pytest.mark.parametrize(
-    "fun", [newton, ends_by_a_tolerance_of_the_input, stopped_then_polished, counted, with_a_threshold_for_a_factor]
+    "fun",
+    [
+        newton,
+        ends_by_a_tolerance_of_the_input,
+        stopped_then_polished,
+        counted,
+        counted_in_floats,
+        the_smallest,
+        with_a_threshold_for_a_factor,
+    ],
 )
 def test_other_loops_do_not_warn(fun):
     jax.eval_shape(fb.grad(fun), 2.0)  # warnings are errors
