@@ -23,6 +23,7 @@ from .matrices import (
     diagonal,
     eye_like,
     flattened,
+    hermitian_of_upper,
     hstack,
     inverse_lower,
     inverse_upper,
@@ -120,11 +121,11 @@ def qr_adjoint(Q: Expr, R: Expr, Q_bar: Expr, R_bar: Expr) -> Expr:
     Q, R, R_bar = Q[..., :k], R[..., :k, :], R_bar[..., :k, :]
     R2, R2_bar = R[..., k:], R_bar[..., k:]
     R, R_bar = R[..., :k], R_bar[..., :k]
-    Q_bar = Q_bar + Q @ (R2 @ R2_bar.H)
+    if R2.shape[-1]:
+        Q_bar = Q_bar + Q @ (R2 @ R2_bar.H)
     K = Q.H @ Q_bar - R_bar @ R.H
-    above, on = upper(K, 1), diagonal(K).real.astype(Q.dtype)
-    H = above + above.H + diag(on)
-    return hstack((Q_bar - Q @ H) @ inverse_upper(R).H, Q @ R2_bar)
+    A1_bar = (Q_bar - Q @ hermitian_of_upper(K)) @ inverse_upper(R).H
+    return hstack(A1_bar, Q @ R2_bar) if R2.shape[-1] else A1_bar
 
 
 def _completed(Q1: Expr, Q2: Expr, Q1_bar: Expr, Q2_bar: Expr) -> Expr:

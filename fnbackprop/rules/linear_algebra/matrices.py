@@ -69,6 +69,12 @@ def three_diagonals(below: Expr, on: Expr, above: Expr) -> Expr:
     return padded(diag(below), (1, 0), (0, 1)) + padded(diag(above), (0, 1), (1, 0)) + diag(on)
 
 
+def hermitian_of_upper(A: Expr) -> Expr:
+    """The hermitian matrix with the upper triangle of A and the real part of its diagonal."""
+    H = where(Expr(np.broadcast_to(_offsets(A) <= 0, A.shape)), A, A.H)
+    return where(on_diagonal(A), A.real.astype(A.dtype), H) if is_complex(A) else H
+
+
 def lower_triangle_adjoint(A_bar: Expr) -> Expr:
     """The adjoint of a lower triangle L, from that of the hermitian A that it stands for: A = L + Lᴴ but for the
     diagonal, which is that of L, and real."""

@@ -44,12 +44,14 @@ def div_vjp_x(dz, y):
 
 
 @vjp_rule("div", "x, y -> z", wrt="y")
-def div_vjp_y(dz, y, z):
-    """∂z/∂y = -x/y² = -z/y: the output is read, and y is never squared, nor does XLA square it, as it does in (x/y)/y.
-    Where y is broadcast, the sum is divided."""
-    if y.shape == z.shape:
-        return -(dz / y * z)
-    return -(Expr(sum_to_shape((dz * z).array, aval_of(y.array))) / wide(y))
+def div_vjp_y(dz, x, y, z_aval):
+    """∂z/∂y = -x/y², as a product of two quotients: y² would leave the range, and XLA makes (x/y)/y into x/y². Where y
+    is broadcast, the sum of dz·x is divided, which costs no array of z's shape."""
+    if y.shape == z_aval.shape:
+        return -(dz / y * (x / y))
+    y = wide(y)
+    total = Expr(sum_to_shape((wide(dz) * wide(x)).array, aval_of(y.array)))
+    return -(total / y * (1 / y))
 
 
 # ---------------------------------------------------------------- remainder, power, angle
