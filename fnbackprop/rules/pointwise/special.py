@@ -3,7 +3,7 @@
 The formulas are those of NIST's Digital Library of Mathematical Functions (DLMF), by equation number.
 """
 
-from math import pi
+from math import factorial, pi
 from math import sqrt as root
 
 import jax
@@ -75,7 +75,8 @@ def digamma_vjp(x):
     left = x < 0
     at = where(left, 1 - x, x)
     far = at > 1e8
-    slope = where(far, (1 + 0.5 / at) / at, polygamma(full_like(at, 1), where(far, 1, at)))
+    distant = where(far, at, 1)
+    slope = where(far, (1 + 0.5 / distant) / distant, polygamma(full_like(at, 1), where(far, 1, at)))
     turn = where(left, x - rounded(x), 0.5)  # the sine's period
     return where(left, (pi / sin(pi * turn)) ** 2 - slope, slope)
 
@@ -108,11 +109,19 @@ def bessel_i0e_vjp(x, y):
 
 @derivative("bessel_i1e")
 def bessel_i1e_vjp(x, y):
-    """y = e^(-|x|)·I₁(x), where I₁' = I₀ - I₁/x (DLMF 10.29.2), which is ½ at 0."""
-    at_zero = abs(x) < 4 * float(jnp.finfo(x.dtype).tiny)  # y is denormal
-    safe = where(at_zero, 1, x)
-    slope = bessel_i0e(x) - y * (sign(x) + 1 / safe)
-    return where(abs(x) > _far(x), sign(x) * _far_slope(x, 1), where(at_zero, 0.5, slope))
+    """y = e^(-|x|)·I₁(x), where I₁' = I₀ - I₁/x (DLMF 10.29.2), which cancels near 0."""
+    near = abs(x) < 1e-3
+    slope = bessel_i0e(x) - y * (sign(x) + 1 / where(near, 1, x))
+    return where(abs(x) > _far(x), sign(x) * _far_slope(x, 1), where(near, _near_slope(x), slope))
+
+
+def _near_slope(x):
+    """The derivative of e^-|x|·I₁(x) = Σ cₙ·x|x|ⁿ⁻¹, cₙ = (-1)ⁿ⁻¹·(2n)!/(2ⁿ·n!·(n-1)!·(n+1)!), for small x."""
+    size, total = abs(x), full_like(x, 0)
+    for n in range(7, 0, -1):
+        c = (-1) ** (n - 1) * factorial(2 * n) / (2**n * factorial(n) * factorial(n - 1) * factorial(n + 1))
+        total = total * size + n * c
+    return total
 
 
 def _far(x):
@@ -123,8 +132,8 @@ def _far(x):
 def _far_slope(x, order):
     """The derivative of e^-|x|·Iᵥ(|x|) = (2π|x|)^-½·Σ aₖ/|x|ᵏ, aₖ = -aₖ₋₁·(4v² - (2k-1)²)/8k (DLMF 10.40.1), for
     large x, where I₀ and I₁ differ by 1 part in 2|x|, lost in their difference. Term k's is -(k + ½)/|x| times it."""
-    size = wide(abs(x))
-    inverse = 1 / maximum(size, _far(x))
+    size = maximum(wide(abs(x)), _far(x))
+    inverse = 1 / size
     coefficients = [1.0]
     for k in range(1, 20):
         coefficients.append(-coefficients[-1] * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k))

@@ -70,6 +70,9 @@ def test_bessel_i1e_vjp_near_zero():
     x = jnp.asarray([1e-300, 1e-20, 1e-8, -1e-8])
     exact = 0.5 - jnp.abs(x)  # e^(-|x|)·I₁(x) = x/2·(1 - |x| + O(x²))
     assert_close(fb.vjp(lax.bessel_i1e, x)[1](jnp.ones(4))[0], exact, 1e-14)
+    x = jnp.array([0.0, 1e-20, 1e-5])
+    second = jax.vmap(fb.grad(fb.grad(lax.bessel_i1e)))(x)
+    assert_close(second, -1 + 15 / 8 * x, 1e-9)
 
 
 @pytest.mark.parametrize("m", [0, 1, 4])
