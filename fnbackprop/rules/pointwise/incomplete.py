@@ -112,10 +112,11 @@ def igamma_grad_a_jvp(primals, tangents):
 
 @jax.jit
 def gamma_second_slope(a, x):
-    """∂²P(a, x)/∂a²: 0 at x = 0, NaN below."""
-    safe = jnp.where(x > 0, x, 1)
+    """∂²P(a, x)/∂a²: 0 at x = 0 and ∞, NaN below."""
+    inside, end = (x > 0) & (x < jnp.inf), (x == 0) | (x == jnp.inf)
+    safe = jnp.where(inside, x, 1)
     slope = safe * gamma_density(a, safe) * gamma_curvature(a, safe)
-    return jnp.where(x > 0, slope, jnp.where(x == 0, 0, jnp.nan))
+    return jnp.where(inside, slope, jnp.where(end, 0, jnp.nan))
 
 
 @jax.jit

@@ -102,7 +102,7 @@ for _power in (3, -2, 0, 1, 7):
 for _name, _derivative in {"tanh": ROWS["tanh"].derivative, "logistic": ROWS["logistic"].derivative, "expm1": mp.exp,
                            "sin": mp.cos, "cos": ROWS["cos"].derivative}.items():  # fmt: skip
     add(f"{_name} accurate", partial(getattr(lax, _name), accuracy=lax.AccuracyMode.HIGHEST), _derivative, dtypes=BOTH)
-add("polynomial", lambda x: lax.polynomial(x, [3.0, -1.0, 0.5]), lambda x: 6 * x - 1)
+add("polynomial", lambda x: lax.polynomial(x, [3.0, -1.0, 0.5]), lambda x: x - 1, points=(FEW,))
 
 # ---------------------------------------------------------------- conversions, parts of complex numbers
 
@@ -227,6 +227,12 @@ def _slope_in_a(a: Any, x: Any, order: int = 1) -> Any:
     return 0 if x in (0, mp.inf) else mp.diff(lambda a: _lower(a, x), a, order)
 
 
+def _mixed_slope(a: Any, x: Any) -> Any:
+    if x in (0, mp.inf):
+        return -mp.inf if x == 0 and a <= 1 else 0
+    return _density(a, x) * (mp.log(x) - mp.digamma(a))
+
+
 def _sample_slope(a: Any, y: Any) -> Any:
     return -_slope_in_a(a, y) / _density(a, y)
 
@@ -234,8 +240,7 @@ def _sample_slope(a: Any, y: Any) -> Any:
 GAMMA = {"points": (GAMMA_A, GAMMA_X)}
 add("igamma", lax.igamma, _slope_in_a, _density, **GAMMA)
 add("igammac", lax.igammac, lambda a, x: -_slope_in_a(a, x), lambda a, x: -_density(a, x), **GAMMA)
-add("igamma_grad_a", lax.igamma_grad_a, lambda a, x: _slope_in_a(a, x, 2),
-    lambda a, x: 0 if x in (0, mp.inf) else _density(a, x) * (mp.log(x) - mp.digamma(a)), **GAMMA)  # fmt: skip
+add("igamma_grad_a", lax.igamma_grad_a, lambda a, x: _slope_in_a(a, x, 2), _mixed_slope, **GAMMA)
 add("random_gamma", lambda a: jax.random.gamma(jax.random.key(1), a), lambda a, y: _sample_slope(a, y),
     points=(GAMMA_A,), reads_output=True)  # fmt: skip
 
