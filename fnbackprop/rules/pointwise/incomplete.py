@@ -119,13 +119,34 @@ def gamma_second_slope(a, x):
     return jnp.where(inside, slope, jnp.where(end, 0, jnp.nan))
 
 
+# B₂ₖ/(2k(2k - 1)) for k = 1 ... 8, of Stirling's series (DLMF 5.11.1), which is exact to rounding from a = 10 on.
+_STIRLING = 1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400
+
+
 @jax.jit
 def gamma_density(a, x):
-    """p(x; a) = x^(a-1)·e^(-x)/Γ(a); at x = 0 infinite, 1 or 0 for a below, at or above 1; 0 at x = ∞."""
+    """p(x; a) = x^(a-1)·e^(-x)/Γ(a); at x = 0 infinite, 1 or 0 for a below, at or above 1; 0 at x = ∞.
+
+    For large a, where the logarithms of xᵃ, eˣ and Γ(a) cancel, it is √(a/2π)/x·exp(-a·(m - log(1 + m)) - s), with
+    m = (x - a)/a and s = Σ cₖ·a¹⁻²ᵏ of Stirling's series (Loader, "Fast and accurate computation of binomial
+    probabilities", 2000)."""
     beyond = x == jnp.inf
     x = jnp.where(beyond, 1, x)
     power = jnp.where((x == 0) & (a == 1), 0, (a - 1) * jnp.log(x))
-    return jnp.where(beyond, 0, jnp.exp(power - x - lax.lgamma(a)))
+    large = (a >= 10) & (x > 0)
+    exponent = jnp.where(large, _large_exponent(jnp.where(large, a, 10), jnp.where(large, x, 10)), power - x)
+    scale = jnp.where(large, jnp.sqrt(a / (2 * jnp.pi)) / jnp.where(large, x, 1), 1)
+    return jnp.where(beyond, 0, scale * jnp.exp(jnp.where(large, exponent, exponent - lax.lgamma(a))))
+
+
+def _large_exponent(a, x):
+    """-a·(m - log(1 + m)) - s. Near m = 0, with v = m/(2 + m), m - log(1 + m) = m·v - 2v³·Σ v²ᵏ/(2k + 3)."""
+    m = (x - a) / a
+    v = m / (2 + m)
+    near = m * v - 2 * v**3 * sum(v ** (2 * k) / (2 * k + 3) for k in range(9))
+    series = sum(c * a ** (1 - 2 * k) for k, c in enumerate(_STIRLING, start=1))
+    far = m - jnp.where(m > -0.5, jnp.log1p(jnp.where(m > -0.5, m, 0)), jnp.log(x / a))
+    return -a * jnp.where(jnp.abs(m) < 0.2, near, far) - series
 
 
 @jax.jit
