@@ -1,5 +1,6 @@
 """The machinery of `accuracy ulp` on a few primitives, the rules that it led to, and the second order of one rule."""
 
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from fnbackprop.backprop import registry
 from .accuracy import reasons, ulp
 from .accuracy.derivatives import ROWS, Row
 from .accuracy.points import points
+from .accuracy.second_order import disagreement, loss_of_precision
 from .accuracy.ulp import Found, Worst, faults, measure, ulps
+from .mutants.programs import Program
 
 
 def test_a_distance_is_in_spacings_at_the_exact_value():
@@ -97,3 +100,17 @@ def test_special_functions_far_out(name):
     found = measure(row, "float32")
     assert not found.ours.wrong and found.ours.error < 10
     assert found.jax.wrong or found.jax.error > 1e4
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_second_order_of_a_wrong_rule_disagrees_with_differences(plant):
+    """A rule whose own derivative is wrong, here by a constant that hides how the value depends on x."""
+    program = Program("sin", 0, lax.sin, (jnp.float32([0.4, 1.1]),))
+    assert disagreement(program, reverse=True) < 1e-9 and loss_of_precision(program) < 1e-6
+    plant("sin", registry.lookup(lax.sin_p))
+
+    @registry.derivative("sin", "x -> y")
+    def sin_vjp(x):
+        return lax.cos(lax.stop_gradient(x))
+
+    assert disagreement(program, reverse=True) > 1e-2

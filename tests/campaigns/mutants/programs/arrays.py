@@ -46,10 +46,10 @@ add("reduce_max reduce_min", lambda x: (lax.reduce_max(x, (1,)), lax.reduce_min(
     np.float32([[1, 3, 3], [2, 2, 5]]))
 add("reduce_prod", lambda x: lax.reduce_prod(x, (0,)), away(3, 3))
 add("reduce_prod", lambda x: lax.reduce_prod(x, (0, 2)), away(2, 3, 2).at[0, 1, 1].set(0))
-add("reduce", lambda x: lax.reduce(x, np.float32(1), lambda a, b: a * b + 0 * a, (1,)), away(2, 5))
+add("reduce", lambda x: lax.reduce(x, np.ones((), x.dtype), lambda a, b: a * b + 0 * a, (1,)), away(2, 5))
 add("reduce", lambda x, v: lax.reduce(x, v, jnp.logaddexp, (0, 2)), normal(2, 2, 3), normal())
 add("reduce", lambda a, b: lax.reduce(
-    (a, b), (np.float32(1), np.float32(0)), lambda f, t: (f[0] * t[0], t[1] + t[0] * f[1]), (0,)),
+    (a, b), (np.ones((), a.dtype), np.zeros((), a.dtype)), lambda f, t: (f[0] * t[0], t[1] + t[0] * f[1]), (0,)),
     away(5), normal(5, seed=1))
 for _reverse in (False, True):
     for _name in ("cumsum", "cumlogsumexp"):
@@ -78,14 +78,14 @@ for _shape, *_layout in LAYOUTS:
     for _name, _reducer, _worst in (("max", lax.max, -np.inf), ("min", lax.min, np.inf)):
         add(f"reduce_window_{_name}", lambda x, p=_params, r=_reducer, w=_worst: jnp.nan_to_num(
             lax.reduce_window(x, np.float32(w), r, **p), posinf=0, neginf=0), distinct(*_shape))
-    add("reduce_window", lambda x, p=_params: lax.reduce_window(x, np.float32(1), lax.mul, **p), away(*_shape))
+    add("reduce_window", lambda x, p=_params: lax.reduce_window(x, np.ones((), x.dtype), lax.mul, **p), away(*_shape))
 add("reduce_window_max", lambda x: lax.reduce_window(x, np.float32(-np.inf), lax.max, (2,), (1,), "VALID"),
     np.float32([1, 2, 2, 0, 3]))
 add("reduce_window_max", lambda x: lax.reduce_window(x, np.float32(-np.inf), lax.max, (2,), (1,), "VALID", (1,), (2,)),
     np.float32([1, 2, 1, 0, 3]))
 add("reduce_window", lambda x, v: lax.reduce_window(x, v, jnp.logaddexp, (3,), (2,), ((1, 1),)), normal(6), normal())
 add("reduce_window", lambda x: lax.reduce_window(
-    x, np.float32(-np.inf), lambda a, b: b + jnp.log(jnp.exp(a - b) + 1), (3,), (2,), ((2, 2),)), normal(6))
+    x, np.full((), -np.inf, x.dtype), lambda a, b: b + jnp.log(jnp.exp(a - b) + 1), (3,), (2,), ((2, 2),)), normal(6))
 POOL = {"window_dimensions": (2, 2), "window_strides": (2, 1), "padding": ((1, 0), (0, 0))}
 for _prefer in (lax.ge_p, lax.le_p):
     add("select_and_scatter_add", lambda s, x, p=_prefer: lax.select_and_scatter_add_p.bind(

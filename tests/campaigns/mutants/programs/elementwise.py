@@ -59,7 +59,7 @@ add("select_n", lambda x: lax.select_n(np.array([True, False, True]), x, jnp.one
 
 # ---------------------------------------------------------------- special functions
 
-add("polygamma", lambda x: lax.polygamma(np.full(4, 2, "float32"), x), positive(4))
+add("polygamma", lambda x: lax.polygamma(np.full(4, 2, x.dtype), x), positive(4))
 add("zeta", lambda x, q: lax.zeta(x, q), positive(5, low=1.5, high=4.0), positive(5, seed=1, low=0.6, high=3.0))
 for _name in ("igamma", "igammac"):
     add(_name, of(_name), positive(6), positive(6, seed=1, low=0.2, high=3.0))
