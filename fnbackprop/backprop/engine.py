@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from ..jaxprs.avals import add_typed, cotangent_sharding, is_hijax, lay_out, zero_cotangent
+from ..jaxprs.avals import add_typed, cotangent_aval, cotangent_sharding, is_hijax, lay_out, zero_cotangent
 from ..jaxprs.evaluate import (
     bind,
     environment,
@@ -275,10 +275,10 @@ def fit(ct: Any, aval: Aval) -> Any:
         return ct
     if ct.shape != aval.shape:
         ct = sum_to_shape(ct, aval)
-    if ct.dtype != aval.dtype:
+    if ct.dtype != aval.dtype and ct.dtype != (dtype := cotangent_aval(aval).dtype):
         if jnp.issubdtype(ct.dtype, jnp.complexfloating) and not jnp.issubdtype(aval.dtype, jnp.complexfloating):
             ct = lax.real(ct)
-        ct = lax.convert_element_type(ct, aval.dtype)
+        ct = lax.convert_element_type(ct, dtype)
     return ct if aval.sharding.mesh.empty else lay_out(ct, cotangent_sharding(aval))
 
 

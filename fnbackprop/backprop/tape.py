@@ -15,6 +15,7 @@ from ..jaxprs.avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from ..jaxprs.custom import IllTyped, UnboundAxis, custom_vjp_functions, jvp_function
 from ..jaxprs.evaluate import UnknownSize, bind_flat, trace_call, trace_flat, warn_at_user, with_found_size
 from ..jaxprs.types import ClosedJaxpr, Trace, Tracer, concrete_value, set_current_trace, take_current_trace
+from ..jaxprs.wide_mode import any_wide, wide_mode
 from . import discharge
 from .engine import Engine, fit
 from .registry import lookup
@@ -97,6 +98,7 @@ class Tape(Trace):
         self.parent, self.engine = parent, engine
         self.entries: list[TapeEntry] = []
         self.residuals: list[Any] = []
+        self.wide = False  # whether a value that is recorded has 64 bits
         self.slots = 0
 
     def watch(self, value: Any) -> EagerTracer:
@@ -211,6 +213,7 @@ class Tape(Trace):
         results = [self.watch(value) if on else value for value, on in zip(outputs, active, strict=True)]
         out_slots = tuple(self.lower(result)[1] for result in results)
         if any(slot is not None for slot in out_slots):
+            self.wide = self.wide or any_wide(map(aval_of, outputs))
             self.entries.append(TapeEntry(pull, tuple(slots), out_slots))
             self.residuals.append(residuals)
         return results
@@ -230,15 +233,16 @@ def run(engine: Engine, fun: Callable, leaves: Sequence[Any]) -> tuple[list[Any]
             results = fun(*inputs)
         outputs, out_slots = zip(*map(tape.lower, results), strict=True) if results else ((), ())
         tape.invalidate()
-    entries, in_slots = tuple(tape.entries), [tape.lower(x)[1] for x in inputs]
+    entries, wide, in_slots = tuple(tape.entries), tape.wide, [tape.lower(x)[1] for x in inputs]
 
     def backward(residuals, cotangents):
         found: dict[int, Any] = {}
         engine.add_cotangents(found, out_slots, cotangents)
-        for entry, residual in zip(reversed(entries), reversed(residuals), strict=True):
-            cts = [found.pop(slot, None) if slot is not None else None for slot in entry.outputs]
-            if any(ct is not None for ct in cts):
-                engine.add_cotangents(found, entry.operands, entry.pull(residual, cts))
+        with wide_mode(wide):
+            for entry, residual in zip(reversed(entries), reversed(residuals), strict=True):
+                cts = [found.pop(slot, None) if slot is not None else None for slot in entry.outputs]
+                if any(ct is not None for ct in cts):
+                    engine.add_cotangents(found, entry.operands, entry.pull(residual, cts))
         return [None if slot is None else found.get(slot) for slot in in_slots]
 
     return list(outputs), list(tape.residuals), backward

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import core
+from jax._src.dtypes import ExtendedDType
 from jax.experimental.hijax import HiType
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -46,7 +47,7 @@ def as_weak(x: Any) -> Any:
 def zeros_like_stack(x: Any, length: int) -> Any:
     """A stack of `length` zeros like `x`; keys are stacked as copies."""
     aval = aval_of(x)
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+    if is_extended(aval.dtype):
         return jax.lax.broadcast(x, (length,), out_sharding=explicit_sharding(aval, 1))
     return zeros_like_aval(aval, (length,))
 
@@ -78,11 +79,28 @@ def _has_tangents(aval: Any) -> bool:
 
 
 def is_inexact(aval: Any) -> bool:
-    """Whether a value of this aval can carry a cotangent: a real or complex floating dtype, or a hijax type."""
+    """Whether a value of this aval can carry a cotangent: a real or complex floating dtype, an extended one with
+    tangents, or a hijax type."""
     if is_hijax(aval):
         return _has_tangents(aval)
     dtype = getattr(aval, "dtype", None)
-    return dtype is not None and jax.dtypes.issubdtype(dtype, np.inexact)
+    if dtype is None or not is_extended(dtype):
+        return dtype is not None and jax.dtypes.issubdtype(dtype, np.inexact)
+    return getattr(dtype._rules, "tangent_dtype", _no_tangents)(dtype) != jax.dtypes.float0
+
+
+def is_extended(dtype: Any) -> bool:
+    """Whether a dtype is one of JAX's extended ones: that of keys, or one whose sums and zeros its author defines."""
+    return isinstance(dtype, ExtendedDType)
+
+
+def has_own_sums(aval: Any) -> bool:
+    """Whether the sum of two values is defined by the author of their type: of a hijax type, or an extended dtype."""
+    return is_hijax(aval) or is_extended(aval.dtype)
+
+
+def _no_tangents(dtype: Any) -> Any:
+    return jax.dtypes.float0
 
 
 def operand_avals(equation: Any) -> list[Any]:
@@ -103,6 +121,8 @@ def zeros_like_aval(aval: Any, lead: tuple[int, ...] = ()) -> Any:
         except (AssertionError, NotImplementedError):  # as above
             raise NotImplementedError(f"a gradient needs zeros of the hijax type {aval}: define vspace_zero") from None
     sharding = explicit_sharding(aval, len(lead))
+    if is_extended(aval.dtype):
+        return jax.lax.broadcast(aval.dtype._rules.zero(aval.dtype), (*lead, *aval.shape), out_sharding=sharding)
     with in_mesh_of(aval):
         zeros = jax.lax.full((*lead, *aval.shape), 0, aval.dtype, sharding=sharding)
     return _manual_like(zeros, aval.manual_axis_type)
@@ -176,6 +196,8 @@ def add_typed(x: Any, y: Any) -> Any:
     aval = aval_of(y)
     if is_hijax(aval):
         return aval.vspace_add(x, y)
+    if is_extended(aval.dtype):
+        return aval.dtype._rules.add(aval.dtype, x, y)
     with in_mesh_of(aval):
         return jax.lax.add(x, y)
 

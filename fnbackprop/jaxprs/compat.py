@@ -84,6 +84,15 @@ def checkpointed(equation: Any, fun: Callable) -> Callable:
     return jax.checkpoint(fun, policy=params["policy"], prevent_cse=bool(params.get("prevent_cse", True)))
 
 
+def compiler_metadata(equation: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an `xla_metadata_call` tells the compiler, of the function and of its derivative."""
+    params = {name: value for name, value in equation.params.items() if name != "jaxpr"}
+    if "ad_metadata" not in params:  # JAX 0.10.2
+        return params, params
+    own, derivative = params["xla_metadata"], params["ad_metadata"]
+    return dict(own), dict(own if derivative == "same" else derivative)
+
+
 def is_hijax_checkpoint(equation: Any) -> bool:
     """Whether an equation is a `jax.checkpoint` as JAX makes it under its flag `jax_remat3`."""
     return type(equation.params.get("_prim")) is ad_checkpoint.RematTraced

@@ -69,7 +69,7 @@ unsupported(
 )  # fmt: skip
 unsupported(
     "call_hi_primitive_linearized", "new_box", "box_get", "box_set", "new_log", "log_read",
-    "log_extend", "to_edtype", "from_edtype", "unreachable",
+    "log_extend", "unreachable",
     reason="internal: JAX's machinery for types and calls of its own",
 )  # fmt: skip
 unsupported(

@@ -26,8 +26,8 @@ RULED = """add add_any sub mul div neg sin exp log tanh logistic pow integer_pow
 CONSTANT = """and argmax argmin bitcast_convert_type ceil check dce_sink debug_callback debug_print eq eq_to floor ge gt
     inspect_sharding is_finite le le_to lt lt_to mulhi ne not or random_bits random_fold_in random_seed random_split
     random_unwrap random_wrap round shift_left shift_right_arithmetic shift_right_logical stop_gradient xor""".split()
-WITHOUT_A_RULE = """accum_grad_in_ref box_get box_set call_hi_primitive ffi_call from_edtype get_global io_callback
-    log_extend log_read masked_load masked_swap mpmd_map new_box new_log pallas_call pure_callback to_edtype
+WITHOUT_A_RULE = """accum_grad_in_ref box_get box_set call_hi_primitive ffi_call get_global io_callback
+    log_extend log_read masked_load masked_swap mpmd_map new_box new_log pallas_call pure_callback
     with_memory_space_constraint""".split()
 
 

@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen.fp8_ops import fm32
+from jax import lax
+from jax._src.dtypes import primal_tangent_dtype
 
+import fnbackprop as fb
 from fnbackprop.jaxprs import avals
 
 AVAL = jax.typeof(jnp.ones((2, 3), jnp.bfloat16))
@@ -68,3 +72,62 @@ def test_barriers_keep_trees_and_values():
     values = {"x": jnp.arange(3.0), "y": [jnp.int32(1)]}
     kept = avals.optimization_barrier(values)
     assert jax.tree.structure(kept) == jax.tree.structure(values) and (kept["x"] == values["x"]).all()
+
+
+# ---------------------------------------------------------------- extended dtypes with cotangents
+
+
+@jax.custom_vjp
+def scaled(x, scale):
+    return x
+
+
+def scaled_bwd(scale, ct):
+    """The cotangent of a scale of 8-bit numbers is the next scale; several add up to their maximum, as Flax defines."""
+    return ct, lax.convert_element_type((lax.convert_element_type(scale, np.float32) + jnp.max(ct)) * 0.5, fm32)
+
+
+scaled.defvjp(lambda x, scale: (scaled(x, scale), scale), scaled_bwd)
+
+
+def used_twice(x, scale):
+    scale = lax.convert_element_type(scale, fm32)
+    return scaled(x, scale) * 2.0 + jnp.sin(scaled(x, scale))
+
+
+def used_in_a_loop(x, scale):
+    scale = lax.convert_element_type(scale, fm32)
+    return lax.scan(lambda c, _: (scaled(jnp.sin(c), scale), None), x, None, length=3)[0]
+
+
+def scanned_over(x, scale):
+    scales = lax.convert_element_type(jnp.stack([scale, scale * 2.0]), fm32)
+    return lax.scan(jax.checkpoint(lambda c, s: (scaled(jnp.sin(c), s), None)), x, scales)[0]
+
+
+def used_in_a_branch(x, scale):
+    scale = lax.convert_element_type(scale, fm32)
+    return lax.cond(x > 4.0, lambda: scaled(x, scale), lambda: x)
+
+
+@pytest.mark.parametrize("fun", [used_twice, used_in_a_loop, scanned_over, used_in_a_branch])
+def test_cotangents_of_an_extended_dtype(fun):
+    arguments = np.float32(3.14), np.float32(1.5)
+    found, expected = (jax.jit(grad(fun, (0, 1)))(*arguments) for grad in (fb.grad, jax.grad))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_dtype_with_cotangents_of_another():
+    """Integers whose cotangents are bfloat16."""
+    dtype = primal_tangent_dtype(jnp.int8, jnp.bfloat16)
+
+    @jax.custom_gradient
+    def double(x):
+        return 2 * lax.convert_element_type(x, jnp.int8).astype(jnp.bfloat16), lambda ct: (2 * ct,)
+
+    @jax.jit
+    def pulled(x, ct):
+        return fb.vjp(double, lax.convert_element_type(x, dtype))[1](ct)[0]
+
+    found = pulled(jnp.array([1, 2, 3], jnp.int8), jnp.array([1.0, 3.0, 0.5], jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16 and found.tolist() == [2.0, 6.0, 1.0]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
+from ...jaxprs.avals import has_own_sums
 from ...jaxprs.evaluate import bind
 from ...jaxprs.graph import descendants, producers
 from ...jaxprs.primitives import Trait, has
@@ -135,7 +136,7 @@ def _finds_its_stacks(producer_of: dict[Any, Any]) -> Callable:
 
 def _candidates(leaf: Any, after: tuple, producer_of: dict[Any, Any], available: set[Any]) -> list[Term]:
     """The ways to sum a leaf after the loop: by its equation, or itself, which comes first if it is stacked anyway."""
-    if not is_var(leaf):
+    if not is_var(leaf) or has_own_sums(leaf.aval):
         return []
     itself = Term(leaf, None, after)
     if leaf in available or leaf not in producer_of:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...jaxprs.avals import aval_of, cotangent_aval, in_present_mesh, is_hijax
+from ...jaxprs.avals import aval_of, cotangent_aval, has_own_sums, in_present_mesh
 from ...jaxprs.evaluate import bind, evaluate, read_atom, trace_avals
 from ...jaxprs.graph import descendants, live, reads_any
 from ...jaxprs.lists import partition
@@ -69,7 +69,7 @@ def trace_joint(engine: Any, plan: Any, wanted: Sequence[bool], needed: Sequence
 
 
 def _strongly_typed(ct: Any) -> Any:
-    if is_hijax(aval_of(ct)):
+    if has_own_sums(aval_of(ct)):
         return ct
     ct = in_present_mesh(ct)
     return lax.convert_element_type(ct, ct.dtype)

@@ -5,13 +5,14 @@ for attention's scores), random bits, loops and reductions to something far smal
 `choose_within` gives that rule up, equation by equation, to keep a budget.
 """
 
+import math
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...jaxprs.avals import is_hijax
+from ...jaxprs.avals import is_extended, is_hijax
 from ...jaxprs.compat import policy_saves
 from ...jaxprs.graph import ancestors, inner_jaxprs, producers
 from ...jaxprs.primitives import Trait, has
@@ -188,6 +189,9 @@ def nbytes(aval: Any) -> int:
     """Bytes of one value."""
     if is_hijax(aval):
         return sum(map(nbytes, aval.lo_ty()))
+    if is_extended(aval.dtype):
+        element = aval.dtype._rules.physical_element_aval(aval.dtype)
+        return aval.size * math.prod(element.shape) * element.dtype.itemsize
     return aval.size * aval.dtype.itemsize
 
 

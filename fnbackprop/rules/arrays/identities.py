@@ -7,6 +7,8 @@ from ...backprop.registry import vjp_rule
 
 @vjp_rule("broadcast_to")  # repeats it: the engine sums the cotangent back to the operand's shape
 @vjp_rule("convert_element_type")  # the engine casts the cotangent back
+@vjp_rule("from_edtype")  # from and to an extended dtype, whose author says how cotangents add up: likewise
+@vjp_rule("to_edtype")
 @vjp_rule("name")  # `checkpoint_name` marks a value for a remat policy
 @vjp_rule("relayout")  # the compiler lays out the cotangent
 @vjp_rule("stage")  # lifted into the trace

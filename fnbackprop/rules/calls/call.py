@@ -22,9 +22,11 @@ jaxpr needs a *structured* rule: one that hands the jaxpr to the engine. `call_v
 """
 
 import jax
+from jax.experimental.scheduling_groups import xla_metadata_call
 
 from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import Structured, structured_rule
+from ...jaxprs.compat import compiler_metadata
 from ...jaxprs.evaluate import bind
 from ...jaxprs.views import Call
 
@@ -35,14 +37,13 @@ def call_activity(engine, equation, active):
 
 
 @structured_rule(
-    "closed_call", "call", "eval_jaxpr", "composite", "custom_partitioning", "xla_metadata_call", "remat_opt",
-    activity=call_activity,
-)  # fmt: skip
+    "closed_call", "call", "eval_jaxpr", "composite", "custom_partitioning", "remat_opt", activity=call_activity
+)
 def call_vjp(engine, equation, active, wanted):
     """y = f(x), dx = fᵀ(dy): the body's own equations, walked forward and backward.
 
-    A composite is its decomposition; partitioning and metadata are left to the compiler. remat_opt is the forward of a
-    custom_vjp (optimize_remat=True), met when that forward is differentiated again."""
+    A composite is its decomposition; partitioning is left to the compiler. remat_opt is the forward of a custom_vjp
+    (optimize_remat=True), met when that forward is differentiated again."""
     return walk_inline(engine, Call.of(equation).body, active, wanted)
 
 
@@ -74,6 +75,20 @@ def in_scope(name, inner):
             return inner.backward(residuals, cotangents)
 
     return inner._replace(forward=forward, backward=backward)
+
+
+@structured_rule("xla_metadata_call", activity=call_activity)
+def xla_metadata_call_vjp(engine, equation, active, wanted):
+    """What the call tells the compiler (not to inline it, its scheduling group) holds for forward and backward."""
+    metadata = tuple(tuple(part.items()) for part in compiler_metadata(equation))
+    return _tagged(engine, Call.of(equation).body, active, wanted, metadata)
+
+
+@lru_cache(maxsize=4096)
+def _tagged(engine, closed, active, wanted, metadata):
+    inner = walk_inline(engine, closed, active, wanted)
+    forward, backward = (xla_metadata_call(**dict(part)) for part in metadata)
+    return inner._replace(forward=forward(inner.forward), backward=backward(inner.backward))
 
 
 @structured_rule("custom_vmap_call", activity=call_activity)

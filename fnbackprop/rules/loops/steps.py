@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jax import lax
 
 from ...backprop.precision import wide_dtype
-from ...jaxprs.avals import add_typed, aval_of, is_hijax, zeros_like_aval
+from ...jaxprs.avals import add_typed, aval_of, has_own_sums, zeros_like_aval
 from ...jaxprs.graph import fixpoint
 from ...jaxprs.lists import split
 
@@ -52,13 +52,13 @@ def plan_step(engine, body, num_consts, num_carry, active, wanted):
 
 def zero_sum(aval):
     """The start of a sum over the steps, in float32 for narrower dtypes; the engine casts the result back."""
-    if is_hijax(aval):
+    if has_own_sums(aval):
         return zeros_like_aval(aval)
     return zeros_like_aval(aval.update(dtype=wide_dtype(aval.dtype)))
 
 
 def add_term(total, term):
     """A sum over the steps with a term added, in the sum's dtype."""
-    if is_hijax(aval_of(total)):
+    if has_own_sums(aval_of(total)):
         return add_typed(total, term)
     return lax.add(total, lax.convert_element_type(term, total.dtype))

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.experimental.scheduling_groups import xla_metadata_call
 from jax.extend import linear_util
 from jax.extend.core import primitives
 
@@ -106,3 +107,22 @@ def test_custom_vmap_vjp():
 def test_an_inactive_exported_program_runs():
     exported = jax.export.export(jax.jit(jnp.sin))(jnp.asarray(X))
     np.testing.assert_allclose(fb.grad(lambda x: jnp.sum(exported.call(lax.stop_gradient(x)) * x))(X), np.sin(X))
+
+
+def test_xla_metadata_call_vjp():
+    """What it tells the compiler is told of both passes, as by JAX, under checkpoint and at second order too."""
+
+    @xla_metadata_call(inlineable="false")
+    def tagged(x, y):
+        return jnp.sin(x * y)
+
+    def loss(x, y):
+        return jnp.sum(tagged(tagged(x, y), y))
+
+    def count(grad, fun):
+        return jax.jit(grad(fun)).lower(X, Y).as_text().count('inlineable = "false"')
+
+    check_agreement(loss, X, Y)
+    check_agreement(lambda x, y: jnp.sum(fb.grad(loss)(x, y) ** 2), X, Y)
+    assert count(fb.grad, loss) == count(jax.grad, loss) == 4
+    assert count(fb.grad, jax.checkpoint(loss)) >= 4

@@ -1,0 +1,30 @@
+"""The mode in which a function is evaluated again: 64-bit, if a part of it stood in `with jax.enable_x64():`.
+
+JAX evaluates the equations and the users' rules while it traces the function, within that `with`; we, after it.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+
+from .graph import all_equations
+
+_WIDE = frozenset(map(jax.numpy.dtype, ("float64", "complex128", "int64", "uint64")))
+
+
+def wide_mode_of(closed: Any) -> AbstractContextManager[Any]:
+    """The context for a jaxpr and its backward: 64-bit mode where it holds a 64-bit value, which JAX would narrow."""
+    if jax.config.jax_enable_x64:
+        return nullcontext()
+    made = (var for equation in all_equations(closed) for var in equation.outvars)
+    return wide_mode(any_wide(v.aval for v in (*closed.jaxpr.constvars, *closed.jaxpr.invars, *made)))
+
+
+def wide_mode(on: bool) -> AbstractContextManager[Any]:
+    return jax.enable_x64(True) if on and not jax.config.jax_enable_x64 else nullcontext()
+
+
+def any_wide(avals: Iterable[Any]) -> bool:
+    return any(getattr(aval, "dtype", None) in _WIDE for aval in avals)
