@@ -22,17 +22,8 @@ from ..jaxprs.graph import inner_jaxprs
 from ..jaxprs.primitives import Trait, has, having
 from ..jaxprs.types import ClosedJaxpr, Jaxpr, open_jaxpr
 from ..jaxprs.views import Call, Cond, Scan, While
-from .reference_views import change_view, read_view, unsupported_reference, views_of
-
-
-class Cell:
-    """The present value of one reference."""
-
-    def __init__(self, value: Any):
-        self.start = self.value = _strong(value)
-
-    def put(self, value: Any) -> None:
-        self.value = _strong(value)
+from .reference_reader import custom_vjp_of_contents
+from .reference_views import Cell, change_view, read_view, strongly_typed, unsupported_reference, views_of
 
 
 def without_references(closed: Any) -> Any:
@@ -113,11 +104,6 @@ def _is_value_reference(x: Any) -> bool:
 
 def _first_line(jaxpr: Any) -> str:
     return source_line(jaxpr.eqns[0]) if jaxpr.eqns else "an unknown place"
-
-
-def _strong(value: Any) -> Any:
-    """Without a weak type, which a loop's carry and a branch's result must not have."""
-    return lax.convert_element_type(value, value.dtype)
 
 
 # ---------------------------------------------------------------- evaluation with cells in the place of references
@@ -262,7 +248,7 @@ class _Cells:
         """Evaluate a body on the operands, the cells having these contents: its outputs and the cells' new contents."""
         inner = {cell: Cell(value) for cell, value in zip(self.cells, contents, strict=True)}
         outputs = _run(body.jaxpr, body.consts, [inner.get(x, x) if isinstance(x, Cell) else x for x in operands])
-        return [_strong(y) for y in outputs], [cell.value for cell in inner.values()]
+        return [strongly_typed(y) for y in outputs], [cell.value for cell in inner.values()]
 
 
 _ACCESSES = ("get", "swap", "addupdate", "freeze", "free_ref")
@@ -277,6 +263,7 @@ _REWRITTEN = {
     **dict.fromkeys(having(Trait.CALL), _call),
     "remat2": _remat,
     "call_hi_primitive": _remat,
+    "custom_vjp_call": lambda equation, values: custom_vjp_of_contents(equation, values, _run),
     "run_state": _run_state,
     "scan": _scan,
     "while": _while,

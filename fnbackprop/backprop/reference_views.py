@@ -1,4 +1,5 @@
-"""The part of a reference that a read or a write selects: the views of `ref[...]`, `ref.at[...]`, `ref.reshape`."""
+"""The cell that holds a reference's value, and the part of it that a read or a write selects: the views of `ref[...]`,
+`ref.at[...]`, `ref.reshape`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,12 +10,27 @@ from jax import lax
 from ..jaxprs.evaluate import source_line
 
 
+class Cell:
+    """The present value of one reference."""
+
+    def __init__(self, value: Any):
+        self.start = self.value = strongly_typed(value)
+
+    def put(self, value: Any) -> None:
+        self.value = strongly_typed(value)
+
+
+def strongly_typed(value: Any) -> Any:
+    """Without a weak type, which a loop's carry and a branch's result must not have."""
+    return lax.convert_element_type(value, value.dtype)
+
+
 def unsupported_reference(what: str, where: str) -> NotImplementedError:
     return NotImplementedError(
         f"a gradient flows through a function that has a mutable reference {what}, at {where}. References work where "
         "they are made and used within the differentiated function, in jit, checkpoint, scan, while_loop and cond too, "
-        "or are handed through to the backward of a custom_vjp function that alone uses them; but not under Python "
-        "control flow on concrete values (use lax.cond or lax.while_loop) and in no other kind of call. "
+        "are read by custom_vjp functions, or handed through to the backward of one that alone uses them; but not "
+        "under Python control flow on concrete values (use lax.cond or lax.while_loop) and in no other kind of call. "
         "Return the value instead, or pass it."
     )
 

@@ -412,3 +412,71 @@ def test_a_reference_may_be_a_primal_that_is_only_handed_through():
     ref, x = jax.new_ref(jnp.zeros(())), jnp.asarray(X[0])
     pullback = fb.vjp(stashed, ref, x)[1]
     assert_close((pullback(jnp.ones(()))[1], ref[...]), (jnp.cos(jnp.sin(x)) * jnp.cos(x), jnp.cos(jnp.sin(x))), 1e-14)
+
+
+# ---------------------------------------------------------------- read by custom_vjp functions
+
+
+@jax.custom_vjp
+def part_of(ref, a):
+    return ref[0] * a
+
+
+part_of.defvjp(  # on purpose not the derivative
+    lambda ref, a: (part_of(ref, a), (ref[0], a)),
+    lambda saved, ct: (jnp.zeros(3).at[0].set(5 * ct * saved[1]), ct * saved[0]),
+)
+
+
+@jax.custom_vjp
+def part_of_contents(contents, a):
+    return contents[0] * a
+
+
+part_of_contents.defvjp(
+    lambda contents, a: (contents[0] * a, (contents[0], a)),
+    lambda saved, ct: (jnp.zeros(3).at[0].set(5 * ct * saved[1]), ct * saved[0]),
+)
+
+
+def reading(x, read=part_of):
+    ref = jax.new_ref(x)
+    y = read(ref if read is part_of else ref[...], x[1])
+    ref[1] += y
+    ref[0] = jnp.sin(y)
+    return read(ref if read is part_of else ref[...], y) + ref[1] * ref[0]
+
+
+def reading_in_a_loop(x, read=part_of):
+    ref = jax.new_ref(x)
+
+    def step(carry, _):
+        y = read(ref if read is part_of else ref[...], carry)
+        ref[0] = jnp.sin(y)
+        return y + 1, None
+
+    return lax.scan(step, x[1], length=3)[0]
+
+
+@pytest.mark.parametrize("fun", [reading, reading_in_a_loop])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
+def test_a_custom_vjp_function_reads_a_reference(fun, wrap):
+    """As a custom_vjp function of its contents."""
+    x = jnp.asarray(X)
+    found = jax.vmap(fb.grad(wrap(fun)))(jnp.stack([x, 2 * x]))
+    expected = [jax.grad(lambda x: fun(x, part_of_contents))(factor * x) for factor in (1, 2)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_one_that_changes_or_saves_it_is_refused(saved):
+    fun = jax.custom_vjp(lambda ref: ref[...])
+
+    def forward(ref):
+        if not saved:
+            ref[...] *= 2.0
+        return ref[...], ref if saved else None
+
+    fun.defvjp(forward, lambda saved, ct: (ct,))
+    with pytest.raises(NotImplementedError, match=f"custom_vjp function {'saves' if saved else 'changes'}"):
+        fb.grad(lambda x: fun(jax.new_ref(x)))(1.3)
