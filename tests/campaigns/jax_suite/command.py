@@ -33,9 +33,9 @@ FILES = """lax_autodiff lax_control_flow api custom_api custom_linear_solve cust
     scipy_optimize scipy_signal scipy_ndimage scipy_interpolate scipy_stats fft image random_lax batching
     experimental_rnn lax_numpy lax_numpy_indexing lax_numpy_reducers lax_numpy_operators lax_numpy_einsum lax
     lax_vmap lax_vmap_op hijax checkify jet eigh svd qdwh memories name_stack debug_nans cholesky_update
-    ann custom_partitioning python_callback optimizers stax linalg_sharding core debugging_primitives dtypes errors export
-    fused generated_fun jaxpr_effects key_reuse lax_numpy_hijax metadata multi_device pmap random scheduling_groups
-    shape_poly shard_alike stateful_rng string_array x64_context xla_metadata""".split()
+    ann custom_partitioning python_callback optimizers stax linalg_sharding core debugging_primitives dtypes errors
+    export fused generated_fun jaxpr_effects key_reuse lax_numpy_hijax metadata multi_device pmap random
+    scheduling_groups shape_poly shard_alike stateful_rng string_array x64_context xla_metadata""".split()
 
 
 def run(tests: pathlib.Path, file: str, ours: bool, limit: float, select: str | None) -> dict[str, str]:
