@@ -38,6 +38,17 @@ def test_short_run_finds_nothing(capsys):
     assert summary(counts).startswith("10 programs, 0 mismatches, ")
 
 
+def test_short_run_on_an_explicit_mesh(capsys):
+    """Cotangents are laid out as their inputs; a case is printed with its mesh."""
+    counts = fuzz(seed=1, programs=4, length=3, explicit=True)
+    assert (counts["programs"], counts["mismatches"]) == (4, 0), capsys.readouterr().out
+    with jax.enable_x64(True), jax.set_mesh(programs.NAMESPACE["EXPLICIT"]):
+        case = generate.generate(1, 0, 3)
+        assert {"e"} < {axis for x in case.inputs for axis in programs.partitions(x)}
+        text = programs.script(case, ())
+    assert "jax.set_mesh(EXPLICIT)" in text and "P('e'" in text
+
+
 def test_the_messages_of_time_and_of_a_wrong_name(capsys):
     """A run that its time ends says how far it came; a campaign that there is not, which there are."""
     fuzz(seed=1, programs=5, seconds=-1.0)

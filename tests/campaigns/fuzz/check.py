@@ -16,7 +16,7 @@ import numpy as np
 import fnbackprop as fb
 from fnbackprop.backprop.memory.save_policy import BudgetError
 
-from .programs import Case, function
+from .programs import Case, function, partitions, place
 
 FLOAT0 = jax.dtypes.float0
 RELATIVE = 1e-12
@@ -94,14 +94,19 @@ def cotangents_of(values: Sequence[Any], seed: int) -> tuple[Any, ...]:
 
 def _normal_like(rng: np.random.Generator, y: Any) -> Any:
     normal = rng.normal(size=y.shape)
-    return jnp.asarray(normal + 1j * rng.normal(size=y.shape) if jnp.iscomplexobj(y) else normal, y.dtype)
+    ct = jnp.asarray(normal + 1j * rng.normal(size=y.shape) if jnp.iscomplexobj(y) else normal, y.dtype)
+    return place(ct, partitions(y))
 
 
 def run(transform: Callable, program: Callable, case: Case) -> tuple[Any, tuple, list[np.ndarray]]:
     """The value, the cotangents used and the inputs' cotangents."""
     value, pullback = transform(program, *case.inputs)
     cotangents = cotangents_of(value, case.seed)
-    return value, cotangents, [np.asarray(leaf) for leaf in pullback(cotangents)]
+    leaves = pullback(cotangents)
+    for x, leaf in zip(case.inputs, leaves, strict=True):
+        if leaf.dtype != FLOAT0 and partitions(leaf) != partitions(x):
+            raise ValueError(f"a cotangent laid out as {partitions(leaf)}, of an input as {partitions(x)}")
+    return value, cotangents, [np.asarray(leaf) for leaf in leaves]
 
 
 def _compare(case: Case, vjp: Callable, cotangents: tuple, got: list, want: list) -> Verdict:

@@ -6,10 +6,12 @@ skipped, by reason.
 
 Programs run eagerly. At first nearly all the time goes into XLA's compilation of single operations (some 25 for a
 program); one whose operations are all compiled takes about 0.04 seconds. `--cache DIR` keeps what was compiled for
-the next run. `--budget 0.5` tries what budgets make of loops and jitted functions.
+the next run. `--budget 0.5` tries what budgets make of loops and jitted functions; `--explicit`, values whose types
+say how they are laid out on a mesh.
 """
 
 import argparse
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,17 +20,24 @@ import jax
 
 from .check import OPTIONS, check, cotangents_of
 from .generate import generate
-from .programs import Case, function, script
+from .programs import NAMESPACE, Case, function, script
 from .shrink import shrink
 
 
 def fuzz(
-    seed: int, programs: int, seconds: float = float("inf"), start: int = 0, length: int = 10, every: float = 10.0
+    seed: int,
+    programs: int,
+    seconds: float = float("inf"),
+    start: int = 0,
+    length: int = 10,
+    every: float = 10.0,
+    explicit: bool = False,
 ) -> Counter:
     """Run programs until the count or the time is reached; print mismatches and progress. Counts by verdict."""
     counts: Counter = Counter()
     began = told = time.monotonic()
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    mesh = jax.set_mesh(NAMESPACE["EXPLICIT"]) if explicit else contextlib.nullcontext()
+    with mesh, jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for number in range(start, start + programs):
             now = time.monotonic()
             if now - began > seconds:
@@ -94,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--programs", type=int, default=20_000, help="stop after this many")
     parser.add_argument("--start", type=int, default=0, help="the number of the first program")
     parser.add_argument("--budget", type=float, help="run ours with this budget for loops and jitted functions")
+    parser.add_argument("--explicit", action="store_true", help="on a mesh with an explicit axis")
     parser.add_argument("--cache", help="a directory for XLA's compiled operations, to be used again")
     options = parser.parse_args(arguments)
     if options.budget is not None:
@@ -102,6 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.config.update("jax_compilation_cache_dir", options.cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    counts = fuzz(options.seed, options.programs, options.seconds, options.start)
+    counts = fuzz(options.seed, options.programs, options.seconds, options.start, explicit=options.explicit)
     print(summary(counts))
     return 1 if counts["mismatches"] else 0

@@ -12,9 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax._src.core import ShardingTypeError
 
 from .operations import FAMILIES, Operation
-from .programs import Case, Instruction, Program, Type, evaluate, type_of
+from .programs import Case, Instruction, Program, Type, evaluate, partitions, place, type_of
 from .wrappers import SIGNATURES, WRAPPERS, Wrapper
 
 SHAPES = ((), (3,), (4,), (3, 4), (3, 3), (2, 3, 4))
@@ -65,12 +66,12 @@ GUARDS: dict[str, Callable[..., bool]] = {
     "distinct": lambda *xs: all(map(_distinct, xs)),
 }
 
-# What JAX raises of an operation that operands do not fit; the last two: where it has no rule within `jax.grad`, and
-# where it differentiates a reference.
-REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError)
+# What JAX raises of an operation that operands do not fit; the last three: where it has no rule within `jax.grad`, where
+# it differentiates a reference, and where it cannot tell how a result is laid out on an explicit mesh.
+REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError, ShardingTypeError)
 
 # What an operation on operands of known types gives, or None where it fails or leaves the shapes in use.
-_results: dict[tuple[Instruction, tuple[Type, ...]], Type | None] = {}
+_results: dict[tuple[Instruction, tuple[Type, ...], tuple[Any, ...]], Type | None] = {}
 
 
 def generate(seed: int, number: int, length: int = 10) -> Case:
@@ -93,10 +94,14 @@ def generate(seed: int, number: int, length: int = 10) -> Case:
 
 
 def _input(shape: tuple[int, ...], rng: random.Random) -> Any:
-    """Numbers of size 0.1 to about 2, of both signs or, now and then, positive."""
+    """Numbers of size 0.1 to about 2, of both signs or, now and then, positive; on an explicit mesh mostly divided."""
     draw = np.random.default_rng(rng.getrandbits(32))
     signs = 1 if rng.random() < 0.3 else draw.choice([-1, 1], size=shape)
-    return jnp.asarray(signs * (0.1 + np.abs(draw.normal(size=shape)) * 0.8), jnp.float64)
+    x = jnp.asarray(signs * (0.1 + np.abs(draw.normal(size=shape)) * 0.8), jnp.float64)
+    if partitions(x) is None:
+        return x
+    axis = rng.randrange(-1, len(shape))
+    return place(x, tuple("e" if i == axis else None for i in range(len(shape))))
 
 
 def _sinks(program: Program, values: Sequence[Any]) -> tuple[int, ...]:
@@ -143,7 +148,8 @@ def _template(rng: random.Random, operation: Operation, rank: int) -> str:
 def _accepted(step: Instruction, guard: str | None, values: list[Any]) -> bool:
     """Whether the instruction applies to these values; if so, its value is appended."""
     operands = [values[i] for i in step.operands]
-    key = (Instruction(step.template, (), step.bodies, step.definition), tuple(map(type_of, operands)))
+    unplaced = Instruction(step.template, (), step.bodies, step.definition)
+    key = unplaced, tuple(map(type_of, operands)), tuple(map(partitions, operands))
     if _results.get(key, True) is None:
         return False
     if guard and not GUARDS[guard](*(np.asarray(x) for x in operands if jnp.issubdtype(x.dtype, np.inexact))):

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 # What the source of a program may name; the functions that it defines are added, under names made of their text.
 PREAMBLE = """import jax, jax.numpy as jnp, numpy as np
@@ -19,6 +21,7 @@ from jax.experimental import sparse
 from jax.sharding import PartitionSpec as P
 import fnbackprop as fb
 MESH = jax.make_mesh((1,), ("x",))
+EXPLICIT = jax.make_mesh((1,), ("e",), axis_types=(jax.sharding.AxisType.Explicit,))
 """
 NAMESPACE: dict[str, Any] = {}  # where programs are defined
 exec(PREAMBLE, NAMESPACE)
@@ -64,6 +67,18 @@ class Case:
 
 def type_of(value: Any) -> Type:
     return Type(np.dtype(value.dtype).name, tuple(value.shape))
+
+
+def partitions(x: Any) -> tuple[Any, ...] | None:
+    """Over which mesh axis each axis of a value is divided, by its type; None without an explicit mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return None
+    return tuple(jax.typeof(x).sharding.spec)
+
+
+def place(x: Any, parts: tuple[Any, ...] | None) -> Any:
+    """A value so divided; None: as it is."""
+    return x if parts is None else jax.device_put(x, NamedSharding(NAMESPACE["EXPLICIT"], PartitionSpec(*parts)))
 
 
 def source(program: Program, name: str = "program") -> tuple[str, dict[str, str]]:
@@ -150,7 +165,7 @@ def script(case: Case, cotangents: Sequence[Any]) -> str:
     text, defined = source(case.program)
     return "\n\n".join(
         [
-            PREAMBLE + 'jax.config.update("jax_enable_x64", True)',
+            PREAMBLE + 'jax.config.update("jax_enable_x64", True)' + _mesh(),
             *defined.values(),
             text,
             f"inputs = ({''.join(f'{_literal(x)}, ' for x in case.inputs)})\n"
@@ -160,6 +175,11 @@ def script(case: Case, cotangents: Sequence[Any]) -> str:
     )
 
 
+def _mesh() -> str:
+    return "" if jax.sharding.get_abstract_mesh().empty else "\njax.set_mesh(EXPLICIT)"
+
+
 def _literal(x: Any) -> str:
-    values = np.asarray(x).tolist()
-    return f"jnp.array({values!r}, {str(np.asarray(x).dtype)!r})"
+    values, parts = np.asarray(x).tolist(), partitions(x)
+    array = f"jnp.array({values!r}, {str(np.asarray(x).dtype)!r})"
+    return array if parts is None else f"jax.device_put({array}, jax.NamedSharding(EXPLICIT, P{parts!r}))"
