@@ -66,8 +66,8 @@ GUARDS: dict[str, Callable[..., bool]] = {
     "distinct": lambda *xs: all(map(_distinct, xs)),
 }
 
-# What JAX raises of an operation that operands do not fit; the last three: where it has no rule within `jax.grad`, where
-# it differentiates a reference, and where it cannot tell how a result is laid out on an explicit mesh.
+# What JAX raises of an operation that operands do not fit; the last three: where it has no rule within `jax.grad`,
+# where it differentiates a reference, and where it cannot tell how a result is laid out on an explicit mesh.
 REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError, ShardingTypeError)
 
 # What an operation on operands of known types gives, or None where it fails or leaves the shapes in use.
