@@ -22,6 +22,7 @@ from jax import lax
 
 from ..backprop import precision, registry
 from ..backprop.signatures import Argument
+from ..jaxprs.avals import aval_of, cotangent_aval, zeros_like_aval
 
 
 def scalar(value: complex, like: Any) -> np.ndarray:
@@ -41,6 +42,28 @@ def _operands(x: Any, y: Any) -> tuple[Any, Any]:
     if x.dtype == y.dtype or is_complex(x) == is_complex(y):
         return x, y
     return (x, lax.convert_element_type(y, x.dtype)) if is_complex(x) else (lax.convert_element_type(x, y.dtype), y)
+
+
+def _of_unreduced(operation: Callable, factor: Callable) -> Callable:
+    """An operation x, *ys on a cotangent as the product of x and `factor(*ys)`, where x is unreduced (a sum over devices
+    that is not yet taken): JAX multiplies such a value by one that is reduced over the same axes, and does no more."""
+
+    def apply(x, *ys):
+        try:
+            return operation(x, *ys)
+        except Exception:
+            dual = cotangent_aval(aval_of(x))
+            if not (dual.sharding.spec.reduced or dual.manual_axis_type.reduced):
+                raise
+        zeros = zeros_like_aval(dual)
+        return lax.mul(x, lax.add(zeros, lax.convert_element_type(factor(*ys), zeros.dtype)))
+
+    return apply
+
+
+_mul = _of_unreduced(lax.mul, lambda y: y)
+_div = _of_unreduced(lax.div, lambda y: lax.div(scalar(1, y), y))
+_neg = _of_unreduced(lax.neg, lambda: np.array(-1.0))
 
 
 def _operator(operation: Callable, reflected: bool = False) -> Callable[..., "Expr"]:
@@ -68,8 +91,8 @@ class Expr:
 
     __add__, __radd__ = _operator(lax.add), _operator(lax.add, reflected=True)
     __sub__, __rsub__ = _operator(lax.sub), _operator(lax.sub, reflected=True)
-    __mul__, __rmul__ = _operator(lax.mul), _operator(lax.mul, reflected=True)
-    __truediv__, __rtruediv__ = _operator(lax.div), _operator(lax.div, reflected=True)
+    __mul__, __rmul__ = _operator(_mul), _operator(lax.mul, reflected=True)
+    __truediv__, __rtruediv__ = _operator(_div), _operator(lax.div, reflected=True)
 
     __eq__, __ne__ = _operator(lax.eq), _operator(lax.ne)  # type: ignore[assignment]
     __lt__, __le__ = _operator(lax.lt), _operator(lax.le)
@@ -83,7 +106,7 @@ class Expr:
         return Expr(lax.bitwise_not(self.array))
 
     def __neg__(self):
-        return Expr(lax.neg(self.array))
+        return Expr(_neg(self.array))
 
     def __abs__(self):
         return Expr(lax.abs(self.array))

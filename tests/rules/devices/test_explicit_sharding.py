@@ -176,6 +176,9 @@ REDUCED_OR_TERMS = {
     "product with terms": case(lax.mul, (B, REDUCED), (B, TERMS)),
     "sine": case(lambda a: jnp.sin(a) * a, (B, REDUCED)),
     "silu": case(jax.nn.silu, (B, REDUCED)),
+    "by a quotient, a number or a sign": case(
+        lambda a: lax.sqrt(a) + lax.rsqrt(a) * lax.erfc(a) + lax.acos(a) * lax.atan2(a, lax.exp(a)), (B, REDUCED)
+    ),
     "broadcast to a divided axis": case(
         lambda a: lax.broadcast_in_dim(jnp.exp(a), (2, *B), (1, 2), out_sharding=P("x")), (B, REDUCED)
     ),
