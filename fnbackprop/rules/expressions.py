@@ -45,8 +45,8 @@ def _operands(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _of_unreduced(operation: Callable, factor: Callable) -> Callable:
-    """An operation on a cotangent x as the product of x and `factor(*ys)`, where x is unreduced (a sum over devices that
-    is not yet taken): JAX multiplies such a value by one that is reduced over the same axes, and does no more."""
+    """An operation on a cotangent x as the product of x and `factor(*ys)`, where x is unreduced (a sum over devices
+    that is not yet taken): JAX multiplies such a value by one that is reduced over the same axes, and does no more."""
 
     def apply(x, *ys):
         try:
