@@ -38,7 +38,7 @@ def custom_vjp_of_contents(equation: Any, values: Sequence[Any], run: Callable) 
         return read(body, contents)
 
     def forward(*contents):
-        residual_tree = None
+        residual_tree: Any = None
 
         def flat(*operands):
             nonlocal residual_tree
