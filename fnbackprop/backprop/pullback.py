@@ -14,7 +14,7 @@ from ..jaxprs.graph import live
 from ..jaxprs.lists import select
 from ..jaxprs.tracebacks import hides_internal_frames
 from ..jaxprs.types import Aval, ClosedJaxpr
-from ..jaxprs.wide_mode import wide_mode_of
+from ..jaxprs.wide_mode import is_wide, wide_mode
 from . import tape
 from .argument_residuals import Slots, split_residuals
 from .arguments import as_array, check_callable, check_cotangents, tree_differences
@@ -224,7 +224,8 @@ def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[A
     closed = call.traced = lift(trace_flat(call, leaves).closed)
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
-    with wide_mode_of(closed), named_as_forward():
+    wide = is_wide(closed)
+    with wide_mode(wide), named_as_forward():
         plan = engine.new_plan(closed, active, wanted)
         outputs, residuals = engine.forward(plan, leaves)
     pairs = zip(outputs, closed.jaxpr.outvars, strict=True)
@@ -232,7 +233,7 @@ def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[A
     aux_cts = [None] * (len(outputs) - call.count)
 
     def backward(residuals, cts):
-        with wide_mode_of(closed), named_as_backward():
+        with wide_mode(wide), named_as_backward():
             return engine.backward(plan, residuals, [*cts, *aux_cts])
 
     return outputs, residuals, backward

@@ -14,15 +14,16 @@ from .graph import all_equations
 _WIDE = frozenset(map(jax.numpy.dtype, ("float64", "complex128", "int64", "uint64")))
 
 
-def wide_mode_of(closed: Any) -> AbstractContextManager[Any]:
-    """The context for a jaxpr and its backward: 64-bit mode where it holds a 64-bit value, which JAX would narrow."""
+def is_wide(closed: Any) -> bool:
+    """Whether a jaxpr that was traced in 32-bit mode holds a 64-bit value, which JAX would narrow."""
     if jax.config.jax_enable_x64:
-        return nullcontext()
+        return False
     made = (var for equation in all_equations(closed) for var in equation.outvars)
-    return wide_mode(any_wide(v.aval for v in (*closed.jaxpr.constvars, *closed.jaxpr.invars, *made)))
+    return any_wide(v.aval for v in (*closed.jaxpr.constvars, *closed.jaxpr.invars, *made))
 
 
 def wide_mode(on: bool) -> AbstractContextManager[Any]:
+    """64-bit mode, or the mode as it is."""
     return jax.enable_x64(True) if on and not jax.config.jax_enable_x64 else nullcontext()
 
 
