@@ -15,7 +15,8 @@ WITHOUT_PROGRAM = {
         ("core_call", "closed_call", "eval_jaxpr", "remat_opt", "call", "call_hi_primitive"),
         "the rule of a call that is met inside JAX alone",
     ),
-    **dict.fromkeys(("custom_partitioning", "xla_metadata_call"), "the rule of composite, which has a program"),
+    "custom_partitioning": "the rule of composite, which has a program",
+    **dict.fromkeys(("to_edtype", "from_edtype"), "the rule of name, which has a program"),
     **dict.fromkeys(("pbroadcast", "pbroadcast_dynamic", "ragged_all_to_all"), "the CPU does not run it"),
     **dict.fromkeys(
         ("host_local_array_to_global_array", "global_array_to_host_local_array"), "it needs a mesh of several processes"

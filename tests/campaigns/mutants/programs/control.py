@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.experimental.scheduling_groups import xla_metadata_call
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -62,6 +63,7 @@ add("cond", jax.checkpoint(lambda x: lax.switch(1 + jnp.sum(x).astype(int) * 0, 
     policy=jax.checkpoint_policies.dots_saveable), normal(3, 3))
 add("cond", lambda x: lax.platform_dependent(x, cpu=_costly[0], default=lambda x: jnp.sin(x @ x)), normal(3, 3))
 add("composite", lax.composite(wave, "test.wave"), *PAIR)
+add("xla_metadata_call", xla_metadata_call(wave, tag="a"), *PAIR)
 _batched = jax.custom_batching.custom_vmap(wave)
 _batched.def_vmap(lambda size, batched, x, y: (wave(x, y), (True,) * 3))
 add("custom_vmap_call", _batched, *PAIR)
