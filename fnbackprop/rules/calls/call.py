@@ -84,7 +84,7 @@ def xla_metadata_call_vjp(engine, equation, active, wanted):
     return _tagged(engine, Call.of(equation).body, active, wanted, metadata)
 
 
-@lru_cache(maxsize=4096)
+@cached_plan
 def _tagged(engine, closed, active, wanted, metadata):
     inner = walk_inline(engine, closed, active, wanted)
     forward, backward = (xla_metadata_call(**dict(part)) for part in metadata)
