@@ -33,12 +33,12 @@ class Joint(NamedTuple):
     found: tuple[Any, ...]  # atoms: the operands' cotangents; None where none can come
 
 
-def trace_joint(engine: Any, plan: Any, wanted: Sequence[bool], needed: Sequence[bool]) -> Joint:
+def trace_joint(engine: Any, plan: Any, wanted: Sequence[bool], needed: Sequence[bool] = ()) -> Joint:
     """Trace a plan's forward and backward together.
 
     Args:
         wanted: the outputs that have a cotangent.
-        needed: the operands whose cotangent must be an array, zeros if need be.
+        needed: the operands whose cotangent must be an array, zeros if need be; by default none.
     """
     jaxpr = plan.closed.jaxpr
     in_avals = [v.aval for v in jaxpr.invars]

@@ -83,7 +83,7 @@ def recompute(engine, closed, choose, active, wanted, prevent_cse):
 
 def _forward_and_backward(engine, closed, choose, active, wanted):
     plan = engine.plan(closed, active, wanted)
-    joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
+    joint = residuals.trace_joint(engine, plan, wanted)
     loops = [v for e in joint.closed.jaxpr.eqns if has(e, Trait.NEVER_RECOMPUTED) for v in e.outvars]
     # loops have budgets of their own
     return joint, residuals.split(joint, joint.operands, (), choose, stored=loops, policy=engine.policy)

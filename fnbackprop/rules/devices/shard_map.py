@@ -81,7 +81,7 @@ def _split_body(engine, region, avals, active, wanted):
 
     def probe(*_):
         plan = engine.plan(region.body, active, wanted)
-        joint = residuals.trace_joint(engine, plan, wanted, [False] * len(active))
+        joint = residuals.trace_joint(engine, plan, wanted)
         free = [*joint.operands, *filter(is_var, joint.outputs)]
         parts = residuals.split(joint, free, (), save_policy.choose_saved)
         read = {v for e in parts.backward for v in e.invars if is_var(v)}

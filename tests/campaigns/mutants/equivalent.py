@@ -26,6 +26,7 @@ IN_ITS_OWN_DERIVATIVE = "it guards the rule's own derivative alone"
 BOUND = "it is a bound on rounding as well"
 SUBSTITUTION = "t = x·exp(2s) is a substitution as good as t = x·exp(s)"
 COST = "it costs time or memory, and changes no number"
+REPORT = "it is told in a report, and changes no number"
 NOTHING = "what is shifted in at the end decays or multiplies a sum of nothing, s = 0"
 EQUIVALENT = [
     Row("clamp_vjp_x", "argument 2 *", "z is x wherever the mask holds, and a bound elsewhere"),
@@ -35,7 +36,9 @@ EQUIVALENT = [
     Row("select_n_vjp", "2.0.1.0.1.1.0.1* *", IGNORED),
     Row("jit_vjp", "2.0* *", SAME_PATH),
     Row("_cond", "0.1 case forgotten #2", COST),
+    Row("_cond", "14.0.2.0 flag turned", IGNORED),
     Row("_chooser", "2.0 condition confused", COST),
+    Row("recompute", "8.2.0 *", REPORT),
     Row("remat_vjp", "2.1 case forgotten", COST),
     Row("remat_vjp", "1.1.1.1 flag turned", COST),
     Row("accumulator", "0.0.0.1 constant changed", "float32 is what float32 accumulates in anyway"),
