@@ -22,7 +22,7 @@ def test_the_loss_falls_along_its_gradient(experiment):
     params, batch, losses = experiment.init(jax.random.key(0)), experiment.batch(0), []
     for _ in range(20):
         (loss, metrics), grads = gradient(params, batch, jax.random.key(1))
-        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+        params = jax.tree.map(lambda p, g: p - 0.003 * g, params, grads)
         losses.append(float(loss))
     assert losses[-1] < 0.8 * losses[0]
     assert list(metrics) == ["largest_error"] and float(metrics["largest_error"]) ** 2 >= losses[-1]

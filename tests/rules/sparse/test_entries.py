@@ -10,7 +10,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def written_out(data, indices, shape):
-    """The dense array, one entry after the other; batch axes of size 1 are shared, and what lies outside is left out."""
+    """The dense array, entry by entry; batch axes of size 1 are shared, and what lies outside is left out."""
     dense, batch = np.zeros(shape), indices.ndim - 2
     for place in np.ndindex(*shape[:batch]):
         own = [tuple(i if n != 1 else 0 for i, n in zip(place, x.shape, strict=False)) for x in (indices, data)]
