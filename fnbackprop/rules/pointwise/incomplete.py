@@ -113,10 +113,9 @@ def igamma_grad_a_jvp(primals, tangents):
 @jax.jit
 def gamma_second_slope(a, x):
     """∂²P(a, x)/∂a²: 0 at x = 0 and ∞, NaN below."""
-    inside, end = (x > 0) & (x < jnp.inf), (x == 0) | (x == jnp.inf)
-    safe = jnp.where(inside, x, 1)
+    safe = jnp.where(x > 0, jnp.where(x == jnp.inf, 1, x), 1)
     slope = safe * gamma_density(a, safe) * gamma_curvature(a, safe)
-    return jnp.where(inside, slope, jnp.where(end, 0, jnp.nan))
+    return jnp.where(x > 0, jnp.where(x == jnp.inf, 0, slope), jnp.where(x == 0, 0, jnp.nan))
 
 
 # B₂ₖ/(2k(2k - 1)) for k = 1 ... 8, of Stirling's series (DLMF 5.11.1), which is exact to rounding from a = 10 on.
