@@ -9,6 +9,7 @@ cotangent of each operand is another partial derivative of T, with the output's 
 of A's shape is made.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jax import lax
@@ -108,44 +109,43 @@ def _sampled_vjp(ddata, other, indices, aval, dimension_numbers, swapped=False):
 # ---------------------------------------------------------------- the formats of one matrix
 
 
+def product_rule(format_name: str, signature: str, wrt: str) -> Callable:
+    """Register the rule of a matrix in one format for the four primitives by which JAX multiplies by it."""
+
+    def register(function: Callable) -> Callable:
+        for kind in ("matvec", "matmat", "spmv", "spmm"):
+            vjp_rule(f"{format_name}_{kind}", signature, wrt)(function)
+        return function
+
+    return register
+
+
 def _numbers(transpose: bool) -> Any:
     """The dimension numbers of A x, or of Aᵀ x."""
     return (((0 if transpose else 1,), (0,)), ((), ()))
 
 
-@vjp_rule("coo_matvec", "data, row, col, x -> z", wrt="data")
-@vjp_rule("coo_matmat", "data, row, col, x -> z", wrt="data")
-@vjp_rule("coo_spmv", "data, row, col, x -> z", wrt="data")
-@vjp_rule("coo_spmm", "data, row, col, x -> z", wrt="data")
+@product_rule("coo", "data, row, col, x -> z", wrt="data")
 def coo_product_vjp_data(dz, row, col, x, data_aval, *, transpose, spinfo=None, shape=None):
     """z = A x, or Aᵀ x: d data[k] = Σ dz[at k] x[at k]."""
     A = entries_of_matrix(row, col, shape or spinfo.shape)
     return product_vjp_data(dz, A, x, data_aval, _numbers(transpose))
 
 
-@vjp_rule("coo_matvec", "data, row, col, x -> z", wrt="x")
-@vjp_rule("coo_matmat", "data, row, col, x -> z", wrt="x")
-@vjp_rule("coo_spmv", "data, row, col, x -> z", wrt="x")
-@vjp_rule("coo_spmm", "data, row, col, x -> z", wrt="x")
+@product_rule("coo", "data, row, col, x -> z", wrt="x")
 def coo_product_vjp_x(dz, data, row, col, x_aval, *, transpose, spinfo=None, shape=None):
     """z = A x: dx = Aᵀ dz."""
     A = entries_of_matrix(row, col, shape or spinfo.shape)
     return product_vjp_x(dz, A, data, x_aval, _numbers(transpose))
 
 
-@vjp_rule("csr_matvec", "data, indices, indptr, x -> z", wrt="data")
-@vjp_rule("csr_matmat", "data, indices, indptr, x -> z", wrt="data")
-@vjp_rule("csr_spmv", "data, indices, indptr, x -> z", wrt="data")
-@vjp_rule("csr_spmm", "data, indices, indptr, x -> z", wrt="data")
+@product_rule("csr", "data, indices, indptr, x -> z", wrt="data")
 def csr_product_vjp_data(dz, indices, indptr, x, data_aval, *, shape, transpose):
     """z = A x, or Aᵀ x: d data[k] = Σ dz[at k] x[at k]."""
     return product_vjp_data(dz, entries_of_rows(indices, indptr, shape), x, data_aval, _numbers(transpose))
 
 
-@vjp_rule("csr_matvec", "data, indices, indptr, x -> z", wrt="x")
-@vjp_rule("csr_matmat", "data, indices, indptr, x -> z", wrt="x")
-@vjp_rule("csr_spmv", "data, indices, indptr, x -> z", wrt="x")
-@vjp_rule("csr_spmm", "data, indices, indptr, x -> z", wrt="x")
+@product_rule("csr", "data, indices, indptr, x -> z", wrt="x")
 def csr_product_vjp_x(dz, data, indices, indptr, x_aval, *, shape, transpose):
     """z = A x: dx = Aᵀ dz."""
     return product_vjp_x(dz, entries_of_rows(indices, indptr, shape), data, x_aval, _numbers(transpose))
