@@ -57,22 +57,28 @@ UNKNOWN = Eigenvalue(float("nan"), float("inf"))
 
 
 class Lanczos:
-    """The recurrence of one operator, compiled once.
+    """The recurrence of one operator.
 
     Args:
-      product: the operator.
+      product: the operator, compiled: it is called on arrays.
     """
 
     def __init__(self, product: Product):
-        def step(previous: Any, current: Any, beta: jax.Array, *operands: Any) -> tuple[Any, ...]:
-            image = add(product(current, *operands), previous, -beta)
+        def after(image: Any, previous: Any, current: Any, beta: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+            image = add(image, previous, -beta)
             alpha = dot(image, current)
             rest = add(image, current, -alpha)
             length = norm(rest)
-            return current, scale(rest, 1 / jnp.where(length == 0, 1, length)), alpha, length
+            return scale(rest, 1 / jnp.where(length == 0, 1, length)), alpha, length
 
-        self._step = jax.jit(step, donate_argnums=(0, 1))
+        self._product = product
+        self._after = jax.jit(after, donate_argnums=0)
         self._add = jax.jit(add, donate_argnums=0)
+        self._begun = jax.jit(_begun)
+        self._normalised = jax.jit(lambda vector: scale(vector, 1 / norm(vector)))
+
+    def _step(self, previous: Any, current: Any, beta: jax.Array, operands: Sequence[Any]) -> tuple[Any, ...]:
+        return current, *self._after(self._product(current, *operands), previous, current, beta)
 
     def ends(
         self,
@@ -110,17 +116,17 @@ class Lanczos:
 
     def vector(self, start: Any, spectrum: Spectrum, *operands: Any) -> Any:
         """The unit vector of the largest eigenvalue: the recurrence runs again, and its vectors are added up."""
+        previous, current, beta = self._begun(start)
         total = zeros_like(start)
-        previous, current, beta = _begun(start)
         for coefficient in spectrum.coefficients:
             total = self._add(total, current, jnp.asarray(coefficient, beta.dtype))
-            previous, current, _, beta = self._step(previous, current, beta, *operands)
-        return scale(total, 1 / norm(total))
+            previous, current, _, beta = self._step(previous, current, beta, operands)
+        return self._normalised(total)
 
     def _recurrence(self, start: Any, operands: Sequence[Any]) -> Iterator[tuple[float, float]]:
-        previous, current, beta = _begun(start)
+        previous, current, beta = self._begun(start)
         while True:
-            previous, current, alpha, beta = self._step(previous, current, beta, *operands)
+            previous, current, alpha, beta = self._step(previous, current, beta, operands)
             yield float(alpha), float(beta)
 
 

@@ -74,7 +74,14 @@ class Measured:
         self.how = how
         if why:
             self.note(f"products with the Hessian are {how}, for forward mode is refused: {why}")
-        self.product = jax.jit(lambda v, params, *o: curvature.PRODUCTS[how](subject.gradient, params, v, *o))
+        self.ones = jax.jit(lambda tree: jax.tree.map(jnp.ones_like, tree))(subject.params)
+
+        def product(vector: Any, root: Any, params: Any, *operands: Any) -> Any:
+            found = curvature.PRODUCTS[how](subject.gradient, params, times(root, vector), *operands)
+            return times(root, found)
+
+        self.product = jax.jit(product)
+        self.dot, self.add = jax.jit(dot), jax.jit(add)
 
     def found(self, **facts: Any) -> None:
         self.facts = dataclasses.replace(self.facts, **facts)
@@ -82,9 +89,12 @@ class Measured:
     def note(self, text: str) -> None:
         self.found(notes=(*self.facts.notes, text))
 
-    def hessian_product(self, vector: Any, number: int = 0) -> Any:
+    def curvature_along(self, vector: Any, number: int) -> float:
+        """v'Hv of a batch."""
         self.machine.cost.passes += 2
-        return self.product(vector, self.subject.params, *self.machine.batch(number))
+        return float(
+            self.dot(vector, self.product(vector, self.ones, self.subject.params, *self.machine.batch(number)))
+        )
 
 
 Stage = Callable[[Measured, Options, Callable[[str], None]], None]
@@ -110,18 +120,18 @@ def measure_noise(measured: Measured, options: Options, say: Callable[[str], Non
         loss, gradient = machine.gradient(params, i)
         if i < BATCHES:
             losses.append(float(loss))
-            squares.append(float(dot(gradient, gradient)))
-            total = add(total, gradient)
+            squares.append(float(measured.dot(gradient, gradient)))
+            total = measured.add(total, gradient)
         if settles:
             _, opt_state, _ = machine.advance(gradient, opt_state, branches.copied(params), loss, i, 0.0)
     with_sum, sharpness = [], []
     for i in range(BATCHES):
         say(f"curvature along the gradient of batch {i + 1}")
         _, gradient = machine.gradient(params, i)
-        with_sum.append(float(dot(gradient, total)))
-        sharpness.append(float(dot(gradient, measured.hessian_product(gradient, i))) / max(squares[i], 1e-300))
+        with_sum.append(float(measured.dot(gradient, total)))
+        sharpness.append(measured.curvature_along(gradient, i) / max(squares[i], 1e-300))
     size = measured.subject.batch_size
-    products = GradientProducts(np.array(squares), np.array(with_sum), float(dot(total, total)), size)
+    products = GradientProducts(np.array(squares), np.array(with_sum), float(measured.dot(total, total)), size)
     measured.found(
         start=Estimate.of_mean(losses), noise=noise_scale(products), batch_sharpness=Estimate.of_mean(sharpness)
     )
@@ -152,11 +162,9 @@ def measure_optimizer(measured: Measured, options: Options, say: Callable[[str],
 
 def measure_curvature(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
     """The ends of the Hessian's spectrum, as it is and with the optimizer's gain."""
-    subject, gain = measured.subject, measured.gain
-    how = measured.product
-    lanczos = Lanczos(lambda v, root, params, *o: times(root, how(times(root, v), params, *o)))
-    start = random_normal(jax.random.key(0), subject.params)
-    ones = jax.tree.map(jnp.ones_like, subject.params)
+    subject, gain, ones = measured.subject, measured.gain, measured.ones
+    lanczos = Lanczos(measured.product)
+    start = jax.jit(random_normal)(jax.random.key(0), subject.params)
 
     def ends(root: Any, what: str) -> Spectrum:
         operands = (root, subject.params, *measured.machine.batch(0))

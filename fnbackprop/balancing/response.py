@@ -77,20 +77,29 @@ def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array) 
       key: of the random signs that are fed.
     """
     linear = Linearised(update, state, gradient)
-    first, second = (random_signs(k, gradient) for k in jax.random.split(key))
-    fed, steps = linear.alternating(first)
-    gain, again = times(first, fed), times(second, linear.alternating(second)[0])
-    size = float(norm(gain))
-    off = float(norm(add(again, gain, -1.0))) / size if 0 < size < np.inf else np.inf
-    expected, actual = linear.to_one(gradient), odd_part(update, state, gradient)
-    length, apart = float(norm(expected)), float(norm(add(actual, expected, -1.0)))
+    first, second = jax.jit(lambda like: tuple(random_signs(k, like) for k in jax.random.split(key)))(gradient)
+
+    alternating = jax.jit(linear.alternating)
+    (one, steps), (two, _) = alternating(first), alternating(second)
+
+    @jax.jit
+    def compared(one: Any, two: Any, state: Any, gradient: Any) -> tuple[Any, jax.Array]:
+        """The gain; how far the second vector shows another, and how far the actual update is from the linear one."""
+        expected, actual = linear.to_one(gradient), odd_part(update, state, gradient)
+        gain, again = times(first, one), times(second, two)
+        apart = [add(again, gain, -1.0), gain, add(actual, expected, -1.0), expected]
+        return jax.tree.map(jnp.abs, gain), jnp.stack([*map(norm, apart), dot(actual, expected)])
+
+    gain, numbers = compared(one, two, state, gradient)
+    off, size, apart, length, along = map(float, numbers)
+    off = off / size if 0 < size < np.inf else np.inf
     if not np.isfinite(off + length):
         return Response(gain, np.zeros(1), Critical(np.nan, np.pi), np.inf, 0.0, np.nan, np.inf)
-    gain = jax.tree.map(lambda leaf: jnp.abs(leaf).astype(leaf.dtype), gain)  # of a gradient that is delayed, negative
-    impulse, inseparable = linear.impulse(first, times(first, gain), int(np.clip(2 * steps, SHORTEST, LONGEST)))
+    gain = jax.tree.map(lambda x, like: x.astype(like.dtype), gain, gradient)
+    impulse, inseparable = linear.impulse(first, gain, int(np.clip(2 * steps, SHORTEST, LONGEST)))
     clipped, deviation = 1.0, 0.0
     if length > 0 or apart > 0:  # an optimizer that waits does nothing yet
-        clipped, deviation = float(dot(actual, expected)) / max(length**2, 1e-300), apart / max(length, 1e-300)
+        clipped, deviation = along / max(length**2, 1e-300), apart / max(length, 1e-300)
     return Response(gain, impulse, critical_curvature(impulse), off, inseparable, clipped, deviation)
 
 
@@ -131,10 +140,12 @@ class Linearised:
             return jax.tree.map(_known, jax.jvp(of_floating, (zero, start), (gradient, moved))[1])
 
         self._step, self._rest = step, zeros_like(start)
-        self.alternating = jax.jit(self._alternating)
-        self.to_one = jax.jit(lambda gradient: step(gradient, self._rest)[0])
 
-    def _alternating(self, vector: Any) -> tuple[Any, jax.Array]:
+    def to_one(self, gradient: Any) -> Any:
+        """The response to a gradient at once."""
+        return self._step(gradient, self._rest)[0]
+
+    def alternating(self, vector: Any) -> tuple[Any, jax.Array]:
         """The response to v, -v, v ... once it has settled, of the sign of the last one; and after how many steps."""
 
         def goes_on(carry: tuple) -> jax.Array:
@@ -152,16 +163,20 @@ class Linearised:
         _, before, now, count = jax.lax.while_loop(goes_on, turn, first)
         return scale(add(now, before), 0.5), count  # partial sums of an alternating series: their middle is nearer
 
-    def impulse(self, vector: Any, reference: Any, steps: int) -> tuple[np.ndarray, float]:
-        """The response to one gradient v over these steps, in units of the reference; how much is not along it."""
+    def impulse(self, signs: Any, gain: Any, steps: int) -> tuple[np.ndarray, float]:
+        """The response to one gradient of these signs, in units of the gain; how much is not in proportion to it."""
 
-        def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
-            fed, moved = carry
-            found, moved = self._step(fed, moved)
-            return (zeros_like(fed), moved), (dot(reference, found), dot(found, found))
+        @jax.jit
+        def run(signs: Any, gain: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+            reference = times(signs, gain)
 
-        run = jax.jit(lambda vector: jax.lax.scan(turn, (vector, self._rest), None, length=steps)[1])
-        along, squares = (np.asarray(x, float) for x in run(vector))
-        size = float(dot(reference, reference))
+            def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+                fed, moved = carry
+                found, moved = self._step(fed, moved)
+                return (zeros_like(fed), moved), (dot(reference, found), dot(found, found))
+
+            return *jax.lax.scan(turn, (signs, self._rest), None, length=steps)[1], dot(reference, reference)
+
+        along, squares, size = (np.asarray(x, float) for x in run(signs, gain))
         beside = max(squares.sum() - (along**2).sum() / size, 0.0)
         return along / size, float(np.sqrt(beside / squares.sum())) if squares.sum() else 0.0

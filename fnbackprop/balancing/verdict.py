@@ -32,6 +32,7 @@ FINE = (Verdict.BALANCED, Verdict.AT_THE_EDGE, Verdict.NOISE_LIMITED)
 HIGH_OVERSHOOT, LOW_OVERSHOOT = 1.0, -0.8
 MUCH = 0.5  # of the fall of the loss at a lower rate: falling by less is much worse
 LOW_RATIO, EDGE, CATAPULT = 0.1, (0.9, 1.1), 2.0
+RISE = 0.1  # of the first loss
 SMALL_BATCH = 0.1  # of the noise scale
 
 
@@ -94,7 +95,7 @@ def _overshooting(facts: Facts, here: Branch) -> Judgement | None:
             f"does not fall in {len(here.losses)} steps, and half the rate ends at {half.end:.3g} instead of "
             f"{here.end:.3g}{_of_critical(facts)}.",
         )
-    lost = facts.start.value - here.end < MUCH * (facts.start.value - lower.end)
+    lost = _fall(facts, here) < MUCH * _fall(facts, lower)
     if facts.ratio.value > CATAPULT if facts.ratio is not None else lost:
         return Judgement(
             Verdict.OVERSHOOTING,
@@ -107,12 +108,14 @@ def _overshooting(facts: Facts, here: Branch) -> Judgement | None:
 def _catapult(facts: Facts, here: Branch) -> Judgement | None:
     if facts.step or facts.ratio is None or not EDGE[0] <= facts.ratio.value <= CATAPULT:
         return None
-    if facts.ratio.value <= EDGE[1] and _lower_winner(facts, here) is None:
+    lower = _lower_winner(facts, here)
+    if lower is None and not (facts.ratio.value > EDGE[1] and _rises_first(facts, here)):
         return None
+    seen = "rises first" if lower is None else f"falls further at {lower.factor:.2g} times it, to {lower.end:.3g}"
     return Judgement(
         Verdict.CATAPULT,
-        f"At the beginning the rate is {facts.ratio.value:.2g} of the critical one: the loss likely rises first, and "
-        "comes down in a flatter place. Warm up from a lower rate.",
+        f"At the beginning the rate is {facts.ratio.value:.2g} of the critical one, and the loss {seen}: it may come "
+        "down in a flatter place. Warm up from a lower rate.",
     )
 
 
@@ -130,7 +133,7 @@ def _too_low(facts: Facts, here: Branch) -> Judgement | None:
     higher = facts.branch(4.0)
     if higher is None or facts.overshoot is None or not is_better(higher, here, facts.start.value):
         return None
-    if _is_low(facts):
+    if _is_low(facts, here):
         return Judgement(
             Verdict.TOO_LOW,
             f"After {len(here.losses)} steps four times the rate ends at {higher.end:.3g} instead of {here.end:.3g}. A "
@@ -159,7 +162,7 @@ def _balanced(facts: Facts, here: Branch) -> Judgement | None:
     if lower is None and higher is None:
         return Judgement(Verdict.BALANCED, f"No rate from a quarter to four times this one does better {steps}.")
     stable = facts.ratio is None or facts.ratio.value <= EDGE[1]
-    if higher is not None and not _is_low(facts):
+    if higher is not None and not _is_low(facts, here):
         return Judgement(
             Verdict.BALANCED,
             f"There is some room above: {higher.factor:g} times the rate ends at {higher.end:.3g} instead of "
@@ -177,14 +180,29 @@ def _balanced(facts: Facts, here: Branch) -> Judgement | None:
 # ---------------------------------------------------------------- what the rules ask
 
 
-def _is_low(facts: Facts) -> bool:
-    """Whether steps are short: far below the critical rate, and far from the lowest point along themselves."""
+def _is_low(facts: Facts, here: Branch) -> bool:
+    """Whether steps are short: far below the critical rate, far from the lowest point along themselves, and four times
+    the rate goes twice as far at least, seen from a quarter of it. In a few steps a higher rate often does somewhat
+    better, and not in a run."""
+    lower, higher = facts.branch(0.25), facts.branch(4.0)
+    if lower is None or higher is None:
+        return False
     far_below = facts.ratio is None or facts.ratio.value < LOW_RATIO
-    return far_below and facts.overshoot is not None and facts.overshoot < LOW_OVERSHOOT
+    short = facts.overshoot is not None and facts.overshoot < LOW_OVERSHOOT
+    return far_below and short and lower.end - here.end < MUCH * (lower.end - higher.end)
 
 
 def _falls(facts: Facts, branch: Branch) -> bool:
     return branch.is_finite and branch.end < facts.start.value
+
+
+def _fall(facts: Facts, branch: Branch) -> float:
+    return facts.start.value - branch.end
+
+
+def _rises_first(facts: Facts, here: Branch) -> bool:
+    """Whether the loss comes to stand well above its start."""
+    return bool(here.losses.max() > facts.start.high + RISE * abs(facts.start.value))
 
 
 def _lower_winner(facts: Facts, here: Branch) -> Branch | None:

@@ -40,7 +40,7 @@ SPECTRA = {
 def test_ends(name):
     eigenvalues = SPECTRA[name]
     matrix, _ = operator(eigenvalues)
-    found = Lanczos(product).ends(start(len(eigenvalues)), matrix, tolerance=1e-7, most=300)
+    found = Lanczos(jax.jit(product)).ends(start(len(eigenvalues)), matrix, tolerance=1e-7, most=300)
     np.testing.assert_allclose(found.largest.value, eigenvalues.max(), rtol=1e-6)
     np.testing.assert_allclose(found.smallest.value, eigenvalues.min(), atol=1e-6 * abs(eigenvalues).max())
     assert found.converged
@@ -50,7 +50,7 @@ def test_residuals_bound_the_error():
     eigenvalues = np.linspace(-3, 2, 200)
     matrix, _ = operator(eigenvalues)
     for most in (5, 10, 20):
-        found = Lanczos(product).ends(start(200), matrix, first=1, most=most)
+        found = Lanczos(jax.jit(product)).ends(start(200), matrix, first=1, most=most)
         for end in (found.largest, found.smallest):
             assert np.min(np.abs(eigenvalues - end.value)) <= end.residual * (1 + 1e-9)
         assert found.largest.value <= 2 and found.steps == most
@@ -59,9 +59,9 @@ def test_residuals_bound_the_error():
 def test_a_spectrum_that_needs_more_steps_is_extended_or_a_bound():
     eigenvalues = np.linspace(0, 1, 400)
     matrix, _ = operator(eigenvalues)
-    short = Lanczos(product).ends(start(400), matrix, most=12)
+    short = Lanczos(jax.jit(product)).ends(start(400), matrix, most=12)
     assert not short.converged and short.steps == 12
-    long = Lanczos(product).ends(start(400), matrix)
+    long = Lanczos(jax.jit(product)).ends(start(400), matrix)
     assert long.converged and long.steps > 20 and 0.99 < long.largest.value <= 1
 
 

@@ -31,6 +31,14 @@ def facts(ratio, ends, overshoot=-0.5, **more):
     return Facts("made up", 0, start=start, ratio=known, branches=branches, **more)
 
 
+def risen_first(given):
+    """The same, with a loss that is three times the first one at the fifth step."""
+    losses = given.branch(1.0).losses.copy()
+    losses[4] = 3 * START
+    here = dataclasses.replace(given.branch(1.0), losses=losses)
+    return dataclasses.replace(given, branches=tuple(here if b.factor == 1.0 else b for b in given.branches))
+
+
 GOOD = (1.5, 1.2, 1.0, 1.0, 1.1)
 CASES = {
     "not finite": (facts(30.0, (1.5, 1.6, None, None, None)), Verdict.DIVERGING),
@@ -38,8 +46,14 @@ CASES = {
     "rises, of unknown ratio": (facts(None, (1.5, 1.6, 5.0, None, None)), Verdict.DIVERGING),
     "uphill": (facts(1.8, (1.2, 1.5, 2.1, 3.0, None), overshoot=1.2), Verdict.OVERSHOOTING),
     "far above, and a lower one wins": (facts(20.0, (1.0, 1.4, 1.9, 3.0, None)), Verdict.OVERSHOOTING),
-    "catapult": (facts(1.5, GOOD), Verdict.CATAPULT),
-    "catapult, later": (dataclasses.replace(facts(1.5, GOOD), step=10), Verdict.BALANCED),
+    "catapult": (risen_first(facts(1.5, GOOD)), Verdict.CATAPULT),
+    "catapult, later": (dataclasses.replace(risen_first(facts(1.5, GOOD)), step=10), Verdict.BALANCED),
+    "above critical, and nothing happens": (facts(1.5, GOOD), Verdict.BALANCED),
+    "above critical at first, and a lower one wins": (facts(1.5, (0.5, 0.8, 1.0, 1.5, 3.0)), Verdict.CATAPULT),
+    "short steps, of which four times as long ones bring little": (
+        facts(0.01, (1.6, 1.2, 0.8, 0.4, 0.3), overshoot=-0.9),
+        Verdict.BALANCED,
+    ),
     "edge": (facts(1.0, GOOD), Verdict.AT_THE_EDGE),
     "at the edge at the beginning, and a lower one wins": (facts(1.0, (0.5, 0.8, 1.0, 1.5, 3.0)), Verdict.CATAPULT),
     "a higher one is faster, but not by far": (facts(0.4, (1.8, 1.6, 1.4, 1.2, 1.3)), Verdict.BALANCED),
