@@ -3,7 +3,7 @@
     python experiments/chain_rule.py        # a few seconds
 
 First a car, a bicycle and a walker; then a network of two layers, worked by hand: what each equation computes, its
-local derivative, and the cotangent that comes back through it. Expected last line:
+local derivative, and the cotangent that comes back through it; then one step of an LSTM. Expected last line:
 
     by hand, by fb.grad and by jax.grad: the same to within 1e-13
 """
@@ -101,6 +101,43 @@ def show_scalar_network(n: Network) -> None:
         print(f"dloss/d{name:<2}  {by_hand[name]:9.6f}  {g:9.6f}  {j:9.6f}")
 
 
+# ---------------------------------------------------------------- one step of an LSTM
+
+
+def lstm(c, h, x):
+    """The new h. The weights are numbers."""
+    i = jax.nn.sigmoid(0.6 * x + 0.3 * h)
+    f = jax.nn.sigmoid(0.4 * x - 0.5 * h)
+    o = jax.nn.sigmoid(0.7 * x + 0.2 * h)
+    g = jnp.tanh(0.9 * x - 0.4 * h)
+    return o * jnp.tanh(f * c + i * g)
+
+
+def lstm_by_hand(c, h, x):
+    """d new h / d (c, h, x): through the state, and through each of the four gates."""
+    i, f, o = (1 / (1 + math.exp(-a)) for a in (0.6 * x + 0.3 * h, 0.4 * x - 0.5 * h, 0.7 * x + 0.2 * h))
+    g = math.tanh(0.9 * x - 0.4 * h)
+    t = math.tanh(f * c + i * g)
+    dc = o * (1 - t**2)  # of the new state
+    di, df, do, dg = dc * g * i * (1 - i), dc * c * f * (1 - f), t * o * (1 - o), dc * i * (1 - g**2)
+    dh = 0.3 * di - 0.5 * df + 0.2 * do - 0.4 * dg
+    dx = 0.6 * di + 0.4 * df + 0.7 * do + 0.9 * dg
+    return dc * f, dh, dx
+
+
+def show_lstm() -> None:
+    c, h, x = 0.8, -0.3, 0.5
+    print("\nOne step of an LSTM. The state c has one way to the new h, through tanh and two")
+    print("gates, so its gradient is one product, o * (1 - tanh^2) * 1 * f:\n")
+    print(fb.chain_rule(lstm, c, h, x))
+    found = fb.chain_rule(lstm, c, h, x, argnums=(0, 1, 2))  # found.html(path) draws the graph
+    by_hand = lstm_by_hand(c, h, x)
+    print("\nh and x have one way through each gate; the gradient is the sum over the ways:")
+    for name, ours, hand in zip("chx", found.gradients.values(), by_hand, strict=True):
+        assert math.isclose(ours, hand, rel_tol=1e-5)
+        print(f"d new h / d {name}  {ours:9.6f}, by hand {hand:9.6f}")
+
+
 # ---------------------------------------------------------------- the same with matrices
 
 
@@ -140,4 +177,5 @@ def show_matrix_network() -> None:
 if __name__ == "__main__":
     show_speeds()
     show_scalar_network(Network())
+    show_lstm()
     show_matrix_network()

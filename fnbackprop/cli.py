@@ -12,15 +12,15 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, nearest
 from fnbackprop.experiment import Experiment, ExperimentError
-from fnbackprop.experiment_commands import COMMANDS, ReplayOptions, TrainOptions
+from fnbackprop.experiment_commands import COMMANDS, ExperimentTraceOptions, ReplayOptions, TrainOptions
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
 from fnbackprop.running.start import HELP as RUN_HELP
 from fnbackprop.running.start import run_script
-from fnbackprop.training.errors import RunError
+from fnbackprop.training.errors import NonFiniteLoss, RunError
 from fnbackprop.version import __version__
 
 WIDTH = 80  # of what is printed here
@@ -78,8 +78,8 @@ def function_command(command: str, target: str, argv: Sequence[str]) -> int:
     """`fnbackprop compare MODULE:FUNCTION --args ...`, or trace; the module by its dotted name, or as a file."""
     import tyro
 
-    from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError, compare_function
-    from fnbackprop.tracing.command import FunctionTraceOptions, trace_function
+    from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError
+    from fnbackprop.tracing.command import FunctionTraceOptions, compare_function, trace_function
 
     kind, action = {"compare": (FunctionOptions, compare_function), "trace": (FunctionTraceOptions, trace_function)}[
         command
@@ -139,18 +139,26 @@ def run_command(
     try:
         return command.run(made, parsed.options)
     except FloatingPointError as error:
-        if name == "train" and getattr(error, "kept", None) is not None:
-            by = "automatic" if parsed.options.backward == "automatic" else "manual"
-            again = ReplayOptions(directory=parsed.options.directory, backward=by)
+        if name == "train" and isinstance(error, NonFiniteLoss):
+            told, command, again = _what_to_type(error, parsed.options)
             words = [
                 *program.split(),
-                "replay",
+                command,
                 *filter(None, [file]),
                 *arguments_of(parsed.config),
                 *arguments_of(again),
             ]
-            error.args = (f"{error}; or type\n  {shlex.join(words)}",)
+            error.args = (f"{error}{told}\n  {shlex.join(words)}",)
         raise
+
+
+def _what_to_type(error: NonFiniteLoss, options: TrainOptions) -> tuple[str, str, Any]:
+    """The command that finds the line, and its options: with the batch that was kept, or else with it made again."""
+    if error.kept is None:
+        again = ExperimentTraceOptions(step=error.step, directory=options.directory)
+        return "\nTo find the line, with the batch made again, type", "trace", again
+    by: Literal["manual", "automatic"] = "automatic" if options.backward == "automatic" else "manual"
+    return "; or type", "replay", ReplayOptions(directory=options.directory, backward=by)
 
 
 def _guarded(action: Callable[[], int]) -> int:

@@ -1,14 +1,14 @@
 """The commands on an experiment: `train`, `balance`, `replay`, `trace` and `compare`, with their options."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from fnbackprop.balancing.command import BalanceOptions
 from fnbackprop.commands import arguments_of
 from fnbackprop.comparing.command import ReportOptions
-from fnbackprop.experiment import Experiment
+from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.tracing.command import TraceOptions
 
 
@@ -78,6 +78,12 @@ class ExperimentTraceOptions(TraceOptions):
 
     after: int = 0
     """Train so many steps first."""
+    step: int | None = None
+    """A step of the newest run: from its last checkpoint before it, with the run's own batches."""
+    replay: bool = False
+    """The step whose batch was kept because a number was not finite; with --step, that one."""
+    directory: Path = Path("runs")
+    """Where the run's folder is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,31 +134,30 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
 def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     from fnbackprop.comparing.command import report
     from fnbackprop.comparing.pipeline import compare
-    from fnbackprop.comparing.results import Verdict
+    from fnbackprop.tracing.command import tell_origin
 
     arguments = _arguments_after(experiment, options.after)
     found = compare(experiment.loss, *arguments, **options.settings())
     status = report(found, options)
-    if any(leaf.verdict is Verdict.NON_FINITE for leaf in (found.value, *found.leaves)):
-        _tell_origin(experiment, arguments)
+    tell_origin(found, experiment.loss, *arguments)
     return status
-
-
-def _tell_origin(experiment: Experiment, arguments: Sequence[Any]) -> None:
-    """Print which line made the loss or its gradient NaN or infinite, and what to do."""
-    from fnbackprop.tracing.pipeline import trace
-
-    blame = trace(experiment.loss, *arguments).blame()
-    if blame is not None:
-        print(f"\n{blame.sentence}")
 
 
 def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> int:
     from fnbackprop.tracing.command import show
     from fnbackprop.tracing.pipeline import trace
 
-    arguments = _arguments_after(experiment, options.after)
-    return show(trace(experiment.loss, *arguments, safe_select=options.safe_select), options)
+    if options.step is None and not options.replay:
+        loss, arguments = experiment.loss, _arguments_after(experiment, options.after)
+    elif options.after:
+        raise ExperimentError("--after trains a new run; --step and --replay take a step of one that was trained.")
+    else:
+        from fnbackprop.training.replaying import step_again
+
+        again = step_again(experiment, step=options.step, directory=options.directory, kept=options.replay)
+        print(f"step {again.step}, run again from step {again.start}")
+        loss, arguments = again.loss, again.arguments
+    return show(trace(loss, *arguments, safe_select=options.safe_select), options)
 
 
 def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:

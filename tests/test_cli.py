@@ -144,7 +144,31 @@ def test_no_replay_is_offered_if_no_batch_was_kept(file, capsys, monkeypatch):
     pathlib.Path("line.py").write_text(FILE.replace("jnp.tanh(batch)", "jnp.log(batch)"))
     assert status("train", file, "--steps", "9") == 1
     told = capsys.readouterr().err
-    assert "could not be kept" in told and "replay" not in told
+    assert (
+        "could not be kept" in told and "replay" not in told and "To find the line, with the batch made again" in told
+    )
+    words = told.splitlines()[-1].split()
+    assert words == ["fnbackprop", "trace", "line.py", "--steps", "9", "--step", "0"]
+    assert status(*words[1:]) == 1
+    assert "became NaN at log, line.py:33:" in capsys.readouterr().out
+
+
+def test_a_trace_of_a_step_of_a_run(file, capsys):
+    """The batch of step 3 is the first with a number above 3.5."""
+    pathlib.Path("line.py").write_text(FILE.replace("jnp.tanh(batch)", "jnp.log(3.5 - batch)"))
+    assert status("train", file, "--steps", "9", "--checkpoint-every", "2") == 1
+    capsys.readouterr()
+    assert status("trace", file, "--steps", "9", "--step", "2") == 0
+    printed = capsys.readouterr().out
+    assert "step 2, run again from step 2" in printed and "all finite" in printed
+    for options in (["--step", "3"], ["--replay"]):
+        assert status("trace", file, "--steps", "9", *options) == 1
+        printed = capsys.readouterr().out
+        assert "step 3, run again from step 2" in printed and "became NaN at log, line.py:33:" in printed
+    assert status("trace", file, "--replay", "--after", "2") == 1
+    assert "--after trains a new run" in capsys.readouterr().err
+    assert status("trace", file, "--step", "1", "--directory", "elsewhere") == 1
+    assert "there is no run of line in elsewhere" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,16 +74,21 @@ class FunctionOptions(ReportOptions):
     seed: int = 0
     """The seed of the arrays and keys."""
 
+    def mode(self) -> AbstractContextManager[Any]:
+        """The context in which arguments are made and the function is compared."""
+        return jax.enable_x64(self.float64 or bool(jax.config.jax_enable_x64))
+
 
 class TargetError(Exception):
     """What is wrong with the function or the arguments that were named, for the terminal."""
 
 
-def compare_function(module: ModuleType, name: str, options: FunctionOptions) -> int:
-    """Compare a function of a module, print the result, and return 0 if it passed, else 1."""
-    with jax.enable_x64(options.float64 or bool(jax.config.jax_enable_x64)):
-        fun, args, chosen = function_and_arguments(module, name, options)
-        return report(compare(fun, *args, argnums=chosen, has_aux=False, **options.settings()), options)
+def compared_function(
+    module: ModuleType, name: str, options: FunctionOptions
+) -> tuple[Comparison, Callable, tuple, tuple[int, ...]]:
+    """The comparison of a function of a module; and the function, its arguments, and which are differentiated."""
+    fun, args, chosen = function_and_arguments(module, name, options)
+    return compare(fun, *args, argnums=chosen, has_aux=False, **options.settings()), fun, args, chosen
 
 
 def function_and_arguments(module: ModuleType, name: str, options: Any) -> tuple[Callable, tuple, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .causes import cause_of_cotangent, cause_of_value, index_of_bad, place_in_backward
+from .causes import Spot, cause_of_cotangent, cause_of_value, index_of_bad, place_in_backward, spot_of_value
 from .recorder import Walk
 from .records import Evidence, Iteration, Moment, Place, Record
 from .statistics import all_finite
@@ -46,7 +46,8 @@ class Blame:
     Attributes:
       kind: the class of the cause. backward: whether a cotangent is meant, and no value.
       place: the user's line. primitive, rule: of the equation. path: the calls, loops and branches around it.
-      iteration: of the loops around, the outermost first. element: the position of the first bad element.
+      iteration: of the loops around, the outermost first. device: inside a `shard_map`, its coordinates in the mesh,
+        (("data", 1),) for instance. element: the position of the first bad element; on a device, in its piece.
       reaches: the paths of the leaves whose gradient is not finite; value: whether the function's value is not.
       behind: of 0·inf, the line of the selection that made the cotangent zero; of `undefined` and `non-finite value`,
         the line where the infinity was made; else None.
@@ -60,6 +61,7 @@ class Blame:
     rule: str
     path: tuple[str, ...]
     iteration: Iteration
+    device: tuple[tuple[str, int], ...]
     element: tuple[int, ...]
     reaches: tuple[str, ...]
     leaves: int
@@ -86,8 +88,12 @@ class Blame:
         """Line, iteration and element in words."""
         loops = [label for label in self.path if label in ("scan", "while")]
         numbered = zip(loops, self.iteration, strict=False)
-        parts = [str(self.place), *(f"iteration {i} of the {label}" for label, i in numbered)]
+        library = f"in {self.place.library}" + (f", called from {self.place.caller}" if self.place.caller else "")
+        parts = [str(self.place), *([library] if self.place.library else [])]
+        parts += [*(f"iteration {i} of the {label}" for label, i in numbered)]
         parts += [label for label in self.path if label.startswith("branch")]
+        if self.device:
+            parts.append(f"device {', '.join(f'{axis}={i}' for axis, i in self.device)}")
         if self.element:
             parts.append(f"element {list(self.element)}")
         return ", ".join(parts)
@@ -169,31 +175,29 @@ class _Facts:
         record = _record_of(moments, moment)
         if moment.record is None:
             if record is None:
-                element = index_of_bad([moment.value])
-                return self._made(Kind.INPUT, Place(function=moment.what), "", element, moment.made)
-            return self._made(
-                Kind.OVERFLOW, record.place, f"the {moment.what} after {record.primitive}", (), moment.made
-            )
+                spot = Spot((), index_of_bad([moment.value]))
+                return self._made(Kind.INPUT, Place(function=moment.what), "", spot, moment.made)
+            what = f"the {moment.what} after {record.primitive}"
+            return self._made(Kind.OVERFLOW, record.place, what, Spot(), moment.made)
         evidence = Evidence(moment.record, moment.iteration)
         again([evidence])
         if moment.backward:
             return self._of_cotangent(number, evidence)
-        element = index_of_bad(evidence.outputs)
         if moment.came:
-            return self._of_infinities(number, element, again)
+            return self._of_infinities(number, spot_of_value(evidence), again)
         cause = cause_of_value(evidence)
-        return self._made(Kind[cause], None, None, element, moment.made)
+        return self._made(Kind[cause], None, None, spot_of_value(evidence), moment.made)
 
-    def _of_infinities(self, number: int, element: tuple[int, ...], again: Callable) -> Blame:
+    def _of_infinities(self, number: int, spot: Spot, again: Callable) -> Blame:
         """Of a NaN that was made of infinities: where they were made, if by a mistake; a mask's are made on purpose."""
         moments = self.walk.recorder.moments
         source = origin(moments, [n for n in moments[number].parents if moments[n].made == "inf"])
         if source is None:
-            return self._made(Kind.UNDEFINED, None, None, element, "nan")
+            return self._made(Kind.UNDEFINED, None, None, spot, "nan")
         if moments[source].record is not None and not moments[source].came:
             return _Facts(self.walk, moments[source], self.bad, self.value_is_bad).blame(source, again)
         behind = _record_of(moments, moments[source])
-        found = self._made(Kind.UNDEFINED, None, None, element, "nan", behind)
+        found = self._made(Kind.UNDEFINED, None, None, spot, "nan", behind)
         return (
             found if behind else replace(found, behind=Place(function=moments[source].what), behind_primitive="input")
         )
@@ -201,7 +205,7 @@ class _Facts:
     def _of_cotangent(self, number: int, evidence: Evidence) -> Blame:
         moments, record = self.walk.recorder.moments, self.moment.record
         assert record is not None
-        cause, element = cause_of_cotangent(evidence)
+        cause, spot = cause_of_cotangent(evidence)
         kind, behind = Kind[cause], None
         if kind is Kind.ZERO_TIMES_INFINITY:
             behind = _selection_behind(moments, number)
@@ -212,14 +216,14 @@ class _Facts:
             first = origin_of_bad_value(moments, forward)
             behind = None if first is None else _record_of(moments, moments[first])
         place = place_in_backward(evidence, record.place)
-        return self._made(kind, place, None, element, self.moment.made, behind)
+        return self._made(kind, place, None, spot, self.moment.made, behind)
 
     def _made(
         self,
         kind: Kind,
         place: Place | None,
         primitive: str | None,
-        element: tuple[int, ...],
+        spot: Spot,
         made: str,
         behind: Record | None = None,
     ) -> Blame:
@@ -232,7 +236,8 @@ class _Facts:
             rule=record.rule if record is not None and moment.backward else "",
             path=record.path if record else (),
             iteration=moment.iteration,
-            element=element,
+            device=spot.device,
+            element=spot.element,
             reaches=self.bad,
             leaves=len(self.walk.gradients),
             value=self.value_is_bad,

@@ -11,20 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..backprop.registry import Structured
-from ..jaxprs.avals import zero_cotangent, zeros_like_aval
+from ..jaxprs.avals import aval_of, zeros_like_aval
 from ..jaxprs.compat import is_hijax_checkpoint
 from ..jaxprs.evaluate import as_function
 from ..jaxprs.primitives import Trait, has
 from ..jaxprs.views import Call, Cond, Scan, While
 from ..rules.calls.call import walked
 from ..rules.loops.steps import add_term, plan_step, zero_sum
+from .regions import Region
 
 
-def body_of(equation: Any) -> Callable | None:
-    """How an equation's body is walked; None for one that its own rule walks."""
-    if has(equation, Trait.CALL) or equation.primitive.name in CALLS or is_hijax_checkpoint(equation):
+def body_of(equation: Any, in_region: bool = False) -> Callable | None:
+    """How an equation's body is walked; None for one that its own rule walks. `in_region`: inside a `shard_map`."""
+    name = equation.primitive.name
+    if has(equation, Trait.CALL) or name in CALLS or is_hijax_checkpoint(equation):
         return call
-    return {"scan": scan, "while": while_loop, "cond": cond}.get(equation.primitive.name)
+    if in_region:  # whose devices may take other branches, and other numbers of iterations
+        return scan if name == "scan" and equation.params["length"] else None
+    return {"scan": scan, "while": while_loop, "cond": cond, "shard_map": shard_map}.get(name)
 
 
 CALLS = ("composite", "custom_partitioning", "xla_metadata_call", "remat_opt", "custom_vmap_call")
@@ -64,25 +68,25 @@ def scan(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[boo
         saved, rows = [], {}
         for i in order:
             with recorder.at_iteration(i):
-                row = [recorder.derived(x[i], [x], "row", False) for x in xs]
+                row = [recorder.derived(engine.row(x, i), [x], "row", False) for x in xs]
                 outputs, residuals = engine.forward(step.plan, [*consts, *carry, *row])
             carry, rows[i] = loop.split_results(outputs)
             saved.append(residuals)
         avals = loop.split_results([v.aval for v in loop.body.jaxpr.outvars])[1]
-        ys = [_stacked(recorder, [rows[i][j] for i in range(loop.length)], a, False) for j, a in enumerate(avals)]
+        ys = [_rows(engine, [rows[i][j] for i in range(loop.length)], a, False) for j, a in enumerate(avals)]
         return [*carry, *ys], saved
 
     def backward(saved, cotangents):
         dcarry, dys = loop.split_results(cotangents)
-        sums, rows = Sums(engine, loop.body.jaxpr.invars[: loop.num_consts]), {}
+        sums, rows = Sums(engine, loop.num_consts), {}
         for i, residuals in zip(reversed(order), reversed(saved), strict=True):
             with recorder.at_iteration(i):
-                row = [dy if dy is None else recorder.derived(dy[i], [dy], "row", True) for dy in dys]
+                row = [dy if dy is None else recorder.derived(engine.row(dy, i), [dy], "row", True) for dy in dys]
                 found = engine.backward(step.plan, residuals, [*dcarry, *row])
             terms, dcarry, rows[i] = loop.split(found)
             sums.add(terms)
         avals = loop.split([v.aval for v in loop.body.jaxpr.invars]).xs
-        dxs = [_stacked(recorder, [rows[i][j] for i in range(loop.length)], a, True) for j, a in enumerate(avals)]
+        dxs = [_rows(engine, [rows[i][j] for i in range(loop.length)], a, True) for j, a in enumerate(avals)]
         return [*sums.total, *dcarry, *dxs]
 
     return Structured(forward, backward, step.plan.has_cotangent)
@@ -114,7 +118,7 @@ def while_loop(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tup
         return carry, saved
 
     def backward(saved, cotangents):
-        dcarry, sums = list(cotangents), Sums(engine, loop.body.jaxpr.invars[:count])
+        dcarry, sums = list(cotangents), Sums(engine, count)
         for i in reversed(range(len(saved))):
             flags, residuals = saved[i]
             with recorder.at_iteration(i):
@@ -127,25 +131,48 @@ def while_loop(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tup
     return Structured(forward, backward, (*[False] * first, *step.plan.has_cotangent))
 
 
+def shard_map(engine: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Structured:
+    """The body is walked on stacks of the devices' pieces: see `regions.py`."""
+    region, recorder = Region(equation), engine.recorder
+    inner = engine.inside(region)
+    plan = inner.plan(region.view.body, active, wanted)
+
+    def moved(move: Callable, xs: Any, backward: bool) -> list[Any]:
+        """What is taken into the region, or out of it."""
+        pairs = zip(move(xs), xs, strict=True)
+        return [y if y is None else recorder.derived(y, [x], "pieces", backward) for y, x in pairs]
+
+    def forward(*operands):
+        outputs, residuals = inner.forward(plan, moved(region.enter, operands, False))
+        return moved(region.leave, outputs, False), residuals
+
+    def backward(residuals, cotangents):
+        found = inner.backward(plan, residuals, moved(region.enter_backward, cotangents, True))
+        return moved(region.leave_backward, found, True)
+
+    return Structured(forward, backward, plan.has_cotangent)
+
+
 class Sums:
     """Sums over the iterations of the cotangents of a loop's constants, in the dtype that the engine's own have."""
 
-    def __init__(self, engine: Any, variables: Any):
-        self.engine, self.variables = engine, variables
-        self.total: list[Any] = [None] * len(variables)
+    def __init__(self, engine: Any, count: int):
+        self.engine = engine
+        self.total: list[Any] = [None] * count
 
     def add(self, terms: list[Any]) -> None:
-        for j, (term, v) in enumerate(zip(terms, self.variables, strict=True)):
+        for j, term in enumerate(terms):
             if term is not None:
-                old = zero_sum(v.aval) if self.total[j] is None else self.total[j]
+                old = zero_sum(aval_of(term)) if self.total[j] is None else self.total[j]
                 self.total[j] = self.engine.recorder.derived(add_term(old, term), [old, term], "sum over time", True)
 
 
-def _stacked(recorder: Any, rows: list[Any], aval: Any, backward: bool) -> Any:
+def _rows(engine: Any, rows: list[Any], aval: Any, backward: bool) -> Any:
     """The rows of a value or, `backward`, of its cotangent, put together; None if all of these are."""
     if not rows and not backward:
         return zeros_like_aval(aval, (0,))
-    if all(row is None for row in rows):
+    known = next((row for row in rows if row is not None), None)
+    if known is None:
         return None
-    rows = [zero_cotangent(aval) if row is None else row for row in rows]
-    return recorder.derived(jnp.stack(rows), rows, "rows", backward)
+    rows = [jnp.zeros_like(known) if row is None else row for row in rows]
+    return engine.recorder.derived(engine.stack_rows(rows), rows, "rows", backward)

@@ -1,19 +1,46 @@
 """Why one equation, at the values that it had, gave a number that is not finite."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..comparing.equations.check import COMPILED, CUSTOM, EquationCheck
-from ..jaxprs.avals import aval_of, is_inexact, output_avals, zero_cotangent
+from ..backprop.engine import Engine
+from ..comparing.equations.check import CUSTOM, EquationCheck, both_sides, manual_cotangents
+from ..jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals, zero_cotangent
 from ..jaxprs.custom import custom_vjp_of_equation
 from ..jaxprs.evaluate import bind, interpret, literals_as_arrays, trace_flat
+from ..jaxprs.lists import present, select, split
 from .records import Evidence, Place, place_of
+from .regions import Result
 from .statistics import has_statistics
 
 NUDGE = 1e-3  # relative: far enough to leave a pole, too near to leave what overflows
+
+
+class Spot(NamedTuple):
+    """Where a number is: the device's coordinates in the mesh of a `shard_map`, and the position in its piece."""
+
+    device: tuple[tuple[str, int], ...] = ()
+    element: tuple[int, ...] = ()
+
+
+def spot_of_value(evidence: Evidence) -> Spot:
+    """The first element of the equation's outputs that is not finite."""
+    bad = _first_bad(evidence.outputs)
+    return _spot(evidence, output_avals(evidence.equation)[bad], index_of_bad([evidence.outputs[bad]]))
+
+
+def _spot(evidence: Evidence, aval: Any, element: tuple[int, ...]) -> Spot:
+    region = evidence.record.region
+    return Spot((), element) if region is None else Spot(region.device(aval, element[0]), element[1:])
+
+
+def _first_bad(arrays: Sequence[Any]) -> int:
+    return next(i for i, x in enumerate(arrays) if _are_bad([x]))
 
 
 def index_of_bad(arrays: Sequence[Any]) -> tuple[int, ...]:
@@ -49,57 +76,98 @@ def _moved(x: Any) -> Any:
 
 def cause_of_value(evidence: Evidence) -> str:
     """The name of the `Kind` of a value that is not finite although its operands are."""
-    equation, outputs = evidence.equation, evidence.outputs
-    element = index_of_bad(outputs)
-    bad = next(i for i, y in enumerate(outputs) if has_statistics(aval_of(y)) and not np.isfinite(_wide(y)).all())
+    outputs, bad = evidence.outputs, _first_bad(evidence.outputs)
+    element = index_of_bad([outputs[bad]])
     if np.isnan(_wide(outputs[bad])[element]):
         return "POLE"
-    moved = _wide(bind(equation, _nudged(evidence.operands))[bad])[element]
+    moved = _wide(_again(evidence, _nudged(evidence.operands))[bad])[element]
     return "POLE" if np.isfinite(moved) else "OVERFLOW"
 
 
-def cause_of_cotangent(evidence: Evidence) -> tuple[str, tuple[int, ...]]:
+def _again(evidence: Evidence, operands: Sequence[Any]) -> Sequence[Any]:
+    """The equation's outputs at other operands."""
+    region = evidence.record.region
+    if region is None:
+        return bind(evidence.equation, operands)
+    return region.evaluate(Engine(), evidence.step, evidence.equation, operands)
+
+
+def cause_of_cotangent(evidence: Evidence) -> tuple[str, Spot]:
     """The name of the `Kind` of a cotangent that is not finite although those that came in are, and its position."""
     position, found = next((i, ct) for i, ct in evidence.found.items() if not np.isfinite(_wide(ct)).all())
     element = index_of_bad([found])
-    check = EquationCheck(
-        evidence.equation, evidence.step.active, evidence.equation.primitive.name in CUSTOM, _users_mode()
-    )
-    cotangents = _floating_cotangents(evidence)
-    if _is_rule_wrong(check, evidence.operands, cotangents, check.targets.index(position)):
-        return "WRONG_RULE", element
-    values = [x for x in (*evidence.operands, *evidence.outputs) if has_statistics(aval_of(x))]
-    came = [_wide(ct) for ct in cotangents]
+    spot = _spot(evidence, evidence.equation.invars[position].aval, element)
+    if not evidence.operands:  # a line of a user's JVP, which is transposed as it stands
+        return ("ZERO_TIMES_INFINITY" if _is_zero(evidence, found, element) else "INFINITE_DERIVATIVE"), spot
+    equation = evidence.equation
+    check = EquationCheck(equation, evidence.step.active, equation.primitive.name in CUSTOM, _users_mode())
+    which = check.targets.index(position)
+    ours, automatic = _both_sides(evidence, check, evidence.operands)
+    if automatic and not np.isfinite(_wide(ours[which])).all() and np.isfinite(_wide(automatic[which])).all():
+        return "WRONG_RULE", spot  # of ours, or of the user's
+    if _is_zero(evidence, found, element):
+        return "ZERO_TIMES_INFINITY", spot
+    values = (_wide(x) for x in (*evidence.operands, *evidence.outputs) if has_statistics(aval_of(x)))
+    if any(not np.isfinite(x[element] if x.shape == found.shape else x).all() for x in values):
+        return "VALUE", spot
+    moved = _both_sides(evidence, check, _nudged(evidence.operands))[0][which]
+    return ("INFINITE_DERIVATIVE" if np.isfinite(_wide(moved)[element]) else "OVERFLOW"), spot
+
+
+def _is_zero(evidence: Evidence, found: Any, element: tuple[int, ...]) -> bool:
+    """Whether the cotangents that came in are zero at the element of the one found, or, of other shapes, all zero."""
+    came = [_wide(ct) for ct in evidence.cotangents if ct is not None]
     aligned = all(ct.shape == found.shape for ct in came)
-    zero = all(ct[element] == 0 if aligned else not ct.any() for ct in came)
-    if zero:
-        return "ZERO_TIMES_INFINITY", element
-    wrong = (_wide(x) for x in values)
-    if any(not np.isfinite(x[element] if x.shape == found.shape else x).all() for x in wrong):
-        return "VALUE", element
-    moved = COMPILED.both(check, _nudged(evidence.operands), cotangents)[check.targets.index(position)].first
-    return ("INFINITE_DERIVATIVE" if np.isfinite(_wide(moved)[element]) else "OVERFLOW"), element
+    return all(ct[element] == 0 if aligned else not ct.any() for ct in came)
 
 
 def _users_mode() -> bool:
     return jnp.asarray(0.0).dtype == jnp.float64
 
 
-def _floating_cotangents(evidence: Evidence) -> list[Any]:
-    pairs = zip(evidence.cotangents, output_avals(evidence.equation), strict=True)
-    return [zero_cotangent(aval) if ct is None else ct for ct, aval in pairs if is_inexact(aval)]
+def _both_sides(evidence: Evidence, check: EquationCheck, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The cotangents of the active operands by the rule, and the automatic ones (none where JAX refuses to
+    differentiate); of a user's rule, those of its primal."""
+    try:
+        return _sides(evidence, check, operands, both_sides)
+    except Exception:  # of whatever kind the refusal is
+        return _sides(evidence, check, operands, _our_side)
 
 
-def _is_rule_wrong(check: EquationCheck, operands: Sequence[Any], cotangents: Sequence[Any], which: int) -> bool:
-    """Whether the automatic cotangent is finite where ours, or that of a user's rule, is not."""
-    pair = COMPILED.both(check, operands, cotangents)[which]
-    return not np.isfinite(_wide(pair.first)).all() and bool(np.isfinite(_wide(pair.second)).all())
+def _our_side(check: EquationCheck, operands: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any], Any]:
+    return present(manual_cotangents(check, operands, cotangents)), [], None
+
+
+def _sides(
+    evidence: Evidence, check: EquationCheck, operands: Sequence[Any], compute: Callable
+) -> tuple[list[Any], list[Any]]:
+    avals, region = output_avals(evidence.equation), evidence.record.region
+    floating = [is_inexact(aval) for aval in avals]
+
+    def full(cotangents: Sequence[Any]) -> list[Any]:
+        pairs = select(zip(cotangents, avals, strict=True), floating)
+        return [zero_cotangent(aval) if ct is None else ct for ct, aval in pairs]
+
+    if region is None:
+        firsts, seconds, _ = jax.jit(partial(compute, check))(list(operands), full(evidence.cotangents))
+        return firsts, seconds
+    types = operand_avals(evidence.equation)
+
+    def function(values, cotangents):
+        firsts, seconds, _ = compute(check, values, full(cotangents))
+        targets = [types[i] for i in check.targets] * (2 if seconds else 1)
+        return [Result(aval, ct, True) for aval, ct in zip(targets, [*firsts, *seconds], strict=True)]
+
+    stacks = list(map(region.stack, operands, types))
+    found = region.run_backward(function, evidence.equation, (types, stacks), evidence.cotangents, function)
+    firsts, seconds = split([r.value for r in found], len(check.targets))
+    return firsts, seconds
 
 
 def place_in_backward(evidence: Evidence, place: Place) -> Place:
     """The line inside the user's backward, where the equation is a `custom_vjp`; else the equation's own."""
     equation = evidence.equation
-    if equation.primitive.name != "custom_vjp_call":
+    if equation.primitive.name != "custom_vjp_call" or evidence.record.region is not None:
         return place
     custom, avals, first = custom_vjp_of_equation(equation), output_avals(equation), []
     _, residuals = custom.forward(evidence.operands, evidence.step.active)

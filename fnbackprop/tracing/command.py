@@ -1,10 +1,15 @@
-"""`fnbackprop trace MODULE:FUNCTION` and `fnbackprop trace FILE`: what is asked for, and how it is told."""
+"""`fnbackprop trace MODULE:FUNCTION` and `fnbackprop trace FILE`: what is asked for, and how it is told; and the origin
+of what `fnbackprop compare` finds to be not finite."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from ..comparing.command import function_and_arguments
+from ..comparing.command import FunctionOptions, compared_function, function_and_arguments, report
+from ..comparing.comparison import Comparison
+from ..comparing.results import Verdict
 from .pipeline import trace
 from .result import Trace
 
@@ -50,3 +55,24 @@ def show(found: Trace, options: TraceOptions) -> int:
         found.html(options.html)
         print(f"written to {options.html}")
     return 0 if found.ok else 1
+
+
+# ---------------------------------------------------------------- after a comparison
+
+
+def compare_function(module: ModuleType, name: str, options: FunctionOptions) -> int:
+    """Compare a function of a module, print the result and the origin of what is not finite; 0 if it passed, else 1."""
+    with options.mode():
+        comparison, fun, args, chosen = compared_function(module, name, options)
+        status = report(comparison, options)
+        tell_origin(comparison, fun, *args, argnums=chosen)
+    return status
+
+
+def tell_origin(comparison: Comparison, fun: Callable, *args: Any, argnums: int | Sequence[int] = 0) -> None:
+    """If a comparison found numbers that are not finite, print the line that made them so, and what to do."""
+    if not any(leaf.verdict is Verdict.NON_FINITE for leaf in (comparison.value, *comparison.leaves)):
+        return
+    blame = trace(fun, *args, argnums=argnums).blame()
+    if blame is not None:
+        print(f"\n{blame.sentence}")

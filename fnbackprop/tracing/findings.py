@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..jaxprs.types import is_var
 from .recorder import Walk
 from .records import Place, Record
+from .saturation import is_zero
 from .statistics import all_finite
 
 FEWEST_REPEATS = 8
@@ -21,6 +23,8 @@ DECADES = 4.0  # by which the repeats must change the cotangent in all
 AGREEMENT = 0.8  # of the steps must go the same way
 MANY = 0.25  # of the elements
 FEWEST_ELEMENTS = 8
+SATURATED = 0.9  # of the elements of an activation, or of the rows of a softmax
+UNLIKE = 4.0  # decades by which a gain differs from that of its peers
 
 
 class Concern(enum.Enum):
@@ -28,6 +32,8 @@ class Concern(enum.Enum):
 
     VANISHING = "vanishing"
     EXPLODING = "exploding"
+    UNLIKE = "unlike its peers"
+    SATURATED = "saturated"
     DEAD = "dead units"
     SAME_KEY = "same key twice"
     UNDERFLOW = "underflow"
@@ -51,7 +57,9 @@ class Finding:
 def find_findings(walk: Walk) -> tuple[Finding, ...]:
     """All of one walk; those of kinds of the same line once."""
     recorder = walk.recorder
-    found = [*_repeats(recorder.records), *_dead(recorder.records), *_underflow(recorder.records)]
+    found = [
+        finding for look in (_repeats, _unlike, _dead, _saturated, _underflow) for finding in look(recorder.records)
+    ]
     found += _keys(walk)
     found += [
         Finding(
@@ -70,6 +78,7 @@ class Series(NamedTuple):
 
     record: Record
     what: str
+    of: str
     sizes: np.ndarray  # log10 of the root mean square
     gains: np.ndarray  # log10 of what the equation itself multiplies it by
 
@@ -95,12 +104,12 @@ def series(records: Iterable[Record]) -> list[Series]:
             continue
         if len(record.cotangents) >= FEWEST_REPEATS:
             label = next((label for label in reversed(record.path) if label in ("scan", "while")), "loop")
-            found.append(_series(record, f"step of the {label}", _sizes([record])))
+            found.append(_series(record, f"step of the {label}", "of the carry", _sizes([record])))
         elif len(record.cotangents) == 1:
             layers.setdefault((record.place, record.primitive, record.shapes), []).append(record)
     for group in layers.values():
         if len(group) >= FEWEST_REPEATS:
-            found.append(_series(group[0], "repeat of the line", _sizes(group[::-1])))
+            found.append(_series(group[0], "repeat of the line", "from the loss", _sizes(group[::-1])))
     return [s for s in found if len(s.sizes) >= FEWEST_REPEATS]
 
 
@@ -114,10 +123,10 @@ def _sizes(records: Sequence[Record]) -> list[tuple[float, float]]:
     return pairs
 
 
-def _series(record: Record, what: str, sizes: list[tuple[float, float]]) -> Series:
+def _series(record: Record, what: str, of: str, sizes: list[tuple[float, float]]) -> Series:
     came, made = np.array(sizes or [(1.0, 1.0)], np.float64).T
     with np.errstate(divide="ignore"):
-        return Series(record, what, np.log10(came), np.log10(made) - np.log10(came))
+        return Series(record, what, of, np.log10(came), np.log10(made) - np.log10(came))
 
 
 def _repeats(records: Iterable[Record]) -> list[Finding]:
@@ -132,11 +141,36 @@ def _repeats(records: Iterable[Record]) -> list[Finding]:
         group = [s for s in group if 2 * len(s.sizes) >= longest]
         best = min(group, key=lambda s: (abs(float(np.median(s.gains)) - s.slope), s.record.number))
         concern = Concern.EXPLODING if explodes else Concern.VANISHING
+        factor = 10**best.slope
+        inverse = "" if explodes else f", 1/{1 / factor:.3g},"
         sentence = (
-            f"each {best.what} multiplies the cotangent by {10**best.slope:.3g} ({best.record.primitive}), "
+            f"each {best.what} multiplies the cotangent {best.of} by {factor:.3g}{inverse} ({best.record.primitive}), "
             f"{len(best.sizes)} of them by 1e{best.total:+.0f}"
         )
-        found.append(Finding(concern, best.record.place, sentence, 10**best.slope))
+        found.append(Finding(concern, best.record.place, sentence, factor))
+    return found
+
+
+def _unlike(records: Iterable[Record]) -> list[Finding]:
+    """Equations whose gain is far from that of all others of their primitive."""
+    peers: dict[str, list[tuple[Record, float]]] = {}
+    for record in records:
+        sizes = [] if record.entered else _sizes([record])
+        gains = [math.log10(made / came) for came, made in sizes if 0 < made < math.inf]
+        if gains:
+            peers.setdefault(record.primitive, []).append((record, float(np.median(gains))))
+    found = []
+    for primitive, group in peers.items():
+        usual = float(np.median([gain for _, gain in group]))
+        if len(group) < FEWEST_REPEATS:
+            continue
+        for record, gain in group:
+            others = [abs(other - usual) for peer, other in group if peer is not record]
+            if abs(gain - usual) > UNLIKE + 2 * max(others):
+                why = (
+                    f"its gain is {10**gain:.2g}, where the {len(others)} other {primitive} have about {10**usual:.2g}"
+                )
+                found.append(Finding(Concern.UNLIKE, record.place, why, 10**gain))
     return found
 
 
@@ -148,15 +182,24 @@ def _dead(records: Iterable[Record]) -> list[Finding]:
     found = []
     for record in records:
         seen = [s for values in record.values for s in values.of if s is not None]
-        relu = record.primitive == "max" and any(_is_zero(atom) for atom in record.equation.invars)
+        relu = record.primitive == "max" and any(is_zero(atom) for atom in record.equation.invars)
         if relu and seen and all(s.size >= FEWEST_ELEMENTS and s.zero == s.size for s in seen):
             found.append(Finding(Concern.DEAD, record.place, f"all of {record.shapes[0]} are zero: no gradient passes"))
     return found
 
 
-def _is_zero(atom: object) -> bool:
-    value = getattr(atom, "val", None)
-    return value is not None and np.ndim(value) == 0 and value == 0
+def _saturated(records: Iterable[Record]) -> list[Finding]:
+    """Activations that are saturated almost everywhere. (Of a maximum with zero, half is usual: see `_dead`.)"""
+    found = []
+    for record in records:
+        sizes = [s.size for values in record.values for s in values.of if s is not None]
+        if record.primitive == "max" or not record.saturated or max(sizes) < FEWEST_ELEMENTS:
+            continue
+        share, what = float(np.mean(record.saturated)), "rows of a softmax" if record.primitive == "div" else "elements"
+        if share >= SATURATED:
+            why = f"{share:.0%} of the {what} of {record.shapes[0]} are saturated: almost no gradient passes"
+            found.append(Finding(Concern.SATURATED, record.place, why))
+    return found
 
 
 def _underflow(records: Iterable[Record]) -> list[Finding]:
@@ -167,7 +210,7 @@ def _underflow(records: Iterable[Record]) -> list[Finding]:
                 continue
             (before,) = came.of
             for after in made.of:
-                lost = max(after.share_zero - before.share_zero, 0) if _narrows(record) else 0
+                lost = max(after.share_zero - before.share_zero, 0) if _keeps_zeros(record) else 0
                 if after.size and lost + after.tiny / after.size >= MANY:
                     share = f"{lost + after.tiny / after.size:.0%} of the cotangent"
                     place, why = record.place, f"{share} of {record.primitive} falls below the smallest normal number"
@@ -175,11 +218,13 @@ def _underflow(records: Iterable[Record]) -> list[Finding]:
     return found
 
 
-def _narrows(record: Record) -> bool:
-    """Whether its cotangents are cast to a narrower dtype."""
-    if record.primitive != "convert_element_type":
-        return False
-    return record.equation.invars[0].aval.dtype.itemsize < record.equation.outvars[0].aval.dtype.itemsize
+def _keeps_zeros(record: Record) -> bool:
+    """Whether a cotangent that is not zero is passed on as zero only by underflow: a cast to a narrower dtype, or a
+    product with a number that is written in the program, and is not zero."""
+    atoms = record.equation.invars
+    if record.primitive == "convert_element_type":
+        return atoms[0].aval.dtype.itemsize < record.equation.outvars[0].aval.dtype.itemsize
+    return record.primitive == "mul" and not all(map(is_var, atoms)) and not any(map(is_zero, atoms))
 
 
 def _keys(walk: Walk) -> list[Finding]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..backprop.arguments import check_scalar
@@ -31,8 +32,8 @@ def trace(
     """Run `fun` forward and backward once, and keep of each equation what flowed through it in both directions.
 
     The engine that trains walks the program on numbers, equation by equation: calls are entered, loops are run one
-    iteration after another, of a condition the branch that is taken. So the rules are those of `fb.grad`, and so are
-    the sums; but nothing is compiled as a whole, which takes longer.
+    iteration after another, of a condition the branch that is taken, of a `shard_map` the body on all devices. So the
+    rules are those of `fb.grad`, and so are the sums; but nothing is compiled as a whole, which takes longer.
 
     Args:
       fun: a function of real scalar value, or of `(value, aux)`.
@@ -57,7 +58,7 @@ def trace(
       'infinite derivative'
     """
     program = make_program(fun, args, argnums, has_aux)
-    others, place = _names_of_others(program, args), _place_of_function(fun)
+    others, place, tied = _names_of_others(program, args), _place_of_function(fun), _tied_leaves(program)
     program, closed, notes = traced(program)
     (output,) = closed.closed.jaxpr.outvars
     check_scalar(jnp.zeros(output.aval.shape, output.aval.dtype))
@@ -73,7 +74,7 @@ def trace(
 
     blame = find_blame(walk, again)
     notes = [note.replace("compared as it runs", "traced as it runs") for note in notes]
-    return Trace(program.name, walk, blame, find_findings(walk), tuple(notes))
+    return Trace(program.name, walk, blame, find_findings(walk), tuple(notes), tied)
 
 
 def _place_of_function(fun: Callable) -> Place:
@@ -87,6 +88,14 @@ def _names_of_others(program: Program, args: Sequence[Any]) -> list[str]:
         id(leaf): f"args[{i}]/{path}".rstrip("/") for i, arg in enumerate(args) for path, leaf in leaves_with_paths(arg)
     }
     return [paths.get(id(x), "an argument") for x in program.others]
+
+
+def _tied_leaves(program: Program) -> dict[str, tuple[str, ...]]:
+    """Of each differentiated leaf that is the same array as others, their paths."""
+    groups: dict[int, list[str]] = {}
+    for x, name in zip(jax.tree.leaves(program.inputs), leaf_paths(program, program.inputs), strict=True):
+        groups.setdefault(id(x), []).append(name)
+    return {name: tuple(n for n in group if n != name) for group in groups.values() for name in group if group[1:]}
 
 
 def _names(word: str | int, record: Record) -> bool:

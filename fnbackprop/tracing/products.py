@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Callable
+from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..columns import aligned
+from ..pages import document
 from .pipeline import trace
 from .records import Place, Record, Seen
+from .show.graph import graph_svg, number_text
 
 
 class Step(NamedTuple):
@@ -18,6 +22,7 @@ class Step(NamedTuple):
       place: the user's line. primitive: what it computes. value: the number it gave.
       derivatives: of that number by each operand that the gradient flows to.
       cotangent: the derivative of the program's value by this number.
+      operands: where each of these operands comes from: the position of a step, or the path of an argument.
     """
 
     place: Place
@@ -25,6 +30,7 @@ class Step(NamedTuple):
     value: float
     derivatives: tuple[float, ...]
     cotangent: float
+    operands: tuple[int | str, ...]
 
 
 class ChainRule(NamedTuple):
@@ -42,15 +48,26 @@ class ChainRule(NamedTuple):
     def product(self) -> str:
         """The product from the value back to the argument, like "2 × 4 = 8"; of several paths, the gradients alone."""
         if not self.is_chain:
-            return "\n".join(f"d value / d {name} = {_number(g)}" for name, g in self.gradients.items())
+            return "\n".join(f"d value / d {name} = {number_text(g)}" for name, g in self.gradients.items())
         (gradient,) = self.gradients.values()
-        factors = [_number(step.derivatives[0]) for step in reversed(self.steps)]
-        return f"{' × '.join(factors) or '1'} = {_number(gradient)}"
+        factors = [number_text(step.derivatives[0]) for step in reversed(self.steps)]
+        return f"{' × '.join(factors) or '1'} = {number_text(gradient)}"
 
     def __str__(self) -> str:
         head = ("line", "equation", "value", "local derivative", "cotangent")
         rows = [head, *map(_cells, self.steps)]
         return "\n".join([*aligned(rows), self.product])
+
+    def html(self, path: str | Path | None = None) -> str:
+        """The graph of the steps, with each local derivative on its edge, and the table, as a page that needs no other
+        file. Returned, and written to `path` if given."""
+        written = document("the chain rule", self._repr_html_())
+        if path is not None:
+            Path(path).write_text(written, encoding="utf-8")
+        return written
+
+    def _repr_html_(self) -> str:
+        return f"{graph_svg(self)}\n<pre>{escape(str(self))}</pre>"
 
 
 def chain_rule(fun: Callable, *args: Any, argnums: int | tuple[int, ...] = 0) -> ChainRule:
@@ -73,12 +90,14 @@ def chain_rule(fun: Callable, *args: Any, argnums: int | tuple[int, ...] = 0) ->
       '2 × 4 = 8'
     """
     found = trace(fun, *args, argnums=argnums)
-    steps = [_step(r) for r in found.records if not r.entered and r.cotangents]
+    records = [r for r in found.records if not r.entered and r.cotangents]
+    positions: dict[Any, int | str] = {r.number: i for i, r in enumerate(records)}
+    steps = [_step(r, positions) for r in records]
     gradients = {name: float(np.asarray(g)) for name, g in found.gradients.items()}
     return ChainRule(tuple(steps), gradients)
 
 
-def _step(record: Record) -> Step:
+def _step(record: Record, positions: dict[Any, int | str]) -> Step:
     if len(record.cotangents) > 1:
         raise TypeError(f"chain_rule writes each equation once, but {record.primitive} at {record.place} is in a loop.")
     (value,), (cotangent,) = _numbers(record, record.values[0]), _numbers(record, record.cotangents[0])
@@ -89,6 +108,7 @@ def _step(record: Record) -> Step:
         value,
         tuple(term / cotangent if cotangent else math.nan for term in terms),
         cotangent,
+        tuple(positions.get(source, str(source)) for source in (record.made_of[i] for i in record.targets)),
     )
 
 
@@ -100,10 +120,6 @@ def _numbers(record: Record, seen: Seen) -> list[float]:
     return [{"nan": math.nan, "inf": math.inf}.get(s.bad, s.low) for s in known]
 
 
-def _number(x: float) -> str:
-    return f"{x:.4g}"
-
-
 def _cells(step: Step) -> tuple[str, ...]:
-    local = ", ".join(map(_number, step.derivatives))
-    return str(step.place), step.primitive, _number(step.value), local, _number(step.cotangent)
+    local = ", ".join(map(number_text, step.derivatives))
+    return str(step.place), step.primitive, number_text(step.value), local, number_text(step.cotangent)

@@ -11,6 +11,8 @@ import numpy as np
 from ..jaxprs.avals import aval_of
 from ..jaxprs.types import Tracer, is_var
 from .records import Evidence, Iteration, Moment, Place, Record, Scope, Seen, place_of
+from .regions import Region
+from .saturation import saturated_share
 from .statistics import Statistics, has_statistics, statistics
 
 SMALL_LITERAL = 1e-4  # an epsilon
@@ -69,14 +71,15 @@ class Recorder:
         finally:
             self.iteration = outer
 
-    def record_of(self, equation: Any) -> Record:
+    def record_of(self, equation: Any, region: Region | None = None) -> Record:
+        """The record of an equation where the walk is. region: the `shard_map` that it stands in."""
         records = self.scope.records
         if id(equation) not in records:
             place = place_of(equation, self.scope.place, self.scope.in_library)
             shapes = tuple(v.aval.str_short(short_dtypes=True) for v in equation.outvars)
             primitive = equation.primitive.name
             name = equation.params.get("name") if primitive == "name" else None
-            record = Record(len(self.records), equation, place, self.scope.path, primitive, shapes, name)
+            record = Record(len(self.records), equation, place, self.scope.path, primitive, shapes, name, region)
             self.records.append(record)
             records[id(equation)] = record
         return records[id(equation)]
@@ -96,6 +99,20 @@ class Recorder:
             if isinstance(x, jax.Array):
                 self._made_by[id(x)] = weakref.ref(x), number
         return number
+
+    def _source(self, x: Any) -> int | str | None:
+        """The number of the record that made a value, or the name of the input that it is."""
+        number = self.number_of(x)
+        if number is None:
+            return None
+        moment = self.moments[number]
+        return (moment.what if not moment.parents else None) if moment.record is None else moment.record.number
+
+    def _primitive_behind(self, operands: Sequence[Any]) -> str:
+        """What made the first operand; "" for what no equation did."""
+        number = self.number_of(operands[0]) if operands else None
+        record = None if number is None else self.moments[number].record
+        return "" if record is None else record.primitive
 
     def parents(self, xs: Sequence[Any]) -> tuple[int, ...]:
         found = (self.number_of(x) for x in xs)
@@ -132,6 +149,11 @@ class Recorder:
         record = self.record_of(equation)
         seen = tuple(map(self.statistics, outputs))
         record.values.append(Seen(self.iteration, seen))
+        if len(record.values) == 1:
+            record.made_of = tuple(map(self._source, operands))
+        share = saturated_share(equation, self._primitive_behind(operands), outputs)
+        if share is not None:
+            record.saturated.append(share)
         record.entered = record.entered or entered
         if self.keep(record):
             self.kept.setdefault(record.number, ([], []))[0].append((self.iteration, list(outputs)))
@@ -157,6 +179,7 @@ class Recorder:
     ) -> None:
         """Note one equation of the backward walk: of its operands `targets`, these terms were found."""
         record = self.record_of(step.equation)
+        record.targets = tuple(map(step.equation.invars.index, targets))
         record.rule = ", ".join(dict.fromkeys(call.rule.name for call in step.calls))
         came, made = tuple(map(self.statistics, cotangents)), tuple(map(self.statistics, found))
         record.cotangents.append(Seen(self.iteration, came))

@@ -10,8 +10,10 @@ import jax
 
 from ..jaxprs.custom import function_source
 from ..jaxprs.evaluate import source_lines
+from .regions import Region
 from .statistics import Statistics
 
+INSTALLED = ("site-packages", "dist-packages")
 LIBRARY = str(Path(jax.__file__).parent)  # JAX's folder
 PACKAGE = Path(__file__).parents[1]
 ROOMS = tuple(str(PACKAGE / room) for room in ("backprop", "rules", "jaxprs", "tracing", "comparing"))
@@ -20,19 +22,32 @@ LINE = re.compile(r"(?P<file>.+?):(?P<line>\d+)(?::(?P<column>\d+))?(?: \((?P<fu
 
 
 class Place(NamedTuple):
-    """Where the user wrote an equation: file, line and column (0: not known), the function, and its `named_scope`s."""
+    """Where an equation was written.
+
+    Attributes:
+      file, line, column: 0: not known. function: the line's. scope: its `named_scope`s.
+      caller: of a line in an installed library, the user's line that led to it, as `str` of a place.
+    """
 
     file: str = ""
     line: int = 0
     column: int = 0
     function: str = ""
     scope: str = ""
+    caller: str = ""
 
     def __str__(self) -> str:
         """ "file:line:column (function)", the file without its folders."""
         if not self.file:
             return self.function or "(no line of the user's)"
         return f"{Path(self.file).name}:{self.line}:{self.column}" + (f" ({self.function})" if self.function else "")
+
+    @property
+    def library(self) -> str:
+        """The installed package that the file belongs to; "" for the user's own files."""
+        parts = Path(self.file).parts
+        after = next((i for i, part in enumerate(parts) if part in INSTALLED), len(parts))
+        return Path(parts[after + 1]).stem if after + 1 < len(parts) else ""
 
     @property
     def text(self) -> str:
@@ -49,17 +64,19 @@ def place_of(equation: Any, around: Place, in_library: bool) -> Place:
     The equations of a library's function have the line of the call: what is traced once names the line of its first
     call alone. So has what an engine or a rule made."""
     scope = "/".join(filter(None, (around.scope, str(equation.source_info.name_stack))))
-    line = None if in_library else _users_line(source_lines(equation))
-    if line is None:
+    places = [] if in_library else _users_lines(source_lines(equation))
+    if not places:
         return around._replace(scope=scope)
-    return Place(line["file"], int(line["line"]), int(line["column"] or 0), line["function"] or "", scope)
+    caller = next((str(place) for place in places if not place.library), "") if places[0].library else ""
+    return places[0]._replace(scope=scope, caller=caller)
 
 
-def _users_line(lines: Sequence[str]) -> re.Match[str] | None:
-    """The innermost line that is not this package's own, and that ran within `trace`, if it ran then at all."""
+def _users_lines(lines: Sequence[str]) -> list[Place]:
+    """The lines that are not this package's own, and that ran within `trace`, if any did; the innermost first."""
     found = [LINE.fullmatch(line) for line in lines]
     outermost = next((i for i, m in enumerate(found) if m is not None and m["file"] == TRACE), len(found))
-    return next((m for m in found[:outermost] if m is not None and not m["file"].startswith(ROOMS)), None)
+    inner = [m for m in found[:outermost] if m is not None and not m["file"].startswith(ROOMS)]
+    return [Place(m["file"], int(m["line"]), int(m["column"] or 0), m["function"] or "") for m in inner]
 
 
 class Scope:
@@ -108,8 +125,12 @@ class Record:
       number: its place in the order of the forward walk. place: where the user wrote it.
       path: the labels of the calls, loops and branches that it stands in: ("scan", "cond[1]").
       primitive, rule: their names. shapes: of its outputs, like "f32[8,3]". name: given by `fb.name`, or None.
+      region: the `shard_map` that it stands in: its values are stacks of the devices' pieces.
       entered: whether its own body is recorded too.
-      values: the statistics of its outputs, for each iteration.
+      made_of: what made each of its operands the first time: the number of a record, the name of an input, or None for
+        what neither did. targets: the positions of the operands that get a term, in the order of `passed_on`.
+      values: the statistics of its outputs, for each iteration. saturated: of an activation, the share of its elements
+        that are saturated (see `saturation.py`), likewise.
       cotangents: those of its outputs' cotangents. passed_on: those of the terms that it gives to its operands.
     """
 
@@ -120,9 +141,13 @@ class Record:
     primitive: str
     shapes: tuple[str, ...]
     name: str | None = None
+    region: Region | None = None
     rule: str = ""
     entered: bool = False
+    made_of: tuple[int | str | None, ...] = ()
+    targets: tuple[int, ...] = ()
     values: list[Seen] = field(default_factory=list)
+    saturated: list[float] = field(default_factory=list)
     cotangents: list[Seen] = field(default_factory=list)
     passed_on: list[Seen] = field(default_factory=list)
 

@@ -12,7 +12,7 @@ from .findings import Finding
 from .recorder import Walk
 from .records import Record
 from .show import text
-from .show.page import page
+from .show.page import fragment, page
 from .show.rows import Row, rows_of, table_rows
 from .statistics import rms
 
@@ -25,11 +25,19 @@ class Trace:
       records: one for each equation, in the order of the forward walk.
       findings: what else there is to know: vanishing and exploding cotangents, dead units, keys used twice, ...
       notes: what was done otherwise than one may expect.
+      tied: for each differentiated leaf that is the same array as others, their paths.
     """
 
     def __init__(
-        self, name: str, walk: Walk, blame: Blame | None, findings: tuple[Finding, ...], notes: tuple[str, ...] = ()
+        self,
+        name: str,
+        walk: Walk,
+        blame: Blame | None,
+        findings: tuple[Finding, ...],
+        notes: tuple[str, ...] = (),
+        tied: dict[str, tuple[str, ...]] | None = None,
     ):
+        self.tied = tied or {}
         self.name, self.value, self.gradients = name, walk.value, walk.gradients
         self.records, self.findings, self.notes = walk.recorder.records, findings, notes
         self._blame, self._kept = blame, walk.recorder.kept
@@ -47,7 +55,8 @@ class Trace:
         """The gradient with respect to a named value, or to the value of the equation with this number.
 
         Stacked along a first axis if it was made several times: in the iterations of a loop (a `while` that ends after
-        a number of them that is data, too), or by several equations of this name.
+        a number of them that is data, too), or by several equations of this name. Inside a `shard_map` it has a first
+        axis for the devices along which it varies.
         Raises:
           KeyError: nothing of this name was kept; `fb.trace(..., keep=...)` keeps more.
         """
@@ -84,13 +93,15 @@ class Trace:
 
     def html(self, path: str | Path | None = None) -> str:
         """One page that needs no other file: the verdict, the source with the size of each line's cotangents beside
-        it, the depth profile, a map of each loop's steps, and the table. Returned, and written to `path` if given."""
+        it, the depth profile, a map of each loop's steps, the tree of leaves, and the table. Returned, and written to
+        `path` if given."""
         written = page(self)
         if path is not None:
             Path(path).write_text(written, encoding="utf-8")
         return written
 
-    _repr_html_ = html
+    def _repr_html_(self) -> str:
+        return fragment(self)
 
     def to_json(self) -> str:
         """All of it as JSON; a number that is not finite is a string."""
@@ -103,6 +114,7 @@ class Trace:
                     {"concern": f.concern.value, "place": str(f.place), "sentence": f.sentence} for f in self.findings
                 ],
                 "notes": list(self.notes),
+                "tied": self.tied,
                 "gradients": {path: _number(rms(g)) for path, g in self.gradients.items()},
                 "equations": list(map(_of_record, self.records)),
             },
@@ -124,6 +136,7 @@ def _of_blame(blame: Blame) -> dict[str, Any]:
         "primitive": blame.primitive,
         "path": list(blame.path),
         "iteration": list(blame.iteration),
+        "device": dict(blame.device),
         "element": list(blame.element),
         "reaches": list(blame.reaches),
         "sentence": blame.sentence,
@@ -142,6 +155,7 @@ def _of_record(record: Record) -> dict[str, Any]:
         "column": record.place.column,
         "scope": record.place.scope,
         "path": list(record.path),
+        "saturated": record.saturated,
         "shapes": list(record.shapes),
         **{
             key: [

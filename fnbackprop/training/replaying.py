@@ -5,7 +5,7 @@ import math
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,7 +17,7 @@ from .checkpoints.arrays import read_state
 from .checkpoints.checkpoint import finished_checkpoints, last_good
 from .checkpoints.compatibility import require_same_leaves
 from .loop import train
-from .record.nonfinite_batch import leaves_not_finite, read_batch
+from .record.nonfinite_batch import batch_again, leaves_not_finite, read_batch
 from .run_folder import DESCRIPTION_FILE, RunFolder, has_step, numbered, runs_of, step_of
 from .step.loss_gradient import loss_in_precision, make_value_and_grad
 from .step.mixed_precision import precision_of
@@ -73,21 +73,75 @@ def replay(
       ExperimentError: no batch was kept, or none of this step.
       CheckpointError: the checkpoints are of another model or optimizer.
     """
-    runs = list(runs_of(directory, experiment.name).values()) or [numbered(directory, experiment.name, 1)]
-    folder = next((run for run in reversed(runs) if any(run.nonfinite.glob("*.npz"))), runs[-1])
-    path = _kept(folder, step)
-    number = step_of(path)
+    again = step_again(experiment, step=step, directory=directory, backward=backward)
+    state, batch = again.state, again.batch
+    precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
+    differentiate = jax.jit(make_value_and_grad(experiment, backward, precision))
+    (loss, _), gradient = differentiate(state.params, batch, again.key, scale)
+    trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
+    broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
+    where = _origin(again.loss, *again.arguments)
+    return Replay(again.step, again.start, float(loss), broken, where, state, batch)
+
+
+class StepAgain(NamedTuple):
+    """All that a step of a run was computed from.
+
+    Attributes:
+      step: its number. start: that of the checkpoint that the steps before it were run again from; 0: the beginning.
+      state: before the step. batch: of the step. loss: `loss(params, batch, key)` in the precision of the run.
+    """
+
+    step: int
+    start: int
+    state: TrainState
+    batch: Any
+    loss: Callable
+
+    @property
+    def key(self) -> jax.Array:
+        return jax.random.fold_in(self.state.key, self.state.step)
+
+    @property
+    def arguments(self) -> tuple[Any, Any, jax.Array]:
+        """Of the loss."""
+        return self.state.params, self.batch, self.key
+
+
+def step_again(
+    experiment: Experiment,
+    *,
+    step: int | None,
+    directory: str | Path = "runs",
+    backward: str = "manual",
+    kept: bool = True,
+) -> StepAgain:
+    """What a step of a run was computed from: the steps since the last good checkpoint before it are run again.
+
+    Args:
+      experiment, step, directory, backward: as for `replay`.
+      kept: the batch is the one that was kept; else it is made again, and `step` may be any step of the newest run.
+
+    Raises:
+      ExperimentError, CheckpointError: as for `replay`; or there is no run of this name.
+    """
+    runs = list(runs_of(directory, experiment.name).values())
+    path = None
+    if kept:
+        runs = runs or [numbered(directory, experiment.name, 1)]
+        folder = next((run for run in reversed(runs) if any(run.nonfinite.glob("*.npz"))), runs[-1])
+        path = _kept(folder, step)
+        number = step_of(path)
+    elif step is None or not runs:
+        raise ExperimentError(f"there is no run of {experiment.name} in {directory}, or no step of it was named.")
+    else:
+        folder, number = runs[-1], step
     state = _state_before(experiment, folder, number)
     start = int(state.step)
     silent = dataclasses.replace(experiment, evaluate=None)
     state = train(silent, backward=backward, state=state, steps=number, directory=None, progress=False, prefetch=0)
-    batch, key = read_batch(path, experiment.batch(number)), jax.random.fold_in(state.key, state.step)
-    precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
-    (loss, _), gradient = jax.jit(make_value_and_grad(experiment, backward, precision))(state.params, batch, key, scale)
-    trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
-    broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
-    where = _origin(loss_in_precision(experiment, precision), state.params, batch, key)
-    return Replay(number, start, float(loss), broken, where, state, batch)
+    batch = batch_again(experiment, number) if path is None else read_batch(path, experiment.batch(number))
+    return StepAgain(number, start, state, batch, loss_in_precision(experiment, precision_of(experiment.precision)))
 
 
 def _kept(run: RunFolder, step: int | None) -> Path:

@@ -10,6 +10,7 @@ CAMPAIGNS = {  # name: (module, what it does)
     "false_alarms": ("false_alarms", "does `fb.compare` ever say FAIL of a right rule"),
     "soak": ("soak", "a training run that is killed again and again, against one undisturbed"),
     "corruption": ("corruption", "checkpoints damaged at random: a run resumes rightly or says why not"),
+    "tracing": ("tracing", "does `fb.trace` ever blame a healthy model, and does it find what is planted"),
     "accuracy": (
         "accuracy.command",
         "derivatives of every rule's gradient against differences; errors of pointwise rules in ulp",

@@ -42,5 +42,8 @@ def test_what_it_prints_fits_eighty_columns_and_ends_as_promised(capsys):
         ["mul", "4", "4", "2"],
         ["mul", "8", "2", "1"],
     ]
+    (product,) = (line for line in lines if line.count(" × ") == 3)  # of the LSTM's state
+    factors, gradient = product.split(" = ")
+    assert math.isclose(math.prod(map(float, factors.split(" × "))), float(gradient), rel_tol=1e-3)
     values = [re.findall(r"-?\d+\.\d{6}", line) for line in lines if line.startswith("dloss/d") and "*" not in line]
     assert all(len(set(row)) == 1 for row in values if row) and sum(map(bool, values)) == 5

@@ -52,3 +52,12 @@ def test_an_experiment(tmp_path, monkeypatch, capsys):
     assert main(["trace", "mine.py"]) == 0
     printed = capsys.readouterr().out
     assert "all finite" in printed and "cotangent" in printed
+
+
+def test_a_comparison_that_is_not_finite_ends_in_blame(file, capsys):
+    assert main(["compare", file, "--directions", "0"]) == 1
+    printed = capsys.readouterr().out
+    assert "NON-FINITE" in printed and "0·inf: a cotangent became NaN at sqrt by sqrt_vjp, model.py:6:" in printed
+    pathlib.Path("model.py").write_text(PROGRAM.replace("jnp.zeros(2)", "jnp.ones(2)"))
+    assert main(["compare", file, "--directions", "0"]) == 0
+    assert "became" not in capsys.readouterr().out

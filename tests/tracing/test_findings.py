@@ -11,10 +11,19 @@ from fnbackprop.tracing.pipeline import trace
 
 from .helpers import line_of
 
+BOTH = pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+
+
+def traced(fun, jitted, *args):
+    return trace(jax.jit(fun) if jitted else fun, *args)
+
 
 def only(found):
     (finding,) = found.findings
     return finding
+
+
+# ---------------------------------------------------------------- programs with one thing to be found
 
 
 def sigmoid_layers(ws, x):
@@ -23,33 +32,22 @@ def sigmoid_layers(ws, x):
     return jnp.sum(x)
 
 
-def test_sixty_sigmoid_layers_vanish_by_a_quarter():
-    finding = only(trace(jax.jit(sigmoid_layers), [jnp.ones(()) for _ in range(60)], jnp.full(4, 0.5)))
-    assert finding.concern is Concern.VANISHING and finding.place.line == line_of(sigmoid_layers)
-    assert finding.factor == pytest.approx(0.25, rel=1e-3) and "60" in finding.sentence
-
-
 def residual_stream(ws, x):
     for w in ws:
         x = x + x @ w  # HERE
     return jnp.sum(x)
 
 
-def test_an_exploding_residual_stream():
-    ws = [jnp.eye(4, dtype="float32") for _ in range(30)]
-    finding = only(trace(residual_stream, ws, jnp.ones((1, 4))))
-    assert finding.concern is Concern.EXPLODING and finding.place.line == line_of(residual_stream)
-    assert finding.factor == pytest.approx(2, rel=0.01)
+def falling(h):
+    return lax.scan(lambda h, _: (0.9 * h, None), h, length=120)[0]  # HERE
 
 
-@pytest.mark.parametrize("factor, concern", [(0.9, Concern.VANISHING), (1.1, Concern.EXPLODING)])
-def test_recurrences(factor, concern):
-    def recurrence(h):
-        return lax.scan(lambda h, _: (factor * h, None), h, length=120)[0]
+def growing(h):
+    return lax.scan(lambda h, _: (1.1 * h, None), h, length=120)[0]  # HERE
 
-    finding = only(trace(jax.jit(recurrence), 1.0))
-    assert finding.concern is concern and finding.factor == pytest.approx(factor, rel=1e-3)
-    assert finding.place.function.startswith("test_recurrences") and "step of the scan" in finding.sentence
+
+def growing_in_a_while_loop(h):
+    return lax.while_loop(lambda s: s[0] < 120, lambda s: (s[0] + 1, 1.1 * s[1]), (0, h))[1]  # HERE
 
 
 def two_dropouts(x, key):
@@ -58,30 +56,19 @@ def two_dropouts(x, key):
     return jnp.sum(x)
 
 
-def test_one_key_in_two_dropouts():
-    finding = only(trace(jax.jit(two_dropouts), jnp.ones(8), jax.random.key(0)))
-    assert finding.concern is Concern.SAME_KEY and finding.place.line == line_of(two_dropouts)
-
-
 def half_precision(x):
     y = x.astype(jnp.float16)  # of its cotangent, nothing is left
     y = y.astype(jnp.float32)  # HERE
     return jnp.sum(y) * 1e-9
 
 
-def test_underflow():
-    finding = only(trace(half_precision, jnp.ones(8)))
-    assert finding.concern is Concern.UNDERFLOW and finding.place.line == line_of(half_precision)
+def bfloat16(x):
+    y = x.astype(jnp.bfloat16) * jnp.bfloat16(1e-30)  # HERE
+    return jnp.sum(y * jnp.bfloat16(1e-30)).astype(jnp.float32)
 
 
 def small_epsilon(x):
     return jnp.sum(1 / jnp.sqrt(x + 1e-8))  # HERE
-
-
-def test_an_epsilon_that_is_rounded_away():
-    finding = only(trace(small_epsilon, jnp.ones(4)))
-    assert finding.concern is Concern.LOST and finding.place.line == line_of(small_epsilon)
-    assert trace(small_epsilon, jnp.array([1e-6, 1.0])).findings == ()
 
 
 def dead(x):
@@ -89,20 +76,84 @@ def dead(x):
     return jnp.sum(h * x)
 
 
-def test_dead_units():
-    finding = only(trace(jax.jit(dead), jnp.ones(16)))
-    assert finding.concern is Concern.DEAD and finding.place.line == line_of(dead)
-
-
 def masked_nan(x):
     wrong = lax.stop_gradient(jnp.log(x - 10))  # HERE
     return jnp.sum(jnp.where(x < 5, x, wrong))
 
 
-def test_a_masked_nan_is_internal_only():
-    found = trace(masked_nan, jnp.ones(4))
-    assert found.ok and only(found).concern is Concern.INTERNAL
-    assert only(found).place.line == line_of(masked_nan)
+def saturated_tanh(x):
+    h = jnp.tanh(10 * x)  # HERE
+    return jnp.sum(h * x)
+
+
+def saturated_logistic(x):
+    h = jax.nn.sigmoid(-10 * x)  # HERE
+    return jnp.sum(h * x)
+
+
+def one_hot_softmax(x):
+    p = jax.nn.softmax(100 * jnp.outer(x, jnp.arange(4.0)))  # HERE
+    return jnp.sum(p**2)
+
+
+def one_gain_of_many(ws, x):
+    for i, w in enumerate(ws):
+        x = x @ w if i != 5 else one_large(x, w)
+    return jnp.mean(x)
+
+
+def one_large(x, w):
+    return (x @ (w * 1e7)) * 1e-7  # HERE
+
+
+ONES = jnp.ones(16)
+EYES = [jnp.eye(4, dtype="float32") for _ in range(30)]
+PLANTED = [
+    (sigmoid_layers, ([jnp.ones(()) for _ in range(60)], jnp.full(4, 0.5)), Concern.VANISHING, 0.25),
+    (residual_stream, (EYES, jnp.ones((1, 4))), Concern.EXPLODING, 2),
+    (falling, (1.0,), Concern.VANISHING, 0.9),
+    (growing, (1.0,), Concern.EXPLODING, 1.1),
+    (growing_in_a_while_loop, (1.0,), Concern.EXPLODING, 1.1),
+    (two_dropouts, (ONES, jax.random.key(0)), Concern.SAME_KEY, None),
+    (half_precision, (ONES,), Concern.UNDERFLOW, None),
+    (bfloat16, (ONES,), Concern.UNDERFLOW, None),
+    (small_epsilon, (ONES,), Concern.LOST, None),
+    (dead, (ONES,), Concern.DEAD, None),
+    (masked_nan, (ONES,), Concern.INTERNAL, None),
+    (saturated_tanh, (ONES,), Concern.SATURATED, None),
+    (saturated_logistic, (ONES,), Concern.SATURATED, None),
+    (one_hot_softmax, (ONES,), Concern.SATURATED, None),
+    (one_gain_of_many, (EYES[:12], jnp.ones((1, 4))), Concern.UNLIKE, None),
+]
+
+
+@BOTH
+@pytest.mark.parametrize("fun, args, concern, factor", PLANTED, ids=lambda x: getattr(x, "__name__", None))
+def test_planted_findings(fun, args, concern, factor, jitted):
+    found = traced(fun, jitted, *args)
+    finding = only(found)
+    marked = one_large if fun is one_gain_of_many else fun
+    assert (finding.concern, finding.place.line) == (concern, line_of(marked)), finding
+    assert found.ok
+    if factor is not None:
+        assert finding.factor == pytest.approx(factor, rel=0.01)
+
+
+def test_what_vanishing_is_said_of():
+    layers = str(only(trace(sigmoid_layers, [jnp.ones(()) for _ in range(60)], jnp.full(4, 0.5))))
+    assert (
+        "each repeat of the line multiplies the cotangent from the loss by 0.25, 1/4, (logistic), 60 of them" in layers
+    )
+    assert "each step of the scan multiplies the cotangent of the carry by 0.9, 1/1.11, (mul)" in str(
+        only(trace(falling, 1.0))
+    )
+    assert "each step of the while multiplies the cotangent of the carry by 1.1 (mul)" in str(
+        only(trace(growing_in_a_while_loop, 1.0))
+    )
+
+
+def test_an_epsilon_that_counts_is_no_alarm():
+    assert trace(small_epsilon, jnp.array([1e-6, 1.0])).findings == ()
 
 
 def test_healthy_recurrent_network_is_no_alarm():

@@ -1,6 +1,7 @@
 """The chain rule, number by number."""
 
 import math
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -39,3 +40,44 @@ def test_arrays_and_loops_are_refused():
         chain_rule(lambda x: jnp.sum(2 * x), jnp.ones(3))
     with pytest.raises(TypeError, match="is in a loop"):
         chain_rule(lambda x: jax.lax.scan(lambda h, _: (2 * h, None), x, length=3)[0], 1.0)
+
+
+def test_a_step_of_an_lstm():
+    """The derivatives by hand: c' = f c + i g, h' = o tanh(c'), of the loss h'."""
+    logistic = jax.nn.sigmoid
+
+    def step(x, h, c, w):
+        i, f, o = logistic(w * x + h), logistic(w * x - h), logistic(x - w * h)
+        g = jnp.tanh(w * (x + h))
+        return o * jnp.tanh(f * c + i * g)
+
+    x, h, c, w = 0.5, -0.3, 0.8, 1.2
+    found = chain_rule(step, x, h, c, w, argnums=(0, 1, 2, 3))
+    s = lambda a: 1 / (1 + math.exp(-a))  # noqa: E731
+    i, f, o, g = s(w * x + h), s(w * x - h), s(x - w * h), math.tanh(w * (x + h))
+    t = math.tanh(f * c + i * g)
+    dc = o * (1 - t * t)
+    gates = {"i": dc * g * i * (1 - i), "f": dc * c * f * (1 - f), "o": t * o * (1 - o), "g": dc * i * (1 - g * g)}
+    expected = [
+        w * (gates["i"] + gates["f"] + gates["g"]) + gates["o"],
+        gates["i"] - gates["f"] - w * gates["o"] + w * gates["g"],
+        dc * f,
+        x * (gates["i"] + gates["f"]) - h * gates["o"] + (x + h) * gates["g"],
+    ]
+    assert list(found.gradients.values()) == pytest.approx(expected, rel=1e-5)
+    for i, equation in enumerate(found.steps[:-1]):  # each cotangent is the sum over its uses
+        edges = [(use, pair) for use in found.steps for pair in zip(use.operands, use.derivatives, strict=True)]
+        total = sum(use.cotangent * derivative for use, (source, derivative) in edges if source == i)
+        assert total == pytest.approx(equation.cotangent, rel=1e-4)
+
+
+def test_the_drawn_graph(tmp_path):
+    found = chain_rule(lambda walker, wind: 2.0 * (4.0 * walker) + jnp.sin(wind) * wind, 1.0, 0.5, argnums=(0, 1))
+    page = found.html(tmp_path / "graph.html")
+    assert (tmp_path / "graph.html").read_text(encoding="utf-8") == page
+    svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    words = [text.text for text in svg.iter("text")]
+    assert sum(len(step.derivatives) for step in found.steps) == len(list(svg.iter("path")))
+    assert len(list(svg.iter("circle"))) == len(found.steps) and {"args[0]", "args[1]", "2", "4"} <= set(words)
+    assert f"↩ {found.gradients['args[1]']:.4g}" in words
+    assert len({circle.get("cx") for circle in svg.iter("circle")}) == 3  # a step stands right of its operands

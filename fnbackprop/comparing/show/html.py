@@ -2,10 +2,10 @@
 
 import io
 import sys
-from html import escape
 
 from rich.console import Console
 
+from ...pages import document
 from ..results import Results
 from .text import BAR, Extent, renderable
 
@@ -13,16 +13,11 @@ COLUMNS = ("norm", "error", BAR, "allowed", "noise", "ratio", "cos", "median ulp
 PAGE = Extent(width=150, rows=sys.maxsize, findings=sys.maxsize, columns=COLUMNS)
 STYLE = "font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;overflow-x:auto;white-space:pre;margin:0"
 FRAGMENT = f'<pre style="{STYLE}">{{code}}</pre>'
-DOCUMENT = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><meta name="viewport" content="width=device-width">
-<style>:root{{color-scheme:light}}body{{margin:0;padding:16px 28px;color:#1b1f24;background:#fff}}</style></head>
-<body>{body}</body></html>
-"""
 
 
 def page(results: Results) -> str:
     """The whole document."""
-    return DOCUMENT.format(title=escape(f"{results.verdict} {results.name}"), body=fragment(results))
+    return document(f"{results.verdict} {results.name}", fragment(results))
 
 
 def fragment(results: Results) -> str:

@@ -108,7 +108,7 @@ def _forward(region, body):
         return tuple(outputs), tuple(lax.expand_dims(x, (0,)) for x in saved)
 
     forward.__name__ = "shard_map"
-    out_specs = region.out_specs, tuple(_stacked(region, v.aval) for v in parts.saved)
+    out_specs = region.out_specs, tuple(stacked(region, v.aval) for v in parts.saved)
     return jax.jit(region.map(forward, region.in_specs, out_specs))  # (1), (3)
 
 
@@ -117,33 +117,33 @@ def _backward(region, body, wanted):
     joint, parts, _ = body
     held = select((*joint.operands, *joint.outputs), body.held)
     held_specs = tuple(select((*region.in_specs, *region.out_specs), body.held))
-    saved_specs = tuple(_stacked(region, v.aval) for v in parts.saved)
+    saved_specs = tuple(stacked(region, v.aval) for v in parts.saved)
     dy_specs = tuple(select(region.out_specs, wanted))
     dx_specs = tuple(select(region.in_specs, [ct is not None for ct in joint.found]))
     dx_atoms = present(joint.found)
 
     def backward(values, saved, dy):
         saved = [lax.squeeze(x, (0,)) for x in saved]
-        dy = [_share(region, spec, ct) for ct, spec in zip(dy, dy_specs, strict=True)]  # (3)
+        dy = [share(region, spec, ct) for ct, spec in zip(dy, dy_specs, strict=True)]  # (3)
         known = pairs((held, values), (parts.saved, saved), (joint.cotangents, dy))
         dx = parts.run(parts.backward, known, dx_atoms)  # (2)
-        return tuple(device_sum(ct, _copied(region, spec)) for ct, spec in zip(dx, dx_specs, strict=True))  # (1)
+        return tuple(device_sum(ct, copied(region, spec)) for ct, spec in zip(dx, dx_specs, strict=True))  # (1)
 
     backward.__name__ = "shard_map_vjp"
-    in_specs = held_specs, saved_specs, tuple(map(_exchanged, dy_specs))
-    return jax.jit(region.map(backward, in_specs, tuple(map(_exchanged, dx_specs))))
+    in_specs = held_specs, saved_specs, tuple(map(exchanged, dy_specs))
+    return jax.jit(region.map(backward, in_specs, tuple(map(exchanged, dx_specs))))
 
 
-def _share(region, spec, ct):
+def share(region, spec, ct):
     """One copy's share of the cotangent of an output that is the mean of its copies."""
-    copies = prod(region.mesh.shape[a] for a in _copied(region, spec))
+    copies = prod(region.mesh.shape[a] for a in copied(region, spec))
     return ct if copies == 1 else lax.div(ct, scalar(copies, ct))
 
 
 # ---------------------------------------------------------------- specs
 
 
-def _copied(region, spec):
+def copied(region, spec):
     """The axes along which every device has a copy of its own: without `check_vma`, those that the spec leaves out. The
     cotangents of the copies of a reduced value stay terms, one a device. A hijax type's spec alone knows its axes."""
     if not isinstance(spec, PartitionSpec):
@@ -154,7 +154,7 @@ def _copied(region, spec):
     return () if region.check else tuple(axes)
 
 
-def _stacked(region, aval):
+def stacked(region, aval):
     """The spec that keeps each device's own value where it is, along a new first axis."""
     manual = aval.manual_axis_type
     varying = manual.varying if region.check else region.axes - region.of_vmap
@@ -163,7 +163,7 @@ def _stacked(region, aval):
     return PartitionSpec(order or None, unreduced=unreduced, reduced=reduced)
 
 
-def _exchanged(spec):
+def exchanged(spec):
     """The spec of a cotangent: that of its value, with reduced and unreduced exchanged; a hijax type has its own."""
     if not isinstance(spec, PartitionSpec):
         return spec.to_ct_spec()

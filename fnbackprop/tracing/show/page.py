@@ -1,20 +1,21 @@
 """A trace as one HTML page that needs no other file: the source with its heat, the depth, the steps of loops."""
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jinja2
-
+from ...pages import render
 from ..records import Record
 from ..statistics import rms
 from . import text
 from .rows import Row
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE = Path(__file__).with_name("trace.html")
 CONTEXT = 3  # lines shown before and after those that have equations
+MASK = 1e6  # times the usual size: a mask by large numbers, which is no part of the depth profile
 MOST_LOOP_LINES, MOST_STEPS = 20, 256
 LABEL, WIDTH, ROW = 260, 640, 18  # of a loop's map
 
@@ -22,7 +23,9 @@ LABEL, WIDTH, ROW = 260, 640, 18  # of a loop's map
 def page(trace: Any) -> str:
     """The page of a `Trace`."""
     rows, blame = trace.rows, trace.blame()
-    return _template().render(
+    return render(
+        TEMPLATE,
+        title=f"trace of {trace.name}",
         name=trace.name,
         ok=trace.ok,
         verdict=text.verdict(trace),
@@ -32,16 +35,15 @@ def page(trace: Any) -> str:
         sources=_sources(rows, None if blame is None else blame.place),
         profile=_profile(trace.records),
         maps=_loop_maps(trace.records),
-        gradients=_tree(trace.gradients),
+        gradients=_tree(trace.gradients, trace.tied),
         heads=text.HEAD,
-        table=list(map(text.cells, rows)),
+        table=[{"cells": text.cells(row), "bad": row.bad} for row in rows],
     )
 
 
-@lru_cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+def fragment(trace: Any) -> str:
+    """The page inside a frame, for a notebook, whose own style stays what it is."""
+    return f'<iframe srcdoc="{escape(page(trace))}" style="width:100%;height:40em;border:0"></iframe>'
 
 
 class Heat:
@@ -72,40 +74,56 @@ def _sources(rows: Sequence[Row], blamed: Any) -> list[dict[str, Any]]:
         except (OSError, UnicodeDecodeError):
             continue
         first, last = max(1, min(lines) - CONTEXT), min(len(written), max(lines) + CONTEXT)
-        shown = [
-            _source_line(number, written[number - 1], lines.get(number), heat)
-            | {"blamed": blamed is not None and (blamed.file, blamed.line) == (file, number)}
-            for number in range(first, last + 1)
-        ]
+        shown = []
+        for number in range(first, last + 1):
+            is_blamed = blamed is not None and (blamed.file, blamed.line) == (file, number)
+            shown.append(_source_line(number, written[number - 1], lines.get(number), heat, is_blamed))
         found.append({"name": Path(file).name, "lines": shown})
     return found
 
 
-def _source_line(number: int, written: str, row: Row | None, heat: Heat) -> dict[str, Any]:
-    if row is None:
-        return {"number": number, "text": written, "cotangent": "", "value": "", "heat": 0}
-    return {
-        "number": number,
-        "text": written,
-        "cotangent": _size(row.cotangent.high),
-        "value": _size(row.value.high),
-        "heat": heat.of(row.cotangent.high),
-    }
+def _source_line(number: int, written: str, row: Row | None, heat: Heat, is_blamed: bool) -> dict[str, Any]:
+    line = {"number": number, "text": written, "cotangent": "", "value": "", "heat": 0, "title": ""}
+    classes = ["blamed"] if is_blamed else []
+    if row is not None:
+        names = zip(text.HEAD, text.cells(row), strict=True)
+        line["title"] = ", ".join(f"{name} {cell}" for name, cell in names if cell != "-" and name != "line")
+        line["cotangent"], line["value"] = _size(row.cotangent.high), _size(row.value.high)
+        line["heat"] = heat.of(row.cotangent.high)
+        classes += ["nonfinite"] if row.bad else []
+    return {**line, "classes": " ".join(classes)}
 
 
 def _size(x: float) -> str:
     return "" if math.isnan(x) else text.size_text(x)
 
 
-def _profile(records: Sequence[Record]) -> dict[str, str] | None:
-    """The curve of the cotangents' sizes, in the order of the forward walk."""
-    sizes = [max((seen.size for seen in record.cotangents), default=0.0) for record in records if not record.entered]
-    points = [(i, size) for i, size in enumerate(sizes) if 0 < size < math.inf]
-    if len(points) < 2:
+def _profile(records: Sequence[Record]) -> dict[str, Any] | None:
+    """The curves of the sizes of values and cotangents, in the order of the forward walk, on one logarithmic axis."""
+    known = [record for record in records if not record.entered]
+    kinds = {
+        "forward": [max((seen.size for seen in record.values), default=0.0) for record in known],
+        "backward": [max((seen.size for seen in record.cotangents), default=0.0) for record in known],
+    }
+    points = {kind: [(i, x) for i, x in enumerate(sizes) if 0 < x < math.inf] for kind, sizes in kinds.items()}
+    usual = statistics.median(x for _, x in points["forward"] or [(0, 1.0)])
+    points["forward"] = [(i, x) for i, x in points["forward"] if x < MASK * usual]
+    if len(points["backward"]) < 2:
         return None
-    heat, last = Heat(size for _, size in points), max(len(sizes) - 1, 1)
-    drawn = " ".join(f"{50 + 840 * i / last:.1f},{210 - 200 * heat.of(size):.1f}" for i, size in points)
-    return {"points": drawn, "low": f"{heat.low:.1f}", "high": f"{heat.high:.1f}"}
+    heat, last = Heat(size for found in points.values() for _, size in found), max(len(known) - 1, 1)
+
+    def height(share: float) -> float:
+        return 210 - 200 * share
+
+    curves = [
+        {"kind": kind, "points": " ".join(f"{50 + 840 * i / last:.1f},{height(heat.of(x)):.1f}" for i, x in found)}
+        for kind, found in points.items()
+    ]
+    ticks = [
+        {"y": f"{height(share) + 4:.1f}", "text": f"{heat.low + share * (heat.high - heat.low):+.1f}"}
+        for share in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    return {"curves": curves, "ticks": ticks}
 
 
 def _loop_maps(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -150,14 +168,28 @@ def _loop_map(path: tuple[str, ...], records: Sequence[Record]) -> dict[str, Any
     return {"path": " / ".join(path) or "loop", "height": ROW * len(rows), "rows": rows, **shown}
 
 
-def _tree(gradients: dict[str, Any]) -> dict[str, Any]:
+class Leaf(NamedTuple):
+    """A leaf of the gradient on the page; `tied`: the other leaves that are the same array."""
+
+    id: str
+    path: str
+    text: str
+    tied: list[Any]
+
+
+def _tree(gradients: dict[str, Any], tied: dict[str, Sequence[str]]) -> dict[str, Any]:
     """The leaves of the gradient as nested dicts, by the parts of their paths."""
     tree: dict[str, Any] = {}
-    for path, gradient in gradients.items():
-        *folders, leaf = path.split("/") if path else ["the argument"]
+    leaves = {
+        path: Leaf(f"leaf-{i}", path or "the argument", f"{g.dtype}{list(g.shape)}, rms {rms(g):.3g}", [])
+        for i, (path, g) in enumerate(gradients.items())
+    }
+    for path, leaf in leaves.items():
+        leaf.tied.extend(leaves[other] for other in tied.get(path, ()))
+        *folders, name = path.split("/") if path else ["the argument"]
         node = tree
         for folder in folders:
             inner = node.setdefault(folder, {})
             node = inner if isinstance(inner, dict) else node
-        node[leaf] = f"{gradient.dtype}{list(gradient.shape)}, rms {rms(gradient):.3g}"
+        node[name] = leaf
     return tree

@@ -1,5 +1,6 @@
 """The records of a trace as rows of a table: one for each line of the user's, or one for each equation."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ class Row(NamedTuple):
       place: the line of the first. primitives: their names, each once. count: how many values were seen.
       number: of the first. shapes: of its outputs. path: of the bodies around it. name: by `fb.name`.
       value, cotangent: the sizes. gain: of what is passed on over what came in. bad: how many arrays are not finite.
+      saturated: the share of the elements of activations that are saturated; NaN where there is no activation.
     """
 
     place: Place
@@ -40,6 +42,12 @@ class Row(NamedTuple):
     cotangent: Range
     gain: Range
     bad: int
+    saturated: float = np.nan
+
+    @property
+    def total_gain(self) -> float:
+        """The gain from the loss to here, as log10: the loss's own cotangent is 1. NaN where none comes."""
+        return math.log10(self.cotangent.median) if self.cotangent.median > 0 else np.nan
 
 
 def rows_of(records: Iterable[Record]) -> list[Row]:
@@ -92,6 +100,7 @@ def row_of(records: Sequence[Record]) -> Row:
         cotangent=_range(came),
         gain=_range(gains),
         bad=sum(bool(s.bad) for s in seen),
+        saturated=float(np.mean(shares)) if (shares := [share for r in records for share in r.saturated]) else np.nan,
     )
 
 

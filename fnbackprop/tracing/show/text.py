@@ -11,7 +11,7 @@ from .rows import Range, Row
 
 MOST_ROWS = 40
 WORST = 3
-HEAD = ("line", "primitives", "seen", "value", "cotangent", "gain")
+HEAD = ("line", "primitives", "seen", "value", "saturated", "cotangent", "gain", "log10 from loss")
 NUMBERS = range(2, len(HEAD))  # the columns of numbers
 
 
@@ -62,8 +62,10 @@ def cells(row: Row) -> tuple[str, ...]:
     names = ", ".join(row.primitives[:3]) + (" ..." if len(row.primitives) > 3 else "")
     name = f" [{row.name}]" if row.name else ""
     flag = f" !{row.bad}" if row.bad else ""
-    sizes = map(_spread, (row.value, row.cotangent, row.gain))
-    return str(row.place) + flag, names + name, str(row.count), *sizes
+    value, cotangent, gain = map(_spread, (row.value, row.cotangent, row.gain))
+    saturated = "-" if np.isnan(row.saturated) else f"{row.saturated:.0%}"
+    total = "-" if np.isnan(row.total_gain) else f"{row.total_gain:+.1f}"
+    return str(row.place) + flag, names + name, str(row.count), value, saturated, cotangent, gain, total
 
 
 def _spread(range_: Range) -> str:

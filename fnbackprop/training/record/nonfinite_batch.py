@@ -24,7 +24,7 @@ def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseE
     if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
         return
     try:
-        batch = _batch_again(experiment, error.step)
+        batch = batch_again(experiment, error.step)
         path = write_batch(folder.nonfinite_batch(error.step), batch)
     except Exception as failure:  # the first error is the one that matters
         error.args = (f"{error}\nThe batch of step {error.step} could not be kept: {failure}",)
@@ -36,7 +36,8 @@ def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseE
     error.args = (f"{error}\n{kept} To run that step again: fb.replay(experiment)",)
 
 
-def _batch_again(experiment: Experiment, step: int) -> Any:
+def batch_again(experiment: Experiment, step: int) -> Any:
+    """The batch of a step that was taken before."""
     stream = experiment.batch if isinstance(experiment.batch, Stream) else None
     return experiment.batch(step) if stream is None else stream.again(step)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fnbackprop.balancing.progress import progress_in_words
 
+from ...pages import document
 from ..run_folder import MetricsRow, RunFolder, read_json
 from ..step.step_metrics import LAYER_PREFIX
 from .metrics import curve
@@ -20,22 +21,8 @@ WRONG = ("FAIL", "NON-FINITE")
 DIFFERS = ' class="differs"'
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #222; --faint: #777; --line: #ddd; --page: #fff; --mark: #fff3c4; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ddd; --faint: #999; --line: #444; --page: #1b1b1b; --mark: #4a4020; }
-}
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--page);
-       max-width: 1240px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 1.8em 0 .5em; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1em; }
-svg { width: 100%; height: auto; color: var(--faint); }
-.scroll { overflow-x: auto; } .scroll svg { min-width: 900px; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .15em 1.2em .15em 0; vertical-align: top;
-        border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
-th { font-weight: 600; } td:first-child { color: var(--faint); } .differs td { background: var(--mark); }
-.number td:not(:first-child), .number th:not(:first-child) { text-align: right; }
-code, pre { font: 13px/1.4 ui-monospace, monospace; } pre { white-space: pre-wrap; margin: 0; }
-.bad { color: #c62828; font-weight: 600; } .note { color: var(--faint); }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 1em; }
+.scroll svg { min-width: 900px; }
 """
 
 
@@ -63,9 +50,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
         "<h2>To reproduce</h2>",
         *(f"<pre>{html.escape(run['command'])}</pre>" for run in runs.values() if "command" in run),
     ]
-    page = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-    page += f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(sections) + "\n</body></html>\n"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(document(title, "\n".join(sections), STYLE), encoding="utf-8")
     return path
 
 
