@@ -115,8 +115,8 @@ class Session:
             _close_with_error(stack, self._gradient_check.close)
         if run.balance_every is not None:
             self._step_balance, log.watch = StepBalance(experiment, run.balance_every), RunWatch()
+        _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
         if folder is not None:
-            _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
             data_state = self._stream.state if self._stream else None
             self._checkpoints = CheckpointSchedule(run, folder, log, first, data_state, self._data)
             _close_with_error(stack, self._checkpoints.close)

@@ -46,6 +46,12 @@ def test_replay_names_the_line(tmp_path):
     assert "step 7, run again from step 6: the loss is nan" in str(found) and "gradient: v, w" in str(found)
 
 
+def test_a_run_without_a_folder_names_the_command():
+    made = dataclasses.replace(MADE, loss=breaking, batch=batch)
+    with pytest.raises(NonFiniteLoss, match="To find the line: fnbackprop trace FILE --after 7"):
+        train(made, directory=None, progress=False)
+
+
 def test_other_options_are_told_and_a_new_run_forgets(tmp_path):
     broken = dataclasses.replace(MADE, loss=breaking, batch=batch)
     with pytest.raises(NonFiniteLoss):

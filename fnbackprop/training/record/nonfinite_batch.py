@@ -19,9 +19,13 @@ from ..errors import NonFiniteLoss
 from ..run_folder import RunFolder
 
 
-def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder, error: BaseException | None) -> None:
-    """If the run ended because its loss was not finite, keep the batch and name its file in the error."""
+def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder | None, error: BaseException | None) -> None:
+    """If the run ended because its loss was not finite, keep the batch and name its file in the error; of a run without
+    a folder, name the command that finds the line."""
     if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
+        return
+    if folder is None:
+        error.args = (f"{error}\nTo find the line: fnbackprop trace FILE --after {error.step}",)
         return
     try:
         batch = batch_again(experiment, error.step)
