@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
+from ...pages import render
 from ..facts import Facts, LayerFacts
 from ..verdict import FINE, Verdict
 from . import text
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE = Path(__file__).with_name("balance.html")
 COLOURS = ("#1f77b4", "#17a2a2", "#2ca02c", "#d98300", "#c62828", "#8c5fbf", "#8c6d4f")
 LEFT, RIGHT, TOP, BOTTOM = 60, 780, 10, 240  # of a chart
 LINE = 13  # between two labels
@@ -23,7 +22,9 @@ MOST_LINEAR = 4  # a loss that changes by more has a logarithmic scale
 def page(balance: Any) -> str:
     """The page of a `Balance`."""
     facts: Facts = balance.facts
-    return _template().render(
+    return render(
+        TEMPLATE,
+        title=f"balance: {facts.name}",
         name=facts.name,
         where="at initialisation" if facts.step == 0 else f"at step {facts.step}",
         verdict=balance.verdict,
@@ -36,12 +37,6 @@ def page(balance: Any) -> str:
         notes=text.notes(facts),
         cost=text.cost(facts),
     )
-
-
-@lru_cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _kind(verdict: Verdict) -> str:
