@@ -193,15 +193,30 @@ class Engine:
 
     def pull(self, step: PlannedEquation, env: dict, residual: Any, cts: list[Any]) -> tuple[list[Var], Iterable[Any]]:
         """Apply one equation's rules: the operands that get a cotangent, and each one's, a term of its sum."""
-        invars = step.equation.invars
+        found = self.apply_rules(step, env, residual, cts)
+        return [step.equation.invars[i] for i, _ in found], (self.fitted(step, i, ct) for i, ct in found)
+
+    def apply_rules(self, step: PlannedEquation, env: dict, residual: Any, cts: list[Any]) -> list[tuple[int, Any]]:
+        """The positions of the operands that get a cotangent, and each one's as the rules return it."""
         if step.structured:
             found = list(enumerate(step.structured.backward(residual, cts)))
         else:
             if len(cts) > 1 and any(ct is None for ct in cts):
                 cts = [self.instantiate(ct, v.aval) for v, ct in zip(step.equation.outvars, cts, strict=True)]
             found = [pair for call in step.calls for pair in self._apply(call, step, env, cts)]
-        kept = [(i, ct) for i, ct in found if ct is not None and i is not None and step.active[i]]
-        return [invars[i] for i, _ in kept], (_fitted(step, i, ct) for i, ct in kept)
+        return [(i, ct) for i, ct in found if ct is not None and i is not None and step.active[i]]
+
+    @staticmethod
+    def fitted(step: PlannedEquation, position: int, ct: Any) -> Any:
+        """The cotangent of an operand, in the operand's shape and dtype."""
+        try:
+            return fit(ct, step.equation.invars[position].aval)
+        except WrongShape as error:
+            rules = ", ".join(call.rule.name for call in step.calls if position in call.targets)
+            raise WrongShape(
+                f"the VJP rule {rules or 'of ' + step.equation.primitive.name} returned a wrong cotangent for operand "
+                f"{position} of {step.equation.primitive.name}: {error}, at {source_line(step.equation)}"
+            ) from None
 
 
 @cached_plan
@@ -248,18 +263,6 @@ def _zero_where_dy_is(dy: Any, dx: Any) -> Any:
 def _accumulate(ct_env: dict, var: Any, ct: Any) -> None:
     known = ct_env.get(var)
     ct_env[var] = ct if known is None else add_typed(known, ct)
-
-
-def _fitted(step: PlannedEquation, position: int, ct: Any) -> Any:
-    """The cotangent of an operand, in the operand's shape and dtype."""
-    try:
-        return fit(ct, step.equation.invars[position].aval)
-    except WrongShape as error:
-        rules = ", ".join(call.rule.name for call in step.calls if position in call.targets)
-        raise WrongShape(
-            f"the VJP rule {rules or 'of ' + step.equation.primitive.name} returned a wrong cotangent for operand "
-            f"{position} of {step.equation.primitive.name}: {error}, at {source_line(step.equation)}"
-        ) from None
 
 
 class WrongShape(ValueError):

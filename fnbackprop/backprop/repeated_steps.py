@@ -6,32 +6,43 @@ equation's parameters, the types of what it reads, and the user's settings, whic
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..jaxprs.avals import aval_of
 from ..jaxprs.evaluate import bind, environment, read_atom, trace_avals
 from ..jaxprs.lists import merge, present, split
 from ..jaxprs.staging import is_staging
-from ..jaxprs.types import ClosedJaxpr, Equation, Var, is_var
+from ..jaxprs.types import Atom, ClosedJaxpr, Equation, Var, is_var
 from .plan import PlannedEquation
 
 CALLED = 3  # so often the rules of a kind are called: tracing them costs as much as three calls
 
 
 class Template(NamedTuple):
-    """What the rules of one kind of step emit: the cotangents of the operands at these positions."""
+    """What is emitted for one kind of step: the cotangents of the operands at these positions, first as the rules
+    return them, then as they fit the operands."""
 
     closed: ClosedJaxpr
     positions: tuple[int, ...]
 
-    def __call__(self, operands: Sequence[Any]) -> list[Any]:
+    def __call__(self, operands: Sequence[Any]) -> Iterator[Any]:
+        """The cotangents, each when its equations are put into the trace: in the source context of the step at hand."""
         jaxpr = self.closed.jaxpr
-        env = environment(jaxpr, (), operands)
-        for equation in jaxpr.eqns:  # in the source context of the step at hand
-            outputs = bind(equation, [read_atom(env, atom) for atom in equation.invars])
-            env.update(zip(equation.outvars, outputs, strict=True))
-        return [read_atom(env, atom) for atom in jaxpr.outvars]
+        env, equations = environment(jaxpr, (), operands), iter(jaxpr.eqns)
+
+        def read(atom: Atom) -> Any:
+            while is_var(atom) and atom not in env:
+                equation = next(equations)
+                outputs = bind(equation, [read_atom(env, x) for x in equation.invars])
+                env.update(zip(equation.outvars, outputs, strict=True))
+            return read_atom(env, atom)
+
+        returned, fitting = split(jaxpr.outvars, len(self.positions))
+        for atom in returned:
+            read(atom)
+        for atom in fitting:
+            yield read(atom)
 
 
 class RepeatedSteps:
@@ -60,19 +71,19 @@ class RepeatedSteps:
 
     def _template(self, step: PlannedEquation, cts: list[Any], operands: Sequence[Any]) -> Template | None:
         variables, given = step.variables(), [ct is not None for ct in cts]
-        operands_of, context, keys = step.equation.invars, step.equation.ctx, ()
+        positions: list[int] = []
 
         def pull(*operands):
-            nonlocal keys
             values, cts = split(operands, len(variables))
             env = dict(zip(variables, values, strict=True))
-            keys, found = self.engine.pull(step, env, None, merge(given, cts))
-            return list(found)
+            found = self.engine.apply_rules(step, env, None, merge(given, cts))
+            positions[:] = [i for i, _ in found]
+            return [ct for _, ct in found] + [self.engine.fitted(step, i, ct) for i, ct in found]
 
         closed = trace_avals(pull, list(map(aval_of, operands)))
-        if closed.consts or not all(_is_plain(equation, context) for equation in closed.jaxpr.eqns):
+        if closed.consts or not all(_is_plain(equation, step.equation.ctx) for equation in closed.jaxpr.eqns):
             return None
-        return Template(closed, tuple(map(operands_of.index, keys)))
+        return Template(closed, tuple(positions))
 
 
 def _is_plain(equation: Equation, context: Any) -> bool:

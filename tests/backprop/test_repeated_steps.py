@@ -25,6 +25,14 @@ def layers(x, w):
     return jnp.sum(x * w)
 
 
+def fitted_layers(x, w):
+    """Products whose cotangents are summed, and cast, to fit their operands, beside other terms of the same values."""
+    for _ in range(6):
+        h = jax.lax.mul(x, w[0]).astype(jnp.bfloat16)
+        x = x + jax.lax.dot(h, h, preferred_element_type=jnp.float32) * jax.lax.mul(w[1], x)
+    return jnp.sum(x)
+
+
 def split_layers(x, w):
     for _ in range(6):
         low, high = jnp.split(x, 2)
@@ -34,6 +42,8 @@ def split_layers(x, w):
 
 SPEC = PartitionSpec("i")
 PROGRAMS = {
+    "bfloat16": fb.grad(lambda x, w: jnp.sum(layers(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))), (0, 1)),
+    "fitted": fb.grad(fitted_layers, (0, 1)),
     "layers": fb.grad(layers, (0, 1)),
     "only x": fb.grad(layers),
     "second order": fb.grad(lambda x, w: jnp.sum(fb.grad(layers, eager=False)(x, w) * w)),
