@@ -59,8 +59,10 @@ REASONS = {
     **_rows("igamma y", _F, _LOGARITHMS),
     **_rows("igammac x", _F, _VALUE),
     **_rows("igammac y", _F, _LOGARITHMS),
-    **_rows("igamma_grad_a x", _F, _SQUARES),
-    **_rows("igamma_grad_a y", _F, _LOGARITHMS),
+    **_rows("igamma_grad_a x", ("float32",), _RANGE),
+    **_rows("igamma_grad_a x", ("float64",), _SQUARES),
+    **_rows("igamma_grad_a y", ("float32",), _RANGE),
+    **_rows("igamma_grad_a y", ("float64",), _LOGARITHMS),
     **{key: reason for i in "xyz" for key, reason in _rows(f"{_BETA} {i}", _F, _LOGARITHMS).items()},
     **_rows("random_gamma", ("float64",), _VALUE),
 }
