@@ -18,6 +18,7 @@ NOT_FINITE = "it differs beside a NaN alone, where the function is not finite"
 INFINITE = "it differs at -inf or inf alone, where the function is not finite, and where the rule's own test looks"
 IGNORED = "the engine takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
+NOUGHT = "x is 0 where its size is, and what is divided is 0 in any case"
 SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
 PLACEMENT = "it says where a value lies, and changes no number"
 CHECKPOINTS = "other checkpoints are kept, each with its step: it costs time, and changes no number"
@@ -31,6 +32,8 @@ NOTHING = "what is shifted in at the end decays or multiplies a sum of nothing, 
 EQUIVALENT = [
     Row("clamp_vjp_x", "argument 2 *", "z is x wherever the mask holds, and a bound elsewhere"),
     Row("clamp_vjp_low", "argument 1 *", "z is low wherever the mask holds, and x or high elsewhere"),
+    Row("abs_vjp", "0.2.0 mask forgotten #2", NOUGHT),
+    Row("abs_vjp", "0.2.0.2.1.1.1 constant changed", NOUGHT),
     Row("clamp_vjp_high", "argument 3 *", "z is high wherever the mask holds"),
     Row("select_n_vjp", "2.0.1.0.0 *", IGNORED),
     Row("select_n_vjp", "2.0.1.0.1.1.0.1* *", IGNORED),
@@ -94,7 +97,9 @@ EQUIVALENT = [
     Row("while_loop._forward", "8.1.0.*1 constant changed", CHECKPOINTS),
     Row("schedule", "0.1.0.0.1.0 *", CHECKPOINTS),
     Row("schedule", "0.1.1.1.0 function confused", CHECKPOINTS),
+    Row("schedule", "0.1.1.1.0.1 constant changed", CHECKPOINTS),
     Row("next_checkpoint", "2.1.1.0.0 *", CHECKPOINTS),
+    Row("next_checkpoint", "3.1.1.2 term dropped #2", CHECKPOINTS),
     Row("next_checkpoint", "5.0.0.1 constant changed", CHECKPOINTS),
     Row("_to_extremes", "1.0 term dropped", SAME_PATH),
 ]  # fmt: skip

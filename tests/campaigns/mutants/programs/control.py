@@ -84,6 +84,8 @@ for _reverse in (False, True):
 add("scan", lambda c, w: lax.scan(lambda c, _: ((c[0] * c[1], c[1] + w), c[0]), (c, c), None, length=3),
     normal(3), normal(3, seed=1))
 add("scan", lambda c, xs: lax.scan(lambda c, x: (c + x, x * x), c, xs, unroll=2)[1], normal(2), normal(4, 2))
+add("scan", lambda c, w: lax.scan(lambda c, _: (jnp.sin(c * w), c * w), c, None, length=3)[1],
+    normal(3), normal(3, seed=1))
 add("scan", lambda c, w: lax.fori_loop(0, 3, lambda i, c: jnp.sin(c * w) + i, c), normal(3), normal(3, seed=1))
 add("while", lambda c, w: lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1] * w)), (0, c))[1],
     normal(3), normal(3, seed=1))
