@@ -146,11 +146,9 @@ def measure_optimizer(measured: Measured, options: Options, say: Callable[[str],
     loss, _ = machine.gradient(subject.params, 0)
     batch, key = machine.batch(0)
 
-    def update(gradient: Any, state: Any) -> tuple[Any, Any]:
-        return subject.update(gradient, state, subject.params, loss, batch, key)
-
+    given = (measured.opt_state, measured.mean_gradient, jax.random.key(subject.step))
     try:
-        response = measure_response(update, measured.opt_state, measured.mean_gradient, jax.random.key(subject.step))
+        response = measure_response(subject.update, *given, subject.params, loss, batch, key)
     except (TypeError, NotImplementedError) as error:  # its update has no forward mode
         measured.found(not_linear=f"the response of the optimizer cannot be measured: {str(error).splitlines()[0]}")
         return

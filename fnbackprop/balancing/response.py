@@ -16,8 +16,8 @@ import numpy as np
 from .critical_rate import Critical, critical_curvature
 from .vectors import add, dot, norm, random_signs, scale, times, zeros_like
 
-Update = Callable[[Any, Any], tuple[Any, Any]]
-"""`update(gradient, state) -> (updates, state)`, of an optimizer at fixed parameters."""
+Update = Callable[..., tuple[Any, Any]]
+"""`update(gradient, state, *operands) -> (updates, state)`, of an optimizer at fixed parameters."""
 
 SETTLED = 1e-6  # the relative change per step at which an alternating gradient has its full effect
 SHORTEST, LONGEST = 32, 2048  # steps
@@ -67,7 +67,7 @@ class Response:
         return ""
 
 
-def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array) -> Response:
+def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array, *operands: Any) -> Response:
     """The response of an optimizer at a state of its own.
 
     Args:
@@ -75,28 +75,37 @@ def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array) 
       state: where it is linearised.
       gradient: an actual one, with which the linear response is compared. A leaf for each that is trained.
       key: of the random signs that are fed.
+      *operands: what else the optimizer reads: handed to `update`, or they would be constants of a program.
     """
-    linear = Linearised(update, state, gradient)
+    given = (state, gradient, operands)
+
+    def linear(state: Any, gradient: Any, operands: Any) -> Linearised:
+        return Linearised(lambda gradient, state: update(gradient, state, *operands), state, gradient)
+
     first, second = jax.jit(lambda like: tuple(random_signs(k, like) for k in jax.random.split(key)))(gradient)
 
-    alternating = jax.jit(linear.alternating)
-    (one, steps), (two, _) = alternating(first), alternating(second)
+    alternating = jax.jit(lambda vector, given: linear(*given).alternating(vector))
+    (one, steps), (two, _) = alternating(first, given), alternating(second, given)
 
     @jax.jit
-    def compared(one: Any, two: Any, state: Any, gradient: Any) -> tuple[Any, jax.Array]:
+    def compared(one: Any, two: Any, given: Any) -> tuple[Any, jax.Array]:
         """The gain; how far the second vector shows another, and how far the actual update is from the linear one."""
-        expected, actual = linear.to_one(gradient), odd_part(update, state, gradient)
+        state, gradient, operands = given
+        expected = linear(*given).to_one(gradient)
+        actual = odd_part(lambda gradient, state: update(gradient, state, *operands), state, gradient)
         gain, again = times(first, one), times(second, two)
         apart = [add(again, gain, -1.0), gain, add(actual, expected, -1.0), expected]
         return jax.tree.map(jnp.abs, gain), jnp.stack([*map(norm, apart), dot(actual, expected)])
 
-    gain, numbers = compared(one, two, state, gradient)
+    gain, numbers = compared(one, two, given)
     off, size, apart, length, along = map(float, numbers)
     off = off / size if 0 < size < np.inf else np.inf
     if not np.isfinite(off + length):
         return Response(gain, np.zeros(1), Critical(np.nan, np.pi), np.inf, 0.0, np.nan, np.inf)
     gain = jax.tree.map(lambda x, like: x.astype(like.dtype), gain, gradient)
-    impulse, inseparable = linear.impulse(first, gain, int(np.clip(2 * steps, SHORTEST, LONGEST)))
+    length_of_course = int(np.clip(2 * steps, SHORTEST, LONGEST))
+    run = jax.jit(lambda signs, gain, given: linear(*given).impulse(signs, gain, length_of_course))
+    impulse, inseparable = time_course(*run(first, gain, given))
     clipped, deviation = 1.0, 0.0
     if length > 0 or apart > 0:  # an optimizer that waits does nothing yet
         clipped, deviation = along / max(length**2, 1e-300), apart / max(length, 1e-300)
@@ -163,20 +172,21 @@ class Linearised:
         _, before, now, count = jax.lax.while_loop(goes_on, turn, first)
         return scale(add(now, before), 0.5), count  # partial sums of an alternating series: their middle is nearer
 
-    def impulse(self, signs: Any, gain: Any, steps: int) -> tuple[np.ndarray, float]:
-        """The response to one gradient of these signs, in units of the gain; how much is not in proportion to it."""
+    def impulse(self, signs: Any, gain: Any, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Of the response to one gradient of these signs: its products with the gain, its squares, and the gain's."""
+        reference = times(signs, gain)
 
-        @jax.jit
-        def run(signs: Any, gain: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-            reference = times(signs, gain)
+        def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+            fed, moved = carry
+            found, moved = self._step(fed, moved)
+            return (zeros_like(fed), moved), (dot(reference, found), dot(found, found))
 
-            def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
-                fed, moved = carry
-                found, moved = self._step(fed, moved)
-                return (zeros_like(fed), moved), (dot(reference, found), dot(found, found))
+        along, squares = jax.lax.scan(turn, (signs, self._rest), None, length=steps)[1]
+        return along, squares, dot(reference, reference)
 
-            return *jax.lax.scan(turn, (signs, self._rest), None, length=steps)[1], dot(reference, reference)
 
-        along, squares, size = (np.asarray(x, float) for x in run(signs, gain))
-        beside = max(squares.sum() - (along**2).sum() / size, 0.0)
-        return along / size, float(np.sqrt(beside / squares.sum())) if squares.sum() else 0.0
+def time_course(along: Any, squares: Any, size: Any) -> tuple[np.ndarray, float]:
+    """The response in units of the gain, (steps,), and how much of it is not in proportion to the gain."""
+    along, squares, size = (np.asarray(x, float) for x in (along, squares, size))
+    beside = max(squares.sum() - (along**2).sum() / size, 0.0)
+    return along / size, float(np.sqrt(beside / squares.sum())) if squares.sum() else 0.0

@@ -57,6 +57,16 @@ def balance(
       a Balance: print it, ask it `.verdict`, `.ok` or `.multiplier`, or have it write `.html(path)`.
     Raises:
       ExperimentError: the experiment's functions do not fit together, or the state is another experiment's.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, optax
+      >>> curvatures = jnp.array([1.0, 4.0])
+      >>> experiment = fb.Experiment(
+      ...     name="valley", init=lambda key: jnp.ones(2), batch=lambda step: curvatures, optimizer=optax.sgd(0.25),
+      ...     loss=lambda params, batch, key: jnp.sum(batch * params**2) / 2, steps=100)
+      >>> found = fb.balance(experiment, check=False, range_test=False, progress=False)
+      >>> print(f"{found.verdict}, {found.facts.ratio.value:.2f} of the critical rate")
+      BALANCED, 0.50 of the critical rate
     """
     subject = subject_of(experiment, state, mesh)
     return run_procedure(subject, Options(check, range_test), progress)
