@@ -39,6 +39,7 @@ EQUIVALENT = [
     Row("select_n_vjp", "2.0.1.0.1.1.0.1* *", IGNORED),
     Row("jit_vjp", "2.0* *", SAME_PATH),
     Row("_cond", "0.1 case forgotten #2", COST),
+    Row("_cond", "8.1.1.1.0.0.1 constant changed", "all branches take operands of the same types"),
     Row("_cond", "14.0.2.0 flag turned", IGNORED),
     Row("_chooser", "2.0 condition confused", COST),
     Row("recompute", "8.2.0 *", REPORT),
