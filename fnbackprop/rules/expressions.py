@@ -62,6 +62,7 @@ def _of_unreduced(operation: Callable, factor: Callable) -> Callable:
 
 
 _mul = _of_unreduced(lax.mul, lambda y: y)
+_rmul = _of_unreduced(lambda x, y: lax.mul(y, x), lambda y: y)
 _div = _of_unreduced(lax.div, lambda y: lax.div(scalar(1, y), y))
 _neg = _of_unreduced(lax.neg, lambda: np.array(-1.0))
 
@@ -91,7 +92,7 @@ class Expr:
 
     __add__, __radd__ = _operator(lax.add), _operator(lax.add, reflected=True)
     __sub__, __rsub__ = _operator(lax.sub), _operator(lax.sub, reflected=True)
-    __mul__, __rmul__ = _operator(_mul), _operator(lax.mul, reflected=True)
+    __mul__, __rmul__ = _operator(_mul), _operator(_rmul)
     __truediv__, __rtruediv__ = _operator(_div), _operator(lax.div, reflected=True)
 
     __eq__, __ne__ = _operator(lax.eq), _operator(lax.ne)  # type: ignore[assignment]

@@ -179,6 +179,9 @@ REDUCED_OR_TERMS = {
     "by a quotient, a number or a sign": case(
         lambda a: lax.sqrt(a) + lax.rsqrt(a) * lax.erfc(a) + lax.acos(a) * lax.atan2(a, lax.exp(a)), (B, REDUCED)
     ),
+    "by a half": case(
+        lambda a, b: lax.max(a, b) + jnp.clip(a, 0.3, 0.6), (B, REDUCED), (B, REDUCED)
+    ),
     "broadcast to a divided axis": case(
         lambda a: lax.broadcast_in_dim(jnp.exp(a), (2, *B), (1, 2), out_sharding=P("x")), (B, REDUCED)
     ),
