@@ -22,9 +22,7 @@ REVERSE_EXCEPTIONS = {
     **dict.fromkeys(
         ("convert_element_type#0", "convert_element_type#1", "reduce_precision#0"), "rounded to a narrow type"
     ),
-    **dict.fromkeys(
-        ("random_gamma#0", "random_gamma#2", "random_gamma#3"), "a rejection sampler jumps from sample to sample"
-    ),
+    **{f"random_gamma#{i}": "a sampler's slope is that of its quantile, and not of the draw" for i in range(4)},
     "schur#0": "two conjugate eigenvalues' block is not differentiable at equal diagonal entries",
 }
 # ... or that JAX's own forward mode refuses.

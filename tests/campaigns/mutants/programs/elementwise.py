@@ -55,7 +55,7 @@ add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.complex64([3 - 1j
 add("clamp", lax.clamp, np.float32(-1), np.float32([-1.0, 0.0, 1.0]), np.float32(1))
 add("select_n", lambda x, y: lax.select_n(np.array([True, False, True, False]), x, y), normal(4), normal(4, seed=1))
 add("select_n", lambda *xs: lax.select_n(np.int32([0, 2, 1, 2]), *xs), *(normal(4, seed=s) for s in range(3)))
-add("select_n", lambda x: lax.select_n(np.array([True, False, True]), x, jnp.ones(3)), normal(3))
+add("select_n", lambda x: lax.select_n(np.array([True, False, True]), x, jnp.ones(3, x.dtype)), normal(3))
 
 # ---------------------------------------------------------------- special functions
 
