@@ -12,13 +12,14 @@ dtype; takes the real part for a real operand of a complex result; and skips ope
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import lax
 
 from ..jaxprs.avals import add_typed, cotangent_aval, cotangent_sharding, is_hijax, lay_out, zero_cotangent
 from ..jaxprs.evaluate import (
+    as_function,
     bind,
     environment,
     evaluate,
@@ -73,6 +74,8 @@ class Engine:
     policy: Callable | None = field(default=None, metadata=INTERNAL)
     in_jvp: bool = field(default=False, metadata=INTERNAL)
     generation: int = field(default_factory=registry.generation, metadata=INTERNAL)
+
+    shares_steps: ClassVar[bool] = True  # whether equal steps of a traced backward walk may share what they emit
 
     def __post_init__(self):
         if self.checkpoints < 1:
@@ -156,6 +159,8 @@ class Engine:
             return bind(equation, values), ()
         outputs, residuals = step.structured.forward(*literals_as_arrays(equation, values))
         return outputs, (residuals,)
+
+    primal: ClassVar[Callable] = staticmethod(as_function)  # a body as a function, for forwards that keep nothing
 
     def structured(
         self, entry: registry.Entry, equation: Equation, active: tuple[bool, ...], wanted: tuple[bool, ...]

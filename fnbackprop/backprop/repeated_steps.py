@@ -49,7 +49,7 @@ class RepeatedSteps:
     """The steps of one backward walk, by kind."""
 
     def __init__(self, engine: Any):
-        self.engine, self.on = engine, is_staging()
+        self.engine, self.on = engine, engine.shares_steps and is_staging()
         self.seen: Counter[Any] = Counter()
         self.templates: dict[Any, Template | None] = {}  # None: of a kind whose rules are called each time
 

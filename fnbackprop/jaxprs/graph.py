@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from jax.extend import core
 
+from .primitives import Trait, has
 from .types import Atom, ClosedJaxpr, Equation, Jaxpr, Var, is_var, open_jaxpr
 
 
@@ -41,13 +42,21 @@ def ancestors(equations: Iterable[Equation], outputs: Iterable[Atom], stop: Coll
 
 
 def live(equations: Sequence[Equation], outputs: Iterable[Atom]) -> list[Equation]:
-    """The equations that the outputs need, or that have effects, in order."""
+    """The equations that the outputs need, or that have effects, in order; and the observers of what these compute."""
     needed, kept = set(filter(is_var, outputs)), []
     for equation in reversed(equations):
         if equation.effects or any(v in needed for v in equation.outvars):
             kept.append(equation)
             needed.update(filter(is_var, equation.invars))
-    return kept[::-1]
+    kept.reverse()
+    return with_observers(equations, kept) if any(has(e, Trait.OBSERVER) for e in equations) else kept
+
+
+def with_observers(equations: Sequence[Equation], kept: Iterable[Equation]) -> list[Equation]:
+    """Those of the equations that are kept, in order, and the observers that read nothing of the others."""
+    chosen = set(map(id, kept))
+    lost = {v for e in equations if id(e) not in chosen for v in e.outvars}
+    return [e for e in equations if id(e) in chosen or (has(e, Trait.OBSERVER) and not reads_any(e, lost))]
 
 
 def fixpoint(grow: Callable[[tuple[bool, ...]], Iterable[bool]], flags: Iterable[bool]) -> tuple[bool, ...]:

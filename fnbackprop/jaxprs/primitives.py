@@ -32,14 +32,28 @@ class Trait(Enum):
     CUSTOM_RULE = auto()  # a function with the user's own derivative
 
     # Other.
+    OBSERVER = auto()  # gives nothing: it shows values to whoever walks the jaxpr, and stays where these are computed
     MAKES_REFERENCE = auto()  # a mutable reference
     JVP = auto()  # its JVP in JAX is missing or wrong: in a forward pass it has one that is made of its rule
     NOT_IN_FLOAT64 = auto()  # draws or iterates otherwise in float64, or holds a function that cannot be widened
 
 
-(EXPENSIVE, NEVER, REDUCTION, EACH, ADDITION, LINEAR, SUMMED, CALL, CONTROL, CUSTOM, REFERENCE, JVP, NOT_WIDENED) = (
-    Trait
-)
+(
+    EXPENSIVE,
+    NEVER,
+    REDUCTION,
+    EACH,
+    ADDITION,
+    LINEAR,
+    SUMMED,
+    CALL,
+    CONTROL,
+    CUSTOM,
+    OBSERVER,
+    REFERENCE,
+    JVP,
+    NOT_WIDENED,
+) = Trait
 
 TRAITS: dict[str, tuple[Trait, ...]] = {
     # calls and control flow
@@ -59,6 +73,8 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "run_state": (REFERENCE, EXPENSIVE, NEVER),
     "new_ref": (REFERENCE,),
     "empty_ref": (REFERENCE,),
+    # the recording of traces
+    "observe": (OBSERVER,),
     # foreign code
     "pallas_call": (EXPENSIVE, NOT_WIDENED),
     "pure_callback": (EXPENSIVE, NEVER, NOT_WIDENED),

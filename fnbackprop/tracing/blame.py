@@ -8,7 +8,7 @@ import numpy as np
 
 from .causes import Spot, cause_of_cotangent, cause_of_value, index_of_bad, place_in_backward, spot_of_value
 from .recorder import Walk
-from .records import Evidence, Iteration, Moment, Place, Record
+from .records import Evidence, Iteration, Moment, Place, Record, Seen
 from .statistics import all_finite
 
 
@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     INPUT = "input"
     VALUE = "non-finite value"
     WRONG_RULE = "wrong rule"
+    COMPILED = "only when compiled"
 
 
 REMEDY = {
@@ -35,6 +36,8 @@ REMEDY = {
     Kind.UNDEFINED: "use a large finite number in the place of the infinity, or leave out rows that are masked whole",
     Kind.INPUT: "clean the data: the number is there before the function begins",
     Kind.VALUE: "mend the value in the forward pass first",
+    Kind.COMPILED: "operation by operation all is finite, but compiled together they round otherwise (a·b - c in one "
+    "step, say): leave a margin before sqrt, log or a division there",
     Kind.WRONG_RULE: "compare the rule with the automatic derivative: fb.compare",
 }
 
@@ -275,3 +278,23 @@ def _selection_behind(moments: Sequence[Moment], number: int) -> Record | None:
             product = record
         pending += moments[here].parents
     return product
+
+
+def blame_by_statistics(walk: Walk) -> Blame | None:
+    """The origin as far as statistics alone tell it, for what is not finite only as it is compiled."""
+    bad = tuple(name for name, gradient in walk.gradients.items() if not all_finite(gradient))
+    value_is_bad, records = not all_finite(walk.value), [r for r in walk.recorder.records if not r.entered]
+    if value_is_bad:
+        found = ((r, seen) for r in records for seen in r.values if _bad(seen))
+    else:
+        pairs = ((r, pair) for r in reversed(records) for pair in zip(r.cotangents, r.passed_on, strict=True))
+        found = ((r, made) for r, (came, made) in pairs if _bad(made) and not _bad(came))
+    record, seen = next(found, (None, None))
+    if record is None or seen is None:
+        return None
+    moment = Moment(record, "", seen.iteration, not value_is_bad, (), "", _bad(seen))
+    return _Facts(walk, moment, bad, value_is_bad)._made(Kind.COMPILED, None, None, (), moment.made)
+
+
+def _bad(seen: Seen) -> str:
+    return next((s.bad for s in seen.of if s is not None and s.bad), "")

@@ -12,13 +12,17 @@ from ..comparing.program import Program, TracedProgram, make_program, place_of
 from ..comparing.recorded import traced
 from ..jaxprs.avals import as_jax_array, is_inexact
 from ..jaxprs.evaluate import named_as_backward
+from ..jaxprs.lists import merge
 from ..trees import leaves_with_paths
-from .blame import find_blame
+from .blame import Blame, blame_by_statistics, find_blame
+from .compiled import compile_gradient, fill
 from .findings import find_findings
+from .observing_engine import NotCompiled
 from .recorder import Recorder, Walk
 from .recording_engine import RecordingEngine
 from .records import Evidence, Place, Record
 from .result import Trace
+from .statistics import all_finite
 
 
 def trace(
@@ -27,13 +31,19 @@ def trace(
     argnums: int | Sequence[int] = 0,
     has_aux: bool | None = None,
     keep: str | int | Sequence[str | int] = (),
+    detailed: bool = False,
     **options: Any,
 ) -> Trace:
     """Run `fun` forward and backward once, and keep of each equation what flowed through it in both directions.
 
-    The engine that trains walks the program on numbers, equation by equation: calls are entered, loops are run one
-    iteration after another, of a condition the branch that is taken, of a `shard_map` the body on all devices. So the
-    rules are those of `fb.grad`, and so are the sums; but nothing is compiled as a whole, which takes longer.
+    What runs is the compiled program of `fb.grad`, with statistics of all that it computes as further results: of the
+    values and cotangents of each equation, also in calls, branches and in each step of a loop. A sum over time that
+    leaves its loop is seen there alone.
+
+    If a number is NaN, or the value or gradient not finite, the engine also walks the program on numbers, equation by
+    equation, to find where that began; so it does with `keep`, with `detailed`, and where a gradient flows through a
+    loop whose number of steps is data, or through a `shard_map`. The rules are those of `fb.grad`, and so are the sums;
+    but loops run one step after another, which takes longer.
 
     Args:
       fun: a function of real scalar value, or of `(value, aux)`.
@@ -42,6 +52,7 @@ def trace(
       has_aux: whether `fun` returns a pair; by default, seen from what it returns.
       keep: of what the values and cotangents themselves are kept, beside their statistics: names given by `fb.name`
         (of these, all are kept anyway), parts of a line ("model.py:40"), numbers of equations.
+      detailed: walk equation by equation in any case. Equations of integers are recorded, too.
       options: the engine's, as for `fb.grad`: `safe_select`, for one.
 
     Returns:
@@ -67,14 +78,31 @@ def trace(
     def is_kept(record: Record) -> bool:
         return record.name is not None or any(_names(word, record) for word in wanted)
 
-    walk = run_walk(program, closed, is_kept, others, place, options)
+    def walk_on_numbers(kept: Callable[[Record], bool], evidence: Sequence[Evidence] = ()) -> Walk:
+        return run_walk(program, closed, kept, others, place, options, evidence)
 
-    def again(evidence: Sequence[Evidence]) -> None:
-        run_walk(program, closed, lambda record: False, others, place, options, evidence)
-
-    blame = find_blame(walk, again)
+    uncompiled = keep or detailed or options.get("budget") is not None
+    fast = None if uncompiled else compiled_walk(program, closed, is_kept, place, options)
+    walk, blame = _walk_and_blame(fast, is_kept, walk_on_numbers)
     notes = [note.replace("compared as it runs", "traced as it runs") for note in notes]
     return Trace(program.name, walk, blame, find_findings(walk), tuple(notes), tied)
+
+
+def _walk_and_blame(
+    compiled: Walk | None, keep: Callable[[Record], bool], walk_on_numbers: Callable[..., Walk]
+) -> tuple[Walk, Blame | None]:
+    """The walk to be shown, and the origin of what is not finite: of the compiled walk, if all is sound there."""
+    if compiled is not None and is_sound(compiled):
+        return compiled, None
+    walk = walk_on_numbers(keep)
+
+    def again(evidence: Sequence[Evidence]) -> None:
+        walk_on_numbers(lambda record: False, evidence)
+
+    blame = find_blame(walk, again)
+    if blame is None and compiled is not None and not is_finite(compiled):
+        return compiled, blame_by_statistics(compiled)
+    return walk, blame
 
 
 def _place_of_function(fun: Callable) -> Place:
@@ -130,3 +158,36 @@ def run_walk(
     )
     recorder.close()
     return walk
+
+
+def compiled_walk(
+    program: Program,
+    closed: TracedProgram,
+    keep: Callable[[Record], bool],
+    function: Place,
+    options: dict[str, Any],
+) -> Walk | None:
+    """One walk forward and backward, compiled; None if what is seen in it cannot leave its loops."""
+    recorder = Recorder(keep, (), function)
+    try:
+        found = compile_gradient(closed, recorder, options)
+    except NotCompiled:
+        return None
+    (value, *cotangents), arrays = found.program(found.constants, list(map(as_jax_array, closed.operands)))
+    fill(recorder, found, arrays)
+    names = leaf_paths(program, program.inputs)
+    pairs = zip(names, closed.operands, merge(found.active, cotangents), strict=False)
+    gradients = {name: jnp.zeros_like(x) if ct is None else ct for name, x, ct in pairs}
+    return Walk(recorder, value, None, gradients, [None] * len(names))
+
+
+def is_finite(walk: Walk) -> bool:
+    """Whether value and gradient are."""
+    return all(map(all_finite, (walk.value, *walk.gradients.values())))
+
+
+def is_sound(walk: Walk) -> bool:
+    """Whether they are finite, and no number on the way is NaN."""
+    groups = (group for r in walk.recorder.records for group in (r.values, r.cotangents, r.passed_on))
+    seen = (s for group in groups for one in group for s in one.of)
+    return is_finite(walk) and not any(s is not None and s.nan for s in seen)

@@ -89,7 +89,7 @@ def chain_rule(fun: Callable, *args: Any, argnums: int | tuple[int, ...] = 0) ->
       >>> fb.chain_rule(lambda walker: 2.0 * (4.0 * walker), 1.0).product
       '2 × 4 = 8'
     """
-    found = trace(fun, *args, argnums=argnums)
+    found = trace(fun, *args, argnums=argnums, detailed=True)
     records = [r for r in found.records if not r.entered and r.cotangents]
     positions: dict[Any, int | str] = {r.number: i for i, r in enumerate(records)}
     steps = [_step(r, positions) for r in records]

@@ -71,15 +71,17 @@ class Recorder:
         finally:
             self.iteration = outer
 
-    def record_of(self, equation: Any, region: Region | None = None) -> Record:
-        """The record of an equation where the walk is. region: the `shard_map` that it stands in."""
-        records = self.scope.records
+    def record_of(self, equation: Any, region: Region | None = None, scope: Scope | None = None) -> Record:
+        """The record of an equation. region: the `shard_map` that it stands in. scope: its body, if not the one where
+        the walk is."""
+        scope = self.scope if scope is None else scope
+        records = scope.records
         if id(equation) not in records:
-            place = place_of(equation, self.scope.place, self.scope.in_library)
+            place = place_of(equation, scope.place, scope.in_library)
             shapes = tuple(v.aval.str_short(short_dtypes=True) for v in equation.outvars)
             primitive = equation.primitive.name
             name = equation.params.get("name") if primitive == "name" else None
-            record = Record(len(self.records), equation, place, self.scope.path, primitive, shapes, name, region)
+            record = Record(len(self.records), equation, place, scope.path, primitive, shapes, name, region)
             self.records.append(record)
             records[id(equation)] = record
         return records[id(equation)]
@@ -198,14 +200,19 @@ class Recorder:
 
 def _is_lost(equation: Any, operands: Sequence[Any], outputs: Sequence[Any]) -> bool:
     """Whether a small literal was added to numbers that are not zero, and rounded away in all of them."""
+    other = epsilon_added(equation, operands)
+    if other is None or not np.size(other):
+        return False
+    return bool(np.all(np.asarray(other) != 0) and np.array_equal(np.asarray(other), np.asarray(outputs[0])))
+
+
+def epsilon_added(equation: Any, operands: Sequence[Any]) -> Any:
+    """The operand of an addition to which a small literal is added; None if it is no such addition."""
     literals = [not is_var(atom) for atom in equation.invars]
-    if sum(literals) != 1 or not has_statistics(aval_of(outputs[0])):
-        return False
+    if sum(literals) != 1 or not has_statistics(equation.outvars[0].aval):
+        return None
     added, other = operands[literals.index(True)], operands[literals.index(False)]
-    if not 0 < abs(complex(added)) < SMALL_LITERAL:
-        return False
-    other = np.asarray(other)
-    return bool(other.size and np.all(other != 0) and np.array_equal(other, np.asarray(outputs[0])))
+    return other if 0 < abs(complex(added)) < SMALL_LITERAL else None
 
 
 def _worst(seen: Any) -> str:

@@ -117,7 +117,7 @@ class Seen(NamedTuple):
         return max((s.rms for s in self.of if s is not None), default=0.0)
 
 
-@dataclass
+@dataclass(eq=False)
 class Record:
     """All that is kept of one equation.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..jaxprs.avals import aval_of
@@ -63,3 +64,37 @@ MEASURES: dict[str, Callable[[Any, str, np.ndarray], float | None]] = {
     "max": _rectified,
     "div": _softmax,
 }
+
+
+# ---------------------------------------------------------------- of traced arrays
+
+
+def has_share(equation: Any, made_by: str) -> bool:
+    """Whether an equation may be an activation, as far as it can be said before it runs."""
+    name = equation.primitive.name
+    if name == "max":
+        return any(map(is_zero, equation.invars))
+    return name in MEASURES and (name != "div" or made_by == "exp")
+
+
+def traced_share(primitive: str, y: Any) -> Any:
+    """As `saturated_share`, of an equation that `has_share`, on the device; -1 in the place of None."""
+    y = y.astype(jnp.float32) if y.dtype.itemsize < 4 else y
+    if not y.size:
+        return jnp.float32(-1)
+    if primitive == "div":
+        return jnp.where(jnp.min(y) < 0, jnp.float32(-1), _traced_softmax(y))
+    flat = {"tanh": lambda: jnp.abs(y) > FLAT, "logistic": lambda: jnp.abs(2 * y - 1) > FLAT, "max": lambda: y == 0}
+    return _mean(flat[primitive]())
+
+
+def _traced_softmax(y: Any) -> Any:
+    share = jnp.float32(-1)
+    for axis in (axis for axis in range(y.ndim) if y.shape[axis] > 1):
+        sums_to_one = jnp.all(jnp.abs(jnp.sum(y, axis) - 1) < ROUNDED)
+        share = jnp.where(sums_to_one, _mean(jnp.max(y, axis) > CERTAIN), share)
+    return share
+
+
+def _mean(flags: Any) -> Any:
+    return jnp.mean(flags.astype(jnp.float32))

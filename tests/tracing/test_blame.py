@@ -177,6 +177,7 @@ def test_inside_a_flax_layer(jitted):
     def loss(params, x):
         return jnp.sum(nnx.merge(graph, params)(x))  # HERE
 
-    blame = traced(loss, jitted, params, jnp.ones((4, 3))).blame()
+    # Compiled as one program the variance rounds otherwise, and is not zero: so it is seen equation by equation.
+    blame = traced(loss, jitted, params, jnp.ones((4, 3)), detailed=True).blame()
     assert (blame.kind, blame.primitive, blame.place.library) == (Kind.POLE, "rsqrt", "flax")
     assert f"in flax, called from test_blame.py:{line_of(loss)}:" in blame.sentence

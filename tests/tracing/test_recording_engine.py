@@ -37,7 +37,7 @@ def test_random_programs_have_the_gradient_to_the_bit(steps):
         return lax.reduce_sum(fb.name(values[len(values) // 2], "middle"), (0,)) + lax.reduce_sum(values[-1], (0,))
 
     x = jnp.asarray([0.3, -0.7, 1.1, 0.2])
-    found = trace(program, x)
+    found = trace(program, x, detailed=True)
     value, gradient = fb.value_and_grad(program)(x)
     np.testing.assert_array_equal(found.value, value)
     np.testing.assert_array_equal(found.gradients["args[0]"], gradient)
@@ -67,7 +67,7 @@ XS = jnp.asarray(np.random.default_rng(1).normal(size=(5, 3)), "float32")
 
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
 def test_every_kind_of_body(jitted):
-    found = trace(jax.jit(composed) if jitted else composed, PARAMS, XS)
+    found = trace(jax.jit(composed) if jitted else composed, PARAMS, XS, detailed=True)
     value, gradient = jax.jit(fb.value_and_grad(composed))(PARAMS, XS)
     np.testing.assert_allclose(found.value, value, rtol=1e-6)
     for name in PARAMS:
@@ -78,7 +78,7 @@ def test_every_kind_of_body(jitted):
 
 
 def test_named_values_have_their_gradient():
-    found = trace(composed, PARAMS, XS)
+    found = trace(composed, PARAMS, XS, detailed=True)
 
     def from_ys(ys):
         rows = jax.vmap(lambda y: lax.while_loop(lambda v: jnp.sum(v) < 2, lambda v: v + PARAMS["b"] ** 2 + 0.1, y))(ys)
@@ -96,7 +96,7 @@ def test_bfloat16_sums_over_time_are_those_of_the_engine():
         return jnp.sum(lax.scan(lambda h, x: (h * w + x, None), jnp.zeros(4, jnp.bfloat16), xs)[0].astype("float32"))
 
     w, xs = jnp.full(4, 0.9, jnp.bfloat16), jnp.ones((50, 4), jnp.bfloat16)
-    found = trace(loss, w, xs).gradients["args[0]"]
+    found = trace(loss, w, xs, detailed=True).gradients["args[0]"]
     expected = jax.jit(fb.grad(loss))(w, xs)
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(found.astype("float32"), expected.astype("float32"), rtol=2**-7)

@@ -18,6 +18,7 @@ from ...jaxprs.avals import aval_of, cotangent_aval, has_own_sums, in_present_me
 from ...jaxprs.evaluate import bind, evaluate, read_atom, trace_avals
 from ...jaxprs.graph import descendants, live, reads_any
 from ...jaxprs.lists import partition
+from ...jaxprs.primitives import Trait, has
 from ...jaxprs.types import is_var
 from .inner_saves import InnerSaves, inner_saves
 from .save_policy import Boundary, Chooser
@@ -186,8 +187,23 @@ def split(
     saved = tuple(choose(Boundary(tuple(forward), needed, derived, frozenset(stored))))
     again = _between(forward, saved, reads, given)
     inner = {} if policy is None else _inner_saves(again, backward, backward_outputs, policy)
-    forward = live(forward, [*joint.outputs, *saved, *(v for e in again if id(e) in inner for v in e.outvars)])
-    return Split(closed, saved, tuple(forward), tuple(again), tuple(backward), inner)
+    first = live(forward, [*joint.outputs, *saved, *(v for e in again if id(e) in inner for v in e.outvars)])
+    again = _with_own_observers(forward, first, again)
+    return Split(closed, saved, tuple(first), tuple(again), tuple(backward), inner)
+
+
+def _with_own_observers(forward: Sequence[Any], first: Sequence[Any], again: Sequence[Any]) -> list[Any]:
+    """`again` with the observers of what only it computes: what is computed twice is observed once."""
+    observed = {id(e) for e in first}
+    if all(id(e) in observed or not has(e, Trait.OBSERVER) for e in forward):
+        return list(again)
+    known = {v for e in again for v in e.outvars}
+    chosen = {id(e) for e in again}
+    return [
+        e
+        for e in forward
+        if id(e) in chosen or (has(e, Trait.OBSERVER) and id(e) not in observed and reads_any(e, known))
+    ]
 
 
 def _inner_saves(again: Sequence[Any], backward: Sequence[Any], outputs: Sequence[Any], policy: Callable) -> dict:

@@ -163,7 +163,7 @@ def _operations(equation: Any) -> int:
 
 def is_cheap(equation: Any) -> bool:
     """Whether an equation is cheap to recompute: elementwise, of shapes, small reductions, scores; no effects."""
-    if _is_outer(equation):
+    if _is_outer(equation) or has(equation, Trait.OBSERVER):
         return True
     if has(equation, Trait.EXPENSIVE) or is_foreign(equation.primitive) or equation.effects or _shrinks(equation):
         return False

@@ -13,7 +13,7 @@ from ...backprop.memory.shared_slots import SharedSlots
 from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import MissingRule, Structured, structured_rule
 from ...jaxprs.compat import is_for_this_platform, switch_branch
-from ...jaxprs.evaluate import as_function, trace_flat
+from ...jaxprs.evaluate import trace_flat
 from ...jaxprs.lists import merge, select
 from ...jaxprs.views import Cond
 from .remat import recompute
@@ -70,7 +70,10 @@ def _cond(engine, cond, active, wanted):
     has_cotangent = _any_branch(branch.has_cotangent for branch in branches)
     avals = [v.aval for v in cond.branches[0].jaxpr.invars]
     if choose is save_policy.save_nothing:
-        functions, saved_by = [_saving_nothing(branch) for branch in forward_branches], [_no_saved] * len(branches)
+        functions, saved_by = (
+            [_saving_nothing(engine, branch) for branch in forward_branches],
+            [_no_saved] * len(branches),
+        )
     else:
         functions, saved_by = _saving(branches, avals)
 
@@ -101,8 +104,8 @@ def _no_saved(saved):
     return (), ()
 
 
-def _saving_nothing(branch):
-    function = as_function(branch)
+def _saving_nothing(engine, branch):
+    function = engine.primal(branch)
     return lambda *operands: (function(*operands), [])
 
 
