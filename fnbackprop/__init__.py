@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .tracing.pipeline import trace
     from .tracing.products import chain_rule
     from .tracing.result import Trace
+    from .tracing.watching import watch
     from .training.balancing import balance
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
@@ -80,6 +81,7 @@ __all__ = [
     "value_and_grad",
     "vjp",
     "vjp_rule",
+    "watch",
 ]
 
 # Imported when first used: what training, comparing and plotting need is slow to import.
@@ -94,6 +96,7 @@ _LATER = {
     "name": "tracing.names",
     "named_grad": "tracing.named_grad",
     "trace": "tracing.pipeline",
+    "watch": "tracing.watching",
     "Trace": "tracing.result",
     "chain_rule": "tracing.products",
     "Experiment": "experiment",

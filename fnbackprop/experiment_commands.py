@@ -22,6 +22,8 @@ class TrainOptions:
     """Steps between two comparisons of --backward both."""
     balance_every: int | None = None
     """Steps between two measurements of overshoot and batch sharpness; the run then tells of spikes, too."""
+    watch: int = 0
+    """Steps between two looks at the sizes of named values, of scanned layers' carries, and of their cotangents."""
     mesh: str | None = None
     """The devices to train on, data=4,model=2 for instance; what lies where is the experiment's sharding."""
     distributed: bool = False

@@ -34,6 +34,7 @@ def train(
     tensorboard: bool = False,
     compare_every: int = 100,
     balance_every: int | None = None,
+    watch: int = 0,
     mesh: str | Mapping[str, int] | Mesh | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = 3,
@@ -70,6 +71,8 @@ def train(
         the lowest point along itself, above 1 uphill) and of the curvature along the gradient ("batch_sharpness"); each
         costs four passes. The run then also says where loss, gradient or update spike, and at its end whether the loss
         still falls. None measures nothing.
+      watch: steps between two looks at the sizes of values and cotangents along the model (`fb.watch`: named values,
+        the carries of scanned layers); the run's report has a map of them over depth and time. 0: none.
       mesh: the devices to train on, "data=4,model=2" for instance: `experiment.sharding` says what lies where. None is
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
       checkpoint_every: steps between two checkpoints; None: every ten minutes. The last step has one too. 0: none.

@@ -36,6 +36,7 @@ class Run:
     tensorboard: bool = False
     compare_every: int = 100
     balance_every: int | None = None
+    watch: int = 0
     mesh: "str | Mapping[str, int] | Mesh | None" = None
     checkpoint_every: int | None = None
     keep: int | None = 3
@@ -55,7 +56,7 @@ class Run:
             raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        for name, least in (("checkpoint_every", 0), ("keep", 1), ("balance_every", 1)):
+        for name, least in (("checkpoint_every", 0), ("keep", 1), ("balance_every", 1), ("watch", 0)):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ExperimentError(f"{name} must be an integer of at least {least}, or None, not {value!r}.")

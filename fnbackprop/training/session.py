@@ -31,6 +31,7 @@ from .step.mixed_precision import precision_of, uncast_note
 from .step.state import TrainState, abstract_state, adopted_state, initial_state
 from .step_balance import StepBalance
 from .stopping import Signals
+from .watch_steps import WatchSteps
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
 
@@ -56,6 +57,7 @@ class Session:
         self._shapes: Any = None
         self._signals: Signals | None = None
         self._gradient_check: GradientCheck | None = None
+        self._watch: WatchSteps | None = None
         self._profile: Profile | None = None
         self._step_balance: StepBalance | None = None
         self._measured: dict[str, float] = {}  # of the step that is next
@@ -115,6 +117,8 @@ class Session:
             _close_with_error(stack, self._gradient_check.close)
         if run.balance_every is not None:
             self._step_balance, log.watch = StepBalance(experiment, run.balance_every), RunWatch()
+        if run.watch:
+            self._watch = WatchSteps(experiment, run.watch, log)
         _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
         if folder is not None:
             data_state = self._stream.state if self._stream else None
@@ -139,7 +143,7 @@ class Session:
         return batch
 
     def inspect(self, step: int, state: TrainState, batch: Any) -> None:
-        """Before a step: what `profile`, `backward="both"` and `balance_every` look at."""
+        """Before a step: what `profile`, `backward="both"`, `balance_every` and `watch` look at."""
         if self._log.amount is None:
             self._log.amount = amount_of(batch)
         if self._profile is not None:
@@ -148,6 +152,8 @@ class Session:
             self._gradient_check.before_step(step, state, batch)
         if self._step_balance is not None:
             self._measured = self._step_balance.before_step(step, state, batch)
+        if self._watch is not None:
+            self._watch.before_step(step, state, batch)
 
     def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         """Record the metrics of a step that led to this state; the device may still be computing them."""

@@ -50,13 +50,14 @@ def curves_svg(runs: Runs, name: str, label: str) -> str:
     return as_svg(figure)
 
 
-def layers_svg(rows: Sequence[MetricsRow], label: str) -> str:
-    """The gradient norm of each layer over the steps as a map: a row for each layer, light where it is large."""
+def layers_svg(rows: Sequence[MetricsRow], label: str, prefix: str = LAYER_PREFIX) -> str:
+    """The metrics of this prefix, the gradient norm of each layer, over the steps as a map: a row for each, light where
+    it is large."""
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import NullLocator
 
-    kept = [row for row in rows if any(name.startswith(LAYER_PREFIX) for name in row)]
-    names = list(dict.fromkeys(name for row in kept for name in row if name.startswith(LAYER_PREFIX)))
+    kept = [row for row in rows if any(name.startswith(prefix) for name in row)]
+    names = list(dict.fromkeys(name for row in kept for name in row if name.startswith(prefix)))
     values = np.array([[row.get(name, math.nan) for row in kept] for name in names])  # (layers, steps)
     usable = values[np.isfinite(values) & (values > 0)]
     figure = new_figure(13.2, 1.2 + 0.17 * len(names))
@@ -67,7 +68,7 @@ def layers_svg(rows: Sequence[MetricsRow], label: str) -> str:
     extent = (steps[0] - width / 2, steps[-1] + width / 2, len(names) - 0.5, -0.5)
     shown = np.clip(values, *limits)
     image = panel.imshow(shown, aspect="auto", norm=LogNorm(*limits), extent=extent, interpolation="nearest")
-    panel.set_yticks(range(len(names)), [name.removeprefix(LAYER_PREFIX) for name in names], fontsize=8)
+    panel.set_yticks(range(len(names)), [name.removeprefix(prefix) for name in names], fontsize=8)
     panel.set_xlabel("step")
     bar = figure.colorbar(image, label=label, pad=0.01)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -103,6 +103,11 @@ class RunLog:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.say(f"{self._name}  step {updates}  evaluate: {shown}")  # the loss may have metrics of these names
 
+    def add_watched(self, step: int, sizes: dict[str, float]) -> None:
+        """Write the sizes of values and cotangents that were seen before a step."""
+        if sizes:
+            self._write([{"step": step, **sizes}])
+
     def sync(self) -> int:
         """Wait until the metrics file is on the disk; returns its size in bytes."""
         with self._naming_the_file():

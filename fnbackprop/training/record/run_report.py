@@ -10,7 +10,7 @@ from fnbackprop.balancing.progress import progress_in_words
 
 from ...pages import document
 from ..run_folder import MetricsRow, RunFolder, read_json
-from ..step.step_metrics import LAYER_PREFIX
+from ..step.step_metrics import LAYER_PREFIX, WATCHED
 from .metrics import curve
 from .plots import PANELS, curves_svg, layers_svg
 from .progress_line import clock_time
@@ -38,6 +38,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
         _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),
         *_curves(metrics),
         *_layers(metrics),
+        *_watched(metrics),
         "<h2>Config</h2>",
         _config(runs),
         "<h2>Is the gradient right?</h2>",
@@ -92,7 +93,7 @@ def _summary(
 def _curves(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
     """A panel for every metric that a run has recorded more than once."""
     names = dict.fromkeys(name for found in metrics.values() for row in found for name in row)
-    shown = [name for name in names if name != "step" and not name.startswith(LAYER_PREFIX)]
+    shown = [name for name in names if name != "step" and not name.startswith((LAYER_PREFIX, WATCHED))]
     shown = [name for name in shown if max(len(curve(found, name)[0]) for found in metrics.values()) > 1]
     runs = metrics if len(metrics) > 1 else {"": next(iter(metrics.values()))}
     panels = [f"<div>{curves_svg(runs, name, _words(name))}</div>" for name in shown]
@@ -108,6 +109,20 @@ def _layers(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
     labels = {label: label if len(metrics) > 1 else "" for label in found}
     maps = [f'<div class="scroll">{layers_svg(run, labels[label])}</div>' for label, run in found.items()]
     return ["<h2>Gradient norm of each layer</h2>", *maps]
+
+
+def _watched(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
+    """Maps of what was watched, the sizes of values and of cotangents, over depth and time."""
+    sections = []
+    for kind in ("cotangent", "value"):
+        prefix = f"{WATCHED}{kind}/"
+        found = {
+            label: run for label, run in metrics.items() if any(name.startswith(prefix) for r in run for name in r)
+        }
+        labels = {label: label if len(metrics) > 1 else "" for label in found}
+        maps = [f'<div class="scroll">{layers_svg(run, labels[label], prefix)}</div>' for label, run in found.items()]
+        sections += [f"<h2>Size (rms) of each watched {kind}</h2>", *maps] if maps else []
+    return sections
 
 
 def _config(runs: Mapping[str, dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from .trainable import trained_only
 
 LAYER_NORMS = "layer_gradient_norms"  # a `LayerNorms`
 LAYER_PREFIX = "gradient_norm/"
+WATCHED = "watch/"  # before the name of each size that is watched: "watch/cotangent/<value>/<step of its loop>"
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,60 @@
+"""`watch=N`: the sizes of cotangents along the model, every N steps, into the metrics.
+
+A program of its own computes them before the step, so that the step's numbers are the same whether it is watched or
+not. It leaves out the gradient with respect to the parameters, and its numbers leave the device in one copy.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnbackprop.experiment import Experiment
+from fnbackprop.tracing.watching import Watched, watch
+
+from .record.run_log import RunLog
+from .step.loss_gradient import loss_in_precision, split_batch
+from .step.mixed_precision import precision_of
+from .step.state import TrainState
+from .step.step_metrics import WATCHED
+
+
+class WatchSteps:
+    """Watches a run, before the steps that are multiples of `every`."""
+
+    def __init__(self, experiment: Experiment, every: int, log: RunLog):
+        self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
+        self._every, self._log, self._accumulate = every, log, experiment.accumulate
+        self._sizes = jax.jit(self._watched)
+
+    def before_step(self, step: int, state: TrainState, batch: Any) -> None:
+        if step % self._every:
+            return
+        if self._accumulate > 1:  # one microbatch, as the step has it
+            arrays, whole = split_batch(batch, self._accumulate)
+            batch = whole([array[0] for array in arrays])
+        found = jax.device_get(self._sizes(state, batch))
+        self._log.add_watched(step, as_metrics(found))
+
+    def _watched(self, state: TrainState, batch: Any) -> Watched:
+        key = jax.random.fold_in(state.key, state.step)
+        scale = None if state.loss_scale is None else state.loss_scale.value
+
+        def loss(params: Any) -> jax.Array:
+            value = self._loss(params, batch, key)[0]
+            return value if scale is None else value * scale.astype(value.dtype)
+
+        found = watch(loss, state.params, has_aux=False)
+        if scale is None:
+            return found
+        return found._replace(cotangents={name: x / scale for name, x in found.cotangents.items()})
+
+
+def as_metrics(found: Watched) -> dict[str, float]:
+    """Each size with a name of its own: "watch/cotangent/carry/3" is of the fourth step of the scan."""
+    metrics = {}
+    for kind, group in (("value", found.values), ("cotangent", found.cotangents)):
+        for name, sizes in group.items():
+            for place, size in np.ndenumerate(np.asarray(sizes)):
+                metrics["/".join([WATCHED + kind, name, *map(str, place)])] = float(size)
+    return metrics
