@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..jaxprs.avals import aval_of
 from ..jaxprs.evaluate import bind, environment, read_atom, trace_avals
 from ..jaxprs.lists import merge, present, split
@@ -80,7 +82,10 @@ class RepeatedSteps:
             positions[:] = [i for i, _ in found]
             return [ct for _, ct in found] + [self.engine.fitted(step, i, ct) for i, ct in found]
 
-        closed = trace_avals(pull, list(map(aval_of, operands)))
+        try:
+            closed = trace_avals(pull, list(map(aval_of, operands)))
+        except Exception:  # a rule that needs the numbers of a constant, or is wrong: calling it tells
+            return None
         if closed.consts or not all(_is_plain(equation, step.equation.ctx) for equation in closed.jaxpr.eqns):
             return None
         return Template(closed, tuple(positions))
@@ -97,12 +102,13 @@ def _kind(step: PlannedEquation, cts: Sequence[Any]) -> Any:
     atoms = (*equation.invars, *equation.outvars)
     kind = (
         equation.primitive,
-        tuple(equation.params.items()),
-        tuple(atom.aval if is_var(atom) else (atom.aval, str(atom.val)) for atom in atoms),
+        tuple((name, _exact(value)) for name, value in equation.params.items()),
+        tuple(atom.aval if is_var(atom) else (atom.aval, _exact(np.asarray(atom.val)[()])) for atom in atoms),
         tuple(map(atoms.index, atoms)),  # which operands are one value
         tuple(None if ct is None else aval_of(ct) for ct in cts),
         step.calls,
         step.active,
+        step.wanted,
         equation.ctx,
     )
     try:
@@ -110,3 +116,12 @@ def _kind(step: PlannedEquation, cts: Sequence[Any]) -> Any:
     except TypeError:
         return None
     return kind
+
+
+def _exact(value: Any) -> Any:
+    """A key that is equal for the same value only, where Python finds 1, 1.0 and True equal, and 0.0 and -0.0."""
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_exact, value))
+    if isinstance(value, float | complex | np.generic):
+        return type(value), np.asarray(value).tobytes()
+    return type(value), value

@@ -124,3 +124,48 @@ def test_what_is_not_shared():
         assert count == 11, rule  # one of them to find out
     count, value = calls_of(lambda dy: 2 * dy, trace=lambda f: f)
     assert (count, value) == (10, 1024)  # evaluated, not traced
+
+
+def test_parameters_that_are_equal_but_not_the_same():
+    primitive = Primitive("scaled")
+    primitive.def_impl(lambda x, *, by: x)
+    primitive.def_abstract_eval(lambda x, *, by: x)
+    given = [y for x in (0.0, -0.0, 1, 1.0, True, (0.0,), (-0.0,), np.float32(1)) for y in [x] * (CALLED + 1)]
+    found = []
+
+    def recording(dy, *, by):
+        found.append(by)
+        return dy
+
+    def f(x):
+        for by in given:
+            x = primitive.bind(x, by=by)
+        return x
+
+    try:
+        registry.vjp_rule(primitive)(recording)
+        jax.make_jaxpr(fb.grad(f))(np.float32(1))
+    finally:
+        registry._entries.pop(primitive)
+    assert list(map(repr, found)) == list(map(repr, given[::-1]))
+
+
+def test_a_rule_that_reads_the_numbers_of_a_constant_is_called_each_time():
+    primitive, weights = Primitive("weighted"), jnp.array([2.0, 5.0])
+    primitive.def_impl(lambda x, w: x * w[0])
+    primitive.def_abstract_eval(lambda x, w: x)
+
+    def weighted(dy, w):
+        return dy * float(np.asarray(w)[0])
+
+    def f(x):
+        for _ in range(2 * CALLED):
+            x = primitive.bind(x, weights)
+        return x
+
+    try:
+        registry.vjp_rule(primitive, "x, w -> y", wrt="x")(weighted)
+        jaxpr = jax.make_jaxpr(fb.grad(f))(np.float32(1))
+    finally:
+        registry._entries.pop(primitive)
+    assert sum(e.primitive.name == "mul" for e in jaxpr.eqns) == 2 * CALLED
