@@ -16,7 +16,7 @@ from jax import lax
 
 from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import operand_avals
+from ...jaxprs.avals import explicit_sharding, lay_out, operand_avals
 from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.types import close_jaxpr
 from .layouts import vary_alike
@@ -64,12 +64,19 @@ def reduce_vjp(engine, equation, active, wanted):
     def fold(*operands):
         xs, inits = operands[:count], operands[count:]
         xs = [_to_front(x, axes) for x in xs]  # (reduced, *kept)
-        starts = [lax.broadcast(init, x.shape[1:]) for init, x in zip(inits, xs, strict=True)]
+        starts = _starts(equation, inits)
         if xs[0].shape[0] == 0:
             return starts
         return combine(starts, [lax.squeeze(x, [0]) for x in _tree(combine, xs)])
 
     return vjp_of_equivalent(engine, equation, active, wanted, fold)
+
+
+def _starts(equation, inits):
+    """The initial values as arrays that lie as the results do."""
+    avals = [v.aval for v in equation.outvars]
+    spread = [lax.broadcast(init, aval.shape) for init, aval in zip(inits, avals, strict=True)]
+    return [lay_out(x, explicit_sharding(aval)) for x, aval in zip(spread, avals, strict=True)]
 
 
 def _vectorised(equation):
@@ -114,7 +121,7 @@ def reduce_window_vjp(engine, equation, active, wanted):
 
     def fold(*operands):
         xs, inits = operands[:count], operands[count:]
-        starts = [lax.broadcast(init, out_shape) for init in inits]
+        starts = _starts(equation, inits)
         if 0 in out_shape:
             return starts
         config = [(*edges, hole - 1) for edges, hole in zip(params["padding"], params["base_dilation"], strict=True)]

@@ -93,6 +93,7 @@ DIVIDED = {
     ),
     "scatter-add": case(lambda a, b: a.at[:, jnp.array([0, 2])].add(b), (A, ROWS), ((8, 2), ROWS)),
     "max over rows": case(lambda a: jnp.max(a, 1), (A, ROWS)),
+    "any reduction": case(lambda a: lax.reduce(a, jnp.float64(1), lambda x, y: x * y, (0,)), (A, COLUMNS)),
     "cumsum": case(lambda a: jnp.cumsum(a, 1), (A, ROWS)),
     "cumprod": case(lambda a: jnp.cumprod(a, 1), (A, ROWS)),
     "cummax": case(lambda a: lax.cummax(a, 1), (A, ROWS)),
