@@ -32,6 +32,7 @@ FINE = (Verdict.BALANCED, Verdict.AT_THE_EDGE, Verdict.NOISE_LIMITED)
 HIGH_OVERSHOOT, LOW_OVERSHOOT = 1.0, -0.8
 MUCH = 0.5  # of the fall of the loss at a lower rate: falling by less is much worse
 LOW_RATIO, EDGE, CATAPULT = 0.1, (0.9, 1.1), 2.0
+VERY_LOW_RATIO = 0.02
 RISE = 0.1  # of the first loss
 SMALL_BATCH = 0.1  # of the noise scale
 
@@ -181,15 +182,17 @@ def _balanced(facts: Facts, here: Branch) -> Judgement | None:
 
 
 def _is_low(facts: Facts, here: Branch) -> bool:
-    """Whether steps are short: far below the critical rate, far from the lowest point along themselves, and four times
-    the rate goes twice as far at least, seen from a quarter of it. In a few steps a higher rate often does somewhat
-    better, and not in a run."""
+    """Whether steps are short: far below the critical rate and far from the lowest point along themselves. In a few
+    steps a higher rate often does somewhat better, and not in a run: unless the rate is very far below the critical
+    one, four times the rate must go twice as far at least, seen from a quarter of it."""
     lower, higher = facts.branch(0.25), facts.branch(4.0)
     if lower is None or higher is None:
         return False
     far_below = facts.ratio is None or facts.ratio.value < LOW_RATIO
     short = facts.overshoot is not None and facts.overshoot < LOW_OVERSHOOT
-    return far_below and short and lower.end - here.end < MUCH * (lower.end - higher.end)
+    very_far_below = facts.ratio is not None and facts.ratio.value < VERY_LOW_RATIO
+    goes_on = lower.end - here.end < MUCH * (lower.end - higher.end)
+    return far_below and short and (very_far_below or goes_on)
 
 
 def _falls(facts: Facts, branch: Branch) -> bool:

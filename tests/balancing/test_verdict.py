@@ -51,8 +51,12 @@ CASES = {
     "above critical, and nothing happens": (facts(1.5, GOOD), Verdict.BALANCED),
     "above critical at first, and a lower one wins": (facts(1.5, (0.5, 0.8, 1.0, 1.5, 3.0)), Verdict.CATAPULT),
     "short steps, of which four times as long ones bring little": (
-        facts(0.01, (1.6, 1.2, 0.8, 0.4, 0.3), overshoot=-0.9),
+        facts(0.05, (1.6, 1.2, 0.8, 0.4, 0.3), overshoot=-0.9),
         Verdict.BALANCED,
+    ),
+    "the same, very far below the critical rate": (
+        facts(0.01, (1.6, 1.2, 0.8, 0.4, 0.3), overshoot=-0.9),
+        Verdict.TOO_LOW,
     ),
     "edge": (facts(1.0, GOOD), Verdict.AT_THE_EDGE),
     "at the edge at the beginning, and a lower one wins": (facts(1.0, (0.5, 0.8, 1.0, 1.5, 3.0)), Verdict.CATAPULT),

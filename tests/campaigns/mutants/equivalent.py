@@ -78,7 +78,7 @@ EQUIVALENT = [
     Row("pad_vjp_x", "3.0.0 comparison off by one", SAME_PATH),
     Row("concatenate_vjp", "1.3.0.0* *", IGNORED),
     Row("stack_vjp", "0.0.0 *", IGNORED),
-    Row("_stacked", "1.1 case forgotten", "each device keeps its own value; nothing moves it in between"),
+    Row("stacked", "1.1 case forgotten", "each device keeps its own value; nothing moves it in between"),
     Row("_split_body", "1.6.1.0.0 condition confused", "more is held than is read: it costs memory alone"),
     Row("_put_back", "0.0* *", PLACEMENT),
     Row("sort_vjp", "1.1.1.0.1 *", "all operands of a sort have one shape"),

@@ -20,6 +20,7 @@ def bisected(a):
     return lax.fori_loop(0, 20, step, (jnp.zeros_like(a), jnp.full_like(a, 4)))[0]
 
 
+@pytest.mark.filterwarnings("ignore::fnbackprop.rules.loops.decisions.DecidedLoopWarning")
 def test_a_bisection_does_not_pass():
     for fun in (bisected, lambda a: bisected(a) + 0 * a):
         result = compare(fun, jnp.float32(2.3), rules=False)
