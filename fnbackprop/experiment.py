@@ -154,6 +154,8 @@ def _where(function: Callable) -> str:
 
 
 def _check_loss(value: Any) -> None:
+    if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):
+        raise ExperimentError(f"loss must return a real scalar, but it returned {_kind(value)}.")
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != ():
         raise ExperimentError(f"loss must return a scalar, but it has shape {shape}; take its mean or its sum.")

@@ -66,6 +66,7 @@ def test_construction_errors(changes, message):
     [
         (jnp.zeros((2,)), r"shape \(2,\); take its mean"),
         (jnp.zeros((), jnp.int32), "dtype is int32"),
+        ("low", "a real scalar, but it returned 'low', a str"),
         ((jnp.zeros(()), {}, 1), "a tuple of 3"),
         ((jnp.zeros(()), jnp.zeros(())), "must be a dict of scalars"),
         ((jnp.zeros(()), {"loss": jnp.zeros(())}), "'loss' has a name that training uses"),

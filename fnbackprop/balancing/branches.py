@@ -120,6 +120,11 @@ def is_better(one: Branch, other: Branch, start: float) -> bool:
     return mean > ERRORS * error and mean > MARGIN * abs(start - one.end)
 
 
+def all_same(some: Sequence[Branch]) -> bool:
+    """Whether the rate made no difference to the losses."""
+    return len(some) > 1 and all(np.array_equal(branch.losses, some[0].losses) for branch in some)
+
+
 def best_of(branches: Sequence[Branch]) -> Branch | None:
     """The branch that ended lowest."""
     return min((b for b in branches if b.is_finite), key=lambda b: b.end, default=None)

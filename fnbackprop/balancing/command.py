@@ -47,6 +47,7 @@ def show(found: "Balance", options: BalanceOptions, config: Any, arguments_of: C
     """
     print(found)
     if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(found.to_json() + "\n", encoding="utf-8")
     path = options.html or options.directory / f"{found.facts.name}.balance.html"
     path.parent.mkdir(parents=True, exist_ok=True)

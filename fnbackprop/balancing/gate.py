@@ -14,29 +14,31 @@ from .subject import Subject
 WRONG = (Verdict.FAIL, Verdict.NONDETERMINISTIC)
 
 
-def why_not_judged(subject: Subject, batch: Any, key: jax.Array, gradient: Any, check: bool) -> str:
+def why_not_judged(subject: Subject, batch: Any, key: jax.Array, loss: jax.Array, gradient: Any, check: bool) -> str:
     """A sentence; empty if all is well.
 
     Args:
       subject: what is balanced.
       batch, key: those of its step.
-      gradient: at its state.
+      loss, gradient: at its state.
       check: whether the gradient is compared with the automatic one, and every rule in place.
     """
     return (
-        _not_finite(subject, batch, key, gradient)
+        not_finite(subject, batch, key, loss, gradient)
         or _not_deterministic(subject, batch, key)
         or (_wrong(subject, batch, key) if check else "")
     )
 
 
-def _not_finite(subject: Subject, batch: Any, key: jax.Array, gradient: Any) -> str:
+def not_finite(subject: Subject, batch: Any, key: jax.Array, loss: jax.Array, gradient: Any) -> str:
+    """Which of loss and gradient is not finite at the state, and the line that made it so; empty if both are."""
     broken = [path for path, leaf in gradient.items() if not np.isfinite(np.asarray(leaf)).all()]
-    if not broken:
+    if not broken and np.isfinite(float(loss)):
         return ""
     blame = trace(subject.loss, subject.params, batch, key).blame()
     where = f": {blame.sentence}" if blame is not None else ""
-    return f"The gradient of {_first(broken)} is not finite{where}"
+    what = f"gradient of {_first(broken)}" if broken else "loss"
+    return f"The {what} is not finite{where}"
 
 
 def _not_deterministic(subject: Subject, batch: Any, key: jax.Array) -> str:

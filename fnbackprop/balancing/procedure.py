@@ -14,7 +14,7 @@ from fnbackprop.comparing.show.status_line import StatusLine
 from . import branches, curvature
 from .estimates import Estimate
 from .facts import Curvature, Facts
-from .gate import why_not_judged
+from .gate import not_finite, why_not_judged
 from .lanczos import Lanczos, Spectrum
 from .layers import layer_facts
 from .noise import GradientProducts, noise_scale
@@ -106,8 +106,8 @@ Stage = Callable[[Measured, Options, Callable[[str], None]], None]
 def check_gradient(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
     """The gate: whether there is anything to judge."""
     say("is the gradient right?")
-    _, gradient = measured.machine.gradient(measured.subject.params, 0)
-    measured.found(refusal=why_not_judged(measured.subject, *measured.machine.batch(0), gradient, options.check))
+    found = measured.machine.gradient(measured.subject.params, 0)
+    measured.found(refusal=why_not_judged(measured.subject, *measured.machine.batch(0), *found, options.check))
 
 
 def measure_noise(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
@@ -132,9 +132,9 @@ def measure_noise(measured: Measured, options: Options, say: Callable[[str], Non
         sharpness.append(measured.curvature_along(gradient, i) / max(squares[i], 1e-300))
     size = measured.subject.batch_size
     products = GradientProducts(np.array(squares), np.array(with_sum), float(measured.dot(total, total)), size)
-    measured.found(
-        start=Estimate.of_mean(losses), noise=noise_scale(products), batch_sharpness=Estimate.of_mean(sharpness)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # of squares that leave the range
+        start, noise, sharp = Estimate.of_mean(losses), noise_scale(products), Estimate.of_mean(sharpness)
+    measured.found(start=start, noise=noise, batch_sharpness=sharp)
     measured.opt_state = opt_state
     measured.mean_gradient = jax.tree.map(lambda leaf: leaf / BATCHES, total)
 
@@ -235,6 +235,22 @@ def take_branches(measured: Measured, options: Options, say: Callable[[str], Non
     for factor in sorted(branches.FACTORS, key=lambda factor: factor != 1.0):
         say(f"{branches.STEPS} steps at {factor:g} times the rate")
         _add_branch(measured, factor)
+        if factor == 1.0 and (reason := _broken_batch(measured, measured.facts.branches[0])):
+            measured.found(refusal=reason)
+            return
+
+
+def _broken_batch(measured: Measured, branch: branches.Branch) -> str:
+    """Of a branch that ends in a loss that is not finite: why no rate is to blame. That step's batch, or the one before
+    it, whose gradient moved the parameters, breaks the loss at the state itself. Empty if neither does."""
+    if branch.is_finite:
+        return ""
+    machine, params, last = measured.machine, measured.subject.params, len(branch.losses) - 1
+    for number in range(max(last - 1, 0), last + 1):
+        if reason := not_finite(measured.subject, *machine.batch(number), *machine.gradient(params, number)):
+            step = measured.subject.step + number
+            return f"The batch of step {step} breaks the loss before any update, whatever the rate: {reason}"
+    return ""
 
 
 def _add_branch(measured: Measured, factor: float) -> None:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .branches import Branch, best_of, is_better
+from .branches import Branch, all_same, best_of, is_better
 from .estimates import Estimate
 from .facts import Facts
 from .verdict import FINE, Judgement, Verdict
@@ -31,7 +31,7 @@ def suggest(facts: Facts, judgement: Judgement) -> Suggestion | None:
     than chance, or the verdict on it is good.
     """
     here, start = facts.branch(1.0), facts.start
-    if judgement.verdict is Verdict.CANNOT_JUDGE or here is None:
+    if judgement.verdict is Verdict.CANNOT_JUDGE or here is None or all_same(facts.branches):
         return None
     falling = [b for b in facts.branches if b.is_finite and b.end <= start.high]
     best = best_of(falling)
@@ -67,7 +67,7 @@ def _sentence(facts: Facts, best: Branch, here: Branch, faster: Branch | None, w
         ends += f" instead of {here.end:.3g}" if here.is_finite else ", and at the present rate it is not finite"
     if best is here:
         better = "" if faster is None else f"; {faster.factor:.2g} times the rate is faster, at first at least"
-        ends += better or "; no rate that was tried does better"
+        ends += better or "; no rate that was tried does clearly better"
     if facts.ratio is not None and facts.ratio.value > 0:
         ends += f". It is {facts.ratio.value * best.factor:.2g} of the critical rate"
     return ends + (", so warm up to it" if warm_up else "")

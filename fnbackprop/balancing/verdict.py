@@ -3,7 +3,7 @@
 import enum
 from typing import NamedTuple
 
-from .branches import Branch, best_of, is_better
+from .branches import FACTORS, Branch, all_same, best_of, is_better
 from .facts import Facts
 
 
@@ -51,7 +51,7 @@ def judge(facts: Facts) -> Judgement:
     here = facts.branch(1.0)
     if here is None:
         return _without_branches(facts)
-    for rule in (_diverging, _overshooting, _catapult, _at_the_edge, _too_low, _noise_limited, _balanced):
+    for rule in (_unmoved, _diverging, _overshooting, _catapult, _at_the_edge, _too_low, _noise_limited, _balanced):
         found = rule(facts, here)
         if found is not None:
             return found
@@ -65,6 +65,16 @@ def _without_branches(facts: Facts) -> Judgement:
 
 
 # ---------------------------------------------------------------- the rules, in order
+
+
+def _unmoved(facts: Facts, here: Branch) -> Judgement | None:
+    if not all_same([branch for branch in facts.branches if branch.factor in FACTORS]):
+        return None
+    return Judgement(
+        Verdict.UNDECIDED,
+        "The rate makes no difference: from a quarter to four times it the losses are the same. Updates are zero, or "
+        "lost in rounding: see that the loss depends on the parameters, and that the optimizer moves them.",
+    )
 
 
 def _diverging(facts: Facts, here: Branch) -> Judgement | None:
@@ -161,7 +171,9 @@ def _balanced(facts: Facts, here: Branch) -> Judgement | None:
     steps = f"in {len(here.losses)} steps{_of_critical(facts)}"
     lower, higher = _lower_winner(facts, here), _higher_winner(facts, here)
     if lower is None and higher is None:
-        return Judgement(Verdict.BALANCED, f"No rate from a quarter to four times this one does better {steps}.")
+        return Judgement(
+            Verdict.BALANCED, f"No rate from a quarter to four times this one does clearly better {steps}."
+        )
     stable = facts.ratio is None or facts.ratio.value <= EDGE[1]
     if higher is not None and not _is_low(facts, here):
         return Judgement(

@@ -16,6 +16,7 @@ from fnbackprop.balancing.subject import Subject
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoints.compatibility import require_own_state
+from .data.first_batch import require_arrays
 from .layout import Layout
 from .record.throughput import amount_of
 from .run import Run
@@ -137,6 +138,7 @@ class _Parts:
 
     def batch(self, step: int) -> Any:
         batch = self._experiment.batch(step)
+        require_arrays(batch, step)
         return batch if self._layout is None else self._layout.place(batch)
 
     def part(self, batch: Any) -> Any:

@@ -25,16 +25,19 @@ class WatchSteps:
     def __init__(self, experiment: Experiment, every: int, log: RunLog):
         self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
         self._every, self._log, self._accumulate = every, log, experiment.accumulate
-        self._sizes = jax.jit(self._watched)
+        self._sizes, self._is_empty = jax.jit(self._watched), False
 
     def before_step(self, step: int, state: TrainState, batch: Any) -> None:
-        if step % self._every:
+        if step % self._every or self._is_empty:
             return
         if self._accumulate > 1:  # one microbatch, as the step has it
             arrays, whole = split_batch(batch, self._accumulate)
             batch = whole([array[0] for array in arrays])
-        found = jax.device_get(self._sizes(state, batch))
-        self._log.add_watched(step, as_metrics(found))
+        sizes = as_metrics(jax.device_get(self._sizes(state, batch)))
+        if not sizes:
+            self._is_empty = True
+            self._log.say("watch: nothing to see, for the loss has no scan and no named value: fb.name(x, 'hidden')")
+        self._log.add_watched(step, sizes)
 
     def _watched(self, state: TrainState, batch: Any) -> Watched:
         key = jax.random.fold_in(state.key, state.step)

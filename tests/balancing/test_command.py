@@ -23,7 +23,7 @@ def balance(name):
 
 
 def test_it_prints_the_verdict_first_and_writes_the_page(tmp_path, capsys):
-    options = BalanceOptions(directory=tmp_path / "runs", json=tmp_path / "found.json")
+    options = BalanceOptions(directory=tmp_path / "runs", json=tmp_path / "new" / "found.json")
     show(balance("too low"), options, Config(), arguments_of)
     printed = capsys.readouterr().out
     assert printed.startswith("TOO LOW  made up, at initialisation")

@@ -77,6 +77,7 @@ CASES = {
         dataclasses.replace(facts(5.0, (2.5, 2.4, 2.005, 1.9, 1.9)), step=9),
         Verdict.BALANCED,
     ),
+    "the rate makes no difference": (facts(0.0, (2.0,) * 5), Verdict.UNDECIDED),
     "nothing yet": (Facts("made up", 0), Verdict.UNDECIDED),
 }
 
@@ -102,4 +103,5 @@ def test_suggestions():
     assert suggest(noisy, judge(noisy)).multiplier.value == 4
     none_falls = facts(40.0, (2.5, 3.0, None, None, None))
     assert suggest(none_falls, judge(none_falls)).multiplier.value == pytest.approx(0.5 / 40)
+    assert suggest(CASES["the rate makes no difference"][0], judge(CASES["the rate makes no difference"][0])) is None
     assert suggest(CASES["a gradient that is wrong"][0], judge(CASES["a gradient that is wrong"][0])) is None

@@ -173,6 +173,28 @@ def test_a_gradient_that_is_not_finite_names_the_line(short):
     assert "not finite" in found.sentence and "sqrt" in found.sentence
 
 
+def test_a_later_batch_that_is_not_finite_is_told_from_a_rate_that_is_too_high(short):
+    """It is met after `BATCHES`, in the steps of the branches: the loss of step 4 there, or its gradient alone."""
+    broken = X.copy()
+    broken[5, 1] = np.nan
+    found = balance(quadratic(batch=lambda step: {"x": broken if step == 4 else X, "y": Y}))
+    assert found.verdict == "CANNOT JUDGE" and found.suggestion is None
+    assert found.sentence.startswith("The batch of step 4 breaks the loss before any update, whatever the rate: ")
+
+
+def test_an_empty_batch_is_not_judged(short):
+    found = balance(quadratic(batch=lambda step: {"x": X[:0], "y": Y[:0]}))
+    assert found.verdict == "CANNOT JUDGE" and "not finite" in found.sentence and "div" in found.sentence
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss": lambda params, batch, key: jnp.mean(batch["y"] ** 2)}, {"optimizer": optax.sgd(0.0)}]
+)
+def test_parameters_that_do_not_move_are_not_balanced(changes, short):
+    found = balance(quadratic(**changes))
+    assert found.verdict == "UNDECIDED" and "makes no difference" in found.sentence and found.suggestion is None
+
+
 def test_a_loss_that_is_no_function_of_its_key(short):
     random = np.random.default_rng()
 
@@ -212,6 +234,11 @@ def test_the_rate_is_known_from_the_config_or_the_optimizer():
     injected = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5)
     assert subject_of(quadratic(optimizer=injected)).rate == 0.5
     assert subject_of(quadratic()).rate is None
+
+
+def test_a_batch_holds_arrays():
+    with pytest.raises(fb.ExperimentError, match="'cats', a str: a batch holds arrays"):
+        balance(quadratic(batch=lambda step: {"x": X, "y": Y, "name": "cats"}))
 
 
 def test_only_experiments_are_taken():

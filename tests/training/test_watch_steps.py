@@ -59,6 +59,12 @@ def test_a_watched_run_has_the_same_parameters(tmp_path, options):
         assert "Size (rms) of each watched cotangent" in page and "carry/2" in page
 
 
+def test_a_loss_without_names_is_told_once(tmp_path, capsys):
+    nameless = experiment(loss=lambda params, batch, key: jnp.mean((batch + params["bias"][None]) ** 2))
+    fb.train(nameless, steps=2, watch=1, directory=tmp_path, progress=True)
+    assert capsys.readouterr().out.count("watch: nothing to see, for the loss has no scan and no named value") == 1
+
+
 def test_the_sizes_are_those_of_watch(tmp_path):
     watched = experiment()
     fb.train(watched, steps=1, watch=1, directory=tmp_path, progress=False)

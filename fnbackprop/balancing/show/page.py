@@ -47,7 +47,7 @@ def _kind(verdict: Verdict) -> str:
 def _layer(layer: LayerFacts) -> tuple[str, str, str, str]:
     share = "-" if layer.share is None else f"{layer.share:.1%}"
     multiplier = "-" if layer.multiplier is None else f"{layer.multiplier:.2g}"
-    return layer.name, f"{layer.update_to_weight:.2e}", share, multiplier
+    return layer.name, text.ratio_of(layer), share, multiplier
 
 
 def _branches(facts: Facts) -> dict[str, Any] | None:

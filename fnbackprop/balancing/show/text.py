@@ -5,7 +5,7 @@ from typing import Any
 
 from ..branches import Branch
 from ..estimates import Estimate
-from ..facts import Facts
+from ..facts import Facts, LayerFacts
 
 MOST_LAYERS = 12
 
@@ -116,13 +116,18 @@ def _end(branch: Branch) -> str:
     return f"{branch.end:.4g} after {len(branch.losses)} steps{mark}"
 
 
+def ratio_of(layer: LayerFacts) -> str:
+    """|update| / |weight|; of weights that are zero there is none."""
+    return "-" if math.isnan(layer.update_to_weight) else f"{layer.update_to_weight:.2e}"
+
+
 def layer_lines(facts: Facts) -> list[str]:
     """The layers in columns: those that an even step would change most."""
     layers = sorted(facts.layers, key=lambda layer: -abs(math.log(layer.multiplier or 1.0)))[:MOST_LAYERS]
     width = max(len(layer.name) for layer in layers)
     head = f"{'layer':<{width}}  update/weight  of the curvature  multiplier"
     rows = [
-        f"{layer.name:<{width}}  {layer.update_to_weight:>13.2e}  "
+        f"{layer.name:<{width}}  {ratio_of(layer):>13}  "
         f"{'-' if layer.share is None else format(layer.share, '.1%'):>16}  "
         f"{'-' if layer.multiplier is None else format(layer.multiplier, '.2g'):>10}"
         for layer in facts.layers
