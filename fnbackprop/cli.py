@@ -68,7 +68,8 @@ def _main(argv: list[str]) -> int:
         return _run_tool(name, rest)
     _require_command(name)
     if not rest or rest[0].startswith("-"):
-        raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py")
+        wants_help = " --help" if {"-h", "--help"} & set(rest) else ""
+        raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py{wants_help}")
     if name in ("compare", "trace") and ":" in rest[0]:
         return function_command(name, rest[0], rest[1:])
     return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])

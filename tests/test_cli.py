@@ -237,6 +237,7 @@ def test_help_names_commands_options_and_their_meaning(file, capsys):
         (["trian", "line.py"], "there is no command 'trian'. Did you mean train? The commands are: train, "),
         (["train"], "which experiment? For example: fnbackprop train experiments/digits.py"),
         (["train", "--steps", "4"], "which experiment?"),
+        (["trace", "--help"], "For example: fnbackprop trace experiments/digits.py --help"),
         (["line.py"], "a command comes first: fnbackprop train line.py"),
         (["train", "lime.py"], "there is no file lime.py. Did you mean line.py?"),
         (["train", "nowhere/at_all.py"], "there is no file nowhere/at_all.py."),

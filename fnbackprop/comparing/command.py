@@ -141,6 +141,8 @@ def report(comparison: Comparison, options: ReportOptions) -> int:
     import rich
 
     rich.get_console().print(comparison)
+    for path in filter(None, (options.json, options.html)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if options.json is not None:
         options.json.write_text(comparison.to_json() + "\n", encoding="utf-8")
     if options.html is not None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnbackprop.backprop.arguments import is_array_like, require_floating
+from fnbackprop.backprop.arguments import check_output, check_scalar, is_array_like, require_floating
 from fnbackprop.jaxprs.avals import aval_of, is_inexact
 from fnbackprop.jaxprs.evaluate import trace_flat
 from fnbackprop.jaxprs.lists import select
@@ -46,7 +46,10 @@ def make_program(fun: Callable, args: Sequence[Any], argnums: int | Sequence[int
     """
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not positions or not all(-len(args) <= i < len(args) for i in positions):
-        raise TypeError(f"argnums={argnums!r} must name some of the {len(args)} arguments, from 0 to {len(args) - 1}.")
+        given = (
+            f"the {len(args)} arguments, from 0 to {len(args) - 1}" if args else "the arguments, and none were given"
+        )
+        raise TypeError(f"argnums={argnums!r} must name some of {given}.")
     positions = tuple(i % len(args) for i in positions)
     chosen, rest = [args[i] for i in positions], [arg for i, arg in enumerate(args) if i not in positions]
     leaves, tree = jax.tree.flatten((chosen, rest))
@@ -117,6 +120,20 @@ def trace_program(program: Program) -> TracedProgram:
     count = len(jax.tree.leaves(program.inputs))
     active = tuple(i < count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
     return TracedProgram(closed, operands, active, jax.config.jax_enable_x64)
+
+
+def check_differentiable(traced: TracedProgram, caller: str) -> None:
+    """Raise TypeError unless there is one real scalar of something to differentiate."""
+    outputs = [v.aval for v in traced.closed.jaxpr.outvars]
+    if len(outputs) != 1:
+        raise TypeError(
+            f"{caller}: fun must return a real scalar, or (scalar, aux), but it returned {len(outputs)} arrays."
+        )
+    value = jnp.zeros(outputs[0].shape, outputs[0].dtype)
+    check_scalar(value)
+    check_output(caller, False, value)
+    if not any(traced.active):
+        raise TypeError(f"{caller}: no floating array among what argnums names, so nothing to differentiate.")
 
 
 def unused_inputs(traced: TracedProgram) -> set[int]:

@@ -49,6 +49,8 @@ def trace_function(module: ModuleType, name: str, options: FunctionTraceOptions)
 def show(found: Trace, options: TraceOptions) -> int:
     """Print a trace, write it where it is wanted, and return the exit status."""
     print(found if options.lines is None else found.table(options.lines))
+    for path in filter(None, (options.json, options.html)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if options.json is not None:
         options.json.write_text(found.to_json() + "\n", encoding="utf-8")
     if options.html is not None:

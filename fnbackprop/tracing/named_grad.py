@@ -40,6 +40,7 @@ def named_grad(fun: Callable, names: str | Sequence[str], **options: Any) -> Cal
       axis for the steps in front; of several values of one name a tuple, in the order of the program. Of a branch of
       `cond` that is not taken the gradient is zero. It can be jitted and mapped.
     Raises:
+      TypeError: the value is no real scalar.
       ValueError: no value has the name, or it lies where no zero can be added to it, such as in a `while_loop`.
 
     Example:
@@ -57,6 +58,8 @@ def named_grad(fun: Callable, names: str | Sequence[str], **options: Any) -> Cal
         leaves, tree = jax.tree.flatten(args)
         leaves = list(map(jnp.asarray, leaves))
         closed = trace_flat(lambda *leaves: fun(*tree.unflatten(leaves)), leaves).closed
+        if (count := len(closed.jaxpr.outvars)) != 1:
+            raise TypeError(f"fb.named_grad: fun must return a real scalar alone, but it returned {count} arrays.")
         places = _places(closed, wanted)
         _check(closed, wanted, places)
 

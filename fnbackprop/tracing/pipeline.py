@@ -1,18 +1,19 @@
 """`trace`: a function run forward and backward once, with every value and cotangent looked at."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..backprop.arguments import check_scalar
 from ..comparing.leaves import leaf_paths
-from ..comparing.program import Program, TracedProgram, make_program, place_of
+from ..comparing.program import Program, TracedProgram, check_differentiable, make_program, place_of
 from ..comparing.recorded import traced
 from ..jaxprs.avals import as_jax_array, is_inexact
 from ..jaxprs.evaluate import named_as_backward
 from ..jaxprs.lists import merge
+from ..jaxprs.types import Tracer
 from ..trees import leaves_with_paths
 from .blame import Blame, blame_by_statistics, find_blame
 from .compiled import compile_gradient, fill
@@ -58,7 +59,8 @@ def trace(
     Returns:
       a Trace: print it, or ask it `.blame()`, `.table()`, `.cotangent(name)`.
     Raises:
-      TypeError: the value is no real scalar, or there is nothing to differentiate.
+      TypeError: the value is no real scalar, there is nothing to differentiate, or it is called inside jit or vmap.
+      ValueError: `keep` names no equation.
       MissingRule: equations have no rule.
 
     Example:
@@ -71,8 +73,8 @@ def trace(
     program = make_program(fun, args, argnums, has_aux)
     others, place, tied = _names_of_others(program, args), _place_of_function(fun), _tied_leaves(program)
     program, closed, notes = traced(program)
-    (output,) = closed.closed.jaxpr.outvars
-    check_scalar(jnp.zeros(output.aval.shape, output.aval.dtype))
+    check_differentiable(closed, "trace")
+    _require_numbers(closed)
     wanted = (keep,) if isinstance(keep, str | int) else tuple(keep)
 
     def is_kept(record: Record) -> bool:
@@ -84,6 +86,7 @@ def trace(
     uncompiled = keep or detailed or options.get("budget") is not None
     fast = None if uncompiled else compiled_walk(program, closed, is_kept, place, options)
     walk, blame = _walk_and_blame(fast, is_kept, walk_on_numbers)
+    _require_known(wanted, walk.recorder.records)
     notes = [note.replace("compared as it runs", "traced as it runs") for note in notes]
     return Trace(program.name, walk, blame, find_findings(walk), tuple(notes), tied)
 
@@ -128,6 +131,25 @@ def _tied_leaves(program: Program) -> dict[str, tuple[str, ...]]:
 
 def _names(word: str | int, record: Record) -> bool:
     return word == record.number if isinstance(word, int) else word in str(record.place)
+
+
+def _require_numbers(closed: TracedProgram) -> None:
+    if any(isinstance(x, Tracer) for x in (*closed.operands, *closed.closed.consts)):
+        raise TypeError(
+            "fb.trace runs a function on numbers, and has none inside jit, grad or vmap: call it outside, of a "
+            "function that may be jitted. fb.watch, which sees the sizes of named values, can be jitted."
+        )
+
+
+def _require_known(words: Sequence[str | int], records: Sequence[Record]) -> None:
+    for word in words:
+        if not any(word == record.name or _names(word, record) for record in records):
+            names = ", ".join(sorted({repr(record.name) for record in records if record.name})) or "none"
+            files = ", ".join(dict.fromkeys(Path(record.place.file).name for record in records if record.place.file))
+            raise ValueError(
+                f"keep={word!r} names no equation: the names are {names}, the numbers are below {len(records)}, the "
+                f"lines are of {files or 'no file'}."
+            )
 
 
 def run_walk(

@@ -50,6 +50,8 @@ class ChainRule(NamedTuple):
         if not self.is_chain:
             return "\n".join(f"d value / d {name} = {number_text(g)}" for name, g in self.gradients.items())
         (gradient,) = self.gradients.values()
+        if not self.steps and not gradient:
+            return "0: the value does not depend on it"
         factors = [number_text(step.derivatives[0]) for step in reversed(self.steps)]
         return f"{' × '.join(factors) or '1'} = {number_text(gradient)}"
 

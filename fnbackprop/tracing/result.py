@@ -71,15 +71,22 @@ class Trace:
         found = [pair for r in chosen for pair in sorted(self._kept.get(r.number, ([], []))[side], key=lambda p: p[0])]
         if not found:
             known = ", ".join(sorted({repr(r.name) for r in self.records if r.name})) or "none"
+            there = [f"{r.number} ({r.primitive})" for r in self.records if str(name) in str(r.place)]
             passed = any(r.number in self._kept for r in chosen)
             why = "no cotangent reaches it" if passed else f"the names are: {known}; keep= keeps more"
+            if there and isinstance(name, str):
+                why = f"it is a line, of the equations {', '.join(there)}: ask for one by its number; keep= keeps them"
             raise KeyError(f"{name!r}: {why}")
         values = [xs[0] for _, xs in found]
         return values[0] if len(values) == 1 else jnp.stack(values)
 
     def table(self, lines: str | None = None) -> str:
         """The equations as a table: folded by line, or, with `lines` ("model.py:40-60", "model.py"), each by itself."""
-        return text.table(table_rows(self.records, lines))
+        rows = table_rows(self.records, lines)
+        if lines is not None and not rows:
+            files = dict.fromkeys(Path(r.place.file).name for r in self.records if r.place.file)
+            return f"no equation stands at {lines}; they are of {', '.join(files) or 'no file'}"
+        return text.table(rows)
 
     @property
     def rows(self) -> list[Row]:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..backprop.arguments import check_scalar
 from ..backprop.engine import Engine
 from ..backprop.plan import Plan
-from ..comparing.program import make_program, trace_program
+from ..comparing.program import check_differentiable, make_program, trace_program
 from ..jaxprs.avals import aval_of, is_inexact
 from ..jaxprs.primitives import Trait, has
 from ..jaxprs.views import Scan
@@ -72,8 +70,7 @@ def watch(
     """
     program = make_program(fun, args, argnums, has_aux)
     closed = trace_program(program)
-    (output,) = closed.closed.jaxpr.outvars
-    check_scalar(jnp.zeros(output.aval.shape, output.aval.dtype))
+    check_differentiable(closed, "watch")
     marks = Marks(Recorder(lambda record: False))
     engine = WatchingEngine.marking(marks, options)
     plan = engine.new_plan(closed.closed, closed.active, tuple(is_inexact(v.aval) for v in closed.closed.jaxpr.outvars))

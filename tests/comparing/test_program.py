@@ -10,6 +10,8 @@ from fnbackprop.comparing.program import first_line, make_program
 
 @pytest.mark.parametrize("argnums", [3, (0, 4), ()])
 def test_argnums_out_of_range(argnums):
+    with pytest.raises(TypeError, match="must name some of the arguments, and none were given"):
+        make_program(lambda: 1.0, (), 0, None)
     with pytest.raises(TypeError, match="must name some of the 3 arguments"):
         make_program(lambda a, b, c: a, (1.0, 2.0, 3.0), argnums, None)
 

@@ -28,11 +28,11 @@ def file(tmp_path, monkeypatch):
 
 
 def test_a_function_ends_in_blame(file, capsys):
-    assert main(["trace", file, "--json", "trace.json", "--html", "trace.html"]) == 1
-    assert "0·inf" in pathlib.Path("trace.html").read_text(encoding="utf-8")
+    assert main(["trace", file, "--json", "new/trace.json", "--html", "pages/trace.html"]) == 1
+    assert "0·inf" in pathlib.Path("pages/trace.html").read_text(encoding="utf-8")
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("loss: 0·inf: a cotangent became NaN at sqrt by sqrt_vjp, model.py:6:")
-    blame = json.loads(pathlib.Path("trace.json").read_text())["blame"]
+    blame = json.loads(pathlib.Path("new/trace.json").read_text())["blame"]
     assert blame["line"] == 6 and blame["kind"] == "0·inf" and blame["reaches"] == ["args[0]"]
 
 

@@ -79,6 +79,9 @@ def test_what_cannot_be_named():
     with pytest.raises(ValueError, match="'n' is int32.*, which has no gradient"):
         fb.named_grad(lambda x: jnp.sum(x * fb.name(jnp.arange(3), "n").astype(x.dtype)), "n")(W)
 
+    with pytest.raises(TypeError, match="a real scalar alone, but it returned 2 arrays"):
+        fb.named_grad(lambda a, b: (loss(a, b), a), "product")(W, W)
+
     def looped(x):
         return lax.while_loop(lambda x: x < 9, lambda x: fb.name(x * 2, "inside"), x)
 

@@ -71,6 +71,11 @@ def test_a_step_of_an_lstm():
         assert total == pytest.approx(equation.cotangent, rel=1e-4)
 
 
+def test_a_constant():
+    assert chain_rule(lambda x: 3.0, 2.0).product == "0: the value does not depend on it"
+    assert chain_rule(lambda x: x, 2.0).product == "1 = 1"
+
+
 def test_the_drawn_graph(tmp_path):
     found = chain_rule(lambda walker, wind: 2.0 * (4.0 * walker) + jnp.sin(wind) * wind, 1.0, 0.5, argnums=(0, 1))
     page = found.html(tmp_path / "graph.html")

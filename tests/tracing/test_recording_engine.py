@@ -113,3 +113,27 @@ def test_a_function_that_needs_values():
 def test_a_program_that_is_no_scalar():
     with pytest.raises(TypeError, match="scalar-output"):
         trace(lambda x: 2 * x, jnp.ones(2))
+    with pytest.raises(TypeError, match="real-valued outputs"):
+        trace(lambda x: jnp.sum(lax.complex(x, x)), jnp.ones(2))
+    with pytest.raises(TypeError, match="nothing to differentiate"):
+        trace(lambda i: jnp.sum(i.astype(float)), jnp.arange(3))
+    with pytest.raises(TypeError, match="real scalar, or .scalar, aux., but it returned 0 arrays"):
+        trace(lambda x: None, jnp.ones(2))
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_inside_a_transformation_it_has_no_numbers(transform):
+    with pytest.raises(TypeError, match="inside jit, grad or vmap: call it outside"):
+        transform(lambda x: trace(lambda y: jnp.sum(y * y), x).value)(jnp.ones(2))
+
+
+def test_what_is_kept_must_be_there():
+    def loss(x):
+        return jnp.sum(jnp.tanh(fb.name(2 * x, "scores")))
+
+    with pytest.raises(ValueError, match="keep='nonesuch' names no equation: the names are 'scores', the numbers are"):
+        trace(loss, jnp.ones(2), keep="nonesuch")
+    found = trace(loss, jnp.ones(2), keep=["scores", "test_recording_engine.py", 2])
+    assert found.value_of(2).shape == (2,)
+    with pytest.raises(KeyError, match="it is a line, of the equations 0 .mul., .* ask for one by its number"):
+        found.value_of("test_recording_engine.py")

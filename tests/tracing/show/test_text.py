@@ -26,6 +26,7 @@ def test_a_table_of_some_lines():
         f"cases.py:{line}:11",
     ]
     assert len(found.table(lines=f"cases.py:{line}-{line + 1}").splitlines()) > 3
+    assert found.table("elsewhere.py:3") == "no equation stands at elsewhere.py:3; they are of cases.py"
     with pytest.raises(ValueError, match="lines must be like"):
         found.table(lines=":")
 
