@@ -15,9 +15,8 @@ _WIDE = frozenset(map(jax.numpy.dtype, ("float64", "complex128", "int64", "uint6
 
 
 def is_wide(closed: Any) -> bool:
-    """Whether a jaxpr that was traced in 32-bit mode holds a 64-bit value, which JAX would narrow."""
-    if jax.config.jax_enable_x64:
-        return False
+    """Whether a jaxpr holds a 64-bit value, which JAX would narrow in 32-bit mode. Asked in 64-bit mode too: the
+    pullback may be called outside."""
     made = (var for equation in all_equations(closed) for var in equation.outvars)
     return any_wide(v.aval for v in (*closed.jaxpr.constvars, *closed.jaxpr.invars, *made))
 

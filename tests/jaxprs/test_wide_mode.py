@@ -74,3 +74,14 @@ def test_at_second_order():
     with jax.enable_x64(True):
         expected = jax.grad(lambda x: jnp.sum((1 - jnp.tanh(x) ** 2) ** 2))(X.astype(np.float64))
     np.testing.assert_allclose(second(X), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_pullback_of_64_bits_is_called_outside(eager):
+    with jax.enable_x64(True):
+        x, ct = jnp.asarray(X, jnp.float64), jnp.ones(6, jnp.float64)
+        _, pullback = fb.vjp(lambda x: by_vjp(jnp.sin(x) * 2.0), x, eager=eager)
+        (expected,) = pullback(ct)
+    (found,) = pullback(ct)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
