@@ -36,7 +36,7 @@ def not_finite(subject: Subject, batch: Any, key: jax.Array, loss: jax.Array, gr
     if not broken and np.isfinite(float(loss)):
         return ""
     blame = trace(subject.loss, subject.params, batch, key).blame()
-    where = f": {blame.sentence}" if blame is not None else ""
+    where = "" if blame is None else ": " + "; ".join(line.strip() for line in blame.sentence.splitlines())
     what = f"gradient of {_first(broken)}" if broken else "loss"
     return f"The {what} is not finite{where}"
 

@@ -47,7 +47,7 @@ class Judgement(NamedTuple):
 def judge(facts: Facts) -> Judgement:
     """The verdict on these facts."""
     if facts.refusal:
-        return Judgement(Verdict.CANNOT_JUDGE, f"{facts.refusal}.")
+        return Judgement(Verdict.CANNOT_JUDGE, f"{facts.refusal.rstrip('.')}.")
     here = facts.branch(1.0)
     if here is None:
         return _without_branches(facts)

@@ -185,6 +185,7 @@ def test_a_later_batch_that_is_not_finite_is_told_from_a_rate_that_is_too_high(s
 def test_an_empty_batch_is_not_judged(short):
     found = balance(quadratic(batch=lambda step: {"x": X[:0], "y": Y[:0]}))
     assert found.verdict == "CANNOT JUDGE" and "not finite" in found.sentence and "div" in found.sentence
+    assert "; it reaches the value" in found.sentence and not found.sentence.endswith("..")
 
 
 @pytest.mark.parametrize(
