@@ -169,3 +169,31 @@ def test_a_rule_that_reads_the_numbers_of_a_constant_is_called_each_time():
     finally:
         registry._entries.pop(primitive)
     assert sum(e.primitive.name == "mul" for e in jaxpr.eqns) == 2 * CALLED
+
+
+def test_a_rule_that_reads_which_outputs_are_wanted():
+    """The second output of half of the steps is wanted, and yet it gets no cotangent."""
+    pair, blocked = Primitive("pair"), Primitive("blocked")
+    pair.multiple_results = True
+    pair.def_abstract_eval(lambda x: [x, x])
+    blocked.def_abstract_eval(lambda x: x)
+    found = []
+
+    def pair_vjp(dy, dz, wanted):
+        found.append(wanted)
+        return dy
+
+    def f(x):
+        total = x
+        for i in range(2 * (CALLED + 1)):
+            x, y = pair.bind(x)
+            total = total + blocked.bind(y) if i % 2 else total
+        return x, total
+
+    try:
+        registry.vjp_rule(pair, "x -> y, z")(pair_vjp)
+        registry.vjp_rule(blocked)(lambda dy: None)
+        jax.make_jaxpr(lambda x: fb.vjp(f, x)[1]((x, x)))(np.float32(1))
+    finally:
+        registry._entries.pop(pair), registry._entries.pop(blocked)
+    assert found.count((True, True)) == found.count((True, False)) == CALLED + 1
