@@ -12,6 +12,7 @@ from ..comparing.program import Program, TracedProgram, check_differentiable, ma
 from ..comparing.recorded import traced
 from ..jaxprs.avals import as_jax_array, is_inexact
 from ..jaxprs.evaluate import named_as_backward
+from ..jaxprs.graph import all_equations
 from ..jaxprs.lists import merge
 from ..jaxprs.types import Tracer
 from ..trees import leaves_with_paths
@@ -24,6 +25,8 @@ from .recording_engine import RecordingEngine
 from .records import Evidence, Place, Record
 from .result import Trace
 from .statistics import all_finite
+
+MOST_COMPILED = 300  # equations of a program that is compiled with its statistics
 
 
 def trace(
@@ -42,9 +45,9 @@ def trace(
     leaves its loop is seen there alone.
 
     If a number is NaN, or the value or gradient not finite, the engine also walks the program on numbers, equation by
-    equation, to find where that began; so it does with `keep`, with `detailed`, and where a gradient flows through a
-    loop whose number of steps is data, or through a `shard_map`. The rules are those of `fb.grad`, and so are the sums;
-    but loops run one step after another, which takes longer.
+    equation, to find where that began; so it does with `keep`, with `detailed`, where a gradient flows through a loop
+    whose number of steps is data, or through a `shard_map`, and for programs of more than 300 equations, which would
+    take long to compile. The rules are those of `fb.grad`, and so are the sums; but loops run one step after another.
 
     Args:
       fun: a function of real scalar value, or of `(value, aux)`.
@@ -83,7 +86,8 @@ def trace(
     def walk_on_numbers(kept: Callable[[Record], bool], evidence: Sequence[Evidence] = ()) -> Walk:
         return run_walk(program, closed, kept, others, place, options, evidence)
 
-    uncompiled = keep or detailed or options.get("budget") is not None
+    is_long = sum(1 for _ in all_equations(closed.closed)) > MOST_COMPILED
+    uncompiled = keep or detailed or is_long or options.get("budget") is not None
     fast = None if uncompiled else compiled_walk(program, closed, is_kept, place, options)
     walk, blame = _walk_and_blame(fast, is_kept, walk_on_numbers)
     _require_known(wanted, walk.recorder.records)

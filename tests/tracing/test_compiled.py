@@ -158,6 +158,22 @@ def test_the_walk_on_numbers_is_left_out_where_all_is_sound(monkeypatch):
     assert found.ok and any(s.infinite for r in found.records for one in r.values for s in one.of if s is not None)
 
 
+def test_a_long_program_is_walked_on_numbers(monkeypatch):
+    """It would take long to compile."""
+    compiled = []
+    monkeypatch.setattr(pipeline, "compiled_walk", lambda *args: compiled.append(args))
+
+    def program(x):
+        for _ in range(pipeline.MOST_COMPILED // 2):
+            x = jnp.sin(x)
+        return x
+
+    assert fb.trace(program, 0.5).ok and compiled
+    compiled.clear()
+    found = fb.trace(lambda x: program(program(program(x))), 0.5)
+    assert len(found.records) > pipeline.MOST_COMPILED and not compiled
+
+
 def test_findings_are_those_of_the_statistics():
     def loss(h, keys):
         def step(h, key):
