@@ -123,7 +123,7 @@ def step_again(
       kept: the batch is the one that was kept; else it is made again, and `step` may be any step of the newest run.
 
     Raises:
-      ExperimentError, CheckpointError: as for `replay`; or there is no run of this name.
+      ExperimentError, CheckpointError: as for `replay`; or there is no run of this name, or it ended before this step.
     """
     runs = list(runs_of(directory, experiment.name).values())
     path = None
@@ -136,12 +136,19 @@ def step_again(
         raise ExperimentError(f"there is no run of {experiment.name} in {directory}, or no step of it was named.")
     else:
         folder, number = runs[-1], step
+        _require_made(folder, number)
     state = _state_before(experiment, folder, number)
     start = int(state.step)
     silent = dataclasses.replace(experiment, evaluate=None)
     state = train(silent, backward=backward, state=state, steps=number, directory=None, progress=False, prefetch=0)
     batch = batch_again(experiment, number) if path is None else read_batch(path, experiment.batch(number))
     return StepAgain(number, start, state, batch, loss_in_precision(experiment, precision_of(experiment.precision)))
+
+
+def _require_made(run: RunFolder, step: int) -> None:
+    facts = run.read_description()
+    if facts["status"] in ("finished", "stopped") and step > facts["step"]:
+        raise ExperimentError(f"{run.path} ended after {facts['step']} steps: there is no step {step}.")
 
 
 def _kept(run: RunFolder, step: int | None) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.training.errors import NonFiniteLoss
 from fnbackprop.training.loop import train
-from fnbackprop.training.replaying import replay
+from fnbackprop.training.replaying import replay, step_again
 from tests.training.checkpoints.test_checkpoint import assert_same_bits
 from tests.training.survivor import Config, experiment
 
@@ -68,3 +68,10 @@ def test_a_step_that_was_not_kept_is_named(tmp_path):
         replay(MADE, directory=tmp_path)
     with pytest.raises(ExperimentError, match="nonfinite has no batch of step 3"):
         replay(MADE, directory=tmp_path, step=3)
+
+
+def test_a_step_after_the_end_of_a_run_is_refused(tmp_path):
+    train(MADE, steps=4, directory=tmp_path, progress=False)
+    assert step_again(MADE, step=4, directory=tmp_path, kept=False).start == 4
+    with pytest.raises(ExperimentError, match="survivor ended after 4 steps: there is no step 9"):
+        step_again(MADE, step=9, directory=tmp_path, kept=False)
