@@ -63,6 +63,11 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+def conjugate(tree: Any) -> Any:
+    """Between JAX's gradient of complex parameters and the direction in which the loss rises; real leaves stay."""
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, tree)
+
+
 def accumulation_dtype(*arrays: jax.typing.ArrayLike) -> jnp.dtype:
     """The real dtype in which to add these arrays up: float64 if any of them is 64-bit floating, else float32."""
     wide = any(jnp.result_type(x) in (jnp.float64, jnp.complex128) for x in arrays)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnbackprop import trees
 from fnbackprop.backprop.transforms import grad
 
 from .vectors import add, dot, norm, scale
@@ -25,8 +26,7 @@ def forward_over_reverse(gradient: Gradient, params: Any, vector: Any, *operands
 
 def reverse_over_reverse(gradient: Gradient, params: Any, vector: Any, *operands: Any) -> Any:
     """H' v as the gradient of <gradient, v>: equal to H v if the gradient is that of one function."""
-    found = grad(lambda p: dot(gradient(p, *operands), vector))(params)
-    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, found)
+    return trees.conjugate(grad(lambda p: dot(gradient(p, *operands), vector))(params))
 
 
 def differences(gradient: Gradient, params: Any, vector: Any, *operands: Any) -> Any:

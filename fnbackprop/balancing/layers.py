@@ -59,14 +59,13 @@ def scale_by_layer(multipliers: Mapping[str, float]) -> optax.GradientTransforma
     """
 
     def factor(path: str) -> float:
-        layer = path.rpartition("/")[0] or path
-        found = (value for name, value in multipliers.items() if path == name or trees.matches(layer, name))
+        found = (value for name, value in multipliers.items() if _is_meant(path, name))
         return float(next(found, 1.0))
 
     def init(params: Any) -> optax.EmptyState:
         paths = [path for path, _ in trees.leaves_with_paths(params)]
         for name in multipliers:
-            if not any(path == name or trees.matches(path.rpartition("/")[0] or path, name) for path in paths):
+            if not any(_is_meant(path, name) for path in paths):
                 raise ValueError(
                     f"scale_by_layer: no layer matches {name!r}; they are {', '.join(trees.layers(params))}."
                 )
@@ -77,3 +76,8 @@ def scale_by_layer(multipliers: Mapping[str, float]) -> optax.GradientTransforma
         return scaled, state
 
     return optax.GradientTransformation(init, update)
+
+
+def _is_meant(path: str, name: str) -> bool:
+    """Whether a name is that of a leaf, or matches the path of its layer."""
+    return path == name or trees.matches(path.rpartition("/")[0] or path, name)

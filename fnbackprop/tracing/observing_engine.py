@@ -6,7 +6,7 @@ with this engine is the gradient's own program, and `harvest.py` makes of it one
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from jax.interpreters import batching
@@ -20,7 +20,7 @@ from ..jaxprs.primitives import Trait, has
 from ..jaxprs.types import Primitive, is_var
 from ..jaxprs.views import Call, Cond
 from .recorder import Recorder, epsilon_added
-from .recording_engine import label_of
+from .recording_engine import label_of, settings_of
 from .records import Record
 from .saturation import has_share
 from .statistics import has_statistics
@@ -78,8 +78,7 @@ class ObservingEngine(Engine):
     @classmethod
     def marking(cls, marks: Marks, options: dict[str, Any]) -> "ObservingEngine":
         """The engine with a user's options. Raises TypeError for an unknown option."""
-        given = {f.name: getattr(Engine.of_options(options), f.name) for f in fields(Engine)}
-        return cls(**given, marks=marks, scope=marks.recorder.scope)
+        return cls(**settings_of(Engine.of_options(options)), marks=marks, scope=marks.recorder.scope)
 
     def inside(self, equation: Any, label: str) -> "ObservingEngine":
         """For the body of an equation."""

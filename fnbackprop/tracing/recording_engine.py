@@ -39,12 +39,12 @@ class RecordingEngine(Engine):
     @classmethod
     def telling(cls, recorder: Recorder, options: dict[str, Any]) -> "RecordingEngine":
         """The engine with a user's options, that tells this recorder. Raises TypeError for an unknown option."""
-        return cls(**{f.name: getattr(Engine.of_options(options), f.name) for f in fields(Engine)}, recorder=recorder)
+        return cls(**settings_of(Engine.of_options(options)), recorder=recorder)
 
     @property
     def plain(self) -> Engine:
         """The engine with the same options, which is not recorded."""
-        return Engine(**{f.name: getattr(self, f.name) for f in fields(Engine)})
+        return Engine(**settings_of(self))
 
     def inside(self, region: Region) -> "RecordingEngine":
         return replace(self, region=region)
@@ -166,6 +166,11 @@ class RecordingEngine(Engine):
                     continue
                 old = known.get(key)
                 known[key] = ct if old is None else self.recorder.derived(add_typed(old, ct), [old, ct], "sum", True)
+
+
+def settings_of(engine: Engine) -> dict[str, Any]:
+    """The fields of an engine that every `Engine` has."""
+    return {f.name: getattr(engine, f.name) for f in fields(Engine)}
 
 
 def label_of(equation: Any) -> str:

@@ -4,7 +4,7 @@ Watched are the values that have a name, and the carry of each scan, which is th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from .compiled import observed_gradient
 from .harvest import Block, harvest
 from .observing_engine import Mark, Marks, ObservingEngine
 from .recorder import Recorder
+from .recording_engine import settings_of
 from .records import Record
 from .reductions import rms_of
 from .statistics import has_statistics
@@ -86,8 +87,7 @@ class WatchingEngine(ObservingEngine):
     def structured(self, entry: Any, equation: Any, active: tuple[bool, ...], wanted: tuple[bool, ...]) -> Any:
         if has(equation, Trait.CALL) or equation.primitive.name in ENTERED:
             return super().structured(entry, equation, active, wanted)
-        plain = Engine(**{f.name: getattr(self, f.name) for f in fields(Engine)})
-        return plain.structured(entry, equation, active, wanted)
+        return Engine(**settings_of(self)).structured(entry, equation, active, wanted)
 
     def forward(self, plan: Plan, operands: Sequence[Any]) -> tuple[list[Any], Any]:
         outputs, residuals = super().forward(plan, operands)

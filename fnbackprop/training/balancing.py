@@ -21,7 +21,7 @@ from .layout import Layout
 from .record.throughput import amount_of
 from .run import Run
 from .session import layout_of
-from .step.loss_gradient import loss_in_precision, make_value_and_grad, split_batch
+from .step.loss_gradient import first_microbatch, loss_in_precision, make_value_and_grad
 from .step.mixed_precision import Precision, precision_of
 from .step.state import TrainState, adopted_state, initial_state
 from .step.weight_update import WeightUpdate
@@ -145,8 +145,7 @@ class _Parts:
         """One microbatch, for more may not fit."""
         if self._experiment.accumulate == 1:
             return batch
-        arrays, whole = split_batch(batch, self._experiment.accumulate)
-        return whole([array[0] for array in arrays])
+        return first_microbatch(batch, self._experiment.accumulate)
 
     def trained(self, tree: Any) -> dict[str, Any]:
         """The leaves that are trained, by their paths."""
@@ -161,17 +160,17 @@ class _Parts:
 
     def value_and_gradient(self, params: dict[str, Any], batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         (loss, _), gradient = self._both(self.whole(params), batch, key, None, self._trainable)
-        return loss, _conjugate(self.trained(gradient))
+        return loss, trees.conjugate(self.trained(gradient))
 
     def wide_gradient(self, params: dict[str, Any], batch: Any, key: jax.Array) -> dict[str, Any]:
         _, gradient = self._wide(self.whole(params), batch, key, None, self._trainable)
-        return _conjugate(self.trained(gradient))
+        return trees.conjugate(self.trained(gradient))
 
     def loss(self, params: dict[str, Any], batch: Any, key: jax.Array) -> jax.Array:
         return self._loss(self.whole(params), batch, key)[0]
 
     def update(self, gradient, opt_state, params, loss, batch, key) -> tuple[dict[str, Any], Any]:
-        gradient = self.whole(_conjugate(gradient), jax.tree.map(jnp.zeros_like, self._params))
+        gradient = self.whole(trees.conjugate(gradient), jax.tree.map(jnp.zeros_like, self._params))
         updates, opt_state = self._update.updates(gradient, opt_state, self.whole(params), loss, batch, key)
         return self.trained(updates), opt_state
 
@@ -179,8 +178,3 @@ class _Parts:
 def _wide(precision: Precision) -> Precision:
     """The same precision, computed with in float32 at least: rounding to 16 bits is no curvature."""
     return dataclasses.replace(precision, compute="float32") if precision.compute in LOW else precision
-
-
-def _conjugate(tree: Any) -> Any:
-    """Between JAX's gradient of complex parameters and the direction in which the loss rises."""
-    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, tree)

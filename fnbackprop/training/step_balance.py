@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnbackprop import trees
 from fnbackprop.balancing import curvature
 from fnbackprop.balancing.vectors import add, dot
 from fnbackprop.experiment import Experiment
@@ -50,23 +51,21 @@ class StepBalance:
         trainable = self._update.trainable(state, batch, key)
 
         def uphill_at(params: Any) -> Any:
-            return _uphill(self._value_and_grad(params, batch, key, scale, trainable)[1])
+            return trees.conjugate(self._value_and_grad(params, batch, key, scale, trainable)[1])
 
         (loss, _), gradient = self._value_and_grad(state.params, batch, key, scale, trainable)
         after = self._update(state, gradient, loss, batch, key).params
         moved = add(after, state.params, -1.0)
-        uphill = _uphill(gradient)
+        uphill = trees.conjugate(gradient)
         before, behind = dot(uphill, moved), dot(uphill_at(after), moved)
         overshoot = jnp.where(before < 0, -behind / before, math.nan)
-        product = self._hessian_product(uphill_at, state.params, uphill)
-        return {"overshoot": overshoot, "batch_sharpness": dot(uphill, product) / dot(uphill, uphill)}
+
+        def product(vector: Any) -> Any:
+            return self._hessian_product(uphill_at, state.params, vector)
+
+        return {"overshoot": overshoot, "batch_sharpness": curvature.rayleigh_quotient(product, uphill)}
 
     def _hessian_product(self, gradient: Any, params: Any, vector: Any) -> Any:
         if not self._product:
             self._product, _ = curvature.choose_product(gradient, params)
         return curvature.PRODUCTS[self._product](gradient, params, vector)
-
-
-def _uphill(gradient: Any) -> Any:
-    """The direction in which the loss rises: of a complex parameter, JAX's gradient is its conjugate."""
-    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, gradient)

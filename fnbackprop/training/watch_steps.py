@@ -13,7 +13,7 @@ from fnbackprop.experiment import Experiment
 from fnbackprop.tracing.watching import Watched, watch
 
 from .record.run_log import RunLog
-from .step.loss_gradient import loss_in_precision, split_batch
+from .step.loss_gradient import first_microbatch, loss_in_precision
 from .step.mixed_precision import precision_of
 from .step.state import TrainState
 from .step.step_metrics import WATCHED
@@ -31,8 +31,7 @@ class WatchSteps:
         if step % self._every or self._is_empty:
             return
         if self._accumulate > 1:  # one microbatch, as the step has it
-            arrays, whole = split_batch(batch, self._accumulate)
-            batch = whole([array[0] for array in arrays])
+            batch = first_microbatch(batch, self._accumulate)
         sizes = as_metrics(jax.device_get(self._sizes(state, batch)))
         if not sizes:
             self._is_empty = True

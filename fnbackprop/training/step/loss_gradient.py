@@ -107,6 +107,12 @@ def _mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
     return mean.astype(values.dtype) if jnp.issubdtype(values.dtype, jnp.floating) else mean
 
 
+def first_microbatch(batch: Any, count: int) -> Any:
+    """The first of a batch's microbatches; raises ExperimentError as `split_batch`."""
+    arrays, whole = split_batch(batch, count)
+    return whole([array[0] for array in arrays])
+
+
 def split_batch(batch: Any, count: int) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
     """The batch's arrays with a new first axis of microbatches, and how one microbatch becomes a batch again.
 

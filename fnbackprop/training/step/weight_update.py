@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from .loss_gradient import loss_in_precision
@@ -57,7 +58,7 @@ class WeightUpdate:
             return self._updates(gradient, opt_state, params, loss if self._asks_for_more else None, batch, key)
 
     def _traced_once(self, gradient, opt_state, params, loss, batch, key) -> tuple[Any, Any]:
-        uphill = jax.tree.map(_uphill, gradient)
+        uphill = trees.conjugate(gradient)  # optimizers walk against it
         more = {} if loss is None else {"value": loss, "grad": uphill, "value_fn": self._value_of(batch, key)}
         try:
             return self._optimizer.update(uphill, opt_state, params, **more)
@@ -71,12 +72,6 @@ class WeightUpdate:
 
     def _value_of(self, batch: Any, key: jax.Array) -> Callable[[Any], jax.Array]:
         return lambda params: self._loss(params, batch, key)[0]
-
-
-def _uphill(leaf: jax.Array) -> jax.Array:
-    """The direction in which the loss rises, which optimizers walk against; of a complex parameter, JAX's gradient is
-    its conjugate."""
-    return jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf
 
 
 def unless_nonfinite(before: TrainState, after: TrainState, gradient: Any) -> TrainState:
