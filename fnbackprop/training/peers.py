@@ -108,12 +108,14 @@ class Peers(Alone):
         living: dict[str, dict[str, Any]] = {}
         while time.monotonic() < deadline:
             try:
-                living = {process: told for process, told in self._told().items() if "ended" not in told}
+                told = self._told()
             except Exception as error:  # whatever the service raises when it has given a process up
                 gone = next((process for process in living if process != self._own), None)
                 problem = f"process {gone} is gone: {_GONE}" if gone else _unreachable(error)
             else:
-                problem = self._first_problem(living)
+                living = {process: facts for process, facts in told.items() if "ended" not in facts}
+                found_by_others = (facts["found"] for facts in told.values() if facts.get("found"))
+                problem = next(found_by_others, None) or self._first_problem(living)
             if problem is not None:
                 self._say(f": {problem}. {GO_ON}")
             if problem is not None or not living:
@@ -149,7 +151,7 @@ class Peers(Alone):
             return
         self._say(f" ends: {problem}. {GO_ON}")
         with contextlib.suppress(Exception):
-            self._tell({"ended": ""})
+            self._tell({"ended": "", "found": problem})  # another, whose collective operation breaks now, tells it too
         _exit()
 
     def _say(self, what: str) -> None:

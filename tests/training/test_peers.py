@@ -1,9 +1,11 @@
 """Two and four processes of which one raises, hangs or is killed: all end soon, and say why."""
 
+import json
 import textwrap
 
 import pytest
 
+from fnbackprop.training import peers
 from tests.training.processes import finish, start
 from tests.training.test_processes import FILE
 
@@ -31,3 +33,28 @@ def test_all_processes_end_if_one_does_not_go_on(tmp_path, how):
     assert message in errors, errors
     if how == "raises":
         assert "ConnectionError: the data are gone" in other_errors
+
+
+class Service:
+    """The coordination service with what two processes have told it."""
+
+    def __init__(self, **told):
+        self.told = {f"/{process.strip('_')}": json.dumps(facts) for process, facts in told.items()}
+
+    def key_value_set(self, key, value, allow_overwrite):
+        self.told[key] = value
+
+    def key_value_dir_get(self, prefix):
+        return list(self.told.items())
+
+
+def test_a_process_whose_collective_operation_breaks_tells_what_another_found(capsys, monkeypatch):
+    monkeypatch.setattr(peers.atexit, "register", lambda action: None)  # it would end pytest
+    one = peers.Peers(
+        Service(_1={"ended": "", "found": "process 1 has been waiting for batch(3) for 4 s"}), patience=3.0
+    )
+    with pytest.raises(RuntimeError), one:
+        raise RuntimeError("connection closed by peer")
+    error, found = capsys.readouterr().err.splitlines()
+    assert error.endswith("RuntimeError: connection closed by peer")
+    assert "process 1 has been waiting for batch(3) for 4 s. The run goes on from its last checkpoint" in found
