@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from fnbackprop.experiment import Experiment, ExperimentError, check_evaluation
+from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment_checks import check_evaluation
 
 
 def quadratic(**changes) -> Experiment:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from fnbackprop.experiment import check_evaluation
+from fnbackprop.experiment_checks import check_evaluation
 
 from ..errors import NonFiniteLoss, RunError
 from ..run_folder import MetricsRow, RunFolder

@@ -1,0 +1,102 @@
+"""What an experiment's functions and values must be: each check raises an ExperimentError that says what to do."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+RESERVED_METRICS = (
+    *("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale"),
+    *("overshoot", "batch_sharpness"),
+)
+
+
+class ExperimentError(ValueError):
+    """An experiment's functions do not fit together; the message says which, where and what to do."""
+
+
+def check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ExperimentError(f"name must be usable as the name of a folder, like 'digits-mlp', not {name!r}.")
+
+
+def check_integer(field: str, value: Any, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ExperimentError(f"{field} must be an integer of at least {at_least}, not {value!r}.")
+
+
+def check_function(field: str, function: Any, *parameters: str) -> None:
+    wanted = f"{field}({', '.join(parameters)})"
+    if not callable(function):
+        raise ExperimentError(f"{field} must be a function {wanted}, not {function!r}.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions show no signature: the first call will tell
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError as error:
+        name = getattr(function, "__name__", field)
+        raise ExperimentError(
+            f"{field} is called as {wanted}, but {name}{signature} {_where(function)}: {error}."
+        ) from None
+
+
+def _where(function: Callable) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "does not take that" if code is None else f"at {code.co_filename}:{code.co_firstlineno} does not take that"
+
+
+def check_loss(value: Any) -> None:
+    if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):
+        raise ExperimentError(f"loss must return a real scalar, but it returned {_kind(value)}.")
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != ():
+        raise ExperimentError(f"loss must return a scalar, but it has shape {shape}; take its mean or its sum.")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ExperimentError(f"loss must return a real floating-point scalar, but its dtype is {dtype}.")
+
+
+def check_metrics(metrics: Any) -> None:
+    if not isinstance(metrics, dict):
+        raise ExperimentError(
+            f"loss returned (scalar, {type(metrics).__name__}); the second must be a dict of scalars."
+        )
+    for name in metrics:
+        if name in RESERVED_METRICS:
+            raise ExperimentError(f"the metric {name!r} has a name that training uses itself; choose another.")
+    _check_scalars("loss", metrics)
+
+
+def check_evaluation(values: Any) -> None:
+    """Raises ExperimentError if `evaluate` returned anything but a dict of scalars."""
+    if not isinstance(values, dict):
+        raise ExperimentError(
+            f'evaluate must return a dict of scalars, such as {{"accuracy": ...}}, but it returned {_kind(values)}.'
+        )
+    _check_scalars("evaluate", values)
+
+
+def _check_scalars(function: str, metrics: dict[str, Any]) -> None:
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            names = ", ".join(repr(f"{name}/{inner}") for inner in value)
+            raise ExperimentError(
+                f"the metric {name!r} of {function} is a dict: metrics are not nested. Give each its own name: {names}."
+            )
+        number = isinstance(value, (bool, int, float)) or hasattr(value, "dtype")
+        if not number or jnp.shape(value) != () or jnp.issubdtype(_dtype(value), jnp.complexfloating):
+            raise ExperimentError(f"the metric {name!r} of {function} must be a real scalar, but it is {_kind(value)}.")
+
+
+def _dtype(value: Any) -> Any:
+    return getattr(value, "dtype", None) or jnp.result_type(value)
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in a few words."""
+    if hasattr(value, "dtype"):
+        shape = jnp.shape(value)
+        return f"an array of shape {shape}" if shape else f"a scalar of {value.dtype}"
+    return "None" if value is None else f"{value!r}, a {type(value).__name__}"
