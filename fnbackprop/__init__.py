@@ -12,6 +12,7 @@ from .backprop.memory.residual_report import residuals
 from .backprop.pullback import vjp
 from .backprop.registry import MissingRule, derivative, nondifferentiable, vjp_rule
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad
+from .blocks.block import block
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
     "TrainState",
     "Verdict",
     "balance",
+    "block",
     "chain_rule",
     "compare",
     "coverage",

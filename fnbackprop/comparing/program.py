@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.backprop.arguments import check_output, check_scalar, is_array_like, require_floating
+from fnbackprop.blocks.block import tracing_plain_definitions
 from fnbackprop.jaxprs.avals import aval_of, is_inexact
 from fnbackprop.jaxprs.evaluate import trace_flat
 from fnbackprop.jaxprs.lists import select
@@ -114,9 +115,10 @@ class TracedProgram(NamedTuple):
 
 
 def trace_program(program: Program) -> TracedProgram:
-    """Trace the program."""
+    """Trace the program, blocks as rules of their plain definitions."""
     operands, tree = jax.tree.flatten((program.inputs, program.others))
-    closed = trace_flat(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
+    with tracing_plain_definitions(True):
+        closed = trace_flat(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
     count = len(jax.tree.leaves(program.inputs))
     active = tuple(i < count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
     return TracedProgram(closed, operands, active, jax.config.jax_enable_x64)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from fnbackprop.backprop.registry import MissingRule, lookup
+from fnbackprop.blocks.block import tracing_plain_definitions
 from fnbackprop.jaxprs.graph import all_equations
 
 from .equations.alignment import first_difference
@@ -180,7 +181,8 @@ def check_properties(work: Work) -> None:
     work.say("the contract")
     program, plain = work.program, work.plain_value
     if plain is None:
-        plain = jax.jit(program.function)(program.inputs, program.others)
+        with tracing_plain_definitions(True):
+            plain = jax.jit(program.function)(program.inputs, program.others)
     floors, first = (work.value_floor, work.floating_bounds), (work.value, work.manual)
     work.contract = (*check_contract(program, work.manual_function, first, plain, floors), *work.contract)
 
