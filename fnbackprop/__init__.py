@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .training.step.mixed_precision import Precision
     from .training.step.optimizers import Optimizer
     from .training.step.state import TrainState
+    from .updates import Update
 
 __all__ = [
     "Balance",
@@ -55,6 +56,7 @@ __all__ = [
     "RunError",
     "Trace",
     "TrainState",
+    "Update",
     "Verdict",
     "balance",
     "block",
@@ -105,6 +107,7 @@ _LATER = {
     "ExperimentError": "experiment",
     "train": "training.loop",
     "TrainState": "training.step.state",
+    "Update": "updates",
     "Optimizer": "training.step.optimizers",
     "Precision": "training.step.mixed_precision",
     "NonFiniteLoss": "training.errors",

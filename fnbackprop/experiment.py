@@ -6,8 +6,9 @@ of the data and the randomness inside the loss.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -18,10 +19,10 @@ from .experiment_checks import (
     check_loss,
     check_metrics,
     check_name,
+    check_optimizer,
+    check_patterns,
 )
-
-if TYPE_CHECKING:
-    import optax
+from .updates import Update, check_updates
 
 WEIGHT = "weight"
 """The metric by which a microbatch counts: see `Experiment.accumulate`."""
@@ -38,6 +39,10 @@ class Experiment:
         `key` is another one at every step.
       batch: `batch(step) -> batch`, a pytree of arrays whose shapes are the same at every step. `step` is an int.
       optimizer: an optax transformation, for instance `optax.adam(1e-3)`.
+      trainable: patterns of the paths of the parameters that are trained, with everything below them: "head",
+        "blocks/*/bias", or several of them. The others are frozen: no gradient is computed for them, and the optimizer
+        keeps nothing about them. None trains all.
+      updates: instead of `loss`, `optimizer` and `trainable`, several `fb.Update`s that a step makes in their order.
       evaluate: `evaluate(params) -> dict` of scalars, called at the end (and every `evaluate_every` steps). It must
         not keep `params`: their memory is used again by the next step.
       steps: how many steps a run takes.
@@ -64,10 +69,12 @@ class Experiment:
 
     name: str
     init: Callable[[jax.Array], Any]
-    loss: Callable[[Any, Any, jax.Array], Any]
     batch: Callable[[int], Any]
-    optimizer: "optax.GradientTransformation"
     steps: int
+    loss: Any = None  # Callable[[Any, Any, jax.Array], Any], unless there are updates
+    optimizer: Any = None  # optax.GradientTransformation, unless there are updates
+    trainable: str | Sequence[str] | None = None
+    updates: Sequence[Update] = ()
     seed: int = 0
     evaluate: Callable[[Any], dict[str, Any]] | None = None
     evaluate_every: int | None = None
@@ -80,7 +87,12 @@ class Experiment:
     def __post_init__(self):
         check_name(self.name)
         check_function("init", self.init, "key")
-        check_function("loss", self.loss, "params", "batch", "key")
+        if self.updates:
+            self._check_updates()
+        else:
+            check_function("loss", self.loss, "params", "batch", "key")
+            check_optimizer("optimizer", self.optimizer)
+            check_patterns("trainable", self.trainable)
         check_function("batch", self.batch, "step")
         if self.evaluate is not None:
             check_function("evaluate", self.evaluate, "params")
@@ -91,13 +103,27 @@ class Experiment:
         check_integer("accumulate", self.accumulate, at_least=1)
         if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
             raise ExperimentError(f"ema must be a decay between 0 and 1, 0.999 for instance, not {self.ema!r}.")
-        if not (callable(getattr(self.optimizer, "init", None)) and callable(getattr(self.optimizer, "update", None))):
-            raise ExperimentError(
-                f"optimizer must be an optax transformation such as optax.adam(1e-3), not {self.optimizer!r}."
-            )
-
         if self.config is not None and (isinstance(self.config, type) or not dataclasses.is_dataclass(self.config)):
             raise ExperimentError(f"config must be an instance of a dataclass, not {self.config!r}.")
+
+    def _check_updates(self) -> None:
+        for field in ("loss", "optimizer", "trainable"):
+            if getattr(self, field) is not None:
+                raise ExperimentError(f"with updates, each has its own: leave out {field}, or give it to an update.")
+        check_updates(self.updates)
+        _ = self.parts  # which checks each loss
+
+    @functools.cached_property
+    def parts(self) -> dict[str, "Experiment"]:
+        """Each update as an experiment of its own, by its name; without updates, the experiment itself, named ""."""
+        if not self.updates:
+            return {"": self}
+
+        def alone(update: Update) -> Experiment:
+            own = {"loss": update.loss, "optimizer": update.optimizer, "trainable": update.parameters}
+            return dataclasses.replace(self, updates=(), ema=None, **own)
+
+        return {update.name: alone(update) for update in self.updates}
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
         """The key of `init`, and the key from which each step's is derived."""

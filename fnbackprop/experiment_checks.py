@@ -48,6 +48,17 @@ def _where(function: Callable) -> str:
     return "does not take that" if code is None else f"at {code.co_filename}:{code.co_firstlineno} does not take that"
 
 
+def check_optimizer(field: str, optimizer: Any) -> None:
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise ExperimentError(f"{field} must be an optax transformation such as optax.adam(1e-3), not {optimizer!r}.")
+
+
+def check_patterns(field: str, patterns: Any) -> None:
+    given = (patterns,) if isinstance(patterns, str) else patterns
+    if given is not None and not (isinstance(given, list | tuple) and given and all(isinstance(p, str) for p in given)):
+        raise ExperimentError(f"{field} must be a pattern of paths, like 'head' or 'blocks/*/w', not {patterns!r}.")
+
+
 def check_loss(value: Any) -> None:
     if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):
         raise ExperimentError(f"loss must return a real scalar, but it returned {_kind(value)}.")

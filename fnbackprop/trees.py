@@ -58,6 +58,17 @@ def matches(path: str, pattern: str) -> bool:
     return any(PurePosixPath(name).match(pattern) for name in {path, path.removesuffix(BOX)})
 
 
+def within(path: str, patterns: Iterable[str]) -> bool:
+    """Whether the path, or that of a tree that holds it, has one of the patterns: see `matches`.
+
+    >>> within("critic/0/w", ["critic"]), within("critic/0/w", ["critic/*"]), within("critic/0/w", ["actor"])
+    (True, True, False)
+    """
+    parts = path.split("/")
+    heads = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return any(matches(head, pattern) for head in heads for pattern in patterns)
+
+
 def stack(trees: Sequence[Any]) -> Any:
     """Trees of one structure as a single tree whose leaves have a new first axis, ready for `jax.lax.scan`."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -14,6 +14,7 @@ from .run import Run
 from .session import Session, layout_of
 from .step.loss_gradient import make_value_and_grad
 from .step.mixed_precision import precision_of
+from .step.several_updates import one_after_another
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
 from .step.weight_update import WeightUpdate, unless_nonfinite
@@ -117,6 +118,9 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
     `metrics` holds the loss, those of `step_metrics`, and those that the experiment's loss returns. With a loss
     scale, a gradient that is not finite changes nothing but that scale.
     """
+    if experiment.updates:
+        parts = {name: make_step(part, backward, layout) for name, part in experiment.parts.items()}
+        return one_after_another(experiment, parts)
     value_and_grad = make_value_and_grad(experiment, backward, precision_of(experiment.precision))
     update = WeightUpdate(experiment)
 

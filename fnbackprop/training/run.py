@@ -94,6 +94,12 @@ class Run:
         config = {} if experiment.config is None else dataclasses.asdict(experiment.config)
         own = {name: getattr(experiment, name) for name in ("seed", "accumulate", "ema")}
         precision = dataclasses.asdict(precision_of(experiment.precision))
+        own |= {} if experiment.trainable is None else {"trainable": experiment.trainable}
+        if experiment.updates:
+            parts = ("parameters", "every", "times")
+            own["updates"] = {
+                update.name: {part: getattr(update, part) for part in parts} for update in experiment.updates
+            }
         return _as_json({**own, "precision": precision, "backward": self.differentiator, "config": config})
 
 

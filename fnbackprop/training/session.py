@@ -28,6 +28,7 @@ from .record.tensorboard import TensorBoard
 from .record.throughput import amount_of
 from .run import Run
 from .step.mixed_precision import precision_of, uncast_note
+from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state
 from .step_balance import StepBalance
 from .stopping import Signals
@@ -157,7 +158,8 @@ class Session:
 
     def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         """Record the metrics of a step that led to this state; the device may still be computing them."""
-        self._log.add_step(step, {**metrics, **self._measured})
+        made = metrics_of_made(self._run.experiment.updates, step, metrics)
+        self._log.add_step(step, {**made, **self._measured})
         self._description.step = step + 1
         if self._checkpoints is not None:
             self._checkpoints.reached(step + 1, state)

@@ -81,7 +81,7 @@ def cast_inputs(batch: Any, precision: Precision) -> Any:
     if dtype is None:
         return batch
     for pattern in precision.batch if precision.batch != INPUTS else ():
-        if not any(_is_named(path, (pattern,)) for path, _ in trees.leaves_with_paths(batch)):
+        if not any(trees.within(path, (pattern,)) for path, _ in trees.leaves_with_paths(batch)):
             paths = ", ".join(path for path, _ in trees.leaves_with_paths(batch))
             raise ExperimentError(f"precision: no array of the batch matches {pattern!r}; they are {paths}.")
 
@@ -108,14 +108,7 @@ def uncast_note(batch: Any, precision: Precision) -> str | None:
 def _is_input(path: str, batch: Any, patterns: tuple[str, ...]) -> bool:
     if patterns == INPUTS and (path == "" or (isinstance(batch, tuple) and path.split("/")[0] == "0")):
         return True
-    return _is_named(path, patterns)
-
-
-def _is_named(path: str, patterns: tuple[str, ...]) -> bool:
-    """Whether the path, or that of a tree that holds it, has one of the patterns."""
-    parts = path.split("/")
-    heads = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-    return any(trees.matches(head, pattern) for head in heads for pattern in patterns)
+    return trees.within(path, patterns)
 
 
 def _is_floating(leaf: Any) -> bool:

@@ -1,6 +1,6 @@
 """What a run carries from one step to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ..layout import Layout
 from .loss_scale import LossScale
 from .mixed_precision import cast, precision_of
 from .moving_average import first_average
+from .partial_optimizer import first_opt_state
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +45,16 @@ class TrainState:
         return jax.tree.map(lambda average, leaf: average.astype(leaf.dtype), self.ema, self.params)
 
 
+def part_of(state: TrainState, update: str, key: jax.Array | None = None) -> TrainState:
+    """The state as one of several updates has it: its own optimizer's state, no moving average, and a key of its own.
+
+    Without a name, that of an experiment without updates: the state itself.
+    """
+    if not update:
+        return state
+    return replace(state, opt_state=state.opt_state[update], key=state.key if key is None else key, ema=None)
+
+
 def initial_state(experiment: Experiment, layout: Layout | None = None) -> TrainState:
     """The state before the first step, a function of the experiment's seed.
 
@@ -67,7 +78,7 @@ def _initial_state(experiment: Experiment) -> TrainState:
     params = own_buffers(cast(params, precision.params))
     return TrainState(
         params=params,
-        opt_state=own_buffers(experiment.optimizer.init(params)),
+        opt_state=own_buffers(first_opt_state(experiment, params)),
         step=jnp.zeros((), jnp.int32),
         key=loss_key,
         ema=None if experiment.ema is None else first_average(params),

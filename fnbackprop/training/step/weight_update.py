@@ -14,6 +14,7 @@ from .loss_gradient import loss_in_precision
 from .loss_scale import all_finite
 from .mixed_precision import precision_of
 from .moving_average import next_average
+from .partial_optimizer import optimizer_of
 from .state import TrainState
 from .trainable import zero_outputs
 
@@ -27,9 +28,10 @@ class WeightUpdate:
 
     def __init__(self, experiment: Experiment):
         self._experiment = experiment
-        self._optimizer = optax.with_extra_args_support(experiment.optimizer)
+        optimizer = optimizer_of(experiment)
+        self._optimizer = optax.with_extra_args_support(optimizer)
         self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
-        self._asks_for_more = isinstance(experiment.optimizer, optax.GradientTransformationExtraArgs)
+        self._asks_for_more = isinstance(optimizer, optax.GradientTransformationExtraArgs)
         self._updates = jax.jit(self._traced_once)
 
     def trainable(self, state: TrainState, batch: Any, key: jax.Array) -> list[bool]:
