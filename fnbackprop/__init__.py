@@ -12,6 +12,7 @@ from .backprop.memory.residual_report import residuals
 from .backprop.pullback import vjp
 from .backprop.registry import MissingRule, derivative, nondifferentiable, vjp_rule
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad
+from .blocks.attention import attention
 from .blocks.block import block
 from .version import __version__ as __version__
 
@@ -58,6 +59,7 @@ __all__ = [
     "TrainState",
     "Update",
     "Verdict",
+    "attention",
     "balance",
     "block",
     "chain_rule",
