@@ -70,6 +70,9 @@ class ReplayOptions:
 class CompareOptions(ReportOptions):
     """Options of `compare` besides those of the experiment."""
 
+    update: str | None = None
+    """Of an experiment with several updates, the one of this name; by default, all of them."""
+
     after: int = 0
     """Train so many steps first: initial biases of zero may sit on a kink."""
 
@@ -77,6 +80,9 @@ class CompareOptions(ReportOptions):
 @dataclasses.dataclass(frozen=True)
 class ExperimentTraceOptions(TraceOptions):
     """Options of `trace` besides those of the experiment."""
+
+    update: str | None = None
+    """Of an experiment with several updates, the one of this name; by default, all of them."""
 
     after: int = 0
     """Train so many steps first."""
@@ -117,10 +123,11 @@ def balance_command(experiment: Experiment, options: BalanceOptions) -> int:
     from fnbackprop.training.checkpoints.resuming import load_checkpoint
 
     fine = True
-    for step in options.at or (None,):
+    parts = _chosen_parts(experiment, options)
+    for step, update in ((step, update) for step in options.at or (None,) for update in parts):
         state = None if step is None else load_checkpoint(experiment, directory=options.directory, step=step)
         settings = {"check": options.check, "range_test": options.range_test, "mesh": options.mesh}
-        found = balance(experiment, state=state, **settings)
+        found = balance(experiment, state=state, update=update or None, **settings)
         show(found, options, experiment.config, arguments_of)
         fine = fine and found.ok
     return 0 if fine else 1
@@ -138,10 +145,13 @@ def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     from fnbackprop.comparing.pipeline import compare
     from fnbackprop.tracing.command import tell_origin
 
-    arguments = _arguments_after(experiment, options.after)
-    found = compare(experiment.loss, *arguments, **options.settings())
-    status = report(found, options)
-    tell_origin(found, experiment.loss, *arguments)
+    arguments, status = _arguments_after(experiment, options.after), 0
+    for name, part in _chosen_parts(experiment, options).items():
+        if name:
+            print(f"update {name}:")
+        found = compare(part.loss, *arguments, **options.settings())
+        status = max(status, report(found, options))
+        tell_origin(found, part.loss, *arguments)
     return status
 
 
@@ -150,16 +160,33 @@ def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> in
     from fnbackprop.tracing.pipeline import trace
 
     if options.step is None and not options.replay:
-        loss, arguments = experiment.loss, _arguments_after(experiment, options.after)
-    elif options.after:
+        arguments, status = _arguments_after(experiment, options.after), 0
+        for name, part in _chosen_parts(experiment, options).items():
+            if name:
+                print(f"update {name}:")
+            found = trace(part.loss, *arguments, safe_select=options.safe_select)
+            status = max(status, show(found, options))
+        return status
+    if options.after:
         raise ExperimentError("--after trains a new run; --step and --replay take a step of one that was trained.")
-    else:
-        from fnbackprop.training.replaying import step_again
+    from fnbackprop.training.replaying import step_again
 
-        again = step_again(experiment, step=options.step, directory=options.directory, kept=options.replay)
-        print(f"step {again.step}, run again from step {again.start}")
-        loss, arguments = again.loss, again.arguments
-    return show(trace(loss, *arguments, safe_select=options.safe_select), options)
+    again = step_again(experiment, step=options.step, directory=options.directory, kept=options.replay)
+    print(f"step {again.step}, run again from step {again.start}")
+    return show(trace(again.loss, *again.arguments, safe_select=options.safe_select), options)
+
+
+def _chosen_parts(experiment: Experiment, options: Any) -> dict[str, Experiment]:
+    """The updates that a command looks at; a file that it writes is of one."""
+    parts = experiment.parts
+    if options.update is not None:
+        if options.update not in experiment.parts:
+            listed = ", ".join(parts) if experiment.updates else "none"
+            raise ExperimentError(f"{experiment.name} has no update {options.update!r}; its updates are: {listed}.")
+        parts = {options.update: parts[options.update]}
+    if len(parts) > 1 and (options.json or options.html):
+        raise ExperimentError(f"a file is written for one update: add --update {next(iter(parts))}, for instance.")
+    return parts
 
 
 def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:

@@ -63,7 +63,8 @@ def test_compare_takes_the_parameters_after_some_steps(monkeypatch, calls, after
 
     monkeypatch.setattr(pipeline, "compare", compare)
     monkeypatch.setattr(command, "report", lambda result, options: 5)
-    experiment = SimpleNamespace(loss="loss", arguments=lambda steps: ("initial", f"batch {steps}", "key"))
+    parts = {"": SimpleNamespace(loss="loss")}
+    experiment = SimpleNamespace(parts=parts, arguments=lambda steps: ("initial", f"batch {steps}", "key"))
     assert COMMANDS["compare"].run(experiment, CompareOptions(after=after)) == 5
     assert compared == [("loss", (params, f"batch {after}", "key"))]
     assert [keywords["steps"] for _, keywords in calls] == trained
@@ -84,7 +85,8 @@ def test_balance_judges_each_checkpoint_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(balancing, "balance", balance)
     monkeypatch.setattr(resuming, "load_checkpoint", lambda experiment, *, directory, step: step)
     monkeypatch.setattr(command, "show", lambda *arguments: None)
-    experiment, settings = SimpleNamespace(config=None), {"check": False, "range_test": True, "mesh": None}
+    experiment = SimpleNamespace(config=None, parts={"": None})
+    settings = {"check": False, "range_test": True, "mesh": None, "update": None}
     assert COMMANDS["balance"].run(experiment, BalanceOptions(check=False)) == 0
     assert COMMANDS["balance"].run(experiment, BalanceOptions(at=(10, 20), check=False)) == 1
     assert judged == [(None, settings), (10, settings), (20, settings)]

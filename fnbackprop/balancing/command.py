@@ -20,6 +20,8 @@ class BalanceOptions:
 
     at: tuple[int, ...] = ()
     """The steps of a run whose checkpoints are balanced; by default, the initial state."""
+    update: str | None = None
+    """Of an experiment with several updates, the one of this name; by default, all of them."""
     directory: Path = Path("runs")
     """Where the run is, and where the page is written."""
     check: bool = True

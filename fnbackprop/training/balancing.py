@@ -23,7 +23,7 @@ from .run import Run
 from .session import layout_of
 from .step.loss_gradient import first_microbatch, loss_in_precision, make_value_and_grad
 from .step.mixed_precision import Precision, precision_of
-from .step.state import TrainState, adopted_state, initial_state
+from .step.state import TrainState, adopted_state, initial_state, part_of
 from .step.weight_update import WeightUpdate
 
 LOW = ("float16", "bfloat16")
@@ -33,6 +33,7 @@ def balance(
     experiment: Experiment,
     *,
     state: TrainState | None = None,
+    update: str | None = None,
     check: bool = True,
     range_test: bool = True,
     mesh: str | Mapping[str, int] | Mesh | None = None,
@@ -48,6 +49,7 @@ def balance(
     Args:
       experiment: what is trained.
       state: of a run, from `fb.load_checkpoint` for instance; by default the initial one.
+      update: the name of one of the experiment's updates, if it has several: it is judged alone.
       check: whether the gradient is compared with the automatic one and every rule checked in place.
       range_test: whether 100 steps at a growing rate are taken, in three orders of the data.
       mesh: the devices, as for `fb.train`.
@@ -69,24 +71,29 @@ def balance(
       >>> print(f"{found.verdict}, {found.facts.ratio.value:.2f} of the critical rate")
       BALANCED, 0.50 of the critical rate
     """
-    subject = subject_of(experiment, state, mesh)
+    subject = subject_of(experiment, state, mesh, update)
     return run_procedure(subject, Options(check, range_test), progress)
 
 
 def subject_of(
-    experiment: Experiment, state: TrainState | None = None, mesh: str | Mapping[str, int] | Mesh | None = None
+    experiment: Experiment,
+    state: TrainState | None = None,
+    mesh: str | Mapping[str, int] | Mesh | None = None,
+    update: str | None = None,
 ) -> Subject:
-    """The experiment at a state, as the pure functions of its step."""
+    """The experiment at a state, as the pure functions of its step; of several updates, of one."""
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
             f"balance takes an Experiment, not {experiment!r}; for a file: balance(experiment(Config()))."
         )
     layout = layout_of(Run(experiment, directory=None, mesh=mesh))
     state = _placed_state(experiment, state, layout)
+    name = _chosen(experiment, update)
+    experiment, state = experiment.parts[name], part_of(state, name)
     parts = _Parts(experiment, state, layout)
     amount = amount_of(parts.batch(int(state.step)))
     return Subject(
-        name=experiment.name,
+        name=f"{experiment.name}-{name}" if name else experiment.name,
         step=int(state.step),
         params=parts.trained(state.params),
         opt_state=state.opt_state,
@@ -101,6 +108,17 @@ def subject_of(
         unit=amount.unit,
         rate=_learning_rate(experiment, state.opt_state),
     )
+
+
+def _chosen(experiment: Experiment, update: str | None) -> str:
+    """The name of the update that is judged: "" is that of an experiment without several."""
+    names = list(experiment.parts)
+    if update is None and len(names) == 1:
+        return names[0]
+    if update not in names:
+        listed = ", ".join(names) if experiment.updates else "none"
+        raise ExperimentError(f"balance judges one update at a time: give update=, one of {listed}, not {update!r}.")
+    return update
 
 
 def _learning_rate(experiment: Experiment, opt_state: Any) -> float | None:

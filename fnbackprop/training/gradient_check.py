@@ -34,6 +34,7 @@ class GradientCheck:
       folder: the run's; its `comparison.json` has the last result of `fb.compare` and the largest error since. None
         writes nothing.
       layout: of a run on a mesh.
+      update: the name of the update, if a step makes several.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class GradientCheck:
         log: RunLog,
         folder: RunFolder | None = None,
         layout: Layout | None = None,
+        update: str = "",
     ):
         self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
         self._every, self._layout, self._accumulate = every, layout, experiment.accumulate
-        self._log, self._folder = log, folder
+        self._log, self._path = log, None if folder is None else folder.comparison_of(update)
         self._comparison: Comparison | None = None
         self._allowed: list[float] = []
         self._noisy: set[int] = set()  # leaves in which rounding explained any error
@@ -110,12 +112,12 @@ class GradientCheck:
 
     def _write(self) -> None:
         """Write `comparison.json`; a full disk is no reason to lose the run."""
-        if self._folder is None:
+        if self._path is None:
             return
         found = json.loads(self._comparison.to_json())
         for leaf, largest in zip(found["leaves"], self._largest, strict=True):
             leaf["largest"] = largest
         try:
-            write_json(self._folder.comparison, found | {"steps": self._steps})
+            write_json(self._path, found | {"steps": self._steps})
         except OSError as error:
-            self._log.say(f"{self._folder.comparison} cannot be written: {error}")
+            self._log.say(f"{self._path} cannot be written: {error}")

@@ -13,6 +13,7 @@ from fnbackprop.backprop.registry import MissingRule
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.tracing.pipeline import trace
 
+from .broken_update import broken_update
 from .checkpoints.arrays import read_state
 from .checkpoints.checkpoint import finished_checkpoints, last_good
 from .checkpoints.compatibility import require_same_leaves
@@ -76,7 +77,7 @@ def replay(
     again = step_again(experiment, step=step, directory=directory, backward=backward)
     state, batch = again.state, again.batch
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
-    differentiate = jax.jit(make_value_and_grad(experiment, backward, precision))
+    differentiate = jax.jit(make_value_and_grad(again.experiment, backward, precision))
     (loss, _), gradient = differentiate(state.params, batch, again.key, scale)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
@@ -89,11 +90,14 @@ class StepAgain(NamedTuple):
 
     Attributes:
       step: its number. start: that of the checkpoint that the steps before it were run again from; 0: the beginning.
-      state: before the step. batch: of the step. loss: `loss(params, batch, key)` in the precision of the run.
+      experiment: of several updates, the one whose numbers are not finite, or else the first; alone.
+      state: before the step, or before this update. batch: of the step.
+      loss: `loss(params, batch, key)` in the precision of the run.
     """
 
     step: int
     start: int
+    experiment: Experiment
     state: TrainState
     batch: Any
     loss: Callable
@@ -142,7 +146,9 @@ def step_again(
     silent = dataclasses.replace(experiment, evaluate=None)
     state = train(silent, backward=backward, state=state, steps=number, directory=None, progress=False, prefetch=0)
     batch = batch_again(experiment, number) if path is None else read_batch(path, experiment.batch(number))
-    return StepAgain(number, start, state, batch, loss_in_precision(experiment, precision_of(experiment.precision)))
+    update, state = broken_update(experiment, state, batch, backward)
+    part = experiment.parts[update]
+    return StepAgain(number, start, part, state, batch, loss_in_precision(part, precision_of(part.precision)))
 
 
 def _require_made(run: RunFolder, step: int) -> None:

@@ -34,7 +34,7 @@ class RunFolder:
       metrics: a line of JSON for each step and each evaluation.
       description: what the run is and how it ended.
       curves, report: a picture of the metrics, and the run as a page.
-      comparison: the last answer of `fb.compare`.
+      comparison: the last answer of `fb.compare`; of several updates, one for each, by its name.
       checkpoints: a folder `step_00000040/` for each checkpoint.
       nonfinite: the batches whose loss was not finite, `step_00000011.npz`.
       profile, tensorboard: what the options of these names write.
@@ -63,9 +63,13 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
-    @property
-    def comparison(self) -> Path:
-        return self.path / "comparison.json"
+    def comparison_of(self, update: str = "") -> Path:
+        return self.path / (f"comparison-{update}.json" if update else "comparison.json")
+
+    def comparisons(self) -> dict[str, Path]:
+        """Those that there are, by their update's name."""
+        paths = sorted(self.path.glob("comparison*.json"))
+        return {path.stem.removeprefix("comparison").removeprefix("-"): path for path in paths}
 
     @property
     def checkpoints(self) -> Path:

@@ -1,12 +1,13 @@
 """What surrounds the steps of a run: its first state, its batches, its log, its checkpoints."""
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import jax
 
-from fnbackprop.experiment import ExperimentError
+from fnbackprop.experiment import Experiment, ExperimentError
 
 from .checkpoints.compatibility import require_own_state
 from .checkpoints.resuming import Beginning, begin
@@ -27,9 +28,10 @@ from .record.run_watch import RunWatch
 from .record.tensorboard import TensorBoard
 from .record.throughput import amount_of
 from .run import Run
+from .run_folder import RunFolder
 from .step.mixed_precision import precision_of, uncast_note
 from .step.several_updates import metrics_of_made
-from .step.state import TrainState, abstract_state, adopted_state, initial_state
+from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .step_balance import StepBalance
 from .stopping import Signals
 from .watch_steps import WatchSteps
@@ -57,10 +59,8 @@ class Session:
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
         self._shapes: Any = None
         self._signals: Signals | None = None
-        self._gradient_check: GradientCheck | None = None
-        self._watch: WatchSteps | None = None
+        self._looks: list[tuple[str, Any]] = []  # what is looked at before a step, each of the update of this name
         self._profile: Profile | None = None
-        self._step_balance: StepBalance | None = None
         self._measured: dict[str, float] = {}  # of the step that is next
         self._checkpoints: CheckpointSchedule | None = None
 
@@ -113,13 +113,10 @@ class Session:
         if run.profile and written is not None:
             self._profile = Profile(experiment, written, log, first, run.stop)
             _close_with_error(stack, self._profile.close)
-        if run.backward == "both":
-            self._gradient_check = GradientCheck(experiment, run.compare_every, log, written, self._layout)
-            _close_with_error(stack, self._gradient_check.close)
         if run.balance_every is not None:
-            self._step_balance, log.watch = StepBalance(experiment, run.balance_every), RunWatch()
-        if run.watch:
-            self._watch = WatchSteps(experiment, run.watch, log)
+            log.watch = RunWatch()
+        for name, part in experiment.parts.items():
+            self._looks += [(name, look) for look in self._looks_at(part, name, written, stack)]
         _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
         if folder is not None:
             data_state = self._stream.state if self._stream else None
@@ -131,6 +128,18 @@ class Session:
         batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
         self._batches = stack.enter_context(batches)
         self._began = time.monotonic()
+
+    def _looks_at(self, part: Experiment, update: str, written: RunFolder | None, stack: ExitStack) -> Iterator[Any]:
+        """What looks at one update before the steps: `before_step(step, state, batch) -> metrics, or None`."""
+        run, log = self._run, self._log
+        if run.backward == "both":
+            check = GradientCheck(part, run.compare_every, log, written, self._layout, update)
+            _close_with_error(stack, check.close)
+            yield check
+        if run.balance_every is not None:
+            yield StepBalance(part, run.balance_every)
+        if run.watch:
+            yield WatchSteps(part, run.watch, log, update)
 
     def batch(self, step: int) -> Any:
         """The batch of a step; raises ExperimentError if its shapes are not those of the first."""
@@ -149,12 +158,10 @@ class Session:
             self._log.amount = amount_of(batch)
         if self._profile is not None:
             self._profile.before_step(step, state, batch)
-        if self._gradient_check is not None:
-            self._gradient_check.before_step(step, state, batch)
-        if self._step_balance is not None:
-            self._measured = self._step_balance.before_step(step, state, batch)
-        if self._watch is not None:
-            self._watch.before_step(step, state, batch)
+        self._measured = {}
+        for update, look in self._looks:
+            found = look.before_step(step, part_of(state, update), batch) or {}
+            self._measured |= {f"{update}/{name}" if update else name: value for name, value in found.items()}
 
     def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         """Record the metrics of a step that led to this state; the device may still be computing them."""

@@ -22,9 +22,10 @@ from .step.step_metrics import WATCHED
 class WatchSteps:
     """Watches a run, before the steps that are multiples of `every`."""
 
-    def __init__(self, experiment: Experiment, every: int, log: RunLog):
+    def __init__(self, experiment: Experiment, every: int, log: RunLog, update: str = ""):
         self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
         self._every, self._log, self._accumulate = every, log, experiment.accumulate
+        self._update = f"{update}/" if update else ""
         self._sizes, self._is_empty = jax.jit(self._watched), False
 
     def before_step(self, step: int, state: TrainState, batch: Any) -> None:
@@ -32,7 +33,7 @@ class WatchSteps:
             return
         if self._accumulate > 1:  # one microbatch, as the step has it
             batch = first_microbatch(batch, self._accumulate)
-        sizes = as_metrics(jax.device_get(self._sizes(state, batch)))
+        sizes = as_metrics(jax.device_get(self._sizes(state, batch)), self._update)
         if not sizes:
             self._is_empty = True
             self._log.say("watch: nothing to see, for the loss has no scan and no named value: fb.name(x, 'hidden')")
@@ -52,11 +53,12 @@ class WatchSteps:
         return found._replace(cotangents={name: x / scale for name, x in found.cotangents.items()})
 
 
-def as_metrics(found: Watched) -> dict[str, float]:
-    """Each size with a name of its own: "watch/cotangent/carry/3" is of the fourth step of the scan."""
+def as_metrics(found: Watched, update: str = "") -> dict[str, float]:
+    """Each size with a name of its own: "watch/cotangent/carry/3" is of the fourth step of the scan. Of one of several
+    updates, its name comes before that of the value."""
     metrics = {}
     for kind, group in (("value", found.values), ("cotangent", found.cotangents)):
         for name, sizes in group.items():
             for place, size in np.ndenumerate(np.asarray(sizes)):
-                metrics["/".join([WATCHED + kind, name, *map(str, place)])] = float(size)
+                metrics["/".join([WATCHED + kind, update + name, *map(str, place)])] = float(size)
     return metrics

@@ -13,6 +13,7 @@ from fnbackprop.training.loop import train
 from fnbackprop.training.run import Run
 from fnbackprop.training.run_folder import RunFolder
 from fnbackprop.training.session import Session, layout_of
+from tests.training.step.test_several_updates import gan
 from tests.training.survivor import Config, experiment
 from tests.training.test_loop import regression
 
@@ -69,3 +70,17 @@ def test_a_batch_of_another_shape_is_named():
 
     with pytest.raises(ExperimentError, match=r"batch\(3\) has the shapes .*\(5, 3\).*first batch had .*\(8, 3\)"):
         train(regression(batch=batch), directory=None, progress=False)
+
+
+def test_each_of_several_updates_is_looked_at(tmp_path):
+    """Checked, balanced, watched and profiled with its own state, under its own name; the numbers stay the same."""
+    plain = train(gan(), directory=None, progress=False)
+    options = {"backward": "both", "compare_every": 3, "balance_every": 3, "watch": 3}
+    state = train(gan(), directory=tmp_path, progress=False, **options)
+    assert all((x == y).all() for x, y in zip(*(jax.tree.leaves(s.params) for s in (plain, state)), strict=True))
+    folder = RunFolder(tmp_path / "gan")
+    assert list(folder.comparisons()) == ["critic", "generator"]
+    rows = [row for row in folder.read_metrics() if "critic/overshoot" in row]
+    assert [row["step"] for row in rows] == [0, 3] and all("generator/batch_sharpness" in row for row in rows)
+    page = folder.report.read_text()
+    assert "<h3>critic</h3>" in page and "and held to that at 1 later step" in page

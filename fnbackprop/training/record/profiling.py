@@ -37,7 +37,7 @@ class Profile:
 
     def before_step(self, step: int, state: TrainState, batch: Any) -> None:
         if step == self._time_from:
-            self._flops = step_flops(self._experiment.loss, state.params, batch, state.key)
+            self._flops = sum(self._flops_of(part, state, batch) for part in self._experiment.parts.values())
             jax.block_until_ready(state)
             self._began = time.perf_counter()
         if step == self._trace_from:
@@ -45,6 +45,10 @@ class Profile:
             self._say_speed(step - self._time_from, time.perf_counter() - self._began)
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._tracing = True
+
+    @staticmethod
+    def _flops_of(part: Experiment, state: TrainState, batch: Any) -> int:
+        return step_flops(part.loss, state.params, batch, state.key)
 
     def after_step(self, updates: int, state: TrainState) -> None:
         if updates == self._trace_until and self._tracing:

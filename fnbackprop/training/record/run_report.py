@@ -131,17 +131,25 @@ def _config(runs: Mapping[str, dict[str, Any]]) -> str:
 
 
 def _comparison_section(label: str, folder: RunFolder, began: str, named: bool) -> str:
-    head, path = f"<h3>{html.escape(label)}</h3>" if named else "", folder.comparison
-    if not path.is_file():
-        hint = f"fnbackprop compare FILE --json {path} && fnbackprop report {folder.path}"
-        return f'{head}<p class="note">Not compared. To add it: <code>{html.escape(hint)}</code></p>'
+    sections = [f"<h3>{html.escape(label)}</h3>"] if named else []
+    there = folder.comparisons()
+    if not there:
+        hint = f"fnbackprop compare FILE --json {folder.comparison_of()} && fnbackprop report {folder.path}"
+        return "".join([*sections, f'<p class="note">Not compared. To add it: <code>{html.escape(hint)}</code></p>'])
+    for update, path in there.items():
+        sections += [f"<h3>{html.escape(update)}</h3>"] if update else []
+        sections.append(_comparison(path, began))
+    return "".join(sections)
+
+
+def _comparison(path: Path, began: str) -> str:
     found, made = read_json(path), datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
     earlier = bool(began) and made < datetime.datetime.fromisoformat(began)
     since = {"largest": "largest since"} if len(found.get("steps", ())) > 1 else {}
     columns = {"verdict": "verdict", "norm": "norm", "error": "error"} | since | {"allowed": "allowed"}
     rows = {leaf["path"]: [_number(leaf[name]) for name in columns] for leaf in found["leaves"]}
     table = _table({"leaf": list(columns.values())} | rows, headed=True, marks=False, kind="number")
-    return f"{head}{_verdict(found, earlier)}<div class=scroll>{table}</div>"
+    return f"{_verdict(found, earlier)}<div class=scroll>{table}</div>"
 
 
 def _verdict(found: dict[str, Any], earlier: bool) -> str:

@@ -13,7 +13,7 @@ from fnbackprop.experiment import Experiment
 from fnbackprop.updates import Update
 
 from .moving_average import next_average
-from .state import TrainState, part_of
+from .state import TrainState, part_of, with_part
 from .step_metrics import LAYER_NORMS, LayerNorms
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
@@ -30,11 +30,10 @@ def one_after_another(experiment: Experiment, steps: Mapping[str, Step]) -> Step
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         now, found = state, {}
-        for index, update in enumerate(experiment.updates):
-            part = part_of(now, update.name, jax.random.fold_in(state.key, index))
-            part, found[update.name] = _if_due(update, _so_often(update, steps[update.name], batch), part)
-            opt_state = now.opt_state | {update.name: part.opt_state}
-            now = replace(part, opt_state=opt_state, step=state.step, key=state.key, ema=state.ema)
+        for update in experiment.updates:
+            made = _so_often(update, steps[update.name], batch)
+            part, found[update.name] = _if_due(update, made, part_of(now, update.name))
+            now = with_part(now, update.name, part)
         if experiment.ema is not None:
             now = replace(now, ema=next_average(state.ema, now.params, experiment.ema, state.step))
         return replace(now, step=state.step + 1), joint_metrics(experiment.updates, found, state, now)
@@ -51,7 +50,7 @@ def _so_often(update: Update, step: Step, batch: Any) -> Callable[[TrainState], 
 
     def made(state: TrainState) -> tuple[TrainState, Metrics]:
         if update.times == 1:
-            return once(state, 0)
+            return step(state, batch)
         state, metrics = lax.scan(once, state, jnp.arange(update.times))
         return state, jax.tree.map(lambda values: values[-1], metrics)
 

@@ -1,5 +1,6 @@
 """What a run carries from one step to the next."""
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,14 +46,21 @@ class TrainState:
         return jax.tree.map(lambda average, leaf: average.astype(leaf.dtype), self.ema, self.params)
 
 
-def part_of(state: TrainState, update: str, key: jax.Array | None = None) -> TrainState:
-    """The state as one of several updates has it: its own optimizer's state, no moving average, and a key of its own.
+def part_of(state: TrainState, update: str) -> TrainState:
+    """The state as one of several updates has it: its own optimizer's state, a key of its own, no moving average.
 
     Without a name, that of an experiment without updates: the state itself.
     """
     if not update:
         return state
-    return replace(state, opt_state=state.opt_state[update], key=state.key if key is None else key, ema=None)
+    key = jax.random.fold_in(state.key, zlib.crc32(update.encode()))  # whatever the other updates are
+    return replace(state, opt_state=state.opt_state[update], key=key, ema=None)
+
+
+def with_part(state: TrainState, update: str, part: TrainState) -> TrainState:
+    """The whole state after one of its updates has made this of its part; the step is the same."""
+    opt_state = state.opt_state | {update: part.opt_state}
+    return replace(part, opt_state=opt_state, step=state.step, key=state.key, ema=state.ema)
 
 
 def initial_state(experiment: Experiment, layout: Layout | None = None) -> TrainState:
