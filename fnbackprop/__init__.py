@@ -14,6 +14,7 @@ from .backprop.registry import MissingRule, derivative, nondifferentiable, vjp_r
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad
 from .blocks.attention import attention
 from .blocks.block import block
+from .blocks.linear_cross_entropy import linear_cross_entropy
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ __all__ = [
     "hessian",
     "implicit",
     "jacrev",
+    "linear_cross_entropy",
     "load_checkpoint",
     "name",
     "named_grad",

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from ..jaxprs.avals import aval_of, explicit_sharding
+from .tiling import even_size
 
 SIDE = 128  # queries and keys of a tile
 ROWS = 512  # queries times sequences times heads of a tile: with SIDE keys, 256 KiB of scores, which stay in a cache
@@ -53,7 +54,7 @@ class Tiling(NamedTuple):
     @classmethod
     def of(cls, q: Any, k: Any, visible: Visible) -> "Tiling":
         (batch, heads, group, queries, _), keys = q.shape, k.shape[2]
-        tile_q, tile_k = _even(queries, SIDE), _even(keys, SIDE)
+        tile_q, tile_k = even_size(queries, SIDE), even_size(keys, SIDE)
         most = max(ROWS // max(group * tile_q, 1), 1)
         tile_h = _divisor(heads, most)
         tile_b = _divisor(batch, max(most // tile_h, 1))
@@ -70,11 +71,6 @@ class Tiling(NamedTuple):
         if not missing or x.shape[axis] == 1:
             return x
         return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
-
-
-def _even(size: int, side: int) -> int:
-    """The size of equal tiles of at most `side` each, with as little padding as possible."""
-    return -(-size // -(-size // side)) if size else 0
 
 
 def _divisor(size: int, most: int) -> int:

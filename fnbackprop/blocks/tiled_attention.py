@@ -19,6 +19,7 @@ from jax import lax
 from ..trees import accumulation_dtype
 from .attention_tiles import KEYS, PAIRS, QUERIES, Tile, Tiling, Visible, keep_all, keep_mask
 from .block import block
+from .tiling import product
 
 Array = jax.Array
 
@@ -53,7 +54,7 @@ def plain_attention(q, k, v, bias, mask, segments, key, *, causal, window, scale
     if dropout:
         kept = keep_all(Tiling.of(q, k, visible), key, s.shape, 1 - dropout).astype(dtype) / (1 - dropout)
         weights = jnp.where(jnp.any(seen, -1, keepdims=True), weights * kept, weights)
-    return _product("bkgqs,bksd->bkgqd", weights, v, dtype).astype(q.dtype)
+    return product("bkgqs,bksd->bkgqd", weights, v, dtype).astype(q.dtype)
 
 
 def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, scale, softcap, dropout):
@@ -70,7 +71,7 @@ def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, sca
         shrink = lax.exp(before.m - m)
         total = before.total * shrink + jnp.sum(p, -1)  # 4
         p, _ = _dropped(tile, p, key, dropout)  # 5
-        pv = _product("bkgqs,bksd->bkgqd", p, tile.cut(padded.v, KEYS), dtype)  # 6
+        pv = product("bkgqs,bksd->bkgqd", p, tile.cut(padded.v, KEYS), dtype)  # 6
         after = Rows(m, total, before.product * shrink[..., None] + pv)
         return Rows(*(tile.put(x, part, QUERIES) for x, part in zip(rows, after, strict=True))), None
 
@@ -103,13 +104,13 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
         s, slope = _scores(tile, padded, visible, k.shape[2], scale, softcap)
         p = lax.exp(s - lse_i[..., None])  # 0 in rows that see no key, by 9
         dropped, kept = _dropped(tile, p, key, dropout)
-        dv = _product("bkgqs,bkgqd->bksd", dropped, dout_i, dtype)  # of 6
-        dp = _product("bkgqd,bksd->bkgqs", dout_i, v_j, dtype)  # of 6
+        dv = product("bkgqs,bkgqd->bksd", dropped, dout_i, dtype)  # of 6
+        dp = product("bkgqd,bksd->bkgqs", dout_i, v_j, dtype)  # of 6
         dp = dp if kept is None else dp * kept  # of 5
         dbias = p * (dp - delta_i[..., None])  # of 3, 4 and 8
         ds = scale * (dbias if slope is None else dbias * slope)  # of 1
-        dq = _product("bkgqs,bksd->bkgqd", ds, k_j, dtype)  # of 1
-        dk = _product("bkgqs,bkgqd->bksd", ds, q_i, dtype)  # of 1
+        dq = product("bkgqs,bksd->bkgqd", ds, k_j, dtype)  # of 1
+        dk = product("bkgqs,bkgqd->bksd", ds, q_i, dtype)  # of 1
         parts = (dq, QUERIES), (dk, KEYS), (dv, KEYS), (dbias, PAIRS)
         pairs = zip(found, parts, strict=True)
         return [None if x is None else tile.add(x, part, axes) for x, (part, axes) in pairs], None
@@ -138,19 +139,13 @@ def hidden(dtype: Any) -> Any:
     return np.asarray(np.finfo(dtype).min / 2, dtype)
 
 
-def _product(equation: str, x: Array, y: Array, dtype: Any) -> Array:
-    """Summed in `dtype`; in low precision, weights are rounded to the dtype of what they are multiplied with."""
-    narrow = min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
-    return jnp.einsum(equation, x.astype(narrow), y.astype(narrow), preferred_element_type=dtype)
-
-
 def _scores(
     tile: Tile, operands: Operands, visible: Visible, keys: int, scale: float, softcap: float | None
 ) -> tuple[Array, Array | None]:
     """The scores of a tile, and the slope of the cap."""
     q, k = tile.cut(operands.q, QUERIES), tile.cut(operands.k, KEYS)
     dtype, slope = accumulation_dtype(q), None
-    s = scale * _product("bkgqd,bksd->bkgqs", q, k, dtype)
+    s = scale * product("bkgqd,bksd->bkgqs", q, k, dtype)
     if softcap is not None:
         y = lax.tanh(s / softcap)
         s, slope = softcap * y, 1 - y**2

@@ -1,0 +1,18 @@
+"""What blocks that work tile by tile share: sizes of tiles, and products of tiles."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def even_size(size: int, most: int) -> int:
+    """The size of equal tiles of at most `most` each that cover a size with as little overlap as possible."""
+    return -(-size // -(-size // most)) if size else 0
+
+
+def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+    """An einsum of two arrays summed in `dtype`; in low precision, weights are rounded to the dtype of what they are
+    multiplied with."""
+    narrow = min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
+    return jnp.einsum(equation, x.astype(narrow), y.astype(narrow), preferred_element_type=dtype)

@@ -1,0 +1,191 @@
+"""The last layer and the loss in chunks, against the plain definition by jax.grad, and against `losses`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnbackprop as fb
+from fnbackprop import losses
+from fnbackprop.blocks import linear_cross_entropy as file
+from fnbackprop.blocks.block import Block
+
+from ..rules.checking import assert_close
+
+RNG = np.random.default_rng(0)
+X, W, BIAS, LABELS = (
+    RNG.normal(size=(7, 3)),
+    RNG.normal(size=(3, 11)),
+    RNG.normal(size=11),
+    RNG.integers(0, 11, 7, np.int32),
+)
+MASK = np.array([1, 1, 0, 1, 0, 1, 1], bool)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Chunks and tiles that overlap, of small arrays."""
+    monkeypatch.setattr(file, "CHUNK", 40)
+    monkeypatch.setattr(file, "TILE", 12)
+
+
+CASES = {
+    "plain": {},
+    "tied": {"tied": True},
+    "with everything": {"label_smoothing": 0.1, "z_loss": 0.02, "mask": MASK},
+    "everything, tied": {"label_smoothing": 0.1, "z_loss": 0.02, "mask": MASK, "tied": True},
+    "nothing counts": {"mask": np.zeros(7, bool)},
+}
+
+
+def gradients(lib, x, w, bias, labels, function=None, tied=False, mask=None, **options):
+    w, mask = w.T if tied else w, None if mask is None else jnp.asarray(mask)
+
+    def loss(x, w, bias):
+        return jnp.sin(2 * (function or file.chunked_cross_entropy)(x, w, bias, labels, mask, **given))
+
+    given = {"tied": tied, "label_smoothing": 0.0, "z_loss": 0.0} | options
+    return lib.value_and_grad(loss, (0, 1, 2))(x, w, bias)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("lib", [fb, jax], ids=["fb", "jax"])
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_it_equals_its_plain_definition(options, lib):
+    operands = tuple(map(jnp.asarray, (X, W, BIAS, LABELS)))
+    want = jax.jit(lambda: gradients(jax, *operands, function=file.plain_cross_entropy, **options))()
+    assert_close(jax.jit(lambda: gradients(lib, *operands, **options))(), want, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("tokens", [(), (1,), (0,), (2, 3)])
+def test_it_equals_the_loss_of_logits(tokens):
+    x, labels = jnp.asarray(RNG.normal(size=(*tokens, 3))), jnp.asarray(RNG.integers(0, 11, tokens))
+
+    def plain(x, w):
+        return losses.softmax_cross_entropy(x @ w, labels, label_smoothing=0.2)
+
+    def ours(x, w):
+        return fb.linear_cross_entropy(x, w, labels, label_smoothing=0.2)
+
+    w = jnp.asarray(W)
+    assert_close(fb.value_and_grad(ours, (0, 1))(x, w), jax.value_and_grad(plain, (0, 1))(x, w), 1e-12)
+
+
+def test_what_is_masked_does_not_matter_and_a_label_outside_is_nan():
+    x, w, labels = jnp.asarray(X, jnp.float32), jnp.asarray(W, jnp.float32), jnp.asarray(LABELS)
+    run = fb.value_and_grad(lambda x, w, labels: fb.linear_cross_entropy(x, w, labels, mask=jnp.asarray(MASK)), (0, 1))
+    spoilt = run(x.at[2].set(jnp.nan).at[4].set(jnp.inf), w, labels.at[2].set(-100))
+    assert_close(spoilt, run(x, w, labels), 0.0)
+    assert np.isnan(fb.linear_cross_entropy(x, w, labels.at[0].set(11)))
+    assert np.isnan(fb.linear_cross_entropy(x, w, labels.at[0].set(-1)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)], ids=["float32", "bfloat16"])
+def test_low_precision(dtype, tolerance):
+    x, w, bias = (jnp.asarray(a, dtype) for a in (X, W, BIAS))
+    value, found = gradients(fb, x, w, bias, jnp.asarray(LABELS), **CASES["with everything"])
+    assert value.dtype == jnp.float32 and all(g.dtype == dtype for g in found)
+    wide = (a.astype(jnp.float64) for a in (x, w, bias))
+    want = gradients(jax, *wide, jnp.asarray(LABELS), function=file.plain_cross_entropy, **CASES["with everything"])
+    assert_close(*(jax.tree.map(lambda a: np.asarray(a, np.float64), r) for r in ((value, found), want)), tolerance)
+
+
+@pytest.mark.usefixtures("x64")
+def test_second_order_and_vmap():
+    x, w, labels = map(jnp.asarray, (X, W, LABELS))
+
+    def twice(lib, function):
+        def inner(x, w):
+            return jnp.sum(jnp.sin(lib.grad(lambda x: function(x, w))(x)))
+
+        return jax.jit(jax.vmap(lib.grad(inner, 1), (0, None)))(jnp.stack([x, 2 * x]), w)
+
+    want = twice(jax, lambda x, w: losses.softmax_cross_entropy(x @ w, labels))
+    for lib in (fb, jax):
+        assert_close(twice(lib, lambda x, w: fb.linear_cross_entropy(x, w, labels)), want, 1e-11)
+
+
+def products(fun, *args):
+    text = str(jax.make_jaxpr(fun)(*args))
+    return text.count("dot_general")
+
+
+def test_only_what_is_wanted_is_computed():
+    x, w, labels = jnp.asarray(X, jnp.float32), jnp.asarray(W, jnp.float32), jnp.asarray(LABELS)
+    loss = functools.partial(fb.linear_cross_entropy, labels=labels)
+    assert products(loss, x, w) == 1
+    for lib in (fb, jax):
+        assert [products(lib.grad(loss, argnums), x, w) for argnums in (0, 1, (0, 1))] == [2, 2, 3]
+
+
+@pytest.mark.parametrize("classes", [8192, 50257])
+def test_memory(monkeypatch, classes):
+    monkeypatch.undo()
+    x, w = jax.ShapeDtypeStruct((2048, 256), jnp.float32), jax.ShapeDtypeStruct((256, classes), jnp.float32)
+    run = jax.jit(fb.value_and_grad(fb.linear_cross_entropy, (0, 1)))
+    memory = run.lower(x, w, jax.ShapeDtypeStruct((2048,), jnp.int32)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 24 * 2**20
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_lowering_for_other_platforms(platform):
+    x, labels = jax.ShapeDtypeStruct((7, 3), jnp.bfloat16), jax.ShapeDtypeStruct((7,), jnp.int32)
+    run = jax.jit(fb.grad(fb.linear_cross_entropy, (0, 1)))
+    assert jax.export.export(run, platforms=[platform])(x, jax.ShapeDtypeStruct((3, 11), jnp.bfloat16), labels)
+
+
+def test_compare_catches_planted_errors(monkeypatch):
+    right = file.chunked_cross_entropy
+    x, w, bias = (jnp.asarray(a, jnp.float32) for a in (X, W, BIAS))
+    labels = jnp.asarray(LABELS)
+
+    def verdict(**changed):
+        parts = {"forward": right.forward, "backward": right.backward, "value": right.value} | changed
+        monkeypatch.setattr(
+            file, "chunked_cross_entropy", Block(plain=right.plain, name="linear_cross_entropy", **parts)
+        )
+
+        def loss(x, w, bias):
+            return fb.linear_cross_entropy(x, w, labels, bias=bias, label_smoothing=0.1)
+
+        return fb.compare(loss, x, w, bias, argnums=(0, 1, 2))
+
+    assert verdict().ok
+    for i in (0, 1):
+
+        @functools.wraps(right.backward)
+        def wrong(residuals, dloss, i=i):
+            found = list(right.backward(residuals, dloss))
+            found[i] = found[i] * 1.01
+            return tuple(found)
+
+        found = verdict(backward=wrong)
+        assert not found.ok and found.first_difference.operand == i
+        assert found.first_difference.name == "linear_cross_entropy"
+
+    @functools.wraps(right.forward)
+    def without_smoothing(*operands, **options):
+        return right.forward(*operands, **options | {"label_smoothing": 0.0})
+
+    assert not verdict(forward=without_smoothing).ok
+
+
+ERRORS = {
+    "labels": ({"labels": np.zeros(7)}, TypeError, "labels must be integers"),
+    "order": ({"w": W.T}, ValueError, r"x of shape \(7, 3\) must be .*\(11, 3\), which is \(width, classes\)"),
+    "bias": ({"bias": BIAS[:5]}, ValueError, r"bias of shape \(5,\) must be \(11,\)"),
+    "mask": ({"mask": MASK[:5]}, ValueError, "mask of shape"),
+    "mask of numbers": ({"mask": np.ones(7)}, TypeError, "mask must be boolean"),
+    "smoothing": ({"label_smoothing": 2.0}, ValueError, "label_smoothing"),
+}
+
+
+@pytest.mark.parametrize("changed, error, message", ERRORS.values(), ids=ERRORS)
+def test_errors(changed, error, message):
+    given = {"x": X, "w": W, "labels": LABELS} | changed
+    with pytest.raises(error, match=message):
+        fb.linear_cross_entropy(**given)
