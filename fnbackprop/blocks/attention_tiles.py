@@ -122,11 +122,12 @@ class Tile(NamedTuple):
         return self.put(x, lax.add(self.cut(x, axes), part), axes)
 
     def _place(self, x: Any, axes: tuple[int | None, ...]) -> tuple[list[Any], list[int]]:
-        axes = (*axes, *(None,) * (x.ndim - len(axes)))
-        whole = [axis is None or (size == 1) for axis, size in zip(axes, x.shape, strict=True)]
-        zero = np.int32(0)
-        starts = [zero if w else self.begin[axis] for w, axis in zip(whole, axes, strict=True)]
-        return starts, [size if w else self.shape[axis] for w, axis, size in zip(whole, axes, x.shape, strict=True)]
+        starts, sizes = [], []
+        for axis, size in zip((*axes, *(None,) * (x.ndim - len(axes))), x.shape, strict=True):
+            whole = axis is None or size == 1
+            starts.append(np.int32(0) if whole else self.begin[axis])
+            sizes.append(size if whole else self.shape[axis])
+        return starts, sizes
 
 
 # Which of a tile's axes each axis is, of (batch, kv heads, group, queries, size), (batch, kv heads, keys, size) and

@@ -39,7 +39,7 @@ class Rows(NamedTuple):
 
     m: Array  # (batch, kv heads, group, queries)
     total: Array
-    product: Array  # (batch, kv heads, group, queries, size)
+    weighted: Array  # Σ p v, (batch, kv heads, group, queries, size)
 
 
 def plain_attention(q, k, v, bias, mask, segments, key, *, causal, window, scale, softcap, dropout):
@@ -72,13 +72,13 @@ def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, sca
         total = before.total * shrink + jnp.sum(p, -1)  # 4
         p, _ = _dropped(tile, p, key, dropout)  # 5
         pv = product("bkgqs,bksd->bkgqd", p, tile.cut(padded.v, KEYS), dtype)  # 6
-        after = Rows(m, total, before.product * shrink[..., None] + pv)
+        after = Rows(m, total, before.weighted * shrink[..., None] + pv)
         return Rows(*(tile.put(x, part, QUERIES) for x, part in zip(rows, after, strict=True))), None
 
     rows, _ = lax.scan(step, _no_rows(padded.q, v.shape[-1], dtype), jnp.asarray(tiling.steps))
-    m, total, product = (x[:, :, :, : q.shape[3]] for x in rows)
+    m, total, weighted = (x[:, :, :, : q.shape[3]] for x in rows)
     blind = m <= hidden(dtype)  # 7  rows that see no key: all have the same weight
-    out = jnp.where(blind[..., None], _mean_of_values(v, dtype), product / total[..., None])  # 8
+    out = jnp.where(blind[..., None], _mean_of_values(v, dtype), weighted / total[..., None])  # 8
     lse = jnp.where(blind, jnp.inf, m + jnp.log(total))  # 9
     out = out.astype(q.dtype)
     return out, (operands, out, lse)
