@@ -8,7 +8,7 @@ of the data and the randomness inside the loss.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,11 +21,20 @@ from .experiment_checks import (
     check_name,
     check_optimizer,
     check_patterns,
+    kind,
 )
 from .updates import Update, check_updates
 
 WEIGHT = "weight"
 """The metric by which a microbatch counts: see `Experiment.accumulate`."""
+
+
+class LossOutcome(NamedTuple):
+    """What `loss` has returned: the scalar, the metrics, and the model state after it (None if there is none)."""
+
+    value: jax.Array
+    metrics: dict[str, jax.Array]
+    model_state: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,13 @@ class Experiment:
         computed with in it ("x", "inputs", "images" ..., or the first of a tuple): see `Precision.batch`.
       ema: the decay of an exponential moving average of the parameters, 0.999 for instance, which `evaluate` is then
         given; None keeps none.
+      has_state: whether the model has a state that is no parameter: the running statistics of batch normalisation,
+        counters, keys. Then `init(key) -> (params, model_state)`, two pytrees; `loss(params, model_state, batch, key)
+        -> (scalar, model_state)`, or `(scalar, model_state, metrics)`, returns the state anew, with the same shapes;
+        and `evaluate(params, model_state)`. It is never differentiated. Microbatches pass it on in their order.
+        Of Flax linen it is `variables["batch_stats"]`; of NNX, all but the parameters in `nnx.split(model, nnx.Param,
+        ...)`; of Equinox, what `eqx.nn.make_with_state` gives.
+      ema_of_state: whether `ema` averages the floating arrays of the model state too, rather than the parameters alone.
       sharding: the placement when a run has a mesh. "data": parameters on every device, batches split over the
         mesh axis "data"; "fsdp": parameters split over it too; "tensor": `models.transformer` split over "model";
         "fsdp+tensor": over both; "replicate": everything on every device. Or a dict from path patterns ("qkv/w",
@@ -81,6 +97,8 @@ class Experiment:
     accumulate: int = 1
     precision: Any = None
     ema: float | None = None
+    has_state: bool = False
+    ema_of_state: bool = False
     sharding: Any = "data"
     config: Any = None
 
@@ -90,12 +108,12 @@ class Experiment:
         if self.updates:
             self._check_updates()
         else:
-            check_function("loss", self.loss, "params", "batch", "key")
+            check_function("loss", self.loss, *self._model_arguments, "batch", "key")
             check_optimizer("optimizer", self.optimizer)
             check_patterns("trainable", self.trainable)
         check_function("batch", self.batch, "step")
         if self.evaluate is not None:
-            check_function("evaluate", self.evaluate, "params")
+            check_function("evaluate", self.evaluate, *self._model_arguments)
         check_integer("steps", self.steps, at_least=1)
         check_integer("seed", self.seed, at_least=0)
         if self.evaluate_every is not None:
@@ -103,6 +121,8 @@ class Experiment:
         check_integer("accumulate", self.accumulate, at_least=1)
         if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
             raise ExperimentError(f"ema must be a decay between 0 and 1, 0.999 for instance, not {self.ema!r}.")
+        if self.ema_of_state and not (self.has_state and self.ema):
+            raise ExperimentError("ema_of_state averages the model state: it needs ema, and has_state=True.")
         if self.config is not None and (isinstance(self.config, type) or not dataclasses.is_dataclass(self.config)):
             raise ExperimentError(f"config must be an instance of a dataclass, not {self.config!r}.")
 
@@ -121,7 +141,7 @@ class Experiment:
 
         def alone(update: Update) -> Experiment:
             own = {"loss": update.loss, "optimizer": update.optimizer, "trainable": update.parameters}
-            return dataclasses.replace(self, updates=(), ema=None, **own)
+            return dataclasses.replace(self, updates=(), ema=None, ema_of_state=False, **own)
 
         return {update.name: alone(update) for update in self.updates}
 
@@ -130,17 +150,46 @@ class Experiment:
         init_key, loss_key = jax.random.split(jax.random.key(self.seed))
         return init_key, loss_key
 
-    def arguments(self, step: int = 0) -> tuple[Any, Any, jax.Array]:
-        """The initial `(params, batch, key)` as `loss` meets them at `step`: what `fb.compare` is handed."""
-        init_key, loss_key = self.keys()
-        return self.init(init_key), self.batch(step), jax.random.fold_in(loss_key, step)
+    @property
+    def _model_arguments(self) -> tuple[str, ...]:
+        return ("params", "model_state") if self.has_state else ("params",)
 
-    def loss_and_metrics(self, params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """`loss`, always as `(scalar, metrics)`; raises ExperimentError when it returned something else."""
-        result = self.loss(params, batch, key)
-        if isinstance(result, tuple) and len(result) != 2:
-            raise ExperimentError(f"loss returned a tuple of {len(result)}; return a scalar or (scalar, metrics dict).")
-        value, metrics = result if isinstance(result, tuple) else (result, {})
+    def arguments(self, step: int = 0) -> tuple[Any, ...]:
+        """The initial `(params, batch, key)`, or `(params, model_state, batch, key)`, as `loss` meets them at `step`:
+        what `fb.compare` is handed."""
+        init_key, loss_key = self.keys()
+        params, model_state = self.initial(init_key)
+        return self.loss_arguments(params, self.batch(step), jax.random.fold_in(loss_key, step), model_state)
+
+    def loss_arguments(self, params: Any, batch: Any, key: jax.Array, model_state: Any = None) -> tuple[Any, ...]:
+        """The arguments of `loss`, in its order."""
+        return (params, model_state, batch, key) if self.has_state else (params, batch, key)
+
+    def initial(self, key: jax.Array) -> tuple[Any, Any]:
+        """What `init` returns, always as `(params, model_state)`; the state is None if there is none."""
+        made = self.init(key)
+        if not self.has_state:
+            return made, None
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise ExperimentError(
+                f"with has_state, init must return (params, model_state), but it returned {kind(made)}."
+            )
+        return made
+
+    def outcome(self, params: Any, batch: Any, key: jax.Array, model_state: Any = None) -> LossOutcome:
+        """What `loss` returns, in one form; raises ExperimentError when it is something else."""
+        own = jax.tree.map(lambda leaf: leaf, model_state)  # in new boxes: Flax NNX lets only those be changed here
+        result = self.loss(*self.loss_arguments(params, batch, key, own))
+        parts = result if isinstance(result, tuple) else (result,)
+        if len(parts) not in ((2, 3) if self.has_state else (1, 2)):
+            wanted = "a scalar or (scalar, metrics dict)"
+            if self.has_state:
+                wanted = "(scalar, model_state) or (scalar, model_state, metrics dict), as has_state says"
+            returned = f"a tuple of {len(parts)}" if isinstance(result, tuple) else kind(result)
+            raise ExperimentError(f"loss returned {returned}; return {wanted}.")
+        value, *rest = parts
+        state = rest.pop(0) if self.has_state else None
+        metrics = rest[0] if rest else {}
         check_loss(value)
         check_metrics(metrics)
-        return value, metrics
+        return LossOutcome(value, metrics, state)

@@ -61,7 +61,7 @@ def check_patterns(field: str, patterns: Any) -> None:
 
 def check_loss(value: Any) -> None:
     if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):
-        raise ExperimentError(f"loss must return a real scalar, but it returned {_kind(value)}.")
+        raise ExperimentError(f"loss must return a real scalar, but it returned {kind(value)}.")
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != ():
         raise ExperimentError(f"loss must return a scalar, but it has shape {shape}; take its mean or its sum.")
@@ -84,7 +84,7 @@ def check_evaluation(values: Any) -> None:
     """Raises ExperimentError if `evaluate` returned anything but a dict of scalars."""
     if not isinstance(values, dict):
         raise ExperimentError(
-            f'evaluate must return a dict of scalars, such as {{"accuracy": ...}}, but it returned {_kind(values)}.'
+            f'evaluate must return a dict of scalars, such as {{"accuracy": ...}}, but it returned {kind(values)}.'
         )
     _check_scalars("evaluate", values)
 
@@ -98,14 +98,14 @@ def _check_scalars(function: str, metrics: dict[str, Any]) -> None:
             )
         number = isinstance(value, (bool, int, float)) or hasattr(value, "dtype")
         if not number or jnp.shape(value) != () or jnp.issubdtype(_dtype(value), jnp.complexfloating):
-            raise ExperimentError(f"the metric {name!r} of {function} must be a real scalar, but it is {_kind(value)}.")
+            raise ExperimentError(f"the metric {name!r} of {function} must be a real scalar, but it is {kind(value)}.")
 
 
 def _dtype(value: Any) -> Any:
     return getattr(value, "dtype", None) or jnp.result_type(value)
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
     """What a value is, in a few words."""
     if hasattr(value, "dtype"):
         shape = jnp.shape(value)

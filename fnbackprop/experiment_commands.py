@@ -189,14 +189,15 @@ def _chosen_parts(experiment: Experiment, options: Any) -> dict[str, Experiment]
     return parts
 
 
-def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, Any, Any]:
-    """`(params, batch, key)` after this number of training steps."""
-    params, batch, key = experiment.arguments(steps)
-    if steps:
-        from fnbackprop.training.loop import train
+def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, ...]:
+    """The arguments of the loss after this number of training steps."""
+    arguments = experiment.arguments(steps)
+    if not steps:
+        return arguments
+    from fnbackprop.training.loop import train
 
-        params = train(experiment, steps=steps, directory=None, progress=False).params
-    return params, batch, key
+    state = train(experiment, steps=steps, directory=None, progress=False)
+    return experiment.loss_arguments(state.params, *arguments[-2:], state.model_state)
 
 
 COMMANDS = {

@@ -77,14 +77,14 @@ def test_construction_errors(changes, message):
 def test_loss_errors(result, message):
     experiment = quadratic(loss=lambda params, batch, key: result)
     with pytest.raises(ExperimentError, match=message):
-        experiment.loss_and_metrics(*experiment.arguments())
+        experiment.outcome(*experiment.arguments())
 
 
-def test_loss_and_metrics_has_one_form():
+def test_the_outcome_has_one_form():
     plain = quadratic()
     paired = quadratic(loss=lambda *args: (plain.loss(*args), {"largest": jnp.max(args[0]["w"])}))
-    value, metrics = plain.loss_and_metrics(*plain.arguments())
-    same, largest = paired.loss_and_metrics(*plain.arguments())
+    value, metrics, _ = plain.outcome(*plain.arguments())
+    same, largest, _ = paired.outcome(*plain.arguments())
     assert metrics == {} and value == same
     assert largest["largest"] == jnp.max(plain.arguments()[0]["w"])
 

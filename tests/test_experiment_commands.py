@@ -30,7 +30,7 @@ def calls(monkeypatch):
 
     def record(experiment, **keywords):
         found.append((experiment, keywords))
-        return SimpleNamespace(params="trained")
+        return SimpleNamespace(params="trained", model_state=None)
 
     monkeypatch.setattr(loop, "train", record)
     monkeypatch.setattr(replaying, "replay", record)
@@ -65,6 +65,7 @@ def test_compare_takes_the_parameters_after_some_steps(monkeypatch, calls, after
     monkeypatch.setattr(command, "report", lambda result, options: 5)
     parts = {"": SimpleNamespace(loss="loss")}
     experiment = SimpleNamespace(parts=parts, arguments=lambda steps: ("initial", f"batch {steps}", "key"))
+    experiment.loss_arguments = lambda params, batch, key, model_state: (params, batch, key)
     assert COMMANDS["compare"].run(experiment, CompareOptions(after=after)) == 5
     assert compared == [("loss", (params, f"batch {after}", "key"))]
     assert [keywords["steps"] for _, keywords in calls] == trained

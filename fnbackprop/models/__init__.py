@@ -6,9 +6,35 @@
 - `apply` computes in the dtype of `x` and casts the parameters to it, so float32 parameters and a bfloat16 input
   are mixed precision, with the gradients in float32.
 - Dropout is on if `apply` is given both a rate and a key, and is the same for the same key.
+- `batch_norm` has a state beside its parameters: `init(...) -> (params, state)`, `apply(params, state, x, ...) -> (y,
+  state)`, as `Experiment(has_state=True)` has it.
 - Axes are batch first, features last: (batch, features), (batch, time, features), (batch, height, width, channels).
 """
 
-from fnbackprop.models import convnet, dropout, embedding, gru, layer_norm, linear, lstm, mlp, rnn, transformer
+from fnbackprop.models import (
+    batch_norm,
+    convnet,
+    dropout,
+    embedding,
+    gru,
+    layer_norm,
+    linear,
+    lstm,
+    mlp,
+    rnn,
+    transformer,
+)
 
-__all__ = ["convnet", "dropout", "embedding", "gru", "layer_norm", "linear", "lstm", "mlp", "rnn", "transformer"]
+__all__ = [
+    "batch_norm",
+    "convnet",
+    "dropout",
+    "embedding",
+    "gru",
+    "layer_norm",
+    "linear",
+    "lstm",
+    "mlp",
+    "rnn",
+    "transformer",
+]

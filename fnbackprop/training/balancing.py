@@ -143,7 +143,7 @@ class _Parts:
     def __init__(self, experiment: Experiment, state: TrainState, layout: Layout | None):
         precision = precision_of(experiment.precision)
         self._experiment, self._layout = experiment, layout
-        self._params = state.params
+        self._params, self._model_state = state.params, state.model_state  # it stands still while a step is judged
         wide = _wide(precision)
         own = wide if precision.loss_scaling else precision  # a loss scale is no part of what is judged
         self._both, self._wide = (make_value_and_grad(experiment, "manual", one) for one in (own, wide))
@@ -177,19 +177,20 @@ class _Parts:
         return jax.tree.structure(self._params).unflatten(found)
 
     def value_and_gradient(self, params: dict[str, Any], batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-        (loss, _), gradient = self._both(self.whole(params), batch, key, None, self._trainable)
+        (loss, _), gradient = self._both(self.whole(params), batch, key, None, self._trainable, self._model_state)
         return loss, trees.conjugate(self.trained(gradient))
 
     def wide_gradient(self, params: dict[str, Any], batch: Any, key: jax.Array) -> dict[str, Any]:
-        _, gradient = self._wide(self.whole(params), batch, key, None, self._trainable)
+        _, gradient = self._wide(self.whole(params), batch, key, None, self._trainable, self._model_state)
         return trees.conjugate(self.trained(gradient))
 
     def loss(self, params: dict[str, Any], batch: Any, key: jax.Array) -> jax.Array:
-        return self._loss(self.whole(params), batch, key)[0]
+        return self._loss(self.whole(params), batch, key, self._model_state)[0]
 
     def update(self, gradient, opt_state, params, loss, batch, key) -> tuple[dict[str, Any], Any]:
         gradient = self.whole(trees.conjugate(gradient), jax.tree.map(jnp.zeros_like, self._params))
-        updates, opt_state = self._update.updates(gradient, opt_state, self.whole(params), loss, batch, key)
+        arguments = gradient, opt_state, self.whole(params), loss, batch, key, self._model_state
+        updates, opt_state = self._update.updates(*arguments)
         return self.trained(updates), opt_state
 
 

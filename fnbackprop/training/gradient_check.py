@@ -63,7 +63,8 @@ class GradientCheck:
             arrays, whole = split_batch(batch, self._accumulate)
             batch = whole([array[0] for array in arrays])
         key = jax.random.fold_in(state.key, state.step)
-        arguments = self._gathered((state.params, batch, key))
+        model_state = () if state.model_state is None else (state.model_state,)
+        arguments = self._gathered((state.params, batch, key, *model_state))
         if self._comparison is None or self._exceeds_bounds(step, *arguments):
             self._compare(step, *arguments)
 
@@ -77,17 +78,17 @@ class GradientCheck:
             return arguments
         return jax.jit(lambda tree: tree, out_shardings=self._layout.replicated)(arguments)
 
-    def _both_gradients(self, params: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+    def _both_gradients(self, *arguments: Any) -> tuple[Any, Any]:
         with jax.default_matmul_precision("highest"):  # as `fb.compare` has it
             manual, automatic = (
-                value_and_grad_by(backward)(self._loss, has_aux=True)(params, batch, key)[1]
+                value_and_grad_by(backward)(self._loss, has_aux=True)(*arguments)[1]
                 for backward in ("manual", "automatic")
             )
         return manual, automatic
 
-    def _exceeds_bounds(self, step: int, params: Any, batch: Any, key: jax.Array) -> bool:
+    def _exceeds_bounds(self, step: int, *arguments: Any) -> bool:
         """Whether the error of some leaf exceeds its bound; NaN does."""
-        manual, automatic = map(jax.tree.leaves, jax.device_get(self._both(params, batch, key)))
+        manual, automatic = map(jax.tree.leaves, jax.device_get(self._both(*arguments)))
         errors = [relative_error(ours, theirs) for ours, theirs in zip(manual, automatic, strict=True)]
         if any(not e <= allowed for e, allowed in zip(errors, self._allowed, strict=True)):
             return True
@@ -95,8 +96,8 @@ class GradientCheck:
         self._largest = list(map(max, self._largest, errors))
         return False
 
-    def _compare(self, step: int, params: Any, batch: Any, key: jax.Array) -> None:
-        self._comparison = compare(self._loss, params, batch, key, directions=0)
+    def _compare(self, step: int, *arguments: Any) -> None:
+        self._comparison = compare(self._loss, *arguments, directions=0)
         self._steps, self._largest = [step], [0.0] * len(self._comparison.leaves)
         self._allowed = [self._limit(i, leaf) for i, leaf in enumerate(self._comparison.leaves)]
         self._write()

@@ -12,8 +12,9 @@ from fnbackprop.experiment import Experiment
 from .layout import Layout
 from .run import Run
 from .session import Session, layout_of
-from .step.loss_gradient import make_value_and_grad
+from .step.loss_gradient import make_outcome_and_grad
 from .step.mixed_precision import precision_of
+from .step.model_state import with_model_state
 from .step.several_updates import one_after_another
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
@@ -121,7 +122,7 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
     if experiment.updates:
         parts = {name: make_step(part, backward, layout) for name, part in experiment.parts.items()}
         return one_after_another(experiment, parts)
-    value_and_grad = make_value_and_grad(experiment, backward, precision_of(experiment.precision))
+    outcome_and_grad = make_outcome_and_grad(experiment, backward, precision_of(experiment.precision))
     update = WeightUpdate(experiment)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -131,14 +132,16 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
         trainable = update.trainable(state, batch, key)
 
         # Forward pass, loss, backward pass
-        (loss, metrics), gradient = value_and_grad(state.params, batch, key, scale, trainable)
+        found, gradient = outcome_and_grad(state.params, batch, key, scale, trainable, state.model_state)
         if layout is not None:  # each device gets the sum for its own part of the parameters, and no more
             gradient = jax.lax.with_sharding_constraint(gradient, layout.state.params)
 
         # Weight update
-        after = update(state, gradient, loss, batch, key)
+        after = update(state, gradient, found.value, batch, key)
+        after = with_model_state(experiment, after, found.model_state, state.step)
 
-        metrics = {"loss": loss, **step_metrics(gradient, state.params, after.params, trainable), **metrics}
+        norms = step_metrics(gradient, state.params, after.params, trainable)
+        metrics = {"loss": found.value, **norms, **found.metrics}
         if scale is None:
             return after, metrics
         return unless_nonfinite(state, after, gradient), {**metrics, "loss_scale": scale}

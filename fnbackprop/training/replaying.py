@@ -78,7 +78,7 @@ def replay(
     state, batch = again.state, again.batch
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
     differentiate = jax.jit(make_value_and_grad(again.experiment, backward, precision))
-    (loss, _), gradient = differentiate(state.params, batch, again.key, scale)
+    (loss, _), gradient = differentiate(state.params, batch, again.key, scale, model_state=state.model_state)
     trees_of_step = {"params": state.params, "batch": batch, "gradient": gradient}
     broken = {name: leaves_not_finite(tree) for name, tree in trees_of_step.items()}
     where = _origin(again.loss, *again.arguments)
@@ -92,7 +92,7 @@ class StepAgain(NamedTuple):
       step: its number. start: that of the checkpoint that the steps before it were run again from; 0: the beginning.
       experiment: of several updates, the one whose numbers are not finite, or else the first; alone.
       state: before the step, or before this update. batch: of the step.
-      loss: `loss(params, batch, key)` in the precision of the run.
+      loss: `loss(params, batch, key)`, or `loss(params, batch, key, model_state)`, in the precision of the run.
     """
 
     step: int
@@ -107,9 +107,10 @@ class StepAgain(NamedTuple):
         return jax.random.fold_in(self.state.key, self.state.step)
 
     @property
-    def arguments(self) -> tuple[Any, Any, jax.Array]:
+    def arguments(self) -> tuple[Any, ...]:
         """Of the loss."""
-        return self.state.params, self.batch, self.key
+        model_state = self.state.model_state
+        return self.state.params, self.batch, self.key, *(() if model_state is None else (model_state,))
 
 
 def step_again(

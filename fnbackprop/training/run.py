@@ -92,7 +92,8 @@ class Run:
         """All that the run's numbers depend on, as JSON: a resumed run must have the same."""
         experiment = self.experiment
         config = {} if experiment.config is None else dataclasses.asdict(experiment.config)
-        own = {name: getattr(experiment, name) for name in ("seed", "accumulate", "ema")}
+        names = ("seed", "accumulate", "ema", *(("ema_of_state",) if experiment.has_state else ()))
+        own = {name: getattr(experiment, name) for name in names}
         precision = dataclasses.asdict(precision_of(experiment.precision))
         own |= {} if experiment.trainable is None else {"trainable": experiment.trainable}
         if experiment.updates:

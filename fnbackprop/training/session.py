@@ -179,7 +179,7 @@ class Session:
         is_due = updates == self._run.stop or (every is not None and updates % every == 0)
         if experiment.evaluate is not None and is_due:
             self._log.flush()
-            self._log.add_evaluation(updates, experiment.evaluate(state.averaged))
+            self._log.add_evaluation(updates, experiment.evaluate(*state.evaluated))
 
     def save(self, updates: int, state: TrainState) -> None:
         """Write a checkpoint if one is due; raises Interrupted or Terminated if a signal has ended the run."""

@@ -51,9 +51,9 @@ class StepBalance:
         trainable = self._update.trainable(state, batch, key)
 
         def uphill_at(params: Any) -> Any:
-            return trees.conjugate(self._value_and_grad(params, batch, key, scale, trainable)[1])
+            return trees.conjugate(self._value_and_grad(params, batch, key, scale, trainable, state.model_state)[1])
 
-        (loss, _), gradient = self._value_and_grad(state.params, batch, key, scale, trainable)
+        (loss, _), gradient = self._value_and_grad(state.params, batch, key, scale, trainable, state.model_state)
         after = self._update(state, gradient, loss, batch, key).params
         moved = add(after, state.params, -1.0)
         uphill = trees.conjugate(gradient)

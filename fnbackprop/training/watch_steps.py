@@ -44,7 +44,7 @@ class WatchSteps:
         scale = None if state.loss_scale is None else state.loss_scale.value
 
         def loss(params: Any) -> jax.Array:
-            value = self._loss(params, batch, key)[0]
+            value = self._loss(params, batch, key, state.model_state)[0]
             return value if scale is None else value * scale.astype(value.dtype)
 
         found = watch(loss, state.params, has_aux=False)

@@ -48,7 +48,8 @@ class Profile:
 
     @staticmethod
     def _flops_of(part: Experiment, state: TrainState, batch: Any) -> int:
-        return step_flops(part.loss, state.params, batch, state.key)
+        arguments = part.loss_arguments(state.params, batch, state.key, state.model_state)
+        return step_flops(part.loss, *arguments)
 
     def after_step(self, updates: int, state: TrainState) -> None:
         if updates == self._trace_until and self._tracing:

@@ -10,59 +10,95 @@ from jax import lax
 
 from fnbackprop import trees
 from fnbackprop.comparing.gradient_sources import value_and_grad_by
-from fnbackprop.experiment import WEIGHT, Experiment, ExperimentError
+from fnbackprop.experiment import WEIGHT, Experiment, ExperimentError, LossOutcome
 
 from .mixed_precision import Precision, cast, cast_inputs
+from .model_state import renewed
 from .trainable import divide, joined
 
-LossAndGradient = tuple[tuple[jax.Array, dict[str, jax.Array]], Any]
-ValueAndGrad = Callable[..., LossAndGradient]
+OutcomeAndGradient = tuple[LossOutcome, Any]
 
 
 def loss_in_precision(experiment: Experiment, precision: Precision) -> Callable:
-    """`loss(params, batch, key) -> (loss, metrics)`, computed in one dtype of the precision and returned in another.
+    """`loss(params, batch, key, model_state=None) -> (loss, metrics)`: `outcome_in_precision` without the new state."""
+    outcome = outcome_in_precision(experiment, precision)
 
-    The weight of a loss among its metrics is a count, and keeps its dtype.
-    """
-
-    def loss(params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        params, batch = cast(params, precision.compute), cast_inputs(batch, precision)
-        value, metrics = experiment.loss_and_metrics(params, batch, key)
-        weight = {WEIGHT: metrics[WEIGHT]} if WEIGHT in metrics else {}
-        return cast(value, precision.output), cast(metrics, precision.output) | weight
+    def loss(
+        params: Any, batch: Any, key: jax.Array, model_state: Any = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        value, metrics, _ = outcome(params, batch, key, model_state)
+        return value, metrics
 
     return loss
 
 
-def make_value_and_grad(experiment: Experiment, backward: str, precision: Precision) -> ValueAndGrad:
-    """`value_and_grad(params, batch, key, scale, trainable) -> ((loss, metrics), gradient)`.
+def outcome_in_precision(experiment: Experiment, precision: Precision) -> Callable[..., LossOutcome]:
+    """`experiment.outcome`, computed in one dtype of the precision and returned in another.
 
-    Without a loss scale, it is None. Of the parameters that are not `trainable` (one flag for each leaf; None trains
-    all) the gradient is zero, and nothing is computed for it.
+    The weight of a loss among its metrics is a count, and keeps its dtype; so does the model state.
     """
-    loss, differentiated = loss_in_precision(experiment, precision), value_and_grad_by(backward)
 
-    def value_and_grad(
-        params: Any, batch: Any, key: jax.Array, scale: jax.Array | None = None, trainable: Any = None
-    ) -> LossAndGradient:
-        def scaled_loss(trained: Any, frozen: Any, batch: Any, key: jax.Array, scale: jax.Array | None) -> Any:
-            value, metrics = loss(joined(trained, frozen, params, trainable), batch, key)
-            return (value if scale is None else value * scale.astype(value.dtype)), (value, metrics)
+    def outcome(params: Any, batch: Any, key: jax.Array, model_state: Any = None) -> LossOutcome:
+        params, batch = cast(params, precision.compute), cast_inputs(batch, precision)
+        value, metrics, after = experiment.outcome(params, batch, key, model_state)
+        weight = {WEIGHT: metrics[WEIGHT]} if WEIGHT in metrics else {}
+        metrics = cast(metrics, precision.output) | weight
+        return LossOutcome(cast(value, precision.output), metrics, renewed(model_state, after))
 
-        def of_trained(trained: Any, batch: Any, key: jax.Array) -> LossAndGradient:
-            (_, found), scaled = differentiated(scaled_loss, has_aux=True)(trained, frozen, batch, key, scale)
-            return found, scaled if scale is None else jax.tree.map(lambda x: x / scale.astype(x.dtype), scaled)
+    return outcome
 
-        trained, frozen = divide(params, trainable)
-        whole = of_trained if experiment.accumulate == 1 else accumulated(of_trained, experiment.accumulate)
-        found, gradient = whole(trained, batch, key)
-        return found, joined(gradient, map(jnp.zeros_like, frozen), params, trainable)
+
+def make_value_and_grad(experiment: Experiment, backward: str, precision: Precision) -> Callable:
+    """`value_and_grad(params, batch, key, scale, trainable, model_state) -> ((loss, metrics), gradient)`: as
+    `make_outcome_and_grad`, without the new model state."""
+    outcome_and_grad = make_outcome_and_grad(experiment, backward, precision)
+
+    def value_and_grad(*args: Any, **named: Any) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Any]:
+        (loss, metrics, _), gradient = outcome_and_grad(*args, **named)
+        return (loss, metrics), gradient
 
     return value_and_grad
 
 
-def accumulated(value_and_grad: ValueAndGrad, count: int) -> ValueAndGrad:
-    """The mean of `value_and_grad(params, batch, key)` over `count` microbatches: one at a time is in memory.
+def make_outcome_and_grad(
+    experiment: Experiment, backward: str, precision: Precision
+) -> Callable[..., OutcomeAndGradient]:
+    """`outcome_and_grad(params, batch, key, scale, trainable, model_state) -> (LossOutcome, gradient)`.
+
+    Without a loss scale, it is None. Of the parameters that are not `trainable` (one flag for each leaf; None trains
+    all) the gradient is zero, and nothing is computed for it.
+    """
+    outcome, differentiated = outcome_in_precision(experiment, precision), value_and_grad_by(backward)
+
+    def outcome_and_grad(
+        params: Any,
+        batch: Any,
+        key: jax.Array,
+        scale: jax.Array | None = None,
+        trainable: Any = None,
+        model_state: Any = None,
+    ) -> OutcomeAndGradient:
+        def scaled_loss(trained: Any, frozen: Any, model_state: Any, batch: Any, key: Any, scale: Any) -> Any:
+            found = outcome(joined(trained, frozen, params, trainable), batch, key, model_state)
+            value = found.value
+            return (value if scale is None else value * scale.astype(value.dtype)), found
+
+        def of_trained(trained: Any, model_state: Any, batch: Any, key: jax.Array) -> OutcomeAndGradient:
+            gradient_of = differentiated(scaled_loss, has_aux=True)
+            (_, found), scaled = gradient_of(trained, frozen, model_state, batch, key, scale)
+            return found, scaled if scale is None else jax.tree.map(lambda x: x / scale.astype(x.dtype), scaled)
+
+        trained, frozen = divide(params, trainable)
+        whole = of_trained if experiment.accumulate == 1 else accumulated(of_trained, experiment.accumulate)
+        found, gradient = whole(trained, model_state, batch, key)
+        return found, joined(gradient, map(jnp.zeros_like, frozen), params, trainable)
+
+    return outcome_and_grad
+
+
+def accumulated(outcome_and_grad: Callable[..., OutcomeAndGradient], count: int) -> Callable[..., OutcomeAndGradient]:
+    """The mean of `outcome_and_grad(params, model_state, batch, key)` over `count` microbatches: one at a time is in
+    memory, and each begins with the model state that the one before it left.
 
     If the loss is a mean over examples, this is the gradient of the whole batch. If it is a mean over something of
     which microbatches have different numbers (tokens that count, say), each of them counts by its weight, a number
@@ -71,22 +107,24 @@ def accumulated(value_and_grad: ValueAndGrad, count: int) -> ValueAndGrad:
     Sums are kept in float32 at least, those of the metrics too. Each microbatch has its own key.
     """
 
-    def mean_gradient(params: Any, batch: Any, key: jax.Array) -> LossAndGradient:
+    def mean_gradient(params: Any, model_state: Any, batch: Any, key: jax.Array) -> OutcomeAndGradient:
         microbatches, whole = split_batch(batch, count)
 
-        def add(total: Any, microbatch: tuple[Any, jax.Array]) -> tuple[Any, Any]:
-            arrays, index = microbatch
-            found, part = value_and_grad(params, whole(arrays), jax.random.fold_in(key, index))
-            weight = found[1].get(WEIGHT)
-            return jax.tree.map(lambda t, p: t + _weighted(p.astype(t.dtype), weight), total, part), found
+        def add(carry: tuple[Any, Any], microbatch: tuple[Any, jax.Array]) -> tuple[Any, Any]:
+            (total, state), (arrays, index) = carry, microbatch
+            found, part = outcome_and_grad(params, state, whole(arrays), jax.random.fold_in(key, index))
+            weight = found.metrics.get(WEIGHT)
+            total = jax.tree.map(lambda t, p: t + _weighted(p.astype(t.dtype), weight), total, part)
+            return (total, found.model_state), (found.value, found.metrics)
 
         zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=trees.sum_dtype(leaf)), params)
-        total, (losses, metrics) = lax.scan(add, zeros, (microbatches, jnp.arange(count)))
+        steps = (microbatches, jnp.arange(count))
+        (total, model_state), (losses, metrics) = lax.scan(add, (zeros, model_state), steps)
         weights = metrics.get(WEIGHT)
         divisor = count if weights is None else jnp.sum(weights)
         gradient = jax.tree.map(lambda t, p: _divided(t, divisor).astype(p.dtype), total, params)
         loss, metrics = jax.tree.map(lambda values: _mean(values, weights), (losses, metrics))
-        return (loss, metrics if weights is None else metrics | {WEIGHT: divisor}), gradient
+        return LossOutcome(loss, metrics if weights is None else metrics | {WEIGHT: divisor}, model_state), gradient
 
     return mean_gradient
 

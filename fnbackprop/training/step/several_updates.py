@@ -12,6 +12,7 @@ from fnbackprop import trees
 from fnbackprop.experiment import Experiment
 from fnbackprop.updates import Update
 
+from .model_state import with_model_state
 from .moving_average import next_average
 from .state import TrainState, part_of, with_part
 from .step_metrics import LAYER_NORMS, LayerNorms
@@ -36,6 +37,7 @@ def one_after_another(experiment: Experiment, steps: Mapping[str, Step]) -> Step
             now = with_part(now, update.name, part)
         if experiment.ema is not None:
             now = replace(now, ema=next_average(state.ema, now.params, experiment.ema, state.step))
+        now = with_model_state(experiment, now, now.model_state, state.step)
         return replace(now, step=state.step + 1), joint_metrics(experiment.updates, found, state, now)
 
     return step

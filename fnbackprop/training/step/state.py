@@ -13,7 +13,7 @@ from fnbackprop.experiment import Experiment, ExperimentError
 from ..layout import Layout
 from .loss_scale import LossScale
 from .mixed_precision import cast, precision_of
-from .moving_average import first_average
+from .moving_average import first_average, in_dtypes_of
 from .partial_optimizer import first_opt_state
 
 
@@ -29,6 +29,8 @@ class TrainState:
       key: the run's key, the same at every step; the step's own is `fold_in(key, step)`.
       ema: the parameters' exponential moving average, in float32 at least; None if the experiment keeps none.
       loss_scale: of float16; None if the precision has none.
+      model_state: what the loss renews beside the parameters; None if the experiment has none (`has_state`).
+      model_state_ema: its moving average; None if the experiment keeps none (`ema_of_state`).
     """
 
     params: Any
@@ -37,30 +39,42 @@ class TrainState:
     key: jax.Array
     ema: Any = None
     loss_scale: LossScale | None = None
+    model_state: Any = None
+    model_state_ema: Any = None
 
     @property
     def averaged(self) -> Any:
         """The parameters' moving average in their own dtypes, or the parameters if none is kept."""
-        if self.ema is None:
-            return self.params
-        return jax.tree.map(lambda average, leaf: average.astype(leaf.dtype), self.ema, self.params)
+        return self.params if self.ema is None else in_dtypes_of(self.params, self.ema)
+
+    @property
+    def averaged_model_state(self) -> Any:
+        """The model state's moving average in its own dtypes, or the model state if none is kept."""
+        kept = self.model_state_ema
+        return self.model_state if kept is None else in_dtypes_of(self.model_state, kept)
+
+    @property
+    def evaluated(self) -> tuple[Any, ...]:
+        """What `evaluate` is given: the parameters, and the model state if there is one; their averages, if kept."""
+        return (self.averaged,) if self.model_state is None else (self.averaged, self.averaged_model_state)
 
 
 def part_of(state: TrainState, update: str) -> TrainState:
-    """The state as one of several updates has it: its own optimizer's state, a key of its own, no moving average.
+    """The state as one of several updates has it: its own optimizer's state, a key of its own, no moving averages.
 
     Without a name, that of an experiment without updates: the state itself.
     """
     if not update:
         return state
     key = jax.random.fold_in(state.key, zlib.crc32(update.encode()))  # whatever the other updates are
-    return replace(state, opt_state=state.opt_state[update], key=key, ema=None)
+    return replace(state, opt_state=state.opt_state[update], key=key, ema=None, model_state_ema=None)
 
 
 def with_part(state: TrainState, update: str, part: TrainState) -> TrainState:
     """The whole state after one of its updates has made this of its part; the step is the same."""
     opt_state = state.opt_state | {update: part.opt_state}
-    return replace(part, opt_state=opt_state, step=state.step, key=state.key, ema=state.ema)
+    averages = {"ema": state.ema, "model_state_ema": state.model_state_ema}
+    return replace(part, opt_state=opt_state, step=state.step, key=state.key, **averages)
 
 
 def initial_state(experiment: Experiment, layout: Layout | None = None) -> TrainState:
@@ -81,8 +95,9 @@ def abstract_state(experiment: Experiment) -> TrainState:
 def _initial_state(experiment: Experiment) -> TrainState:
     init_key, loss_key = experiment.keys()
     precision = precision_of(experiment.precision)
-    params = experiment.init(init_key)
+    params, model_state = experiment.initial(init_key)
     require_floating(params)
+    model_state = own_buffers(model_state)
     params = own_buffers(cast(params, precision.params))
     return TrainState(
         params=params,
@@ -91,6 +106,8 @@ def _initial_state(experiment: Experiment) -> TrainState:
         key=loss_key,
         ema=None if experiment.ema is None else first_average(params),
         loss_scale=LossScale.first() if precision.loss_scaling else None,
+        model_state=model_state,
+        model_state_ema=first_average(model_state) if experiment.ema_of_state else None,
     )
 
 

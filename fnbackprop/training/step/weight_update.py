@@ -1,5 +1,6 @@
 """The weight update: optax's, and the moving average of the parameters."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -39,29 +40,40 @@ class WeightUpdate:
         output = precision_of(self._experiment.precision).output or "float32"  # if it is another, it is traced twice
         loss = jax.ShapeDtypeStruct((), output) if self._asks_for_more else None
         with jax.numpy_dtype_promotion("standard"):
-            traced = self._updates.trace(state.params, state.opt_state, state.params, loss, batch, key)
+            arguments = state.params, state.opt_state, state.params, loss, batch, key, state.model_state
+            traced = self._updates.trace(*arguments)
         count = len(jax.tree.leaves(state.params))
         return [not zero for zero in zero_outputs(traced.jaxpr.jaxpr)[:count]]
 
     def __call__(self, state: TrainState, gradient: Any, loss: jax.Array, batch: Any, key: jax.Array) -> TrainState:
         """The state after the weight update."""
-        updates, opt_state = self.updates(gradient, state.opt_state, state.params, loss, batch, key)
+        updates, opt_state = self.updates(gradient, state.opt_state, state.params, loss, batch, key, state.model_state)
         with jax.numpy_dtype_promotion("standard"):
             params = optax.apply_updates(state.params, updates)
         decay = self._experiment.ema
         ema = None if decay is None else next_average(state.ema, params, decay, state.step)
-        return TrainState(params, opt_state, state.step + 1, state.key, ema, state.loss_scale)
+        return dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1, ema=ema)
 
     def updates(
-        self, gradient: Any, opt_state: Any, params: Any, loss: jax.Array, batch: Any, key: jax.Array
+        self,
+        gradient: Any,
+        opt_state: Any,
+        params: Any,
+        loss: jax.Array,
+        batch: Any,
+        key: jax.Array,
+        model_state: Any = None,
     ) -> tuple[Any, Any]:
         """(what is added to the parameters, the optimizer's next state)."""
         with jax.numpy_dtype_promotion("standard"):  # optax relies on it; the user may have set "strict"
-            return self._updates(gradient, opt_state, params, loss if self._asks_for_more else None, batch, key)
+            value = loss if self._asks_for_more else None
+            return self._updates(gradient, opt_state, params, value, batch, key, model_state)
 
-    def _traced_once(self, gradient, opt_state, params, loss, batch, key) -> tuple[Any, Any]:
+    def _traced_once(self, gradient, opt_state, params, loss, batch, key, model_state) -> tuple[Any, Any]:
         uphill = trees.conjugate(gradient)  # optimizers walk against it
-        more = {} if loss is None else {"value": loss, "grad": uphill, "value_fn": self._value_of(batch, key)}
+        more = (
+            {} if loss is None else {"value": loss, "grad": uphill, "value_fn": self._value_of(batch, key, model_state)}
+        )
         try:
             return self._optimizer.update(uphill, opt_state, params, **more)
         except TypeError as error:
@@ -72,13 +84,13 @@ class WeightUpdate:
                 "value_fn besides the gradient, the state and the parameters."
             ) from error
 
-    def _value_of(self, batch: Any, key: jax.Array) -> Callable[[Any], jax.Array]:
-        return lambda params: self._loss(params, batch, key)[0]
+    def _value_of(self, batch: Any, key: jax.Array, model_state: Any) -> Callable[[Any], jax.Array]:
+        return lambda params: self._loss(params, batch, key, model_state)[0]
 
 
 def unless_nonfinite(before: TrainState, after: TrainState, gradient: Any) -> TrainState:
     """The state after the update if the gradient is finite; otherwise the one before, with half the loss scale."""
     finite = all_finite(gradient)
-    new, old = ((s.params, s.opt_state, s.ema) for s in (after, before))
-    params, opt_state, ema = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-    return TrainState(params, opt_state, after.step, after.key, ema, before.loss_scale.after(finite))
+    scale = before.loss_scale.after(finite)
+    other = dataclasses.replace(before, step=after.step, loss_scale=scale)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), dataclasses.replace(after, loss_scale=scale), other)
