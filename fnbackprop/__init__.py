@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
     from .training.loop import train
+    from .training.parameters import load_parameters, save_parameters
     from .training.replaying import Replay, replay
     from .training.run_folder import read_metrics
     from .training.step.mixed_precision import Precision
@@ -75,6 +76,7 @@ __all__ = [
     "jacrev",
     "linear_cross_entropy",
     "load_checkpoint",
+    "load_parameters",
     "name",
     "named_grad",
     "nondifferentiable",
@@ -82,6 +84,7 @@ __all__ = [
     "replay",
     "residuals",
     "run",
+    "save_parameters",
     "scale_by_layer",
     "testing",
     "trace",
@@ -118,6 +121,8 @@ _LATER = {
     "RunError": "training.errors",
     "CheckpointError": "training.errors",
     "load_checkpoint": "training.checkpoints.resuming",
+    "load_parameters": "training.parameters",
+    "save_parameters": "training.parameters",
     "replay": "training.replaying",
     "Replay": "training.replaying",
     "read_metrics": "training.run_folder",

@@ -62,8 +62,8 @@ def train(
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state, in a new run; by default, from the initial one of the experiment's seed.
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png`,
-        `report.html`, `run.json` and `checkpoints/`. If there are runs of this name, the new one's folder gets a
-        number: `<experiment.name>-2/`. None writes nothing.
+        `report.html`, `run.json`, `checkpoints/` and, at the end, `model.safetensors`. If there are runs of this name,
+        the new one's folder gets a number: `<experiment.name>-2/`. None writes nothing.
       progress: whether to print how it goes.
       prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
@@ -109,7 +109,7 @@ def train(
             session.record(number, state, metrics)
             session.evaluate(number + 1, state)
             session.save(number + 1, state)
-        session.finish()
+        session.finish(state)
     return state
 
 

@@ -35,6 +35,8 @@ class RunFolder:
       description: what the run is and how it ended.
       curves, report: a picture of the metrics, and the run as a page.
       comparison: the last answer of `fb.compare`; of several updates, one for each, by its name.
+      model: what is evaluated at the end of the run: the parameters (their average, if one is kept), and under
+        "model_state/" the model state, by their paths, as safetensors.
       checkpoints: a folder `step_00000040/` for each checkpoint.
       nonfinite: the batches whose loss was not finite, `step_00000011.npz`.
       profile, tensorboard: what the options of these names write.
@@ -70,6 +72,10 @@ class RunFolder:
         """Those that there are, by their update's name."""
         paths = sorted(self.path.glob("comparison*.json"))
         return {path.stem.removeprefix("comparison").removeprefix("-"): path for path in paths}
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
 
     @property
     def checkpoints(self) -> Path:

@@ -20,6 +20,7 @@ from .gradient_check import GradientCheck
 from .layout import Layout, make_layout
 from .mesh import leads, make_mesh
 from .peers import watched_peers
+from .record.model_file import write_model
 from .record.nonfinite_batch import keep_nonfinite_batch
 from .record.profiling import Profile
 from .record.run_description import RunDescription
@@ -188,10 +189,12 @@ class Session:
         if self._signals is not None:
             self._signals.raise_received(updates)
 
-    def finish(self) -> None:
-        """Wait for the last step, and say how long the run took."""
+    def finish(self, state: TrainState) -> None:
+        """Wait for the last step, write the model, and say how long the run took."""
         run, first = self._run, self._first
         self._log.flush()
+        if self._folder is not None and run.checkpoint_every != 0:
+            write_model(self._folder, state, self._log)
         if first == run.stop:
             self._log.say(f"{run.name}: has made its {run.stop} steps already")
             return

@@ -2,11 +2,13 @@
 
 import functools
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from fnbackprop import trees
 
@@ -48,6 +50,29 @@ def read_state(checkpoint: Checkpoint, like: Any) -> Any:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else data
 
     return jax.tree.map(rebuilt, like)
+
+
+def read_leaves(checkpoint: Checkpoint, part: str) -> dict[str, np.ndarray]:
+    """The arrays below one attribute of the state, "params" for instance, by their paths there; nothing else is read.
+
+    Random keys are left out. Raises CheckpointError if they cannot be read.
+    """
+    leaves = checkpoint.info()["leaves"]
+    stored = [path for path, kind in leaves.items() if "0" not in re.split(r"[\[,\]]", kind)]
+    wanted = [path == part or path.startswith(f"{part}/") for path in stored]
+    wanted = [one and not leaves[path].startswith("key<") for one, path in zip(wanted, stored, strict=True)]
+    as_numpy, library = orbax().RestoreArgs(restore_type=np.ndarray), orbax()
+    try:
+        with library.PyTreeCheckpointer() as checkpointer:
+            folder = (checkpoint.folder / STATE_FOLDER).absolute()
+            kinds = checkpointer.metadata(folder).item_metadata.tree
+            chosen = [kind if one else library.PLACEHOLDER for kind, one in zip(kinds, wanted, strict=True)]
+            asked = library.args.PyTreeRestore(item=chosen, restore_args=[as_numpy] * len(chosen))
+            arrays = checkpointer.restore(folder, args=asked)
+    except Exception as error:  # whatever orbax and the file system may raise
+        raise CheckpointError(f"{checkpoint.folder} is whole, but cannot be read: {error}") from error
+    found = zip(stored, arrays, wanted, strict=True)
+    return {path.removeprefix(part).removeprefix("/"): np.asarray(array) for path, array, one in found if one}
 
 
 @functools.cache

@@ -121,6 +121,7 @@ def _discard(run: RunFolder, found: list[Checkpoint]) -> list[str]:
     if jax.process_index() == 0:
         for folder in (run.checkpoints, run.nonfinite):
             shutil.rmtree(folder, ignore_errors=True)
+        run.model.unlink(missing_ok=True)
     _together("discarded")
     steps = ", ".join(str(checkpoint.step) for checkpoint in found)
     return [f"{run.path}: an earlier run is overwritten, with its checkpoints of step {steps}"] if found else []
