@@ -1,9 +1,10 @@
-"""The campaign of balance: its cases, and a part of it that is short."""
+"""The campaign of balance: its cases, a part of it that is short, and what it makes of results."""
 
 from fnbackprop.balancing.verdict import Verdict
 
 from .balance import command
 from .balance.labelled import CASES, OF_VERDICT
+from .balance.results import Finding, Measurement, Row, measured
 
 
 def test_there_are_enough_cases():
@@ -11,6 +12,32 @@ def test_there_are_enough_cases():
     assert set(Verdict) - set(OF_VERDICT) == {Verdict.UNDECIDED, Verdict.CANNOT_JUDGE}
 
 
+def test_every_part_has_measurements():
+    names = [(one.part, one.name) for one in command.all_measurements()]
+    assert {part for part, _ in names} == set(command.PARTS) and len(set(names)) == len(names)
+
+
 def test_the_noise_part(capsys):
     assert command.main(["noise"]) == 0
-    assert capsys.readouterr().out.count("in the interval") == 3
+    out = capsys.readouterr().out
+    assert out.count("noise scale 250") == 2 and "noise: 3 of 3 are good" in out  # as it was measured; in the table
+
+
+def test_what_is_written_is_not_measured_again(tmp_path):
+    file, ran = tmp_path / "found.jsonl", []
+
+    def measurement(name, good):
+        return Measurement("noise", name, lambda: ran.append(name) or Finding("1", "2", good))
+
+    first = measured([measurement("one", True)], file)
+    both = measured([measurement("one", True), measurement("two", False)], file)
+    assert ran == ["one", "two"] and both[:1] == first and [row.finding.good for row in both] == [True, False]
+
+
+def test_one_verdict_in_fifteen_may_be_wrong_and_none_unsafe():
+    def rows(wrong, unsafe=0):
+        findings = [Finding("", "", i >= wrong, i < unsafe) for i in range(30)]
+        return [Row("verdicts", str(i), finding, 0.0) for i, finding in enumerate(findings)]
+
+    assert command.is_good(rows(2)) and not command.is_good(rows(3)) and not command.is_good(rows(0, unsafe=1))
+    assert not command.is_good([*rows(0), Row("edge", "Adam", Finding("", "", False), 0.0)])

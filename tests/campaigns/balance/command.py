@@ -1,93 +1,64 @@
-"""`python -m tests.campaigns balance`: does `fb.balance` say what full runs show?
+"""`python -m tests.campaigns balance`: does `fb.balance` say what is known, and what full runs show?
 
-    python -m tests.campaigns balance noise         # the interval of the noise scale, 300 seeds
-    python -m tests.campaigns balance edge          # gradient descent, Adam and SGD at rest: 4 minutes
-    python -m tests.campaigns balance verdicts      # against labels from full runs: half an hour on 2 cores
-    python -m tests.campaigns balance verdicts --network mlp --optimizer adam
+    python -m tests.campaigns balance                             # all of it: about 40 minutes on 2 cores
+    python -m tests.campaigns balance quadratics noise units      # answers that are known: a minute
+    python -m tests.campaigns balance edge                        # where training comes to rest: 4 minutes
+    python -m tests.campaigns balance verdicts --only "mlp adam"  # against labels from full runs
+    python -m tests.campaigns balance cost                        # of the experiments of this repository
 
-Without a part, all of them. The exit status is 1 if a number is out of its bounds: a sharpness off by more than 5 %, a
-critical ratio by more than 10 %, an interval that misses more than one time in twenty, more than one verdict in fifteen
-that is wrong, or a run that diverges and was called balanced.
+Each number is printed, and written to --results, as it is measured; what stands in that file is not measured again.
+At the end stands a table. The exit status is 1 if a number is out of its bounds, a run that diverges was called
+balanced, or more than one verdict in fifteen is wrong.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
 
-import numpy as np
-import optax
+from . import cost, edge, known_answers, labelled
+from .results import Measurement, Row, measured, table
 
-from fnbackprop.balancing.verdict import FINE as FINE_VERDICTS
-from fnbackprop.training.balancing import balance
-from tests.balancing.test_noise import synthetic
+PARTS = ("quadratics", "edge", "noise", "units", "verdicts", "cost")
+WRONG_AT_MOST = 1 / 15  # of the verdicts
 
-from . import edge as runs
-from . import labelled
 
-PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {}
-SEEDS, COVERED = 300, 0.95
-WRONG_AT_MOST = 1 / 15
+def all_measurements() -> list[Measurement]:
+    found = chain.from_iterable(module.measurements() for module in (known_answers, edge, labelled, cost))
+    return sorted(found, key=lambda one: PARTS.index(one.part))
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("python -m tests.campaigns balance", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="*", help=f"which of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--network", choices=["mlp", "convnet", "lstm", "gpt"], help="of verdicts: only this one")
-    parser.add_argument("--optimizer", choices=list(labelled.OPTIMIZERS), help="of verdicts: only this one")
-    options = parser.parse_args(argv)
-    if unknown := set(options.part) - set(PARTS):
-        parser.error(f"there is no part {', '.join(unknown)}")
-    good = [PARTS[part](options) for part in options.part or PARTS]
-    return 0 if all(good) else 1
-
-
-def part(function: Callable[[argparse.Namespace], bool]) -> Callable[[argparse.Namespace], bool]:
-    PARTS[function.__name__] = function
-    return function
-
-
-@part
-def noise(options: argparse.Namespace) -> bool:
-    """How often the interval holds the true noise scale."""
-    shares = []
-    for true in (20, 250, 5000):
-        scales = [synthetic(seed, true).examples for seed in range(SEEDS)]
-        shares.append(float(np.mean([scale.low <= true <= scale.high for scale in scales])))
-        print(f"noise scale {true}: in the interval in {shares[-1]:.1%} of {SEEDS} seeds", flush=True)
-    return min(shares) >= COVERED
-
-
-@part
-def edge(options: argparse.Namespace) -> bool:
-    """Where training on full batches, and on small ones, comes to rest."""
-    start = runs.sharpness(runs.chebyshev(optax.sgd(0.1), "start"))
-    descent, adam, stochastic = runs.full_batch(0.1, 20_000), runs.adam(3e-3, 10_000), runs.stochastic(0.1, 20_000, 4)
-    sharp = descent.mean(lambda facts: facts.curvature.largest.value)
-    print(f"{descent.name}: curvature {start:.2f} at first, {sharp:.2f} at the end; 2 / rate = 20", flush=True)
-    ratio = adam.mean(lambda facts: facts.ratio.value)
-    print(f"{adam.name}: scaled curvature {38 * ratio:.1f} / rate at the end, against 38 / rate", flush=True)
-    batches = stochastic.mean(lambda facts: facts.batch_sharpness.value)
-    whole = float(np.mean(stochastic.whole))
-    print(
-        f"{stochastic.name}: batch sharpness {batches:.1f}, that of the whole loss {whole:.1f}; 2 / rate = 20",
-        flush=True,
+    parser = argparse.ArgumentParser(
+        "python -m tests.campaigns balance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return abs(sharp / 20 - 1) < 0.05 and abs(ratio - 1) < 0.1 and whole < 20
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--only", default="", help="words in a measurement's name")
+    parser.add_argument("--results", type=Path, help="where each is written as it ends, and read from")
+    options = parser.parse_args(argv)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}; they are {', '.join(PARTS)}")
+    chosen = [one for one in all_measurements() if one.part in (options.parts or PARTS) and options.only in one.name]
+    rows = measured(chosen, options.results)
+    print("", table(rows), "", *summary(rows), sep="\n")
+    return 0 if is_good(rows) else 1
 
 
-@part
-def verdicts(options: argparse.Namespace) -> bool:
-    """The verdict on each case against the label of its full runs."""
-    wrong, unsafe, count = 0, 0, 0
-    for case in labelled.CASES:
-        if options.network not in (None, case.network) or options.optimizer not in (None, case.optimizer):
-            continue
-        label, ends = labelled.label(case)
-        found = balance(labelled.experiment(case), check=False, progress=False)
-        right = labelled.OF_VERDICT.get(found.verdict) == label
-        diverged = not ends[case.rate] <= ends[min(ends)]  # the lowest rate of all hardly moves
-        count, wrong = count + 1, wrong + (not right)
-        unsafe += diverged and found.verdict in FINE_VERDICTS
-        mark = "right" if right else "WRONG"
-        print(f"{mark}  {case.name:<24} {label:<9} {found.verdict}  (full run: {ends[case.rate]:.3g})", flush=True)
-    print(f"{count - wrong} of {count} verdicts are right; {unsafe} that diverge were called balanced")
-    return wrong <= WRONG_AT_MOST * count and not unsafe
+def is_good(rows: Sequence[Row]) -> bool:
+    """Whether all numbers are within their bounds; of verdicts, a few may be wrong, and none unsafe."""
+    verdicts = [row.finding for row in rows if row.part == "verdicts"]
+    wrong = sum(not finding.good for finding in verdicts)
+    others = all(row.finding.good for row in rows if row.part != "verdicts")
+    return others and wrong <= WRONG_AT_MOST * len(verdicts) and not any(finding.unsafe for finding in verdicts)
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """A line for each part."""
+    lines = []
+    for part in PARTS:
+        findings = [row.finding for row in rows if row.part == part]
+        if findings:
+            good, unsafe = sum(finding.good for finding in findings), sum(finding.unsafe for finding in findings)
+            called = f"; {unsafe} that diverge were called balanced" if part == "verdicts" else ""
+            lines.append(f"{part}: {good} of {len(findings)} are good{called}")
+    return lines

@@ -5,7 +5,8 @@ Adaptive Gradient Methods at the Edge of Stability, 2022. For SGD it is the shar
 while the whole loss stays flatter: A. Andreyev and P. Beneventano, Edge of Stochastic Stability, 2024.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ from fnbackprop.models import mlp
 from fnbackprop.training.balancing import subject_of
 from fnbackprop.training.loop import make_step
 from fnbackprop.training.step.state import TrainState, initial_state
+
+from .results import Finding, Measurement
 
 POINTS, DEGREE = 20, 5
 TAIL = 10  # states along the end of a run at which the curvature is measured
@@ -98,16 +101,39 @@ def sharpness(experiment: fb.Experiment) -> float:
     return facts_at(experiment, initial_state(experiment)).curvature.largest.value
 
 
-def full_batch(rate: float, steps: int) -> Tail:
-    return tail_of(chebyshev(optax.sgd(rate), f"gradient descent at {rate:g}"), steps)
+# ---------------------------------------------------------------- what is measured
 
 
-def adam(rate: float, steps: int) -> Tail:
-    return tail_of(chebyshev(optax.adam(rate), f"Adam at {rate:g}"), steps)
+def measurements() -> Iterator[Measurement]:
+    yield Measurement("edge", "gradient descent", full_batch)
+    yield Measurement("edge", "Adam", adam)
+    for batch_size in (4, 8):
+        yield Measurement("edge", f"SGD, batches of {batch_size}", partial(stochastic, batch_size))
 
 
-def stochastic(rate: float, steps: int, batch_size: int) -> Tail:
-    return tail_of(chebyshev(optax.sgd(rate), f"SGD at {rate:g}, batches of {batch_size}", batch_size), steps)
+def full_batch(rate: float = 0.1, steps: int = 20_000) -> Finding:
+    """The curvature rises to 2 / rate."""
+    start = sharpness(chebyshev(optax.sgd(rate), "start"))
+    tail = tail_of(chebyshev(optax.sgd(rate), f"gradient descent at {rate:g}"), steps)
+    sharp = tail.mean(lambda facts: facts.curvature.largest.value)
+    found = f"curvature {sharp:.2f} at the end, {start:.2f} at first"
+    return Finding(f"2 / rate = {2 / rate:g} within 5 %", found, abs(sharp * rate / 2 - 1) < 0.05)
+
+
+def adam(rate: float = 3e-3, steps: int = 10_000) -> Finding:
+    """The curvature with Adam's gain rises to 38 / rate."""
+    ratio = tail_of(chebyshev(optax.adam(rate), f"Adam at {rate:g}"), steps).mean(lambda facts: facts.ratio.value)
+    return Finding("38 / rate within 10 %", f"scaled curvature {38 * ratio:.1f} / rate", abs(ratio - 1) < 0.1)
+
+
+def stochastic(batch_size: int, rate: float = 0.1, steps: int = 20_000) -> Finding:
+    """The sharpness of batches is near 2 / rate, and that of the whole loss below."""
+    tail = tail_of(chebyshev(optax.sgd(rate), f"SGD at {rate:g}", batch_size), steps)
+    batches = tail.mean(lambda facts: facts.batch_sharpness.value)
+    whole = float(np.mean(tail.whole))
+    near = 0.5 < batches * rate / 2 < 1.5
+    found = f"batches {batches:.1f}, whole loss {whole:.1f}"
+    return Finding(f"batches near {2 / rate:g}, whole loss below", found, near and whole < min(batches, 2 / rate))
 
 
 def whole_loss(experiment: fb.Experiment, state: TrainState) -> Facts:

@@ -2,7 +2,8 @@
 
 import math
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +15,13 @@ import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.balancing.branches import run_branch
 from fnbackprop.balancing.subject import Machine
+from fnbackprop.balancing.verdict import FINE as FINE_VERDICTS
 from fnbackprop.balancing.verdict import Verdict
 from fnbackprop.models import convnet, linear, lstm, mlp, transformer
 from fnbackprop.training import data
-from fnbackprop.training.balancing import subject_of
+from fnbackprop.training.balancing import balance, subject_of
+
+from .results import Finding, Measurement
 
 STEPS = 300
 TAIL = 30  # steps whose mean loss is that of a run
@@ -69,17 +73,43 @@ def experiment(case: Case) -> fb.Experiment:
     return fb.Experiment(name=name, init=init, loss=loss, batch=batch, optimizer=optimizer, steps=STEPS)
 
 
+def measurements() -> Iterator[Measurement]:
+    for case in CASES:
+        yield Measurement("verdicts", case.name, partial(judged, case))
+
+
+def judged(case: Case) -> Finding:
+    """The verdict on a case against the label of its full runs."""
+    expected, ends = label(case)
+    verdict = balance(experiment(case), check=False, progress=False).verdict
+    diverged = not ends[case.rate] <= ends[min(ends)]  # the lowest rate of all hardly moves
+    right = OF_VERDICT.get(verdict) == expected
+    return Finding(f"{expected} ({ends[case.rate]:.3g})", str(verdict), right, diverged and verdict in FINE_VERDICTS)
+
+
 def label(case: Case) -> tuple[str, dict[float, float]]:
     """(what the rate is, the loss at the end of a full run at each rate): at the rates of its optimizer and between."""
     rates = sorted({*OPTIMIZERS[case.optimizer][1], *(case.rate * factor for factor in (0.1, 0.3, 3.0, 10.0))})
-    machine = Machine(subject_of(experiment(case._replace(rate=1.0))), STEPS)
-    ends = {rate: _end(run_branch(machine, rate, STEPS).losses) for rate in rates}
+    ends = {rate: end_of_run(case.network, case.optimizer, rate) for rate in rates}
+    machine = machine_of(case.network, case.optimizer)
     start = float(machine.gradient(machine.subject.params, 0)[0])
     best = min(ends, key=lambda rate: ends[rate])
     enough = ends[best] + TOO_MUCH * (start - ends[best])
     if ends[case.rate] <= enough:
         return FINE, ends
     return (LOW if case.rate < best else HIGH), ends
+
+
+@lru_cache(1)
+def machine_of(network: str, optimizer: str) -> Machine:
+    """The compiled step at a rate of 1, which is multiplied."""
+    return Machine(subject_of(experiment(Case(network, optimizer, 1.0))), STEPS)
+
+
+@cache
+def end_of_run(network: str, optimizer: str, rate: float) -> float:
+    """The loss at the end of a full run."""
+    return _end(run_branch(machine_of(network, optimizer), rate, STEPS).losses)
 
 
 def _end(found: np.ndarray) -> float:
