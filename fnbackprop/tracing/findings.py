@@ -8,21 +8,23 @@ import enum
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..jaxprs.types import is_var
 from .recorder import Walk
 from .records import Place, Record
 from .saturation import is_zero
-from .statistics import all_finite
+from .statistics import Statistics, all_finite
 
 FEWEST_REPEATS = 8
 DECADES = 4.0  # by which the repeats must change the cotangent in all
 AGREEMENT = 0.8  # of the steps must go the same way
 MANY = 0.25  # of the elements
 FEWEST_ELEMENTS = 8
+SHOWS = 0.01  # of the root mean square: a rounding error that is smaller does not matter
 SATURATED = 0.9  # of the elements of an activation, or of the rows of a softmax
 UNLIKE = 4.0  # decades by which a gain differs from that of its peers
 
@@ -209,13 +211,22 @@ def _underflow(records: Iterable[Record]) -> list[Finding]:
             if record.entered or any(s is None for s in (*came.of, *made.of)) or len(came.of) != 1:
                 continue
             (before,) = came.of
-            for after in made.of:
+            for target, after in zip(record.targets, made.of, strict=False):
                 lost = max(after.share_zero - before.share_zero, 0) if _keeps_zeros(record) else 0
-                if after.size and lost + after.tiny / after.size >= MANY:
-                    share = f"{lost + after.tiny / after.size:.0%} of the cotangent"
+                lost += _share_too_small(after, record.equation.invars[target].aval.dtype)
+                if lost >= MANY:
+                    share = f"{lost:.0%} of the cotangent"
                     place, why = record.place, f"{share} of {record.primitive} falls below the smallest normal number"
                     found.append(Finding(Concern.UNDERFLOW, place, why))
     return found
+
+
+def _share_too_small(of: Statistics, dtype: Any) -> float:
+    """The share of elements below the smallest normal number, which a processor may take for zero. Those of float16 are
+    computed with as they are: they count where rounding them shows in the whole."""
+    rounding = float(jnp.finfo(dtype).smallest_subnormal) / 12**0.5  # the root mean square of the error
+    is_exact = dtype == jnp.float16 and rounding < SHOWS * of.rms
+    return of.tiny / of.size if of.size and not is_exact else 0.0
 
 
 def _keeps_zeros(record: Record) -> bool:

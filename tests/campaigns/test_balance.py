@@ -1,15 +1,27 @@
 """The campaign of balance: its cases, a part of it that is short, and what it makes of results."""
 
+import numpy as np
+
 from fnbackprop.balancing.verdict import Verdict
 
 from .balance import command
-from .balance.labelled import CASES, OF_VERDICT
+from .balance.labelled import CASES, OF_VERDICT, STEPS, Case, label, label_by_fall
 from .balance.results import Finding, Measurement, Row, measured
 
 
 def test_there_are_enough_cases():
     assert len(CASES) >= 30 and len({case.name for case in CASES}) == len(CASES)
     assert set(Verdict) - set(OF_VERDICT) == {Verdict.UNDECIDED, Verdict.CANNOT_JUDGE}
+
+
+def test_labels():
+    """A run that is ten times as slow as the best is too low, though it ends at a part of the first loss."""
+    steps = np.arange(STEPS)
+    rates = {0.01: 0.002, 0.1: 0.02, 0.3: 0.03, 1.0: 0.06}  # by which the loss falls in a step
+    runs = {rate: 2.3 * np.exp(-slope * steps) for rate, slope in rates.items()} | {10.0: np.full(STEPS, 5.0)}
+    found = {rate: label(Case("mlp", "sgd", rate), runs) for rate in runs}
+    assert found == {0.01: "too low", 0.1: "too low", 0.3: "balanced", 1.0: "balanced", 10.0: "too high"}
+    assert label_by_fall(Case("mlp", "sgd", 0.1), runs) == "balanced"
 
 
 def test_every_part_has_measurements():

@@ -62,6 +62,12 @@ def half_precision(x):
     return jnp.sum(y) * 1e-9
 
 
+def half_precision_below_normal(x):
+    y = x.astype(jnp.float16)  # a few bits of its cotangent are left
+    y = y.astype(jnp.float32)  # HERE
+    return jnp.sum(y) * 1e-6
+
+
 def bfloat16(x):
     y = x.astype(jnp.bfloat16) * jnp.bfloat16(1e-30)  # HERE
     return jnp.sum(y * jnp.bfloat16(1e-30)).astype(jnp.float32)
@@ -116,6 +122,7 @@ PLANTED = [
     (growing_in_a_while_loop, (1.0,), Concern.EXPLODING, 1.1),
     (two_dropouts, (ONES, jax.random.key(0)), Concern.SAME_KEY, None),
     (half_precision, (ONES,), Concern.UNDERFLOW, None),
+    (half_precision_below_normal, (ONES,), Concern.UNDERFLOW, None),
     (bfloat16, (ONES,), Concern.UNDERFLOW, None),
     (small_epsilon, (ONES,), Concern.LOST, None),
     (dead, (ONES,), Concern.DEAD, None),
@@ -154,6 +161,13 @@ def test_what_vanishing_is_said_of():
 
 def test_an_epsilon_that_counts_is_no_alarm():
     assert trace(small_epsilon, jnp.array([1e-6, 1.0])).findings == ()
+
+
+def test_half_precision_below_normal_is_no_alarm_while_enough_bits_are_left():
+    def loss(x):
+        return jnp.sum(x.astype(jnp.float16).astype(jnp.float32)) * 2e-5
+
+    assert trace(loss, ONES).findings == ()
 
 
 def test_healthy_recurrent_network_is_no_alarm():

@@ -2,7 +2,7 @@
 
 import math
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from .results import Finding, Measurement
 
 STEPS = 300
 TAIL = 30  # steps whose mean loss is that of a run
+TOO_SLOW = 3  # times the steps
 TOO_MUCH = 0.25  # of the fall of the loss at the best rate: a run that falls by so much less is too low or too high
 LOW, FINE, HIGH = "too low", "balanced", "too high"
 OF_VERDICT = {
@@ -79,25 +80,41 @@ def measurements() -> Iterator[Measurement]:
 
 
 def judged(case: Case) -> Finding:
-    """The verdict on a case against the label of its full runs."""
-    expected, ends = label(case)
+    """The verdict on a case against the labels of its full runs."""
+    runs = full_runs(case)
+    expected, by_fall = label(case, runs), label_by_fall(case, runs)
     verdict = balance(experiment(case), check=False, progress=False).verdict
+    ends = {rate: end_of(losses) for rate, losses in runs.items()}
     diverged = not ends[case.rate] <= ends[min(ends)]  # the lowest rate of all hardly moves
+    said = expected if by_fall == expected else f"{expected}, by its fall {by_fall}"
     right = OF_VERDICT.get(verdict) == expected
-    return Finding(f"{expected} ({ends[case.rate]:.3g})", str(verdict), right, diverged and verdict in FINE_VERDICTS)
+    end = f"{said}: ends at {ends[case.rate]:.3g}, best {min(ends.values()):.3g}"
+    return Finding(end, str(verdict), right, diverged and verdict in FINE_VERDICTS)
 
 
-def label(case: Case) -> tuple[str, dict[float, float]]:
-    """(what the rate is, the loss at the end of a full run at each rate): at the rates of its optimizer and between."""
+def label(case: Case, runs: Mapping[float, np.ndarray]) -> str:
+    """By speed: a rate is too low or too high if another gets in a third of the steps to where its run ends."""
+    end = end_of(runs[case.rate])
+    first = {rate: first_below(losses, end) for rate, losses in runs.items()}
+    best = min(first, key=lambda rate: first[rate])
+    if first[best] * TOO_SLOW > STEPS:
+        return FINE
+    return LOW if case.rate < best else HIGH
+
+
+def label_by_fall(case: Case, runs: Mapping[float, np.ndarray]) -> str:
+    """By the end: a rate is too low or too high if its loss falls by much less than at the best."""
+    ends = {rate: end_of(losses) for rate, losses in runs.items()}
+    best, start = min(ends, key=lambda rate: ends[rate]), float(runs[case.rate][0])
+    if ends[case.rate] <= ends[best] + TOO_MUCH * (start - ends[best]):
+        return FINE
+    return LOW if case.rate < best else HIGH
+
+
+def full_runs(case: Case) -> dict[float, np.ndarray]:
+    """The losses of a full run at each rate of the optimizer and between."""
     rates = sorted({*OPTIMIZERS[case.optimizer][1], *(case.rate * factor for factor in (0.1, 0.3, 3.0, 10.0))})
-    ends = {rate: end_of_run(case.network, case.optimizer, rate) for rate in rates}
-    machine = machine_of(case.network, case.optimizer)
-    start = float(machine.gradient(machine.subject.params, 0)[0])
-    best = min(ends, key=lambda rate: ends[rate])
-    enough = ends[best] + TOO_MUCH * (start - ends[best])
-    if ends[case.rate] <= enough:
-        return FINE, ends
-    return (LOW if case.rate < best else HIGH), ends
+    return {rate: full_run(case.network, case.optimizer, rate) for rate in rates}
 
 
 @lru_cache(1)
@@ -107,13 +124,21 @@ def machine_of(network: str, optimizer: str) -> Machine:
 
 
 @cache
-def end_of_run(network: str, optimizer: str, rate: float) -> float:
-    """The loss at the end of a full run."""
-    return _end(run_branch(machine_of(network, optimizer), rate, STEPS).losses)
+def full_run(network: str, optimizer: str, rate: float) -> np.ndarray:
+    """The losses of a full run."""
+    return run_branch(machine_of(network, optimizer), rate, STEPS).losses
 
 
-def _end(found: np.ndarray) -> float:
+def end_of(found: np.ndarray) -> float:
+    """The mean loss of the last steps."""
     return float(found[-TAIL:].mean()) if np.isfinite(found).all() else math.inf
+
+
+def first_below(found: np.ndarray, end: float) -> int:
+    """The step around which the mean of as many steps comes down to a loss; more than all if it never does."""
+    smooth = np.convolve(found, np.ones(TAIL) / TAIL, mode="valid") if len(found) >= TAIL else np.array([math.inf])
+    below = np.flatnonzero(smooth <= end)
+    return int(below[0]) + TAIL // 2 if len(below) else STEPS + 1
 
 
 # ---------------------------------------------------------------- the networks
