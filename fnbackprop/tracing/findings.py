@@ -208,10 +208,12 @@ def _underflow(records: Iterable[Record]) -> list[Finding]:
     found = []
     for record in records:
         for came, made in zip(record.cotangents, record.passed_on, strict=True):
-            if record.entered or any(s is None for s in (*came.of, *made.of)) or len(came.of) != 1:
+            before = came.of[0] if len(came.of) == 1 else None
+            if record.entered or before is None:
                 continue
-            (before,) = came.of
             for target, after in zip(record.targets, made.of, strict=False):
+                if after is None:
+                    continue
                 lost = max(after.share_zero - before.share_zero, 0) if _keeps_zeros(record) else 0
                 lost += _share_too_small(after, record.equation.invars[target].aval.dtype)
                 if lost >= MANY:
