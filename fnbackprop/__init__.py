@@ -9,12 +9,18 @@ from .backprop.drop_in import drop_in
 from .backprop.implicit import implicit
 from .backprop.memory.budget_search import fit_budget
 from .backprop.memory.residual_report import residuals
+from .backprop.memory.save_policy import BudgetError
 from .backprop.pullback import vjp
 from .backprop.registry import MissingRule, derivative, nondifferentiable, vjp_rule
+from .backprop.tape import ConstantWarning
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad
 from .blocks.attention import attention
 from .blocks.block import block
 from .blocks.linear_cross_entropy import linear_cross_entropy
+from .extras import MissingExtra, missing_modules
+from .jaxprs.tested_versions import UntestedVersionWarning
+from .rules.calls.foreign import ForeignDerivativeWarning
+from .rules.loops.decisions import DecidedLoopWarning
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -46,11 +52,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Balance",
+    "BudgetError",
     "CheckpointError",
     "Comparison",
+    "ConstantWarning",
+    "DecidedLoopWarning",
     "Experiment",
     "ExperimentError",
+    "ForeignDerivativeWarning",
     "GradientMismatch",
+    "MissingExtra",
     "MissingRule",
     "NonFiniteLoss",
     "Optimizer",
@@ -59,6 +70,7 @@ __all__ = [
     "RunError",
     "Trace",
     "TrainState",
+    "UntestedVersionWarning",
     "Update",
     "Verdict",
     "attention",
@@ -142,4 +154,6 @@ if not TYPE_CHECKING:  # a type checker that saw it would accept every name
 
 
 def __dir__():
-    return sorted([*globals(), *_LATER])
+    """All names but those that could not be loaded: `help(fnbackprop)` loads each."""
+    hidden = ("training", "balancing.layers") if missing_modules("train") else ()
+    return sorted([*globals(), *(name for name, module in _LATER.items() if not module.startswith(hidden))])

@@ -18,6 +18,7 @@ from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, 
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_commands import COMMANDS, ExperimentTraceOptions, ReplayOptions, TrainOptions
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
+from fnbackprop.extras import MissingExtra
 from fnbackprop.running.start import HELP as RUN_HELP
 from fnbackprop.running.start import run_script
 from fnbackprop.training.errors import NonFiniteLoss, RunError
@@ -70,7 +71,7 @@ def _main(argv: list[str]) -> int:
     if not rest or rest[0].startswith("-"):
         wants_help = " --help" if {"-h", "--help"} & set(rest) else ""
         raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py{wants_help}")
-    if name in ("compare", "trace") and ":" in rest[0]:
+    if name in ("compare", "trace", "memory") and ":" in rest[0]:
         return function_command(name, rest[0], rest[1:])
     return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
 
@@ -80,11 +81,14 @@ def function_command(command: str, target: str, argv: Sequence[str]) -> int:
     import tyro
 
     from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError
+    from fnbackprop.memory_command import FunctionMemoryOptions, memory_of_function
     from fnbackprop.tracing.command import FunctionTraceOptions, compare_function, trace_function
 
-    kind, action = {"compare": (FunctionOptions, compare_function), "trace": (FunctionTraceOptions, trace_function)}[
-        command
-    ]
+    kind, action = {
+        "compare": (FunctionOptions, compare_function),
+        "trace": (FunctionTraceOptions, trace_function),
+        "memory": (FunctionMemoryOptions, memory_of_function),
+    }[command]
     where, _, name = target.partition(":")
     module = import_file(where) if where.endswith(".py") else import_module(where)
     about = "\n  ".join([f"{command} {name}: {COMMANDS[command].help}. An argument is", *FORMS])
@@ -172,6 +176,9 @@ def _guarded(action: Callable[[], int]) -> int:
     except CommandError as error:
         print(f"fnbackprop: {error}", file=sys.stderr)
         return error.status
+    except MissingExtra as error:
+        print(f"fnbackprop: {error}", file=sys.stderr)
+        return 1
     except (ExperimentError, FloatingPointError, GradientMismatch, MissingRule, RunError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -235,10 +242,10 @@ def _usage() -> str:
         [
             "usage: fnbackprop COMMAND FILE [--options]",
             "       fnbackprop run [--compare] [--budget B] SCRIPT ...",
-            "       fnbackprop runs | report RUN [RUN] | new FILE",
+            "       fnbackprop runs | report RUN [RUN] | new FILE | doctor",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
-            "compare and trace also take any function, with arguments that are described:",
+            "compare, trace and memory take any function too, at arguments so described:",
             "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",

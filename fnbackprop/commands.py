@@ -77,6 +77,11 @@ class NewOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class DoctorOptions:
+    """What `doctor` takes: nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Tool:
     """One command that is no experiment's.
 
@@ -158,7 +163,14 @@ def new_command(options: NewOptions) -> int:
     return 0
 
 
+def doctor_command(options: DoctorOptions) -> int:
+    from fnbackprop.doctor import report
+
+    return report()
+
+
 TOOLS = {
+    "doctor": Tool(doctor_command, DoctorOptions, "versions, devices, a gradient compared, and what is not installed"),
     "runs": Tool(runs_command, RunsOptions, "list the runs of a folder"),
     "report": Tool(report_command, ReportOptions, "write the page of one run, or of two side by side"),
     "new": Tool(new_command, NewOptions, "write a commented experiment file that runs as it stands"),

@@ -1,4 +1,4 @@
-"""The commands on an experiment: `train`, `balance`, `replay`, `trace` and `compare`, with their options."""
+"""The commands on an experiment: `train`, `balance`, `replay`, `trace`, `compare` and `memory`, with their options."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from fnbackprop.balancing.command import BalanceOptions
 from fnbackprop.commands import arguments_of
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.memory_command import MemoryOptions
 from fnbackprop.tracing.command import TraceOptions
 
 
@@ -155,6 +156,13 @@ def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     return status
 
 
+def memory_command(experiment: Experiment, options: MemoryOptions) -> int:
+    from fnbackprop.comparing.command import weighted_loss
+    from fnbackprop.memory_command import report
+
+    return report(weighted_loss(experiment.loss), experiment.arguments(0), (0,), options.fit)
+
+
 def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> int:
     from fnbackprop.tracing.command import show
     from fnbackprop.tracing.pipeline import trace
@@ -205,5 +213,6 @@ COMMANDS = {
     "balance": Command(balance_command, BalanceOptions, "is the learning rate too high, too low or balanced, and why"),
     "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
     "trace": Command(trace_command, ExperimentTraceOptions, "find the line where a number became NaN or infinite"),
+    "memory": Command(memory_command, MemoryOptions, "what the backward saves by line; what a budget costs and brings"),
     "compare": Command(compare_command, CompareOptions, "compare manual, automatic and numeric gradients"),
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 from fnbackprop.commands import CommandError, nearest
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.extras import MissingExtra, needed_for
 
 ENTRY = "experiment"  # the function that an experiment file must hold
 
@@ -49,7 +50,10 @@ def import_file(path: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     sys.path.insert(0, str(file.parent.resolve()))  # as `python FILE` does
     try:
-        spec.loader.exec_module(module)
+        with needed_for(path):
+            spec.loader.exec_module(module)
+    except MissingExtra:
+        raise
     except Exception as error:
         raise CommandError(f"{path} cannot be imported.\n{_users_part(error, file)}", status=1) from None
     return module

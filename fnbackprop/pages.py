@@ -3,9 +3,12 @@ can be read without scripts, in dark mode and on a phone."""
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
+from .extras import needed_for
+
+if TYPE_CHECKING:
+    import jinja2
 
 BASE = Path(__file__).with_name("page.html")
 
@@ -21,7 +24,9 @@ def render(template: Path, **values: Any) -> str:
 
 
 @lru_cache
-def _template(path: Path) -> jinja2.Template:
+def _template(path: Path) -> "jinja2.Template":
+    with needed_for("a page"):
+        import jinja2
     loader = jinja2.FileSystemLoader([path.parent, BASE.parent])
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
     return environment.get_template(path.name)

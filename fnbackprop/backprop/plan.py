@@ -14,6 +14,7 @@ from ..jaxprs.evaluate import source_line
 from ..jaxprs.graph import live, reads_any
 from ..jaxprs.types import ClosedJaxpr, Equation, Jaxpr, Var, is_var
 from .discharge import without_references
+from .memory.save_policy import BudgetError
 from .registry import Entry, MissingRule, Structured, lookup
 from .signatures import Rule, Where
 
@@ -98,6 +99,8 @@ def _plan_equations(
         except MissingRule as error:
             missing[:0] = error.missing
             step, reached = None, active
+        except BudgetError as error:
+            raise error.at(source_line(equation)) from None
         if step is not None:
             steps.append(step)
         used.update([v for v, a, on in zip(equation.invars, active, reached, strict=True) if a and on])

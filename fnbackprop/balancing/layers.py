@@ -5,11 +5,14 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from fnbackprop import trees
+from fnbackprop.extras import needed_for
 
 from .facts import LayerFacts
+
+with needed_for("fb.balance"):
+    import optax
 
 FURTHEST = 100.0  # a multiplier is no further from 1
 

@@ -210,5 +210,5 @@ def has(equation: Equation, trait: Trait) -> bool:
 
 
 def all_primitives() -> set[Primitive]:
-    """Every primitive of the installed JAX that is loaded, whoever defined it."""
-    return {x for x in gc.get_objects() if isinstance(x, Primitive)}
+    """Every primitive of the installed JAX that is loaded, whoever defined it; not those by which a trace observes."""
+    return {x for x in gc.get_objects() if isinstance(x, Primitive) and x.name not in _NAMES[Trait.OBSERVER]}

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,24 +150,24 @@ def _against_jax(
     function: Callable, args: tuple, argnums: tuple[int, ...], options: dict[str, Any]
 ) -> tuple[float, ...]:
     """(ratio of times, ratio of temporary memory, JAX's seconds) of the compiled value and gradient."""
-    ours = _compiled(value_and_grad(function, argnums, allow_int=True, **options), args)
+    ours = compiled(value_and_grad(function, argnums, allow_int=True, **options), args)
     try:
-        theirs = _compiled(automatic_value_and_grad(function, argnums, allow_int=True), args)
+        theirs = compiled(automatic_value_and_grad(function, argnums, allow_int=True), args)
     except Exception:  # JAX does not differentiate this
         return math.nan, math.nan, math.nan
-    seconds = _in_turns((ours, theirs))
+    seconds = in_turns((ours, theirs))
     memory = [program.memory_analysis().temp_size_in_bytes for program, _ in (ours, theirs)]
     ratio = statistics.median(own / other for own, other in seconds)
     return ratio, _quotient(*memory), statistics.median(other for _, other in seconds)
 
 
-def _compiled(function: Callable, args: tuple) -> tuple[Any, tuple]:
+def compiled(function: Callable, args: tuple) -> tuple[Any, tuple]:
     """The compiled function, and its arguments where it wants them."""
     program = jax.jit(function).lower(*args).compile()
     return program, jax.device_put(args, program.input_shardings[0])
 
 
-def _in_turns(programs: tuple) -> list[tuple[float, ...]]:
+def in_turns(programs: Sequence[tuple[Any, tuple]]) -> list[tuple[float, ...]]:
     """Seconds of each program, round by round."""
     rounds: list[tuple[float, ...]] = []
     for program, args in programs:  # to warm up
@@ -176,6 +176,11 @@ def _in_turns(programs: tuple) -> list[tuple[float, ...]]:
     while len(rounds) < ROUNDS.start or (time.perf_counter() < end and len(rounds) < ROUNDS.stop):
         rounds.append(tuple(_seconds(*one) for one in programs))
     return rounds
+
+
+def median_seconds(programs: Sequence[tuple[Any, tuple]]) -> list[float]:
+    """The median time of each compiled program, run in turns."""
+    return [statistics.median(times) for times in zip(*in_turns(programs), strict=True)]
 
 
 def _seconds(program: Callable, args: tuple) -> float:

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from fnbackprop.experiment import Experiment
+from fnbackprop.extras import require
 
 from .layout import Layout
 from .run import Run
@@ -96,7 +97,9 @@ def train(
       CheckpointError: the run to resume is in use by another process; or none of its checkpoints is whole; or they are
         of another experiment. Nothing has been changed then. Or the last checkpoint cannot be written.
       RunError: the metrics cannot be written.
+      MissingExtra: a package of the extra "train" is not installed.
     """
+    require("train", "fb.train")
     run = Run(**locals())
     layout = layout_of(run)
     step = compiled(make_step(experiment, run.differentiator, layout), layout)

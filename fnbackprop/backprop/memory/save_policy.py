@@ -93,14 +93,35 @@ def choose_saved(boundary: Boundary, recomputable: Container[int] = ()) -> list[
 
 
 class BudgetError(ValueError):
-    """A loop cannot be run backward within the bytes allowed for its residuals.
+    """A function cannot be run backward within the bytes that `budget=` allows; the message has the least that can.
 
-    least, everything: the bytes per step that must be saved, and those that saving all would take.
+    Raised before anything runs, with the line of the loop or of the jitted function.
+
+    Attributes:
+        least: the bytes, of each step of a loop, that must be saved at least.
+        everything: those that saving all that the backward reads would take.
+    Example:
+        >>> import fnbackprop as fb, jax, jax.numpy as jnp
+        >>> def loss(x):
+        ...     return jnp.sum(jax.lax.scan(lambda h, x: (jnp.sin(h) * x, h), 1.0, x)[0])
+        >>> try:
+        ...     fb.grad(loss, budget=1)(jnp.ones(100))
+        ... except fb.BudgetError as error:
+        ...     print(str(error).split(" (")[0])
+        a loop of 100 steps must save at least 80 bytes for its backward
     """
 
     def __init__(self, message: str, least: int, everything: int):
         super().__init__(message)
         self.least, self.everything = least, everything
+        self.where = ""
+
+    def at(self, where: str) -> "BudgetError":
+        """This error, with the user's line in its message; of nested loops, that of the innermost."""
+        if not self.where:
+            self.where = where
+            self.args = (f"{where}: {self.args[0]}; fb.residuals shows what each line saves",)
+        return self
 
 
 def choose_within(budget: float, steps: int) -> Chooser:

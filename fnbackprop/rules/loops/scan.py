@@ -55,7 +55,15 @@ def _scan(engine, loop, active, wanted):
     try:
         step = split_step(engine, loop, active, wanted)
     except save_policy.BudgetError as error:
-        return segmented_scan.by_segments(engine, loop, active, wanted, error, _scan)
+        too_large = error
+    else:
+        return _whole(loop, step)
+    # outside of `except`: an error of its own has no other error as its context
+    return segmented_scan.by_segments(engine, loop, active, wanted, too_large, _scan)
+
+
+def _whole(loop, step):
+    """A scan whose steps are one loop, forward and backward."""
     return Structured(
         lambda *operands: _forward(loop, step, operands),
         lambda saved, cotangents: _backward(loop, step, saved, cotangents),

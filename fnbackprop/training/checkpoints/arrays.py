@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from fnbackprop import trees
+from fnbackprop.extras import needed_for
 
 from ..errors import CheckpointError
 from .checkpoint import STATE_FOLDER, Checkpoint
@@ -80,7 +81,8 @@ def orbax() -> Any:
     """orbax.checkpoint, imported when first needed (it takes a second), without its log: its errors are reported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import orbax.checkpoint
+        with needed_for("a checkpoint"):
+            import orbax.checkpoint
 
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     return orbax.checkpoint

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fnbackprop.experiment import ExperimentError
+from fnbackprop.extras import needed_for
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -35,7 +36,8 @@ def image_folder(folder: str | Path, *, size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:
-    from PIL import Image, ImageOps  # comes with matplotlib
+    with needed_for("image_folder"):
+        from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from fnbackprop.experiment import ExperimentError
+from fnbackprop.extras import needed_for
 
 from ..run_folder import MetricsRow, RunFolder
 
@@ -16,14 +16,12 @@ class TensorBoard:
       start: the first step of the run; what an interrupted run wrote after it is not shown.
 
     Raises:
-      ExperimentError: tensorboardX is not installed.
+      MissingExtra: tensorboardX is not installed.
     """
 
     def __init__(self, folder: RunFolder, start: int):
-        try:
+        with needed_for("tensorboard=True"):
             from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ExperimentError("tensorboard needs tensorboardX: pip install 'fnbackprop[tensorboard]'") from None
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=start or None)
 
     def write(self, rows: Iterable[MetricsRow]) -> None:

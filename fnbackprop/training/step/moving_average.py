@@ -8,9 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fnbackprop import trees
+from fnbackprop.extras import needed_for
+
+with needed_for("fb.train"):
+    import optax
 
 
 def first_average(params: Any) -> Any:

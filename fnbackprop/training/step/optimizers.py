@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import optax
 
 from fnbackprop import trees
 from fnbackprop.experiment import ExperimentError
+from fnbackprop.extras import needed_for
+
+with needed_for("fb.Optimizer"):
+    import optax
 
 NO_DECAY = ("b", "bias", "scale", "offset", "*norm*/weight")
 """What biases and the scales of norms are called in this package, Flax, Haiku and Equinox."""

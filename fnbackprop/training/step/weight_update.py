@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.extras import needed_for
 
 from .loss_gradient import loss_in_precision
 from .loss_scale import all_finite
@@ -18,6 +18,9 @@ from .moving_average import next_average
 from .partial_optimizer import optimizer_of
 from .state import TrainState
 from .trainable import zero_outputs
+
+with needed_for("fb.train"):
+    import optax
 
 
 class WeightUpdate:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import fnbackprop as fb
 from fnbackprop.backprop.memory import save_policy
 from fnbackprop.backprop.memory.save_policy import Boundary
 from fnbackprop.jaxprs.graph import producers
@@ -78,3 +79,19 @@ def test_cheap_to_recompute(fun, shapes, cheap):
 def test_bytes():
     assert save_policy.nbytes(A.aval) == 4 * 8 * 4 and save_policy.nbytes(jax.typeof(jax.random.key(0))) == 8
     assert save_policy.total_bytes([A, B]) == 256 and producers(JAXPR.eqns)[A].primitive.name == "dot_general"
+
+
+def test_a_budget_error_names_the_line_of_the_inner_loop_and_is_the_only_error():
+    def loss(x):
+        def inner(h, x):
+            return jnp.sin(h) * x, None
+
+        def outer(h, _):
+            return jax.lax.scan(inner, h, x)[0], None
+
+        return jax.lax.scan(outer, jnp.float32(1), None, length=3)[0]
+
+    with pytest.raises(save_policy.BudgetError, match=r"test_save_policy.py:\d+.*outer.*fb.residuals shows") as found:
+        fb.grad(loss, budget=1)(jnp.ones(50))
+    assert str(found.value).count("test_save_policy.py") == 1
+    assert found.value.__suppress_context__ or found.value.__context__ is None

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from fnbackprop.experiment import ExperimentError
+from fnbackprop.extras import MissingExtra
 from fnbackprop.training.record.run_log import RunLog
 from fnbackprop.training.record.tensorboard import TensorBoard
 from fnbackprop.training.run_folder import RunFolder
@@ -47,5 +47,5 @@ def test_the_real_package(tmp_path):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ExperimentError, match=r"pip install 'fnbackprop\[tensorboard\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'fnbackprop\[tensorboard\]'"):
         TensorBoard(RunFolder(tmp_path), 0)
