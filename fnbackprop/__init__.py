@@ -10,8 +10,9 @@ from .backprop.implicit import implicit
 from .backprop.memory.budget_search import fit_budget
 from .backprop.memory.residual_report import residuals
 from .backprop.memory.save_policy import BudgetError
+from .backprop.missing_rule import MissingRule
 from .backprop.pullback import vjp
-from .backprop.registry import MissingRule, derivative, nondifferentiable, vjp_rule
+from .backprop.registry import derivative, nondifferentiable, vjp_rule
 from .backprop.tape import ConstantWarning
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad
 from .blocks.attention import attention

@@ -50,6 +50,27 @@ def run(
       experiment: the file's `experiment(config: Config) -> Experiment`.
       default: `default(config)` is what happens when no command is given; without it, the experiment is trained.
       argv: the arguments; by default, those of the program.
+
+    Returns:
+      Never.
+    Raises:
+      SystemExit: with the status 0; 1 where a check fails or a run breaks; 2 for a mistake in the command.
+
+    Example:
+      >>> import dataclasses, fnbackprop as fb, jax.numpy as jnp, optax
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Config:
+      ...     rate: float = 0.25
+      >>> def experiment(config: Config) -> fb.Experiment:
+      ...     return fb.Experiment(
+      ...         name="line", init=lambda key: jnp.zeros(()), batch=lambda step: jnp.float32(3), steps=2,
+      ...         loss=lambda w, batch, key: (w - batch) ** 2, optimizer=optax.sgd(config.rate))
+      >>> try:
+      ...     fb.run(experiment, default=lambda config: print(config.rate), argv=["--rate", "0.5"])
+      ... except SystemExit as done:
+      ...     print(done.code)
+      0.5
+      0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.exit(_guarded(lambda: run_command(experiment, arguments, f"python {sys.argv[0]}", default)))
@@ -168,7 +189,7 @@ def _what_to_type(error: NonFiniteLoss, options: TrainOptions) -> tuple[str, str
 
 def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; an error that the user can correct is printed as a message, without a traceback."""
-    from fnbackprop.backprop.registry import MissingRule
+    from fnbackprop.backprop.missing_rule import MissingRule
     from fnbackprop.comparing.comparison import GradientMismatch
 
     try:

@@ -54,6 +54,7 @@ class Experiment:
       updates: instead of `loss`, `optimizer` and `trainable`, several `fb.Update`s that a step makes in their order.
       evaluate: `evaluate(params) -> dict` of scalars, called at the end (and every `evaluate_every` steps). It must
         not keep `params`: their memory is used again by the next step.
+      evaluate_every: how many steps there are between two evaluations; None: one at the end alone.
       steps: how many steps a run takes.
       seed: the seed of the initial parameters and of the loss's keys.
       accumulate: the number of microbatches that a batch is split into; one at a time is in memory. The gradient is
@@ -81,6 +82,14 @@ class Experiment:
 
     Raises:
       ExperimentError: a function takes other arguments, or a value makes no sense.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, optax
+      >>> experiment = fb.Experiment(
+      ...     name="line", init=lambda key: jnp.zeros(()), batch=lambda step: jnp.float32(3), steps=50,
+      ...     loss=lambda w, batch, key: (w - batch) ** 2, optimizer=optax.sgd(0.25))
+      >>> print(fb.train(experiment, directory=None, progress=False).params)
+      3.0
     """
 
     name: str

@@ -13,7 +13,16 @@ RESERVED_METRICS = (
 
 
 class ExperimentError(ValueError):
-    """An experiment's functions do not fit together; the message says which, where and what to do."""
+    """An experiment's functions do not fit together; the message says which, where and what to do.
+
+    Example:
+        >>> import fnbackprop as fb
+        >>> try:
+        ...     fb.Precision(compute="float8")
+        ... except fb.ExperimentError as error:
+        ...     print(str(error).split(",")[0])
+        precision: compute must be one of float32
+    """
 
 
 def check_name(name: Any) -> None:

@@ -43,6 +43,11 @@ def assert_gradients_match(
       GradientMismatch: an AssertionError whose message is the comparison's text: which leaf and which equation is off,
         where it stands, and the likely cause. A verdict that proves nothing, like NOISE-LIMITED, raises it as well.
       TypeError: nothing can be differentiated.
+
+    Example:
+      >>> import fnbackprop as fb, jax, jax.numpy as jnp
+      >>> print(fb.testing.assert_gradients_match(jax.nn.gelu, jnp.array([0.5, -1.0]), progress=False).verdict)
+      PASS
     """
     chosen = differentiable(args) if argnums is None else argnums
     return compare(weighted(fun, has_aux=has_aux), *args, argnums=chosen, has_aux=False, **settings).require()

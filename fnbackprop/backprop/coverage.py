@@ -62,6 +62,16 @@ def coverage(fun: Callable | None = None, *args: Any, **kwargs: Any) -> Coverage
     Args:
         fun: a function as `jax.make_jaxpr` takes it, of models that hold functions too; its inner jaxprs are counted
             as well. Without one, every primitive of the installed JAX is listed.
+        *args: its positional arguments, of which only shapes and dtypes matter.
+        **kwargs: its keyword arguments.
+    Returns:
+        A Coverage: print it, or ask for `.ok`, `.missing`, `.of(kind)`.
+    Raises:
+        TypeError: `fun` does not take these arguments.
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp
+        >>> print(fb.coverage(lambda x: jnp.sum(jnp.sin(x)), jnp.ones(3)).of("rule")[0].by)
+        reduce_sum_vjp
     """
     if fun is None:
         return Coverage(tuple(_row(p) for p in sorted(all_primitives(), key=lambda p: p.name)))

@@ -9,7 +9,7 @@ out (None is zero); sums the cotangent of an implicitly broadcast operand back t
 dtype; takes the real part for a real operand of a complex result; and skips operands that need none.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -84,7 +84,7 @@ class Engine:
             raise ValueError(f"budget must be bytes, or a fraction up to 1, but got {self.budget}")
 
     @classmethod
-    def of_options(cls, options: dict[str, Any]) -> "Engine":
+    def of_options(cls, options: Mapping[str, Any]) -> "Engine":
         """The engine with a user's options, given by keyword. Raises TypeError for one that is unknown."""
         known = [f.name for f in fields(cls) if not f.metadata]
         for name in options:

@@ -15,7 +15,8 @@ from ..jaxprs.graph import live, reads_any
 from ..jaxprs.types import ClosedJaxpr, Equation, Jaxpr, Var, is_var
 from .discharge import without_references
 from .memory.save_policy import BudgetError
-from .registry import Entry, MissingRule, Structured, lookup
+from .missing_rule import MissingRule
+from .registry import Entry, Structured, lookup
 from .signatures import Rule, Where
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from .argument_residuals import Slots, split_residuals
 from .arguments import as_array, check_callable, check_cotangents, tree_differences
 from .constants import lift
 from .engine import Engine
+from .options import Options, takes_options
 
 
 @jax.tree_util.register_pytree_node_class
@@ -171,19 +172,29 @@ def _zeros(aval: Aval) -> Any:
     return zero_cotangent(aval) if is_inexact(aval) else zero_tangent(aval)
 
 
+@takes_options
 @hides_internal_frames
-def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Any) -> tuple:
+def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Unpack[Options]) -> tuple:
     """The value of `fun(*primals)` and its pullback, as `jax.vjp`, by hand-written rules.
 
     Args:
         fun: a function of arrays and pytrees of them, returning a pytree; with `has_aux`, a pair (output, aux).
-        primals: where to evaluate it. Integer leaves take part and get float0 cotangents.
-        options: keywords beyond JAX's: `safe_select`, `hoist`, `budget`, `checkpoints`, `eager` (see `Engine`).
+        *primals: where to evaluate it: pytrees of arrays. Integer leaves take part and get float0 cotangents.
+        has_aux: whether `fun` returns a pair, of which the second is not differentiated.
+        options: those of the engine, beyond JAX's.
     Returns:
         (output, pullback) or (output, pullback, aux). `pullback(cotangent)` takes a pytree like the output and
         returns a tuple with a cotangent like each primal; it is itself a pytree.
     Raises:
         MissingRule: equations without a rule, all listed with their source lines.
+        BudgetError: no backward keeps the budget.
+        TypeError, ValueError: by `pullback`, of a cotangent that is not like the output.
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp
+        >>> y, pullback = fb.vjp(lambda x, w: x @ w, jnp.ones((2, 3)), jnp.ones((3, 1)))
+        >>> dx, dw = pullback(jnp.ones_like(y))
+        >>> dx.shape, dw.shape
+        ((2, 3), (3, 1))
     """
     check_callable(fun)
     engine = Engine.of_options(options)

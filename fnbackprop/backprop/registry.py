@@ -22,27 +22,15 @@ With `wrt` the rule returns the cotangent of that operand alone; without, a tupl
 a single operand, just it). None stands for zero. What the engine does for every rule is in `engine.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import lax
 
-from ..jaxprs.types import Equation, Primitive
+from ..jaxprs.types import Primitive
 from .signatures import Adapt, Argument, Rule, of_jax_arrays, parse, positions
-
-
-class MissingRule(NotImplementedError):
-    """Equations that a gradient must flow through have no rule. `.equations` lists them all."""
-
-    def __init__(self, missing: Sequence[tuple[Equation, str]]):
-        self.missing = tuple(missing)
-        super().__init__(_missing_message(self.missing))
-
-    @property
-    def equations(self) -> tuple[Equation, ...]:
-        return tuple(equation for equation, _ in self.missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +94,17 @@ def vjp_rule(
         A decorator that registers the function and returns it unchanged.
     Raises:
         TypeError: a parameter of the function is neither in the signature nor a reserved name.
+    Example:
+        >>> import fnbackprop as fb
+        >>> from fnbackprop.jaxprs.types import Primitive
+        >>> scaled = Primitive("scaled_product")
+        >>> _ = scaled.def_impl(lambda x, y: 2 * x * y), scaled.def_abstract_eval(lambda x, y: x)
+        >>> @fb.vjp_rule(scaled, "x, y -> z")
+        ... def scaled_vjp(dz, x, y):
+        ...     return 2 * dz * y, 2 * dz * x
+        >>> dx, dy = fb.grad(scaled.bind, argnums=(0, 1))(3.0, 5.0)
+        >>> print(dx, dy)
+        10.0 6.0
     """
 
     def register(function: Callable) -> Callable:
@@ -130,9 +129,11 @@ def derivative(
             return 1 - y**2
 
     Args:
-        primitive, signature: as for `vjp_rule`.
+        primitive: its name, or the `Primitive` itself (which then goes before a rule by name).
+        signature: the names of its operands and its output, `"x, y -> z"`.
         wrt: the operand with respect to which it is; it may be left out of a primitive of one operand.
-        given, adapt: as for `vjp_rule`.
+        given: a parameter of the equation; the rule serves equations in which it is not None, before one without.
+        adapt: internal: for functions of something else than arrays.
     Returns:
         A decorator that registers the function and returns it unchanged. The function reads operands and output, but
         no cotangent, and returns dy/dx: an array like the output, a Python number, or None for a derivative of zero.
@@ -230,7 +231,24 @@ class Structured(NamedTuple):
 
 
 def nondifferentiable(*primitives: str | Primitive, reason: str) -> None:
-    """Declare that no gradient flows through these primitives: their outputs are constants to the chain rule."""
+    """Declare that no gradient flows through these primitives: their outputs are constants to the chain rule.
+
+    Args:
+        *primitives: their names, or the `Primitive`s themselves.
+        reason: why not, for `fb.coverage`.
+    Returns:
+        None.
+    Raises:
+        Nothing: a name need not be known yet.
+    Example:
+        >>> import fnbackprop as fb
+        >>> from fnbackprop.jaxprs.types import Primitive
+        >>> rank = Primitive("rank_of")
+        >>> _ = rank.def_impl(lambda x: x), rank.def_abstract_eval(lambda x: x)
+        >>> fb.nondifferentiable(rank, reason="it is piecewise constant")
+        >>> print(fb.grad(lambda x: x * rank.bind(x))(3.0))
+        3.0
+    """
     for primitive in primitives:
         _put(primitive, Entry(no_gradient=reason))
 
@@ -261,40 +279,3 @@ def is_foreign(primitive: Primitive) -> bool:
 def registered() -> dict[str | Primitive, Entry]:
     """All entries, by primitive or name (a copy)."""
     return dict(_entries)
-
-
-def _missing_message(missing: Sequence[tuple[Equation, str]]) -> str:
-    lines = [f"no VJP rule for {len(missing)} equation(s) that the gradient flows through:"]
-    unexplained = None
-    for equation, where in missing:
-        operands = ", ".join(str(atom.aval.str_short()) for atom in equation.invars)
-        lines.append(f"  {_called(equation)}({operands})  at {where}")
-        entry = lookup(equation.primitive)
-        if entry is not None and entry.unsupported:
-            lines.append(f"    {entry.unsupported}")
-        else:
-            unexplained = unexplained or equation
-    return "\n".join(lines if unexplained is None else [*lines, *_suggestion(unexplained)])
-
-
-def _called(equation: Equation) -> str:
-    """The primitive, and the host function or external target that it calls."""
-    callback = equation.params.get("callback")
-    target = equation.params.get("target_name") or getattr(callback, "callback_func", None)
-    name = equation.primitive.name
-    return name if target is None else f"{name}[{getattr(target, '__name__', target)}]"
-
-
-def _suggestion(equation: Equation) -> list[str]:
-    """The lines that would register a rule."""
-    names = ", ".join(f"x{i}" for i in range(len(equation.invars)))
-    outs = ", ".join(f"y{i}" for i in range(len(equation.outvars)))
-    cotangents = outs.replace("y", "dy")
-    primitive = equation.primitive.name
-    return [
-        "Register one, for example:",
-        f'  @fb.vjp_rule("{primitive}", "{names} -> {outs}")',
-        f"  def {primitive.replace('-', '_')}_vjp({cotangents}, {names}):",
-        f"      return ...  # a cotangent for each of {names}",
-        f'or say that none flows: fb.nondifferentiable("{primitive}", reason="...")',
-    ]

@@ -34,7 +34,16 @@ NEEDS_VALUES = (
 
 
 class ConstantWarning(UserWarning):
-    """A value that a gradient depends on was used as a Python number, so that the result does not depend on it."""
+    """A value that a gradient depends on was used as a Python number, so that the result does not depend on it.
+
+    Example:
+        >>> import fnbackprop as fb, warnings
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     gradient = fb.grad(lambda x: x * float(x))(3.0)  # d/dx x² would be 6
+        >>> print(gradient, caught[0].category.__name__)
+        3.0 ConstantWarning
+    """
 
 
 class EagerTracer(Tracer):
@@ -175,7 +184,7 @@ class Tape(Trace):
 
     def process_shard_map(self, primitive, fun, tracers, /, **params):
         """As the others, but JAX takes the outputs in a tree of its own."""
-        tree = None
+        tree: Any = None
 
         def bind(*operands):
             nonlocal tree

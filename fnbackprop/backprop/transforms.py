@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,18 @@ from jax import lax
 from ..jaxprs.avals import aval_of, is_inexact
 from ..jaxprs.tracebacks import hides_internal_frames
 from .arguments import check_callable, check_input, check_output, check_scalar, positions_of, select_arguments
+from .options import Options, takes_options
 from .pullback import Pullback, vjp
 
 
+@takes_options
 def value_and_grad(
     fun: Callable,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Callable:
     """A function that returns `fun`'s value and its gradient, as `jax.value_and_grad`, by hand-written rules.
 
@@ -32,9 +34,21 @@ def value_and_grad(
         has_aux: return ((value, aux), gradient).
         holomorphic: promise that `fun` is holomorphic; inputs and output are then complex.
         allow_int: let integer arguments pass, with a float0 gradient.
-        options: `safe_select`, `hoist`, `budget`, `checkpoints`, `eager`, `foreign`: beyond JAX's, see `Engine`.
+        options: those of the engine, beyond JAX's.
+    Returns:
+        A function of `fun`'s arguments that returns (value, gradient). The gradient is like the argument at `argnums`,
+        a pytree of arrays of the same shapes and dtypes; for several, a tuple with one like each.
     Raises:
         TypeError: the output is not a real scalar, or an argument cannot be differentiated, in JAX's words.
+        MissingRule: equations without a rule, all listed with their source lines.
+        BudgetError: no backward keeps the budget.
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp
+        >>> def loss(w, x):
+        ...     return jnp.sum((x @ w) ** 2)
+        >>> value, gradient = fb.value_and_grad(loss)(jnp.array([1.0, 2.0]), jnp.eye(2))
+        >>> print(value, gradient)
+        5.0 [2. 4.]
     """
     check_callable(fun)
     argnums = positions_of(argnums)
@@ -55,18 +69,35 @@ def value_and_grad(
     return value_and_grad_fun
 
 
+@takes_options
 def grad(
     fun: Callable,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Callable:
-    """A function that returns the gradient of `fun`, as `jax.grad`; arguments as in `value_and_grad`.
+    """A function that returns the gradient of `fun`, as `jax.grad`, by hand-written rules.
 
+    Args:
+        fun: a function whose output is a scalar; with `has_aux`, a pair (scalar, aux).
+        argnums: the positional argument or arguments to differentiate.
+        has_aux: return (gradient, aux).
+        holomorphic: promise that `fun` is holomorphic; inputs and output are then complex.
+        allow_int: let integer arguments pass, with a float0 gradient.
+        options: those of the engine, beyond JAX's.
     Returns:
-        The gradient like the arguments at `argnums`; with `has_aux`, a pair (gradient, aux).
+        A function of `fun`'s arguments that returns the gradient, like the argument at `argnums`: a pytree of arrays
+        of the same shapes and dtypes; for several, a tuple with one like each.
+    Raises:
+        TypeError: the output is not a real scalar, or an argument cannot be differentiated, in JAX's words.
+        MissingRule: equations without a rule, all listed with their source lines.
+        BudgetError: no backward keeps the budget.
+    Example:
+        >>> import fnbackprop as fb, jax, jax.numpy as jnp
+        >>> print(jax.jit(fb.grad(lambda x: jnp.sum(jnp.sin(x))))(jnp.zeros(3)))
+        [1. 1. 1.]
     """
     both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, **options)
 
@@ -79,18 +110,35 @@ def grad(
     return grad_fun
 
 
+@takes_options
 def jacrev(
     fun: Callable,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Callable:
     """A function that returns the Jacobian of `fun`, one pullback per output element, as `jax.jacrev`.
 
+    Args:
+        fun: a function of arrays and pytrees of them, of any outputs; with `has_aux`, a pair (output, aux).
+        argnums: the positional argument or arguments to differentiate.
+        has_aux: return (Jacobian, aux).
+        holomorphic: promise that `fun` is holomorphic; inputs and outputs are then complex.
+        allow_int: let integer arguments pass, with a float0 Jacobian.
+        options: those of the engine, beyond JAX's.
     Returns:
-        A pytree like `fun`'s output, of pytrees like the arguments, with leaves of shape (*output, *input).
+        A function of `fun`'s arguments that returns a pytree like `fun`'s output, of pytrees like the arguments, with
+        leaves of shape (*output, *input).
+    Raises:
+        TypeError: an output is not real, or an argument cannot be differentiated, in JAX's words.
+        MissingRule: equations without a rule, all listed with their source lines.
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp
+        >>> print(fb.jacrev(lambda x: x**2)(jnp.array([1.0, 2.0])))
+        [[2. 0.]
+         [0. 4.]]
     """
     check_callable(fun)
     argnums = positions_of(argnums)
@@ -111,17 +159,32 @@ def jacrev(
     return jacrev_fun
 
 
+@takes_options
 def hessian(
     fun: Callable,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Callable:
     """A function that returns the Hessian of `fun`, as `jax.hessian`: our reverse mode over our reverse mode.
 
+    Args:
+        fun: a function of arrays and pytrees of them, usually of scalar output; with `has_aux`, a pair (output, aux).
+        argnums: the positional argument or arguments to differentiate.
+        has_aux: return (Hessian, aux).
+        holomorphic: promise that `fun` is holomorphic; inputs and outputs are then complex.
+        options: those of the engine, beyond JAX's.
     Returns:
-        The Jacobian of the Jacobian: leaves of shape (*output, *input, *input).
+        A function of `fun`'s arguments that returns the Jacobian of the Jacobian: leaves of shape (*output, *input,
+        *input).
+    Raises:
+        TypeError: an output is not real, or an argument cannot be differentiated, in JAX's words.
+        MissingRule: equations without a rule, all listed with their source lines.
+    Example:
+        >>> import fnbackprop as fb
+        >>> print(fb.hessian(lambda x: x**3)(2.0))
+        12.0
     """
     return jacrev(jacrev(fun, argnums, has_aux, holomorphic, **options), argnums, has_aux, holomorphic, **options)
 

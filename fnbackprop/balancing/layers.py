@@ -49,6 +49,8 @@ def scale_by_layer(multipliers: Mapping[str, float]) -> optax.GradientTransforma
         one, "blocks/*/qkv", or the whole path of a leaf. What matches none is left alone; what matches several takes
         the first.
 
+    Returns:
+      The transformation, an `optax.GradientTransformation` without state.
     Raises:
       ValueError: when it is initialised, for a pattern that matches no parameter.
 

@@ -25,6 +25,13 @@ class Balance:
       verdict: a `Verdict`.
       sentence: why.
       suggestion: a multiple of the learning rate, with an interval and why; None if nothing can be said.
+
+    Example:
+      See `fb.balance`, which returns it.
+
+      >>> import fnbackprop as fb
+      >>> hasattr(fb.Balance, "html") and hasattr(fb.Balance, "ok")
+      True
     """
 
     def __init__(self, facts: Facts):

@@ -13,7 +13,20 @@ from .show import html, text
 
 
 class GradientMismatch(AssertionError):
-    """A comparison that did not pass; `comparison` holds it, and the message is its text."""
+    """A comparison that did not pass; it is an AssertionError, whose message is the comparison's text.
+
+    Attributes:
+        comparison: the `Comparison`.
+    Example:
+        >>> import fnbackprop as fb, jax
+        >>> doubled = jax.custom_vjp(lambda x: 2 * x)
+        >>> doubled.defvjp(lambda x: (2 * x, None), lambda _, dy: (dy,))  # wrong: a factor 2 is missing
+        >>> try:
+        ...     fb.compare(doubled, 3.0, progress=False).require()
+        ... except fb.GradientMismatch as error:
+        ...     print(error.comparison.verdict)
+        FAIL
+    """
 
     def __init__(self, comparison: "Comparison"):
         super().__init__(str(comparison))
@@ -24,7 +37,27 @@ class GradientMismatch(AssertionError):
 class Comparison(Results):
     """The manual gradient of a function beside the automatic one, and beside differences of the function.
 
-    Its fields are those of `results.Results`.
+    Attributes:
+        name: of the function.
+        value: its value, as the manual forward pass and JAX's give it.
+        leaves: the gradient, in the order of the tree's leaves: each with its `path`, `verdict`, relative `error` and
+            what is `allowed`.
+        numeric: the comparison with differences; None if no directions were asked for.
+        problems: what is wrong with the gradient as a whole.
+        tolerance: in words, what `allowed` is made of.
+        seed: of the directions, for the same comparison again.
+        equations: those that did not pass, in the order of the backward walk: the first is the earliest wrong one.
+        audited: how many equations were held against the automatic rule; 0 if that was not asked for.
+        contract: the checks that any pullback must pass (linear, deterministic ...).
+        environment: those under vmap, remat, without jit ..., if asked for.
+        intended: where a gradient is stopped or replaced on purpose, with the lines.
+        notes: what else there is to know, a line each.
+        sides: the names of the two that are compared.
+    Example:
+        >>> import fnbackprop as fb
+        >>> found = fb.compare(lambda x: x**2, 3.0, progress=False)
+        >>> print(found.ok, found.verdict, found.leaves[0].path)
+        True PASS args[0]
     """
 
     def require(self) -> "Comparison":

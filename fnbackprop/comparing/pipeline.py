@@ -74,6 +74,12 @@ def compare(
       a Comparison: print it, ask it `.ok`, or `.require()` it in a test.
     Raises:
       TypeError: there is nothing to differentiate: the message says at which argument, and what to pass instead.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp
+      >>> found = fb.compare(lambda w, x: jnp.sum(jnp.tanh(x @ w)), jnp.ones(2), jnp.eye(2), progress=False)
+      >>> print(found.verdict, found.leaves[0].shape)
+      PASS (2,)
     """
     if isinstance(intended, str):
         raise TypeError(f"intended must be a sequence of names, like ({intended!r},).")

@@ -18,6 +18,11 @@ class Verdict(enum.StrEnum):
     JUMP: the function is discontinuous here. UNBOUNDED: its slope is infinite. DOMAIN_EDGE: it is defined on one side
     only. KINK: its slopes from the two sides differ, or a tie inside it hides its slope, and the gradient is a
     convention. NOISE_LIMITED: rounding hides whatever there may be. SKIPPED: not compared.
+
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp
+        >>> fb.compare(lambda x: jnp.abs(x), 0.0, progress=False).verdict is fb.Verdict.KINK
+        True
     """
 
     FAIL = "FAIL"
@@ -244,20 +249,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was found about the manual gradient of a function.
-
-    Attributes:
-      name: of the function. value: its value, as the manual forward pass and JAX's give it.
-      leaves: the gradient, in the order of the tree's leaves.
-      numeric: None if no directions were asked for.
-      problems: what is wrong with the gradient as a whole. tolerance: in words, what `allowed` is made of.
-      seed: of the directions, for the same comparison again.
-      equations: those that did not pass, in the order of the backward walk: the first is the earliest wrong one.
-      audited: how many equations were held against the automatic rule; 0 if that was not asked for.
-      contract: the checks of L0. environment: those of L4, if asked for.
-      intended: where a gradient is stopped or replaced on purpose, with the lines.
-      notes: what else there is to know, a line each. sides: the names of the two that are compared.
-    """
+    """All that was found about the manual gradient of a function; its fields are described in `Comparison`."""
 
     name: str
     value: LeafComparison

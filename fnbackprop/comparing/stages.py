@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnbackprop.backprop.registry import MissingRule, lookup
+from fnbackprop.backprop.missing_rule import MissingRule
+from fnbackprop.backprop.registry import lookup
 from fnbackprop.blocks.block import tracing_plain_definitions
 from fnbackprop.jaxprs.graph import all_equations
 

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from ..backprop.engine import Engine
+from ..backprop.missing_rule import MissingRule
 from ..backprop.pullback import Call, run_by_rules, vjp_of_call
-from ..backprop.registry import MissingRule
 from ..jaxprs.evaluate import as_function
 from ..jaxprs.substitution import jax_gradients, jax_vjp
 from ..jaxprs.types import Tracer

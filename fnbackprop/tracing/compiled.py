@@ -1,6 +1,6 @@
 """A trace by one compiled program: the gradient's own, with the statistics of what it computes as further results."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +33,7 @@ class Compiled(NamedTuple):
     marks: list[Mark]
 
 
-def compile_gradient(closed: TracedProgram, recorder: Recorder, options: dict[str, Any]) -> Compiled:
+def compile_gradient(closed: TracedProgram, recorder: Recorder, options: Mapping[str, Any]) -> Compiled:
     """Compile the gradient with what its observers see. Raises NotCompiled."""
     marks, operands = Marks(recorder), [as_jax_array(x) for x in closed.operands]
     engine = ObservingEngine.marking(marks, options)

@@ -9,12 +9,13 @@ A value inside a scan has one zero for each step, which is scanned over.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..backprop.options import Options, takes_options
 from ..backprop.transforms import grad
 from ..jaxprs.avals import as_weak, is_inexact, is_weak, zeros_like_aval
 from ..jaxprs.compat import checkpointed, switch_branch
@@ -27,13 +28,14 @@ from ..jaxprs.views import Call, Cond, Scan
 Take = Callable[[str, Any], Any]  # (name, aval) -> what is added to the next value of that name
 
 
-def named_grad(fun: Callable, names: str | Sequence[str], **options: Any) -> Callable[..., dict[str, Any]]:
+@takes_options
+def named_grad(fun: Callable, names: str | Sequence[str], **options: Unpack[Options]) -> Callable[..., dict[str, Any]]:
     """The gradient of `fun` with respect to values inside it that have a name (`fb.name`, JAX's `checkpoint_name`).
 
     Args:
       fun: a function of real scalar value, whose arguments are pytrees of arrays.
       names: of the values; one that was given several times (by layers of a Python loop) stands for all of these.
-      options: the engine's, as for `fb.grad`.
+      options: those of the engine.
 
     Returns:
       a function of the same arguments that returns, by name, an array like the value; of one inside a `scan` with an

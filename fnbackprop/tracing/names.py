@@ -14,7 +14,9 @@ def name(x: Any, name: str) -> Any:
       name: "attention/scores", for instance.
 
     Returns:
-      `x`, unchanged.
+      `x`, unchanged, of the same shapes and dtypes.
+    Raises:
+      TypeError: the name is no string.
 
     Example:
       >>> import fnbackprop as fb, jax.numpy as jnp

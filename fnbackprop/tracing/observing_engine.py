@@ -5,7 +5,7 @@ and gives nothing; it stays wherever its value is computed anyway, and is never 
 with this engine is the gradient's own program, and `harvest.py` makes of it one that returns what its observers see.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ class ObservingEngine(Engine):
     holder: Any = field(default=None, metadata={"internal": True})
 
     @classmethod
-    def marking(cls, marks: Marks, options: dict[str, Any]) -> "ObservingEngine":
+    def marking(cls, marks: Marks, options: Mapping[str, Any]) -> "ObservingEngine":
         """The engine with a user's options. Raises TypeError for an unknown option."""
         return cls(**settings_of(Engine.of_options(options)), marks=marks, scope=marks.recorder.scope)
 

@@ -1,12 +1,13 @@
 """`trace`: a function run forward and backward once, with every value and cotangent looked at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
+from ..backprop.options import Options, takes_options
 from ..comparing.leaves import leaf_paths
 from ..comparing.program import Program, TracedProgram, check_differentiable, make_program, place_of
 from ..comparing.recorded import traced
@@ -29,6 +30,7 @@ from .statistics import all_finite
 MOST_COMPILED = 300  # equations of a program that is compiled with its statistics
 
 
+@takes_options
 def trace(
     fun: Callable,
     *args: Any,
@@ -36,7 +38,7 @@ def trace(
     has_aux: bool | None = None,
     keep: str | int | Sequence[str | int] = (),
     detailed: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Trace:
     """Run `fun` forward and backward once, and keep of each equation what flowed through it in both directions.
 
@@ -57,7 +59,7 @@ def trace(
       keep: of what the values and cotangents themselves are kept, beside their statistics: names given by `fb.name`
         (of these, all are kept anyway), parts of a line ("model.py:40"), numbers of equations.
       detailed: walk equation by equation in any case. Equations of integers are recorded, too.
-      options: the engine's, as for `fb.grad`: `safe_select`, for one.
+      options: those of the engine.
 
     Returns:
       a Trace: print it, or ask it `.blame()`, `.table()`, `.cotangent(name)`.
@@ -162,7 +164,7 @@ def run_walk(
     keep: Callable[[Record], bool],
     others: Sequence[str],
     function: Place,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     evidence: Sequence[Evidence] = (),
 ) -> Walk:
     """One walk forward and backward."""
@@ -191,7 +193,7 @@ def compiled_walk(
     closed: TracedProgram,
     keep: Callable[[Record], bool],
     function: Place,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
 ) -> Walk | None:
     """One walk forward and backward, compiled; None if what is seen in it cannot leave its loops."""
     recorder = Recorder(keep, (), function)

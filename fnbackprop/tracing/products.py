@@ -77,7 +77,8 @@ def chain_rule(fun: Callable, *args: Any, argnums: int | tuple[int, ...] = 0) ->
 
     Args:
       fun: a function of real numbers that gives one. In it, all is scalar.
-      *args, argnums: as for `fb.grad`.
+      *args: its arguments, numbers.
+      argnums: the position or positions of those to differentiate.
 
     Returns:
       a ChainRule: every equation's value, local derivative and cotangent, and their product.

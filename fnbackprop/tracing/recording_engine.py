@@ -4,7 +4,7 @@ Plans, rules, sums and casts are those of `Engine`; what is different is that lo
 and one iteration, at a time, instead of being handed to the compiler as a whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -37,7 +37,7 @@ class RecordingEngine(Engine):
     region: Region | None = field(default=None, metadata=INTERNAL)
 
     @classmethod
-    def telling(cls, recorder: Recorder, options: dict[str, Any]) -> "RecordingEngine":
+    def telling(cls, recorder: Recorder, options: Mapping[str, Any]) -> "RecordingEngine":
         """The engine with a user's options, that tells this recorder. Raises TypeError for an unknown option."""
         return cls(**settings_of(Engine.of_options(options)), recorder=recorder)
 

@@ -21,11 +21,19 @@ class Trace:
     """Every equation of a function at its arguments: what flowed forward and what flowed back.
 
     Attributes:
-      name: of the function. value, gradients: as `fb.value_and_grad` gives them, the gradients by the leaves' paths.
+      name: of the function.
+      value: as `fb.value_and_grad` gives it.
+      gradients: as `fb.value_and_grad` gives them, by the leaves' paths.
       records: one for each equation, in the order of the forward walk.
       findings: what else there is to know: vanishing and exploding cotangents, dead units, keys used twice, ...
       notes: what was done otherwise than one may expect.
       tied: for each differentiated leaf that is the same array as others, their paths.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp
+      >>> found = fb.trace(lambda x: jnp.sum(jnp.sin(x)), jnp.zeros(2))
+      >>> print(found.ok, found.records[0].primitive, found.gradients)
+      True sin {'args[0]': Array([1., 1.], dtype=float32)}
     """
 
     def __init__(

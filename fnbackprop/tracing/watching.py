@@ -5,13 +5,14 @@ Watched are the values that have a name, and the carry of each scan, which is th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
 from jax import lax
 
 from ..backprop.engine import Engine
+from ..backprop.options import Options, takes_options
 from ..backprop.plan import Plan
 from ..comparing.program import check_differentiable, make_program, trace_program
 from ..jaxprs.avals import aval_of, is_inexact
@@ -43,8 +44,9 @@ class Watched(NamedTuple):
     cotangents: dict[str, jax.Array]
 
 
+@takes_options
 def watch(
-    fun: Callable, *args: Any, argnums: int | Sequence[int] = 0, has_aux: bool | None = None, **options: Any
+    fun: Callable, *args: Any, argnums: int | Sequence[int] = 0, has_aux: bool | None = None, **options: Unpack[Options]
 ) -> Watched:
     """The sizes of named values and of the carries of scans, and those of their cotangents.
 
@@ -52,7 +54,10 @@ def watch(
 
     Args:
       fun: a function of real scalar value, or of `(value, aux)`.
-      *args, argnums, has_aux, options: as for `fb.trace`.
+      *args: its arguments, as for `fb.grad`.
+      argnums: which arguments are differentiated.
+      has_aux: whether `fun` returns a pair; by default, seen from what it returns.
+      options: those of the engine.
 
     Returns:
       a Watched. The carry of a scan is called "carry", "carry.1" ... in the order of the program, as many as it has

@@ -4,11 +4,29 @@ from pathlib import Path
 
 
 class RunError(OSError):
-    """A file of a run could not be written or read."""
+    """A file of a run could not be written or read; it is an OSError.
+
+    Example:
+        >>> import fnbackprop as fb
+        >>> issubclass(fb.CheckpointError, fb.RunError) and issubclass(fb.RunError, OSError)
+        True
+    """
 
 
 class CheckpointError(RunError):
-    """A checkpoint could not be written or read, or does not belong to the run."""
+    """A checkpoint could not be written or read, or does not belong to the run; it is a RunError.
+
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp, optax
+        >>> experiment = fb.Experiment(
+        ...     name="never-trained", init=lambda key: jnp.ones(2), batch=lambda step: jnp.ones(2), steps=1,
+        ...     loss=lambda params, batch, key: jnp.sum(params * batch), optimizer=optax.sgd(0.1))
+        >>> try:
+        ...     fb.load_checkpoint(experiment)
+        ... except fb.CheckpointError as error:
+        ...     print(error)
+        there is no run ...
+    """
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -17,6 +35,17 @@ class NonFiniteLoss(FloatingPointError):
     Attributes:
       step: the first at which one of them did: where the gradient broke first, that step, and the loss the next one.
       kept: the file that holds its batch, for a replay; None if there is none.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, optax
+      >>> experiment = fb.Experiment(
+      ...     name="log", init=lambda key: jnp.ones(()), batch=lambda step: jnp.float32(1 - step), steps=3,
+      ...     loss=lambda w, batch, key: w * jnp.log(batch), optimizer=optax.sgd(0.1))
+      >>> try:
+      ...     fb.train(experiment, directory=None, progress=False)
+      ... except fb.NonFiniteLoss as error:
+      ...     print(error.step)
+      1
     """
 
     def __init__(self, message: str, step: int):

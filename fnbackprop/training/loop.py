@@ -89,6 +89,9 @@ def train(
       new_config: resume even if the experiment's config, its seed, its data or the options have changed.
       patience: of several processes: the seconds that one may take for a batch, before all are ended.
 
+    Returns:
+      The TrainState after the last step; its `params` are like those of `experiment.init`.
+
     Raises:
       ExperimentError: the experiment's functions do not fit together; `batch(step)` is not a function of the step; or
         the state is past the step to stop at, or of another model or optimizer.
@@ -98,6 +101,15 @@ def train(
         of another experiment. Nothing has been changed then. Or the last checkpoint cannot be written.
       RunError: the metrics cannot be written.
       MissingExtra: a package of the extra "train" is not installed.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, optax
+      >>> experiment = fb.Experiment(
+      ...     name="line", init=lambda key: jnp.zeros(()), batch=lambda step: jnp.float32(3), steps=2,
+      ...     loss=lambda w, batch, key: (w - batch) ** 2, optimizer=optax.sgd(0.25))
+      >>> state = fb.train(experiment, directory=None, progress=False)
+      >>> print(state.params, int(state.step))
+      2.25 2
     """
     require("train", "fb.train")
     run = Run(**locals())

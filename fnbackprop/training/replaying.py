@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fnbackprop.backprop.registry import MissingRule
+from fnbackprop.backprop.missing_rule import MissingRule
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.tracing.pipeline import trace
 
@@ -40,6 +40,13 @@ class Replay:
         if both, run equation by equation, are finite.
       state: the state before the step.
       batch: the batch of the step.
+
+    Example:
+      See `fb.replay`, which returns it.
+
+      >>> import fnbackprop as fb
+      >>> [field for field in fb.Replay.__dataclass_fields__][:3]
+      ['step', 'start', 'loss']
     """
 
     step: int
@@ -70,9 +77,23 @@ def replay(
       directory: as for `train`; of several runs of this name, the newest that has kept a batch.
       backward: "manual" or "automatic", as in the run.
 
+    Returns:
+      A Replay: print it, or ask it `.where` (the line), `.broken`, `.loss`.
     Raises:
       ExperimentError: no batch was kept, or none of this step.
       CheckpointError: the checkpoints are of another model or optimizer.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, optax, tempfile
+      >>> experiment = fb.Experiment(
+      ...     name="log", init=lambda key: jnp.ones(()), batch=lambda step: jnp.float32(1 - step), steps=3,
+      ...     loss=lambda w, batch, key: w * jnp.log(batch), optimizer=optax.sgd(0.1))
+      >>> with tempfile.TemporaryDirectory() as runs:
+      ...     try:
+      ...         fb.train(experiment, directory=runs, progress=False)
+      ...     except fb.NonFiniteLoss:
+      ...         print(fb.replay(experiment, directory=runs).step)
+      1
     """
     again = step_again(experiment, step=step, directory=directory, backward=backward)
     state, batch = again.state, again.batch

@@ -184,6 +184,19 @@ def read_metrics(run: str | Path) -> list[MetricsRow]:
 
     A last line that was only half written when the run was killed is left out; so is any line that is no record, with a
     warning that counts them.
+
+    Args:
+        run: the folder of a run, or its file of metrics.
+    Returns:
+        A dict for each record, in the order of the steps: "step", "loss", and what else the run wrote then.
+    Raises:
+        FileNotFoundError: there is no such run, or it has written nothing yet.
+    Example:
+        >>> import fnbackprop as fb, json, pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     _ = pathlib.Path(run, "metrics.jsonl").write_text(json.dumps({"step": 0, "loss": 2.5}) + "\\n")
+        ...     fb.read_metrics(run)
+        [{'step': 0, 'loss': 2.5}]
     """
     path = Path(run)
     path = path / METRICS_FILE if path.is_dir() else path

@@ -1,10 +1,11 @@
 """`fb.fit_budget`: the budget with which a gradient fits into a given memory, found by compiling it."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack
 
 import jax
 
+from ..options import Options, takes_options
 from ..transforms import value_and_grad
 from .residual_report import residuals
 from .save_policy import BudgetError
@@ -13,7 +14,16 @@ CLOSE = 0.9  # of the memory: near enough
 TRIES = 8
 
 
-def fit_budget(fun: Callable, *args: Any, memory: int, **options: Any) -> float | None:
+@takes_options
+def fit_budget(
+    fun: Callable,
+    *args: Any,
+    memory: int,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    allow_int: bool = False,
+    **options: Unpack[Options],
+) -> float | None:
     """The `budget=` with which the value and gradient of `fun(*args)`, compiled, take at most `memory` bytes.
 
     What loops and jitted functions save is only a part of what a program needs: the rest is known when it is compiled.
@@ -21,24 +31,46 @@ def fit_budget(fun: Callable, *args: Any, memory: int, **options: Any) -> float 
     when what is saved can be chosen no finer.
 
     Args:
-        fun: as for `fb.value_and_grad`; only the shapes and dtypes of `args` matter.
+        fun: as for `fb.value_and_grad`.
+        *args: its arguments, of which only shapes and dtypes matter.
         memory: bytes of temporary memory, `compiled.memory_analysis().temp_size_in_bytes`, beside operands and results.
-        options: further keywords of `fb.value_and_grad`.
+        argnums: the positional argument or arguments to differentiate.
+        has_aux: whether `fun` returns a pair (scalar, aux).
+        allow_int: let integer arguments pass.
+        options: those of the engine, but for `budget`.
     Returns:
-        Bytes; or None, if it fits without a budget.
+        The budget in bytes; or None, if it fits without one.
     Raises:
         BudgetError: there is no such budget; the message says the least memory that was reached.
+        TypeError: `budget` is given.
+    Example:
+        >>> import fnbackprop as fb, jax, jax.numpy as jnp
+        >>> def loss(w, x):
+        ...     return jnp.sum(jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, w)[0])
+        >>> w, x = jnp.ones((16, 32, 32)), jnp.ones((64, 32))
+        >>> budget = fb.fit_budget(loss, w, x, memory=160_000)
+        >>> program = jax.jit(fb.value_and_grad(loss, budget=budget)).lower(w, x).compile()
+        >>> program.memory_analysis().temp_size_in_bytes <= 160_000
+        True
     """
 
+    if "budget" in options:
+        raise TypeError("fb.fit_budget finds the budget: give no budget=")
+
     def needed(budget: float | None) -> int:
-        gradient = jax.jit(value_and_grad(fun, budget=budget, **options))
+        differentiated = value_and_grad(fun, argnums, has_aux, allow_int=allow_int, **{**options, "budget": budget})
+        gradient = jax.jit(differentiated)
         analysis: Any = gradient.lower(*args).compile().memory_analysis()
         return analysis.temp_size_in_bytes
 
     unlimited = needed(None)
     if unlimited <= memory:
         return None
-    saved = residuals(fun, *args).nbytes
+    return _search(needed, memory, unlimited, residuals(fun, *args).nbytes)
+
+
+def _search(needed: Callable[[float | None], int], memory: int, unlimited: int, saved: int) -> float:
+    """The budget between nothing and what is saved with which a program needs at most `memory` bytes."""
     low, high, fitting, least = 1, saved, None, unlimited
     budget = saved - (unlimited - memory)  # as if all of it were of one loop
     for _ in range(TRIES):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from ...columns import aligned
 from ...jaxprs.avals import is_inexact
@@ -12,6 +12,7 @@ from ...jaxprs.graph import producers
 from ...jaxprs.types import Equation, Var
 from ..arguments import function_of_arrays, require_floating
 from ..engine import Engine
+from ..options import Options, takes_options
 from ..plan import Plan
 from .save_policy import nbytes
 
@@ -44,14 +45,24 @@ class Residuals:
         return "\n".join([*aligned(cells), f"{self.nbytes:,} bytes saved"])
 
 
-def residuals(fun: Callable, *args: Any, **options: Any) -> Residuals:
+@takes_options
+def residuals(fun: Callable, *args: Any, **options: Unpack[Options]) -> Residuals:
     """What the backward of `fun(*args)` saves, recomputes and takes out of loops.
 
     Args:
         fun: a function of arrays and pytrees of them, models that hold functions among them; nothing is computed.
-        options: as in `fb.vjp` (`budget`, `hoist` ...): their effect is seen before anything runs.
+        *args: its arguments, of which only shapes and dtypes matter. Gradients with respect to all are meant.
+        options: those of `fb.vjp`: their effect is seen before anything runs.
+    Returns:
+        A Residuals: print it, or ask for its `rows` and `nbytes`, the bytes that are saved in all.
     Raises:
         TypeError: no argument has a floating array.
+        MissingRule: equations without a rule, all listed with their source lines.
+        BudgetError: no backward keeps the budget.
+    Example:
+        >>> import fnbackprop as fb, jax.numpy as jnp
+        >>> fb.residuals(lambda x: jnp.sum(jnp.tanh(x) ** 2), jnp.ones((4, 8))).nbytes  # of tanh, its output: 4·8·4
+        128
     """
     require_floating({f"args[{i}]": arg for i, arg in enumerate(args)}, "residuals")
     closed = trace_flat(*function_of_arrays(fun, args, {})).closed

@@ -100,12 +100,13 @@ class BudgetError(ValueError):
     Attributes:
         least: the bytes, of each step of a loop, that must be saved at least.
         everything: those that saving all that the backward reads would take.
+        where: the user's line.
     Example:
         >>> import fnbackprop as fb, jax, jax.numpy as jnp
         >>> def loss(x):
         ...     return jnp.sum(jax.lax.scan(lambda h, x: (jnp.sin(h) * x, h), 1.0, x)[0])
         >>> try:
-        ...     fb.grad(loss, budget=1)(jnp.ones(100))
+        ...     fb.grad(loss, budget=8)(jnp.ones(100))
         ... except fb.BudgetError as error:
         ...     print(str(error).split(" (")[0])
         a loop of 100 steps must save at least 80 bytes for its backward
@@ -231,8 +232,8 @@ class _Graph:
         self.edges: dict[tuple[int, int], int | None] = {}
 
     def add(self, start: Any, end: Any, capacity: int | None) -> None:
-        pair = tuple(self.numbers.setdefault(node, len(self.numbers)) for node in (start, end))
-        self.edges[pair] = capacity
+        start, end = (self.numbers.setdefault(node, len(self.numbers)) for node in (start, end))
+        self.edges[start, end] = capacity
 
     def source_side(self) -> dict[Any, None]:
         """The nodes that the source still reaches when the flow is maximal."""

@@ -10,8 +10,9 @@ import jax
 
 from ...backprop.memory import save_policy
 from ...backprop.memory.shared_slots import SharedSlots
+from ...backprop.missing_rule import MissingRule
 from ...backprop.planning_notes import cached_plan
-from ...backprop.registry import MissingRule, Structured, structured_rule
+from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.compat import is_for_this_platform, switch_branch
 from ...jaxprs.evaluate import trace_flat
 from ...jaxprs.lists import merge, select

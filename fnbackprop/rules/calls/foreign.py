@@ -12,7 +12,8 @@ from typing import Any
 
 from jax.interpreters import ad
 
-from ...backprop.registry import Entry, MissingRule, Structured, rule_of_last_resort
+from ...backprop.missing_rule import MissingRule
+from ...backprop.registry import Entry, Structured, rule_of_last_resort
 from ...jaxprs.avals import cotangent_aval, is_inexact, operand_avals, output_avals, zeros_like_aval
 from ...jaxprs.custom import CustomJvp
 from ...jaxprs.evaluate import source_line, trace_avals, warn_at_user
@@ -22,7 +23,15 @@ from .custom import walk_jvp
 
 
 class ForeignDerivativeWarning(UserWarning):
-    """A gradient flows through a primitive by the derivative of its author, not by a hand-written rule."""
+    """A gradient flows through a primitive by the derivative of its author, not by a hand-written rule.
+
+    Example:
+        >>> import fnbackprop as fb, warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", fb.ForeignDerivativeWarning)  # or fb.grad(..., foreign=False)
+        ...     print(fb.grad(lambda x: x * x)(3.0))
+        6.0
+    """
 
 
 @rule_of_last_resort

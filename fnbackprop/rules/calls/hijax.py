@@ -7,7 +7,8 @@ primitive, whose parameter is the object that knows what it is and how it is dif
 import jax
 from jax.experimental import hijax
 
-from ...backprop.registry import MissingRule, Structured, structured_rule
+from ...backprop.missing_rule import MissingRule
+from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import as_jax_array, operand_avals, output_avals
 from ...jaxprs.compat import Accumulator, NullAccumulator, hijax_gives, is_hijax_checkpoint
 from ...jaxprs.custom import CustomJvp

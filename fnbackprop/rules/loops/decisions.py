@@ -18,7 +18,20 @@ from .steps import active_flags
 
 
 class DecidedLoopWarning(UserWarning):
-    """A loop depends on what is differentiated through comparisons alone, so that its gradient is not its slope."""
+    """A loop depends on what is differentiated through comparisons alone, so that its gradient is not its slope.
+
+    A bisection is one; `fb.implicit` gives the gradient of the root that it finds.
+
+    Example:
+        >>> import fnbackprop as fb, jax, jax.numpy as jnp, warnings
+        >>> def halvings(a):  # how often 1 is halved until it is below a
+        ...     return jax.lax.while_loop(lambda x: x > a, lambda x: x / 2, 1.0)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     gradient = fb.grad(halvings)(0.3)
+        >>> print(gradient, caught[0].category.__name__)
+        0.0 DecidedLoopWarning
+    """
 
 
 @lru_cache(maxsize=4096)

@@ -89,8 +89,20 @@ def load_checkpoint(
       best: instead, the one that is best by this metric of `evaluate`.
       best_mode: whether the highest ("max") or the lowest ("min") is best.
 
+    Returns:
+      The TrainState, with the shapes, dtypes and placement of the experiment's own.
     Raises:
       CheckpointError: there is no such checkpoint, it is damaged, or it is of another model or optimizer.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, optax, tempfile
+      >>> experiment = fb.Experiment(
+      ...     name="line", init=lambda key: jnp.zeros(()), batch=lambda step: jnp.float32(3), steps=2,
+      ...     loss=lambda w, batch, key: (w - batch) ** 2, optimizer=optax.sgd(0.25))
+      >>> with tempfile.TemporaryDirectory() as runs:
+      ...     state = fb.train(experiment, directory=runs, progress=False)
+      ...     print(state.params == fb.load_checkpoint(experiment, directory=runs).params)
+      True
     """
     runs = list(runs_of(directory, experiment.name).values()) or [numbered(directory, experiment.name, 1)]
     run = next((run for run in reversed(runs) if finished_checkpoints(run)), runs[-1])

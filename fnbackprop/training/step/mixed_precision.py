@@ -31,6 +31,13 @@ class Precision:
       batch: patterns of the paths of those floating arrays of a batch that are computed with in `compute`, with
         everything below them; `("*",)` is all. The others keep their dtype: 16 bits would round positions, times,
         weights and targets. By default, the inputs: `INPUTS`, the first of a tuple, or the batch if it is one array.
+
+    Raises:
+      ExperimentError: a dtype is none of those that are supported.
+    Example:
+      >>> import fnbackprop as fb
+      >>> fb.Precision(params="float32", compute="bfloat16", output="float32").compute
+      'bfloat16'
     """
 
     params: str | None = None

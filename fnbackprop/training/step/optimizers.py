@@ -24,7 +24,30 @@ NO_DECAY = ("b", "bias", "scale", "offset", "*norm*/weight")
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The update rule, its learning rate, and what is done to the gradient before."""
+    """The update rule, its learning rate, and what is done to the gradient before.
+
+    Attributes:
+      name: the update rule.
+      learning_rate: the largest factor of an update, after the warmup.
+      schedule: how it falls after the warmup, to its end at the last step.
+      warmup: steps over which it rises from zero along a line.
+      end: the last learning rate as a part of the largest.
+      weight_decay: a part of each weight, times the learning rate, that a step takes away from it.
+      no_decay: patterns of the ends of paths, such as norm*/scale: those parameters do not decay.
+      clip: the largest norm of the whole gradient; a larger one is scaled down to it. None: no bound.
+      momentum: how much of the last step's average gradient is kept, a part (beta 1).
+      second_momentum: the same for the squared gradient of adamw and for lion's step (beta 2).
+      epsilon: the number added to adamw's divisor.
+
+    Raises:
+      ExperimentError: a value is out of its range.
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp
+      >>> optimizer = fb.Optimizer("sgd", 0.1, "constant", momentum=0.0).build(steps=10)
+      >>> updates, _ = optimizer.update(jnp.ones(2) / 2, optimizer.init(jnp.ones(2)))
+      >>> print(updates)
+      [-0.05 -0.05]
+    """
 
     name: Literal["adamw", "sgd", "lion", "adafactor"] = "adamw"
     """The update rule."""

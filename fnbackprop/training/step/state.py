@@ -31,6 +31,12 @@ class TrainState:
       loss_scale: of float16; None if the precision has none.
       model_state: what the loss renews beside the parameters; None if the experiment has none (`has_state`).
       model_state_ema: its moving average; None if the experiment keeps none (`ema_of_state`).
+
+    Example:
+      >>> import fnbackprop as fb, jax, jax.numpy as jnp
+      >>> state = fb.TrainState(jnp.ones(2), opt_state=(), step=jnp.int32(0), key=jax.random.key(0))
+      >>> jax.tree.map(lambda leaf: leaf.shape, state).params, state.averaged is state.params
+      ((2,), True)
     """
 
     params: Any
