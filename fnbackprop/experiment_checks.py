@@ -21,7 +21,7 @@ class ExperimentError(ValueError):
         ...     fb.Precision(compute="float8")
         ... except fb.ExperimentError as error:
         ...     print(str(error).split(",")[0])
-        precision: compute must be one of float32
+        precision: compute must be one of float16
     """
 
 

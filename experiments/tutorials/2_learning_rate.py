@@ -116,6 +116,8 @@ print(f"slow: {found.verdict}, {found.facts.ratio.value:.2f} of the critical rat
 
 # %% [markdown]
 # ## The picture
+# Below, the network at 1.05 times the critical rate: the loss does rise, until the parameters have moved to a place
+# where the curvature is smaller. A parabola has no such place.
 
 # %%
 figure, axes = panels(4, rows=2, width=9.0, height=4.2)

@@ -48,9 +48,8 @@ except ValueError as error:
 gradient = fb.grad(landing)(throw)
 h = 1e-2
 slopes = [float(landing(throw + h * e) - landing(throw - h * e)) / (2 * h) for e in jnp.eye(2)]
-print(
-    f"fb.grad: {gradient[0]:.3f} m per m/s, {gradient[1]:.3f} m per radian;  by differences {slopes[0]:.3f}, {slopes[1]:.3f}"
-)
+print(f"fb.grad: {gradient[0]:.3f} m per m/s, {gradient[1]:.3f} m per radian")
+print(f"by differences: {slopes[0]:.3f}, {slopes[1]:.3f}")
 np.testing.assert_allclose(gradient, slopes, rtol=0.02)
 
 
@@ -111,10 +110,10 @@ def trajectory(throw):
 
 figure, (left, right) = panels(2, width=8.4, height=2.8)
 for i, colour in ((0, GREY), (1, BLUE), (2, ORANGE), (12, GREEN)):
-    left.plot(*trajectory(throws[i]).T, color=colour, label=f"after {i} updates")
+    left.plot(*trajectory(throws[i]).T, color=colour, label=str(i))
 left.plot([TARGET], [0], "v", color="black", markersize=7)
 left.set(title="the throw", xlabel="m", ylabel="m", ylim=(0, None))
-left.legend(fontsize=7)
+left.legend(title="updates", fontsize=7, title_fontsize=8)
 right.plot([float(landing(throw)) for throw in throws], "o-", color=BLUE, markersize=3)
 right.axhline(TARGET, color="black", linewidth=0.8, linestyle=":")
 right.set(title="where it lands", xlabel="update", ylabel="m")

@@ -25,7 +25,7 @@ class CheckpointError(RunError):
         ...     fb.load_checkpoint(experiment)
         ... except fb.CheckpointError as error:
         ...     print(error)
-        there is no run ...
+        runs/never-trained has no checkpoint. The steps that it has: none.
     """
 
 

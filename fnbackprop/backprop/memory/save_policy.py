@@ -103,13 +103,13 @@ class BudgetError(ValueError):
         where: the user's line.
     Example:
         >>> import fnbackprop as fb, jax, jax.numpy as jnp
-        >>> def loss(x):
-        ...     return jnp.sum(jax.lax.scan(lambda h, x: (jnp.sin(h) * x, h), 1.0, x)[0])
+        >>> def loss(w):
+        ...     return jnp.sum(jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), jnp.ones(8), w)[0])
         >>> try:
-        ...     fb.grad(loss, budget=8)(jnp.ones(100))
+        ...     fb.grad(loss, budget=8)(jnp.ones((100, 8, 8)))
         ... except fb.BudgetError as error:
-        ...     print(str(error).split(" (")[0])
-        a loop of 100 steps must save at least 80 bytes for its backward
+        ...     print(str(error).split(": ")[1].split(" (")[0])
+        a loop of 100 steps must save at least 2,688 bytes for its backward
     """
 
     def __init__(self, message: str, least: int, everything: int):
