@@ -18,7 +18,7 @@ from fnbackprop import losses
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example", "Source")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # A number says of what it is one: one of these words stands in its description.
-QUANTITIES = """bytes steps? seconds numbers? count many often length part fraction multiple rate norm seed position
+QUANTITIES = """bytes steps? seconds numbers? weight count many often length part fraction multiple rate norm seed position
     positions argument arguments index decay factor width batch batches microbatches updates directions carries
     checkpoints""".split()
 SILENT = ("MissingExtra", "UntestedVersionWarning")  # what their examples do is to be quiet, where all is well
@@ -48,7 +48,7 @@ def undescribed(parameters: dict[str, inspect.Parameter], section: str) -> list[
     found, lacks = described(section), []
     for name, parameter in parameters.items():
         text = found.get(name, "")
-        if len(text.split()) < 2:
+        if len(text.split()) < 2 and not text.startswith("("):  # a shape alone may be enough
             lacks.append(f"a description of {name}")
         elif is_number(parameter.annotation) and not re.search(rf"\b({'|'.join(QUANTITIES)})\b", text):
             lacks.append(f"of what {name} is the number: {text!r}")

@@ -32,17 +32,19 @@ def attention(
     dtype of the operands; a query that sees no key gets the mean of all values, as equal scores would give.
 
     Args:
-        q: (..., queries, heads, size). k, v: (..., keys, kv heads, size); the heads are a multiple of the kv heads,
-            and each kv head serves that many query heads in a row (grouped queries). v may have another size.
+        q: (..., queries, heads, size).
+        k, v: (..., keys, kv heads, size); the heads are a multiple of the kv heads, and each kv head serves that many
+            query heads in a row (grouped queries). v may have another size.
         causal: whether query i sees the keys up to i alone.
         mask: boolean, True where a key is seen; broadcast to (..., heads, queries, keys).
         bias: added to the scores; broadcast to (..., heads, queries, keys). It gets a gradient.
         segments: integers of (..., queries) and (..., keys), or one array for both: a query sees its own segment.
         window: (left, right): query i sees the keys from i - left to i + right, None for no bound; or a number for
             both.
-        scale: of the scores; 1 / sqrt(size) if not given.
+        scale: the factor of the scores; 1 / sqrt(size) if not given.
         softcap: c, to make the scores c tanh(scores / c) before the bias.
-        dropout: the rate at which weights are dropped; key: its random key, without which nothing is.
+        dropout: the rate at which weights are dropped.
+        key: its random key, without which nothing is dropped.
     Returns:
         (..., queries, heads, size of v), in the dtype of q.
     Raises:

@@ -47,6 +47,7 @@ def linear_cross_entropy(
         labels: integers of (...), from 0 to classes - 1; one outside gives NaN, unless masked.
         bias: (classes,).
         mask: boolean, of (...): tokens where it is False do not count, whatever stands in them.
+        tied: whether w is the table of an embedding.
         label_smoothing: ε, the part of the target that is spread evenly over all classes.
         z_loss: the weight of the mean of logsumexp(logits)², which keeps logits near their usual scale (PaLM, 2022).
     Returns:
