@@ -18,8 +18,8 @@ from fnbackprop import losses
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example", "Source")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # A number says of what it is one: one of these words stands in its description.
-QUANTITIES = """bytes steps? seconds numbers? weight count many often length part fraction multiple rate norm seed position
-    positions argument arguments index decay factor width batch batches microbatches updates directions carries
+QUANTITIES = """bytes steps? seconds numbers? weight count many often length part fraction multiple rate norm seed
+    position positions argument arguments index decay factor width batch batches microbatches updates directions carries
     checkpoints""".split()
 SILENT = ("MissingExtra", "UntestedVersionWarning")  # what their examples do is to be quiet, where all is well
 NAMES = {name: getattr(fb, name) for name in fb.__all__ if name != "testing"}

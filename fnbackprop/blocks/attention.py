@@ -42,7 +42,7 @@ def attention(
         window: (left, right): query i sees the keys from i - left to i + right, None for no bound; or a number for
             both.
         scale: the factor of the scores; 1 / sqrt(size) if not given.
-        softcap: c, to make the scores c tanh(scores / c) before the bias.
+        softcap: the number c, to make the scores c tanh(scores / c) before the bias.
         dropout: the rate at which weights are dropped.
         key: its random key, without which nothing is dropped.
     Returns:

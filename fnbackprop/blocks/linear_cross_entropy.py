@@ -58,7 +58,7 @@ def linear_cross_entropy(
         >>> import jax, jax.numpy as jnp, fnbackprop as fb
         >>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.eye(2), jnp.array([1])
         >>> print(jnp.round(fb.linear_cross_entropy(x, w, labels), 3), jax.grad(fb.linear_cross_entropy)(x, w, labels))
-        0.313 [[ 0.2689... -0.2689...]]
+        0.313... [[ 0.2689... -0.2689...]]
     """
     _require_fit(x, w, labels, bias, mask, tied, label_smoothing)
     tokens = math.prod(labels.shape)
