@@ -148,7 +148,10 @@ if not TYPE_CHECKING:  # a type checker that saw it would accept every name
     def __getattr__(name: str):
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = importlib.import_module(f".{_LATER[name]}", __name__)
+        try:
+            module = importlib.import_module(f".{_LATER[name]}", __name__)
+        except MissingExtra as error:
+            raise error.with_traceback(None) from None  # without the way through our files
         value = module if name == _LATER[name] else getattr(module, name)
         globals()[name] = value
         return value

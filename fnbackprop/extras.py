@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 # By extra, as in `pyproject.toml`: the modules that its packages bring.
 EXTRAS = {
-    "train": ("optax", "orbax", "matplotlib", "jinja2", "PIL"),
+    "train": ("optax", "orbax", "matplotlib", "jinja2", "PIL", "safetensors"),
     "tensorboard": ("tensorboardX",),
 }
 

@@ -6,7 +6,7 @@
 # line between the classes.
 #
 #     python 3_a_network_learns.py  # five seconds; its last line:
-#     accuracy 0.50 before, 1.00 after 300 steps
+#     accuracy 0.60 before, 1.00 after 300 steps
 
 # %%
 import jax

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fnbackprop import trees
+from fnbackprop.extras import MissingExtra, needed_for
 
 from .errors import RunError
 
@@ -26,9 +27,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = dict(stored)
         else:
-            from safetensors.numpy import load_file
+            with needed_for("a safetensors file"):
+                from safetensors.numpy import load_file
 
             arrays = load_file(path)
+    except MissingExtra:
+        raise
     except Exception as error:  # safetensors and zipfile have errors of their own
         raise RunError(f"{path} cannot be read: {str(error) or type(error).__name__}.") from None
     dotted = not any("/" in name for name in arrays)
@@ -50,10 +54,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[st
             with open(unfinished, "wb") as file:
                 np.savez(file, **own)
         else:
-            from safetensors.numpy import save_file
+            with needed_for("a safetensors file"):
+                from safetensors.numpy import save_file
 
             save_file(own, unfinished, metadata=dict(about or {}))
         os.replace(unfinished, path)
+    except MissingExtra:
+        raise
     except Exception as error:
         unfinished.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written: {str(error) or type(error).__name__}.") from None

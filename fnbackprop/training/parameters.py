@@ -46,8 +46,16 @@ def load_parameters(
       part: of a run, "params", or "model_state" of an experiment that `has_state`.
       averaged: of a run that kept a moving average (`ema`), whether that is taken: as `evaluate` has it.
 
+    Returns:
+      A tree like `like`, of the same shapes, dtypes and placement.
     Raises:
       CheckpointError: there are no such parameters; or their names or shapes are others than those of `like`.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp, tempfile
+      >>> path = fb.save_parameters({"w": jnp.ones(2)}, tempfile.mkdtemp() + "/model.npz")
+      >>> fb.load_parameters(path, like={"w": jnp.zeros(2)})["w"]
+      Array([1., 1.], dtype=float32)
     """
     path = Path(source)
     with jax.ensure_compile_time_eval():  # `init` may be traced
@@ -70,8 +78,14 @@ def load_parameters(
 
 
 def save_parameters(params: Any, path: str | Path) -> Path:
-    """Write a tree of arrays as a safetensors or an npz file, by the paths of its leaves; returns the path.
+    """Write a tree of arrays as a safetensors or an npz file, by the paths of its leaves.
 
+    Args:
+      params: a pytree of arrays of any shapes and dtypes.
+      path: the file to write, which ends in .safetensors or .npz.
+
+    Returns:
+      The path.
     Raises:
       RunError: the file cannot be written, or its name ends in something else.
 
