@@ -17,6 +17,7 @@ from .backprop.tape import ConstantWarning
 from .backprop.transforms import grad, hessian, jacrev, value_and_grad
 from .blocks.attention import attention
 from .blocks.block import block
+from .blocks.fusing.fusions import fusions
 from .blocks.linear_cross_entropy import linear_cross_entropy
 from .extras import MissingExtra, missing_modules
 from .jaxprs.tested_versions import UntestedVersionWarning
@@ -83,6 +84,7 @@ __all__ = [
     "derivative",
     "drop_in",
     "fit_budget",
+    "fusions",
     "grad",
     "hessian",
     "implicit",

@@ -47,8 +47,7 @@ class Engine:
     """The walker, with the options that reach into nested jaxprs: keywords of `fb.vjp`, `fb.grad` and their kin.
 
     safe_select: a cotangent that is exactly zero stays zero through every elementwise rule, where the derivative is
-        infinite or NaN too, as in the untaken branch of `jnp.where(x > 0, jnp.sqrt(x), 0)` at 0. By default 0·inf is
-        the NaN of the chain rule, as in JAX.
+        not finite too, as in the untaken branch of `jnp.where(x > 0, jnp.sqrt(x), 0)`; by default 0·inf is NaN.
     hoist: whether sums over time of loop-invariant operands leave a reverse loop; None: where it pays (`hoisting.py`).
     budget: what each scan may stack for its backward, and each jitted function that holds products save beside its
         operands: bytes, or, up to 1, a fraction of all that its backward reads. None: of scans, the fewest bytes from
@@ -56,8 +55,8 @@ class Engine:
     checkpoints: how many carries a while loop keeps for its backward; with more steps, some are computed again.
     eager: run the function on its numbers, on a tape: a print or a debugger in it shows them, as under `jax.grad`. By
         default it is traced first, and run so only where it needs them (`if x > 0`, `float(x)`).
-    foreign: whether a primitive that no rule is written for may be differentiated by the JVP or transpose that its
-        author registered with JAX (with a warning); False: it is a MissingRule.
+    foreign: whether a primitive without a rule may be differentiated as its author told JAX (with a warning).
+    fuse: run blocks where attention is written out in plain JAX (`fb.fusions` lists where).
     inline: internal: walk an inner jit where it is called, for regions that choose their residuals.
     policy: internal: of the `jax.checkpoint` around, which says what branches save too.
     in_jvp: internal: what is walked is a user's JVP, linear in its active inputs, at zero.
@@ -70,6 +69,7 @@ class Engine:
     checkpoints: int = 64
     eager: bool = False
     foreign: bool = True
+    fuse: bool = False
     inline: bool = field(default=False, metadata=INTERNAL)
     policy: Callable | None = field(default=None, metadata=INTERNAL)
     in_jvp: bool = field(default=False, metadata=INTERNAL)

@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     checkpoints: int
     eager: bool
     foreign: bool
+    fuse: bool
 
 
 def takes_options(fun: Transform) -> Transform:

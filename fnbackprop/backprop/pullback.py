@@ -21,6 +21,7 @@ from .arguments import as_array, check_callable, check_cotangents, tree_differen
 from .constants import lift
 from .engine import Engine
 from .options import Options, takes_options
+from .rewriting import rewrite
 
 
 @jax.tree_util.register_pytree_node_class
@@ -232,7 +233,8 @@ def run_by_rules(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[
 
 def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """Trace the function, plan it and walk it forward."""
-    closed = call.traced = lift(trace_flat(call, leaves).closed)
+    closed = trace_flat(call, leaves).closed
+    closed = call.traced = lift(rewrite(closed) if engine.fuse else closed)
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     wide = is_wide(closed)

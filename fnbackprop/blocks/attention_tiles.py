@@ -122,12 +122,13 @@ class Tile(NamedTuple):
         return self.put(x, lax.add(self.cut(x, axes), part), axes)
 
     def _place(self, x: Any, axes: tuple[int | None, ...]) -> tuple[list[Any], list[int]]:
-        starts, sizes = [], []
+        places = []
         for axis, size in zip((*axes, *(None,) * (x.ndim - len(axes))), x.shape, strict=True):
-            whole = axis is None or size == 1
-            starts.append(np.int32(0) if whole else self.begin[axis])
-            sizes.append(size if whole else self.shape[axis])
-        return starts, sizes
+            if axis is None or size == 1:
+                places.append((np.int32(0), size))
+            else:
+                places.append((self.begin[axis], self.shape[axis]))
+        return [start for start, _ in places], [size for _, size in places]
 
 
 # Which of a tile's axes each axis is, of (batch, kv heads, group, queries, size), (batch, kv heads, keys, size) and

@@ -1,0 +1,184 @@
+"""Attention in a jaxpr: softmax(q kᵀ) v, however it is spelled, matched backwards from the product with the values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...jaxprs.types import is_var
+from .attention_scores import Miss, Scores, scores_of
+from .axes import CASTS, LAYOUTS, Axes, Label, carried
+from .graph import Graph, users_line
+
+OF_MAXIMUM = {"reduce_max", "max", "stop_gradient", "select_n", "is_finite", "eq", "ne", "abs"} | LAYOUTS | CASTS
+
+
+@dataclass
+class AttentionFound:
+    """What the block needs of a matched attention.
+
+    product: the equation P v. scores: what the scores are made of; their axes are those of P. keys: the label that the
+    softmax runs over. weights_first: whether P is the left operand of the product. equations: all that are matched.
+    """
+
+    product: Any
+    scores: Scores
+    keys: Label
+    weights_first: bool
+    weights_axes: Axes
+    equations: list[Any]
+
+
+def match(graph: Graph, product: Any) -> AttentionFound | None:
+    """Attention that ends in this product, or None if no softmax is multiplied. Raises Miss with a reason."""
+    for position in (0, 1):
+        layouts, atom = _laid_out(graph, product.invars[position])
+        softmax = _softmax(graph, atom)
+        if softmax is not None:
+            return _attention(graph, product, position == 0, layouts, *softmax)
+        if (dropped := _dropped(graph, atom)) is not None:
+            raise Miss(f"its weights are dropped at {users_line(dropped)}: use fb.attention(..., dropout=, key=)")
+    return None
+
+
+def _laid_out(graph: Graph, atom: Any) -> tuple[list[Any], Any]:
+    """The equations that only lay out or cast a value anew, from the last to the first, and what they begin with."""
+    found = []
+    while (equation := graph.named(atom, *LAYOUTS, *CASTS)) is not None and len(equation.invars) == 1:
+        found.append(equation)
+        atom = equation.invars[0]
+    return found, atom
+
+
+def _softmax(graph: Graph, atom: Any) -> tuple[Any, tuple[int, ...], list[Any]] | None:
+    """The argument of a softmax, the axes it runs over, and its equations; None if the value is none."""
+    divided = graph.named(atom, "div")
+    if divided is not None:
+        raised = _exponential(graph, divided.invars[0])
+        total = _total_of(graph, divided.invars[1], divided.invars[0])
+        if raised is None or total is None:
+            return None
+        axes, equations = total
+        return _unshifted(graph, raised, axes, [divided, *equations])
+    raised = _exponential(graph, atom)
+    return None if raised is None else _log_softmax(graph, raised)
+
+
+def _exponential(graph: Graph, atom: Any) -> Any:
+    _, base = _laid_out(graph, atom)
+    return graph.named(base, "exp")
+
+
+def _total_of(graph: Graph, atom: Any, raised: Any) -> tuple[tuple[int, ...], list[Any]] | None:
+    """The axes over which a value is the sum of another, and the equations of that."""
+    layouts, base = _laid_out(graph, atom)
+    total = graph.named(base, "reduce_sum")
+    if total is None:
+        return None
+    casts, summed = _laid_out(graph, total.invars[0])
+    casts_of_raised, own = _laid_out(graph, raised)
+    same = summed is own and all(e.primitive.name in CASTS for e in (*casts, *casts_of_raised))
+    return (tuple(map(int, total.params["axes"])), [*layouts, total, *casts, *casts_of_raised]) if same else None
+
+
+def _unshifted(graph: Graph, raised: Any, axes: tuple[int, ...], equations: list[Any]) -> Any:
+    """exp(s - m) or exp(s): s. Softmax does not depend on m, if it is made of the row's maximum alone."""
+    (argument,) = raised.invars[:1]
+    shifted = graph.named(argument, "sub")
+    if shifted is not None:
+        s, m = shifted.invars
+        of_maximum = _made_of(graph, m, s, OF_MAXIMUM)
+        if of_maximum is not None:
+            return s, axes, [*equations, raised, shifted, *of_maximum]
+    return argument, axes, [*equations, raised]
+
+
+def _log_softmax(graph: Graph, raised: Any) -> Any:
+    """exp(s - logsumexp(s)), or exp of log_softmax(s) = (s - m) - log Σ exp(s - m)."""
+    outer = graph.named(raised.invars[0], "sub")
+    if outer is None:
+        return None
+    layouts, base = _laid_out(graph, outer.invars[1])
+    inner = graph.named(outer.invars[0], "sub")
+    shift, more = None, []
+    if (added := graph.named(base, "add")) is not None:  # log Σ exp(s - m) + m
+        for i in (0, 1):
+            if graph.named(added.invars[i], "log") is not None:
+                base, shift, more = added.invars[i], added.invars[1 - i], [added]
+    logarithm = graph.named(base, "log")
+    if logarithm is None:
+        return None
+    more_layouts, base = _laid_out(graph, logarithm.invars[0])
+    if (magnitude := graph.named(base, "abs")) is not None:  # jax.nn.logsumexp takes that of the sum
+        further, base = _laid_out(graph, magnitude.invars[0])
+        more_layouts += [magnitude, *further]
+    total = graph.named(base, "reduce_sum")
+    own = None if total is None else _exponential(graph, total.invars[0])
+    if own is None:
+        return None
+    axes = tuple(map(int, total.params["axes"]))
+    s, _, equations = _unshifted(graph, own, axes, [*layouts, *more, logarithm, *more_layouts, total])
+    whole = outer.invars[0] if shift is not None or s is outer.invars[0] else inner and inner.invars[0]
+    if whole is not s:
+        return None
+    if shift is not None:
+        equations += _made_of(graph, shift, s, OF_MAXIMUM) or []
+    return (
+        s,
+        axes,
+        [raised, outer, *([inner] if inner is not None and whole is not outer.invars[0] else []), *equations],
+    )
+
+
+def _made_of(graph: Graph, atom: Any, source: Any, names: set[str]) -> list[Any] | None:
+    """The equations between two values, if they are of these primitives alone and read nothing else."""
+    pending, found = [atom], {}
+    while pending:
+        atom = pending.pop()
+        if not is_var(atom) or atom is source:
+            continue
+        equation = graph.made_by(atom)
+        if equation is None or equation.primitive.name not in names:
+            return None
+        if id(equation) not in found:
+            found[id(equation)] = equation
+            pending += equation.invars
+    return list(found.values())
+
+
+def _dropped(graph: Graph, atom: Any) -> Any:
+    """The equation that drops weights of a softmax, if one does."""
+    for name in ("select_n", "mul", "div"):
+        equation = graph.named(atom, name)
+        for operand in equation.invars if equation is not None else ():
+            _, base = _laid_out(graph, operand)
+            if _softmax(graph, base) is not None or (equation is not None and _dropped(graph, base) is not None):
+                return equation
+    return None
+
+
+def _attention(
+    graph: Graph, product: Any, first: bool, layouts: list[Any], s: Any, axes: tuple[int, ...], inside: list[Any]
+) -> AttentionFound:
+    scores = scores_of(graph, s)
+    if isinstance(scores.cap, tuple):
+        raise Miss("the scores are a tanh that nothing is multiplied with")
+    over = [label for axis in axes for label in scores.axes[axis % len(scores.axes)]]
+    if len(over) != 1 or over[0].kind == "batch":
+        raise Miss(f"the softmax at {users_line(inside[0])} does not run over one axis of keys")
+    others = [a for axis in scores.axes for a in axis if a.kind == over[0].kind and a is not over[0]]
+    if others:
+        raise Miss("the keys have several axes")
+    found = scores.axes
+    for equation in reversed(layouts):
+        found = carried(equation, found)
+        if found is None:
+            raise Miss(
+                f"the weights pass through {equation.primitive.name} at {users_line(equation)}, which mixes axes"
+            )
+    equations = _unique([*scores.equations, *inside, *layouts, product])
+    if reason := graph.used_elsewhere(equations, product):
+        raise Miss(reason)
+    return AttentionFound(product, scores, over[0], first, found, equations)
+
+
+def _unique(equations: list[Any]) -> list[Any]:
+    return list({id(e): e for e in equations}.values())

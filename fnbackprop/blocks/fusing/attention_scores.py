@@ -1,0 +1,209 @@
+"""The scores of an attention, followed back from the softmax to the product of queries and keys."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...jaxprs.types import is_var
+from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried
+from .graph import Graph, users_line
+from .positions import Band, position_of
+
+LOW = -1e4  # a score below it has no weight beside any usual one
+
+
+class Miss(Exception):
+    """Why something that looks like attention is not run as the block."""
+
+
+@dataclass
+class Aligned:
+    """A mask or bias: a value, and which axis of the scores each of its axes is. inverted: a mask that is True where
+    nothing is seen. factors: what a bias is multiplied with."""
+
+    atom: Any
+    axes: Axes
+    inverted: bool = False
+    factors: list[tuple[Any, int]] = field(default_factory=list)
+
+
+@dataclass
+class Scores:
+    """What the scores are made of.
+
+    product: the equation q kᵀ. axes: of the scores. equations: that are matched. factors: pairs (rank-0 atom, power 1
+    or -1) that the scores are multiplied with. cap: of the soft-cap, with the number that was multiplied before it.
+    """
+
+    product: Any
+    axes: Axes
+    equations: list[Any]
+    factors: list[tuple[Any, int]] = field(default_factory=list)
+    cap: float | None = None
+    masks: list[Aligned] = field(default_factory=list)
+    biases: list[Aligned] = field(default_factory=list)
+
+
+def scores_of(graph: Graph, atom: Any) -> Scores:
+    """The scores that a value holds. Raises Miss with the reason if it holds none."""
+    equation = graph.made_by(atom)
+    if equation is None:
+        raise Miss("the scores are no product of two arrays in the same function")
+    name = equation.primitive.name
+    if name == "dot_general":
+        return Scores(equation, product_axes(equation), [equation])
+    if name in LAYOUTS | CASTS and len(equation.invars) == 1:
+        scores = scores_of(graph, equation.invars[0])
+        axes = carried(equation, scores.axes)
+        if axes is None:
+            raise Miss(f"the scores pass through {name} at {users_line(equation)}, which mixes their axes")
+        scores.axes = axes
+    elif name in ("mul", "div"):
+        scores = _scaled(graph, equation)
+    elif name in ("add", "sub"):
+        scores = _biased(graph, equation)
+    elif name == "select_n":
+        scores = _masked(graph, equation)
+    elif name == "tanh":
+        scores = scores_of(graph, equation.invars[0])
+        scores.cap = _capped(graph, scores, equation)
+    else:
+        raise Miss(f"the scores pass through {name} at {users_line(equation)}")
+    scores.equations.append(equation)
+    return scores
+
+
+def product_axes(equation: Any) -> Axes:
+    """The axes of a product: those of the batch, the free ones of its left operand, those of its right one."""
+    contracted, batched = equation.params["dimension_numbers"]
+    left, right = (atom.aval.shape for atom in equation.invars)
+    labels = [Label("batch", i, left[axis]) for i, axis in enumerate(batched[0])]
+    for kind, shape, gone in (
+        ("left", left, (contracted[0], batched[0])),
+        ("right", right, (contracted[1], batched[1])),
+    ):
+        labels += [Label(kind, i, n) for i, n in enumerate(shape) if i not in gone[0] and i not in gone[1]]
+    return tuple(map(axis_of, labels))
+
+
+def _scaled(graph: Graph, equation: Any) -> Scores:
+    x, y = equation.invars
+    power = 1 if equation.primitive.name == "mul" else -1
+    if power == 1 and graph.scalar(x) is not None:
+        x, y = y, x
+    factor = graph.scalar(y)
+    if factor is None:
+        raise Miss(f"the scores are multiplied with an array at {users_line(equation)}")
+    scores = scores_of(graph, x)
+    if isinstance(scores.cap, tuple):  # c tanh(s / c)
+        before, number = scores.cap, graph.number(factor)
+        if number is None or power != 1:
+            raise Miss(f"the soft-cap at {users_line(equation)} is not a number that the program says")
+        scores.factors = [(before[0] * number, 1)]
+        scores.cap = number
+        return scores
+    scores.factors = scores.factors if scores.cap is not None else [*scores.factors, (factor, power)]
+    if scores.cap is not None:
+        raise Miss(f"the scores are scaled after their soft-cap, at {users_line(equation)}")
+    if scores.masks and not (graph.number(factor) or 0) > 0:
+        raise Miss(f"masked scores are multiplied at {users_line(equation)} with what may not be positive")
+    for bias in scores.biases:
+        bias.factors.append((factor, power))
+    return scores
+
+
+def _capped(graph: Graph, scores: Scores, equation: Any) -> Any:
+    """What the scores are multiplied with before tanh, until the factor after it is known."""
+    numbers = [(graph.number(f) if not isinstance(f, float) else f, power) for f, power in scores.factors]
+    if scores.biases or scores.masks or scores.cap is not None or any(n is None for n, _ in numbers):
+        raise Miss(f"the soft-cap at {users_line(equation)} is not the usual one, of the scaled scores alone")
+    scale = 1.0
+    for number, power in numbers:
+        scale *= number**power
+    return (scale,)
+
+
+def _biased(graph: Graph, equation: Any) -> Scores:
+    """Scores plus an array. Which operand is the scores, is found by trying both."""
+    x, y = equation.invars
+    tries = ((x, y),) if equation.primitive.name == "sub" else ((x, y), (y, x))
+    reasons = []
+    for chain, other in tries:
+        try:
+            if chain.aval.shape != equation.outvars[0].aval.shape:
+                raise Miss(f"the scores are broadcast at {users_line(equation)}")
+            scores = scores_of(graph, chain)
+        except Miss as miss:
+            reasons.append(miss)
+            continue
+        if isinstance(scores.cap, tuple):
+            raise Miss(f"the soft-cap at {users_line(equation)} is not the usual one, of the scaled scores alone")
+        if (band := _band_of_numbers(graph, other, scores.axes)) is not None and equation.primitive.name == "add":
+            scores.masks.append(band)
+            return scores
+        sign = [(-1.0, 1)] if equation.primitive.name == "sub" else []
+        scores.biases.append(Aligned(*peeled(graph, other, scores.axes), factors=sign))
+        return scores
+    raise max(reasons, key=lambda miss: "pass through" in str(miss))
+
+
+def _band_of_numbers(graph: Graph, atom: Any, axes: Axes) -> Aligned | None:
+    """where(causal, 0, low), which is added, as a mask: where every row sees something, it says the same."""
+    atom, axes = peeled(graph, atom, axes)
+    while (cast := graph.named(atom, *CASTS)) is not None:
+        atom, axes = peeled(graph, cast.invars[0], axes)
+    equation = graph.named(atom, "select_n")
+    if equation is None or len(equation.invars) != 3:
+        return None
+    which, if_false, if_true = equation.invars
+    band, numbers = position_of(graph, which), (graph.number(if_false), graph.number(if_true))
+    sees_itself = isinstance(band, Band) and (band.left or 0) <= 0 <= (0 if band.right is None else band.right)
+    if not sees_itself or numbers[1] != 0 or numbers[0] is None or not numbers[0] <= LOW:
+        return None
+    return Aligned(*peeled(graph, which, axes))
+
+
+def _masked(graph: Graph, equation: Any) -> Scores:
+    """where(mask, scores, low), or where(hidden, low, scores)."""
+    if len(equation.invars) != 3:
+        raise Miss(f"the scores are chosen among several at {users_line(equation)}")
+    which, if_false, if_true = equation.invars
+    fill, chain = (if_false, if_true) if graph.number(if_false) is not None else (if_true, if_false)
+    number = graph.number(fill)
+    if number is None:
+        raise Miss(f"where a score is masked at {users_line(equation)}, an array takes its place")
+    if not number <= LOW:
+        raise Miss(f"masked scores are set to {number:g} at {users_line(equation)}, which is not below {LOW:g}")
+    scores = scores_of(graph, chain)
+    if isinstance(scores.cap, tuple):
+        raise Miss(f"scores are masked within a soft-cap at {users_line(equation)}")
+    inverted = chain is if_false
+    if which.aval.shape != chain.aval.shape:
+        raise Miss(f"the mask at {users_line(equation)} is one number")
+    scores.masks += [
+        Aligned(*peeled(graph, part, scores.axes, axes), inverted)
+        for part, axes in _conditions(graph, which, scores.axes, inverted)
+    ]
+    return scores
+
+
+def _conditions(graph: Graph, atom: Any, axes: Axes, inverted: bool) -> list[tuple[Any, Axes]]:
+    """A mask as masks that must all hold."""
+    conjunction = None if inverted else graph.named(atom, "and")
+    if conjunction is None:
+        return [(atom, axes)]
+    return [pair for x in conjunction.invars for pair in _conditions(graph, x, axes, False)]
+
+
+def peeled(graph: Graph, atom: Any, scores_axes: Axes, axes: Axes | None = None) -> tuple[Any, Axes]:
+    """An array that is broadcast to the scores, before it is: the smaller one, and its axes."""
+    axes = scores_axes if axes is None else axes
+    if len(axes) == atom.aval.ndim:  # an axis of size 1 may be broadcast implicitly
+        axes = tuple(() if size == 1 else axis for axis, size in zip(axes, atom.aval.shape, strict=True))
+    while is_var(atom) and (equation := graph.named(atom, "broadcast_in_dim")) is not None:
+        (small,), out = equation.invars, atom.aval.shape
+        places = equation.params["broadcast_dimensions"]
+        if not is_var(small):
+            break
+        axes = tuple(axes[j] if small.aval.shape[i] == out[j] else () for i, j in enumerate(places))
+        atom = small
+    return atom, axes

@@ -1,0 +1,68 @@
+"""Which axis of one array is which axis of another, through transposes, reshapes and broadcasts.
+
+An axis is a tuple of labels: of one, if it is an axis of the array at which the search began; of several, if it merges
+such axes; of none, if its size is 1. A label carries its size.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Label(NamedTuple):
+    """An axis of the scores: of the batch, of the first product's left operand or of its right one."""
+
+    kind: str  # "batch", "left", "right"
+    index: int  # in the operand; for "batch", among the axes of the batch
+    size: int
+
+
+Axis = tuple[Label, ...]
+Axes = tuple[Axis, ...]
+
+LAYOUTS = {"transpose", "reshape", "squeeze", "broadcast_in_dim", "expand_dims"}
+CASTS = {"convert_element_type", "copy", "copy_p", "reduce_precision", "optimization_barrier", "sharding_constraint"}
+
+
+def axis_of(label: Label) -> Axis:
+    return () if label.size == 1 else (label,)
+
+
+def carried(equation: Any, axes: Axes) -> Axes | None:
+    """The axes of the output of an equation that only lays out its operand anew; None where they are not known."""
+    params = equation.params
+    match equation.primitive.name:
+        case "transpose":
+            return tuple(axes[i] for i in params["permutation"])
+        case "squeeze":
+            return tuple(axis for i, axis in enumerate(axes) if i not in params["dimensions"])
+        case "broadcast_in_dim":
+            return _broadcast(equation, axes)
+        case "reshape":
+            return _reshaped(axes, equation.outvars[0].aval.shape)
+        case name if name in CASTS and len(equation.invars) == 1:
+            return axes
+    return None
+
+
+def _broadcast(equation: Any, axes: Axes) -> Axes | None:
+    """Only of axes of size 1 that are added: a repeated value is another array."""
+    given, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    if math.prod(given) != math.prod(out):
+        return None
+    places = dict(zip(equation.params["broadcast_dimensions"], axes, strict=True))
+    return tuple(places.get(i, ()) for i in range(len(out)))
+
+
+def _reshaped(axes: Axes, shape: Sequence[int]) -> Axes | None:
+    labels, found = [label for axis in axes for label in axis], []
+    for size in shape:
+        axis: list[Label] = []
+        while math.prod(label.size for label in axis) < size:
+            if not labels:
+                return None
+            axis.append(labels.pop(0))
+        if math.prod(label.size for label in axis) != size:
+            return None
+        found.append(tuple(axis))
+    return None if labels else tuple(found)

@@ -1,0 +1,31 @@
+"""`fusions`: which blocks `fuse=True` would run in the place of a function's plain code."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ...jaxprs.evaluate import trace_flat
+from .rewriting import Fusion, rewritten
+
+
+def fusions(fun: Callable, *args: Any) -> list[Fusion]:
+    """What looks like attention in a function, and whether `fuse=True` runs the block there.
+
+    Args:
+        fun: as it would be given to `fb.grad`.
+        args: its arguments; nothing is computed with them.
+    Returns:
+        A list of `Fusion`: `.block`, `.where` (the user's line), `.saves` (bytes), `.taken` and, of a near miss, the
+        `.reason`. Printed, each is a line.
+    Example:
+        >>> import jax, jax.numpy as jnp, fnbackprop as fb
+        >>> def attend(q, k, v):
+        ...     return jax.nn.softmax(q @ k.T / 8.0) @ v
+        >>> x = jnp.ones((256, 64))
+        >>> [(fusion.block, fusion.saves, fusion.taken) for fusion in fb.fusions(attend, x, x, x)]
+        [('attention', 524288, True)]
+    """
+    leaves, tree = jax.tree.flatten(args)
+    closed = trace_flat(lambda *flat: fun(*tree.unflatten(flat)), leaves).closed
+    return rewritten(closed)[1]

@@ -1,0 +1,88 @@
+"""A jaxpr as what a pattern is matched against: who computes a value, who reads it, and where the user wrote it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...jaxprs.evaluate import source_lines
+from ...jaxprs.graph import live
+from ...jaxprs.types import Literal, is_var
+from .axes import CASTS
+
+INSTALLED = ("site-packages", "dist-packages")
+FOLDED = {
+    "sqrt": lambda x, _: math.sqrt(x),
+    "rsqrt": lambda x, _: 1 / math.sqrt(x),
+    "integer_pow": lambda x, params: x ** params["y"],
+    "pow": lambda x, y, _: x**y,
+    "mul": lambda x, y, _: x * y,
+    "div": lambda x, y, _: x / y,
+    "neg": lambda x, _: -x,
+}
+
+
+class Graph:
+    """Of a closed jaxpr, with what is known of its operands from outside (`Positions`, by variable)."""
+
+    def __init__(self, closed: Any, known: Mapping[Any, Any]):
+        self.closed, self.jaxpr, self.known = closed, closed.jaxpr, dict(known)
+        self.producer = {v: e for e in self.jaxpr.eqns for v in e.outvars}
+        self.readers: dict[Any, list[Any]] = {}
+        for equation in live(self.jaxpr.eqns, self.jaxpr.outvars):
+            for atom in filter(is_var, equation.invars):
+                self.readers.setdefault(atom, []).append(equation)
+        self.returned = {v for v in self.jaxpr.outvars if is_var(v)}
+
+    def made_by(self, atom: Any) -> Any:
+        """The equation that computes a value, or None."""
+        return self.producer.get(atom) if is_var(atom) else None
+
+    def named(self, atom: Any, *names: str) -> Any:
+        """The equation that computes a value, if it is of one of these primitives."""
+        equation = self.made_by(atom)
+        return equation if equation is not None and equation.primitive.name in names else None
+
+    def number(self, atom: Any) -> float | None:
+        """The number that a value holds everywhere, where the program says so literally."""
+        while is_var(atom):
+            equation = self.named(atom, "broadcast_in_dim", "reshape", *CASTS)
+            if equation is None:
+                return self._folded(self.named(atom, *FOLDED))
+            atom = equation.invars[0]
+        value = atom.val if isinstance(atom, Literal) else None
+        return None if value is None or getattr(value, "shape", ()) != () else float(value)
+
+    def _folded(self, equation: Any) -> float | None:
+        """Of `sqrt(64.0)`, as a program writes its scale."""
+        numbers = [] if equation is None else [self.number(atom) for atom in equation.invars]
+        if not numbers or any(n is None for n in numbers):
+            return None
+        return float(FOLDED[equation.primitive.name](*numbers, equation.params))
+
+    def scalar(self, atom: Any) -> Any:
+        """The rank-0 value that a value repeats, as an atom; None if it is none."""
+        while is_var(atom) and atom.aval.shape != ():
+            equation = self.named(atom, "broadcast_in_dim", "reshape", *CASTS)
+            if equation is None:
+                return None
+            atom = equation.invars[0]
+        return atom if getattr(atom, "aval", None) is not None and atom.aval.shape == () else None
+
+    def used_elsewhere(self, inside: Iterable[Any], last: Any) -> str:
+        """Who else reads a result of the equations inside, or an empty text; the last one's result is to be read."""
+        own = {id(e) for e in inside}
+        for equation in inside:
+            for var in equation.outvars if equation is not last else ():
+                if var in self.returned:
+                    return f"the result of {equation.primitive.name} at {users_line(equation)} is returned too"
+                for reader in self.readers.get(var, ()):
+                    if id(reader) not in own:
+                        name = reader.primitive.name
+                        return f"the result of {equation.primitive.name} is read by {name} at {users_line(reader)} too"
+        return ""
+
+
+def users_line(equation: Any) -> str:
+    """Where the user wrote an equation; of what an installed library wrote, the user's line that called it."""
+    lines = source_lines(equation)
+    return next((line for line in lines if not any(part in line for part in INSTALLED)), lines[0] if lines else "")

@@ -1,0 +1,164 @@
+"""A traced program with blocks in the place of what they match, also inside of jits, loops, branches, checkpoints."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ...backprop.rewriting import register_rewrite
+from ...jaxprs.compat import branch_platforms, checkpointed, jit_shardings, switch_branch
+from ...jaxprs.evaluate import as_function, bind, environment, evaluate, interpret, read_atom, trace_avals
+from ...jaxprs.graph import holds, live
+from ...jaxprs.types import close_jaxpr, is_var
+from ...jaxprs.views import Call, Cond, Scan
+from .attention_call import AttentionCall
+from .attention_pattern import match
+from .attention_scores import Miss
+from .graph import Graph, users_line
+from .positions import position_of
+
+
+class Fusion(NamedTuple):
+    """What looks like a block in a program.
+
+    Attributes:
+      block: its name.
+      where: the user's "file:line:column (function)".
+      saves: bytes of the scores, forward and backward, of all steps of the loops around, that are no longer held.
+      taken: whether the block runs there with `fuse=True`.
+      reason: why not; empty if it does.
+    """
+
+    block: str
+    where: str
+    saves: int
+    taken: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        what = f"saves {self.saves / 2**20:.3g} MiB" if self.taken else f"not taken: {self.reason}"
+        return f"{self.block} at {self.where}: {what}"
+
+
+def fused(closed: Any) -> Any:
+    """The same program with blocks in it; itself, if there are none."""
+    function, found = rewritten(closed)
+    if not any(fusion.taken for fusion in found):
+        return closed
+    return trace_avals(function, [v.aval for v in closed.jaxpr.invars])
+
+
+def rewritten(closed: Any, known: Mapping[int, Any] | None = None, times: int = 1) -> tuple[Callable, list[Fusion]]:
+    """The program as a function of its flat operands, and what was found in it.
+
+    known: what is known of operands by their structure, by position. times: how often it is run."""
+    closed = close_jaxpr(closed)
+    if not holds(closed, {"dot_general"}):
+        return as_function(closed), []
+    closed = _without_calls(closed)
+    invars = closed.jaxpr.invars
+    graph = Graph(closed, {invars[i]: position for i, position in (known or {}).items()})
+    calls, gone, found = _matches(graph, times)
+    inner = {}
+    for equation in closed.jaxpr.eqns:
+        if id(equation) not in gone and (replaced := _inside(graph, equation, times)) is not None:
+            inner[id(equation)], more = replaced
+            found += more
+
+    def function(*operands):
+        env = environment(closed.jaxpr, closed.consts, operands)
+
+        def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
+            if id(equation) in calls:
+                return [calls[id(equation)](lambda atom: read_atom(env, atom))]
+            run = inner.get(id(equation))
+            return bind(equation, values) if run is None else run(*values)
+
+        kept = [e for e in live(closed.jaxpr.eqns, closed.jaxpr.outvars) if id(e) not in gone]
+        evaluate(kept, env, apply, lambda env, atom: env.get(atom) if is_var(atom) else read_atom(env, atom))
+        return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
+
+    return function, found
+
+
+def _matches(graph: Graph, times: int) -> tuple[dict[int, AttentionCall], set[int], list[Fusion]]:
+    """The calls by the equation that they stand for, the equations that go, and what is said of them."""
+    calls, gone, found = {}, set(), []
+    for equation in graph.jaxpr.eqns:
+        if equation.primitive.name != "dot_general":
+            continue
+        try:
+            attention = match(graph, equation)
+            if attention is None:
+                continue
+            calls[id(equation)] = AttentionCall(graph, attention)
+        except Miss as miss:
+            found.append(Fusion("attention", users_line(equation), 0, False, str(miss)))
+            continue
+        gone |= {id(e) for e in attention.equations if e is not equation}
+        scores = attention.scores.product.outvars[0].aval
+        saves = 2 * times * scores.size * scores.dtype.itemsize
+        found.append(Fusion("attention", users_line(equation), saves, True))
+    return calls, gone, found
+
+
+# ---------------------------------------------------------------- what holds jaxprs
+
+
+def _without_calls(closed: Any) -> Any:
+    """The program with its jits walked where they are called, but those that prescribe a sharding."""
+
+    def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
+        if equation.primitive.name != "jit" or any(map(any, jit_shardings(equation))):
+            return bind(equation, values)
+        body = Call.of(equation).body
+        return interpret(body.jaxpr, body.consts, values, apply)
+
+    if not any(e.primitive.name == "jit" for e in closed.jaxpr.eqns):
+        return closed
+    function = lambda *operands: interpret(closed.jaxpr, closed.consts, operands, apply)  # noqa: E731
+    return trace_avals(function, [v.aval for v in closed.jaxpr.invars])
+
+
+def _inside(graph: Graph, equation: Any, times: int) -> tuple[Callable, list[Fusion]] | None:
+    """An equation that holds jaxprs, as a function of its operands with blocks in these; None if nothing is found."""
+    known = {i: p for i, x in enumerate(equation.invars) if (p := position_of(graph, x)) is not None}
+    match equation.primitive.name:
+        case "scan":
+            return _in_scan(equation, known, times)
+        case "cond":
+            return _in_cond(equation, known, times)
+        case "remat2" | "checkpoint" | "remat":
+            function, found = rewritten(Call.of(equation).body, known, times)
+            return (checkpointed(equation, function), found) if found else None
+    return None
+
+
+def _in_scan(equation: Any, known: dict[int, Any], times: int) -> tuple[Callable, list[Fusion]] | None:
+    scan = Scan.of(equation)
+    of_consts = {i: position for i, position in known.items() if i < scan.num_consts}
+    body, found = rewritten(scan.body, of_consts, times * scan.length)
+    if not found:
+        return None
+
+    def run(*operands):
+        consts, carry, xs = scan.split(operands)
+
+        def step(carry, x):
+            return scan.split_results(body(*consts, *carry, *x))
+
+        carry, ys = scan.run(step, carry, xs)
+        return [*carry, *ys]
+
+    return run, found
+
+
+def _in_cond(equation: Any, known: dict[int, Any], times: int) -> tuple[Callable, list[Fusion]] | None:
+    known = {i - 1: position for i, position in known.items() if i}
+    pairs = [rewritten(branch, known, times) for branch in Cond.of(equation).branches]
+    found = [fusion for _, own in pairs for fusion in own]
+    if not found:
+        return None
+    branches, platforms = [function for function, _ in pairs], branch_platforms(equation)
+    return (lambda index, *operands: switch_branch(index, branches, platforms, *operands)), found
+
+
+register_rewrite(fused)

@@ -1,0 +1,64 @@
+"""Every spelling of attention is run as the block, with JAX's gradient of the plain code, or says why it is not."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnbackprop as fb
+from fnbackprop.blocks.fusing import attention_call
+
+from ...rules.checking import assert_close
+from . import spellings
+
+
+@pytest.fixture(autouse=True)
+def lenient():
+    """As users have it: these programs are theirs."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.enable_x64(True):
+        yield
+
+
+def loss_of(function):
+    return lambda *operands: jnp.sum(jnp.sin(function(*operands)))
+
+
+@pytest.mark.parametrize("function, operands", spellings.TAKEN, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_spelling_that_is_taken(function, operands, monkeypatch):
+    windows, block = [], attention_call.tiled_attention
+
+    def called(*args, **options):
+        windows.append(options["window"])
+        return block(*args, **options)
+
+    monkeypatch.setattr(attention_call, "tiled_attention", called)
+    found = fb.fusions(function, *operands)
+    assert [(fusion.block, fusion.taken) for fusion in found] == [("attention", True)], found
+    assert "spellings.py" in found[0].where and found[0].saves > 0
+    operands = tuple(map(jnp.asarray, operands))
+    single = function.__name__.startswith(("jax_", "nnx_"))  # their softmax is in float32
+    got = jax.jit(fb.value_and_grad(loss_of(function), (0, 1, 2), fuse=True))(*operands)
+    assert_close(
+        got,
+        jax.jit(jax.value_and_grad(loss_of(function), (0, 1, 2)))(*operands),
+        1e-6 if single else 1e-11,
+    )
+    assert windows and (windows[0] is not None) == (function.__name__ in spellings.BANDS)
+
+
+@pytest.mark.parametrize("function, operands, reason", spellings.MISSED, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_near_miss_says_why(function, operands, reason):
+    (fusion,) = fb.fusions(function, *operands)
+    assert not fusion.taken and fusion.saves == 0
+    assert re.search(reason, fusion.reason), fusion.reason
+    assert "spellings.py" in str(fusion)
+    operands = tuple(map(jnp.asarray, operands))
+    assert_close(fb.grad(loss_of(function), fuse=True)(*operands), jax.grad(loss_of(function))(*operands), 1e-11)
+
+
+def test_what_is_no_attention_is_not_mentioned():
+    w = np.ones((3, 3))
+    assert fb.fusions(lambda w: jnp.sum(jnp.tanh(w @ w) @ w), w) == []
+    assert fb.fusions(lambda w: jnp.sum(jax.nn.softmax(w)), w) == []
