@@ -18,6 +18,8 @@ def fusions(fun: Callable, *args: Any) -> list[Fusion]:
     Returns:
         A list of `Fusion`: `.block`, `.where` (the user's line), `.saves` (bytes), `.taken` and, of a near miss, the
         `.reason`. Printed, each is a line.
+    Raises:
+        TypeError: the function needs values (`if x > 0`), and cannot be traced.
     Example:
         >>> import jax, jax.numpy as jnp, fnbackprop as fb
         >>> def attend(q, k, v):
