@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .tracing.products import chain_rule
     from .tracing.result import Trace
     from .tracing.watching import watch
+    from .training import loggers
     from .training.balancing import balance
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
@@ -92,6 +93,7 @@ __all__ = [
     "linear_cross_entropy",
     "load_checkpoint",
     "load_parameters",
+    "loggers",
     "name",
     "named_grad",
     "nondifferentiable",
@@ -137,6 +139,7 @@ _LATER = {
     "CheckpointError": "training.errors",
     "load_checkpoint": "training.checkpoints.resuming",
     "load_parameters": "training.parameters",
+    "loggers": "training",
     "save_parameters": "training.parameters",
     "replay": "training.replaying",
     "Replay": "training.replaying",

@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from fnbackprop.balancing.command import BalanceOptions
 from fnbackprop.commands import arguments_of
@@ -11,6 +13,8 @@ from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.memory_command import MemoryOptions
 from fnbackprop.tracing.command import TraceOptions
+
+_ALSO_LOG = tyro.conf.arg(aliases=["--log"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,8 @@ class TrainOptions:
     """How many batches are made ahead; 0 makes each when its step begins."""
     profile: bool = False
     """Time some steps and trace a few of them, for https://ui.perfetto.dev."""
-    tensorboard: bool = False
-    """Write the metrics for TensorBoard too (needs the extra of this name)."""
+    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "csv"], ...], _ALSO_LOG] = ()
+    """Hand the metrics to these too; all but csv need the extra of their name."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; None: ten minutes. The last step has one too; 0: none at all."""
     keep: int | None = 3
@@ -51,7 +55,9 @@ class TrainOptions:
     """Begin anew in the folder of the newest run of this name, and throw away what it holds."""
     new_config: bool = False
     """Resume with other options or data than the run began with."""
-    patience: float = 1800.0
+    patience: int | None = None
+    """End after so many evaluations on end in which the metric of --best was not better."""
+    batch_timeout: float = 1800.0
     """Of several processes: the seconds that one may take for a batch, before all are ended."""
 
 

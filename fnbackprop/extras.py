@@ -8,6 +8,8 @@ from contextlib import contextmanager
 EXTRAS = {
     "train": ("optax", "orbax", "matplotlib", "jinja2", "PIL", "safetensors"),
     "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
 }
 
 

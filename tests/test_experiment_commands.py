@@ -9,7 +9,13 @@ from fnbackprop.experiment_commands import COMMANDS, CompareOptions, ReplayOptio
 from fnbackprop.training import loop, replaying
 from fnbackprop.training.run import Run
 
-NOT_OF_THE_COMMAND_LINE = {"experiment", "steps", "state", "progress"}  # steps: the experiment has its own option
+NOT_OF_THE_COMMAND_LINE = {
+    "experiment",
+    "steps",
+    "state",
+    "progress",
+    "callbacks",
+}  # steps: the experiment has its own option
 
 
 def defaults(cls):

@@ -11,7 +11,7 @@ import pytest
 from fnbackprop.extras import EXTRAS, MissingExtra, missing_modules, needed_for, require
 
 ROOT = Path(__file__).parent.parent
-NAMED_OTHERWISE = {"orbax-checkpoint": "orbax", "pillow": "PIL"}  # modules of packages
+NAMED_OTHERWISE = {"orbax-checkpoint": "orbax", "pillow": "PIL", "mlflow-skinny": "mlflow"}  # modules of packages
 
 CORE = """
 import sys

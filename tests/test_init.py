@@ -41,7 +41,8 @@ def test_public_modules_are_type_checked():
     assert all(path.exists() for path in checked)
     for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text())):
         if isinstance(node, ast.ImportFrom) and node.level and node.module:
-            assert ROOT.joinpath(*node.module.split(".")).with_suffix(".py") in checked, node.module
+            module = ROOT.joinpath(*node.module.split("."))
+            assert {module.with_suffix(".py"), module / "__init__.py"} & set(checked), node.module
 
 
 def test_the_version_stands_in_one_place():
@@ -75,4 +76,6 @@ def test_imports_are_declared_dependencies():
 def _module_of(requirement: str) -> str:
     """The module that a requirement installs."""
     name = re.match(r"[\w-]+", requirement).group()
-    return {"orbax-checkpoint": "orbax", "pillow": "PIL", "scikit-learn": "sklearn"}.get(name, name)
+    return {"orbax-checkpoint": "orbax", "pillow": "PIL", "scikit-learn": "sklearn", "mlflow-skinny": "mlflow"}.get(
+        name, name
+    )

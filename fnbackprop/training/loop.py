@@ -1,6 +1,6 @@
 """The training loop, and the step that it repeats."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from fnbackprop.experiment import Experiment
 from fnbackprop.extras import require
 
+from .callbacks import Callback
 from .layout import Layout
 from .run import Run
 from .session import Session, layout_of
@@ -34,7 +35,8 @@ def train(
     progress: bool = True,
     prefetch: int = 2,
     profile: bool = False,
-    tensorboard: bool = False,
+    loggers: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
     compare_every: int = 100,
     balance_every: int | None = None,
     watch: int = 0,
@@ -46,7 +48,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     new_config: bool = False,
-    patience: float = 1800.0,
+    patience: int | None = None,
+    batch_timeout: float = 1800.0,
 ) -> TrainState:
     """Train, and return the state after the last step.
 
@@ -68,7 +71,11 @@ def train(
       progress: whether to print how it goes.
       prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
-      tensorboard: write the metrics for TensorBoard too, into the run's folder `tensorboard/`.
+      loggers: who is handed the metrics too: "tensorboard", "wandb", "mlflow", "csv", or loggers (`fb.loggers`).
+      callbacks: pure functions `(step, state, values)` of the number of updates made, of the state after them, which
+        they must not keep, and of the metrics of the step (and "evaluate/<name>", if there was an evaluation). They may
+        return "stop", "checkpoint" or "evaluate", or several of them. A value is an array that the device may still be
+        computing: to look at one waits for it, so `if step % 100 == 0` comes first.
       compare_every: steps between two comparisons of `backward="both"`.
       balance_every: steps between two measurements of how far an update goes (the metric "overshoot": -1 nowhere, 0 to
         the lowest point along itself, above 1 uphill) and of the curvature along the gradient ("batch_sharpness"); each
@@ -87,7 +94,9 @@ def train(
         none.
       overwrite: begin anew in the folder of the newest run of this name, and throw away what it holds.
       new_config: resume even if the experiment's config, its seed, its data or the options have changed.
-      patience: of several processes: the seconds that one may take for a batch, before all are ended.
+      patience: end the run after this number of evaluations on end in which `best` was not better. It is counted from
+        the metrics, so that a run that is resumed ends where it would have.
+      batch_timeout: of several processes: the seconds that one may take for a batch, before all are ended.
 
     Returns:
       The TrainState after the last step; its `params` are like those of `experiment.init`.
@@ -117,12 +126,13 @@ def train(
     step = compiled(make_step(experiment, run.differentiator, layout), layout)
     with Session(run, layout) as session:
         state = session.state
-        for number in range(int(state.step), run.stop):
+        for number in session.steps():
             batch = session.batch(number)
             session.inspect(number, state, batch)
             state, metrics = step(state, batch)  # forward pass, loss, backward pass, weight update
             session.record(number, state, metrics)
             session.evaluate(number + 1, state)
+            session.consult(number + 1, state, metrics)
             session.save(number + 1, state)
         session.finish(state)
     return state

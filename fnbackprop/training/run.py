@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .callbacks import Callback
+from .loggers.group import make_logger
 from .run_folder import local_directory
 from .step.mixed_precision import precision_of
 
@@ -33,7 +35,8 @@ class Run:
     progress: bool = True
     prefetch: int = 2
     profile: bool = False
-    tensorboard: bool = False
+    loggers: Sequence[Any] = ()
+    callbacks: Sequence[Callback] = ()
     compare_every: int = 100
     balance_every: int | None = None
     watch: int = 0
@@ -45,7 +48,8 @@ class Run:
     resume: bool = False
     overwrite: bool = False
     new_config: bool = False
-    patience: float = 1800.0
+    patience: int | None = None
+    batch_timeout: float = 1800.0
 
     def __post_init__(self):
         if not isinstance(self.experiment, Experiment):
@@ -56,14 +60,18 @@ class Run:
             raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        for name, least in (("checkpoint_every", 0), ("keep", 1), ("balance_every", 1), ("watch", 0)):
+        for name, least in (("checkpoint_every", 0), ("keep", 1), ("balance_every", 1), ("watch", 0), ("patience", 1)):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ExperimentError(f"{name} must be an integer of at least {least}, or None, not {value!r}.")
         if self.directory is not None:
             local_directory(self.directory)
-        if not self.patience > 0:
-            raise ExperimentError(f"patience must be a number of seconds above 0, not {self.patience!r}.")
+        for logger in self.loggers:
+            make_logger(logger)
+        if self.patience is not None and self.best is None:
+            raise ExperimentError("patience counts evaluations without a better metric: name it, best=... (--best).")
+        if not self.batch_timeout > 0:
+            raise ExperimentError(f"batch_timeout must be a number of seconds above 0, not {self.batch_timeout!r}.")
         if self.backward == "both" and self.compare_every < 1:
             raise ExperimentError(f"compare_every must be at least 1, not {self.compare_every}.")
         if self.best_mode not in ("max", "min"):

@@ -39,7 +39,7 @@ class RunFolder:
         "model_state/" the model state, by their paths, as safetensors.
       checkpoints: a folder `step_00000040/` for each checkpoint.
       nonfinite: the batches whose loss was not finite, `step_00000011.npz`.
-      profile, tensorboard: what the options of these names write.
+      profile: what the option of this name writes.
       lock: names the process that writes here; there while it does.
     """
 
@@ -88,10 +88,6 @@ class RunFolder:
     @property
     def profile(self) -> Path:
         return self.path / "profile"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
 
     @property
     def lock(self) -> Path:

@@ -9,6 +9,7 @@ import jax
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .callbacks import Patience, ask
 from .checkpoints.compatibility import require_own_state
 from .checkpoints.resuming import Beginning, begin
 from .checkpoints.schedule import CheckpointSchedule
@@ -18,6 +19,7 @@ from .data.prefetching import batches_of
 from .data.streams import Stream
 from .gradient_check import GradientCheck
 from .layout import Layout, make_layout
+from .loggers.group import Loggers
 from .mesh import leads, make_mesh
 from .peers import watched_peers
 from .record.model_file import write_model
@@ -26,7 +28,6 @@ from .record.profiling import Profile
 from .record.run_description import RunDescription
 from .record.run_log import RunLog
 from .record.run_watch import RunWatch
-from .record.tensorboard import TensorBoard
 from .record.throughput import amount_of
 from .run import Run
 from .run_folder import RunFolder
@@ -64,10 +65,12 @@ class Session:
         self._profile: Profile | None = None
         self._measured: dict[str, float] = {}  # of the step that is next
         self._checkpoints: CheckpointSchedule | None = None
+        self._patience = None if run.patience is None else Patience(run.best or "", run.best_mode, run.patience)
+        self._stopped_by, self._asks_to_save = "", False
 
     def __enter__(self) -> "Session":
         with ExitStack() as stack:
-            self._peers = stack.enter_context(watched_peers(self._run.patience))
+            self._peers = stack.enter_context(watched_peers(self._run.batch_timeout))
             self._folder = None if self._run.directory is None else stack.enter_context(Claim(self._run)).folder
             self._begin()
             self._open(stack)
@@ -109,8 +112,9 @@ class Session:
         stack.callback(log.draw_curves, f"{run.name}, {run.backward} backward")  # of a run that was stopped, too
         self._description = RunDescription(run, written, log, self.state)
         _close_with_error(stack, self._description.close)
-        if run.tensorboard and written is not None:
-            log.sinks.append(TensorBoard(written, first))
+        if run.loggers and leads():
+            log.loggers = Loggers(run.loggers, log.say)
+            log.loggers.start(self._description.run_start())
         if run.profile and written is not None:
             self._profile = Profile(experiment, written, log, first, run.stop)
             _close_with_error(stack, self._profile.close)
@@ -128,6 +132,8 @@ class Session:
         place = None if self._layout is None else self._layout.place
         batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
         self._batches = stack.enter_context(batches)
+        if self._patience is not None and first and folder is not None:
+            self._stopped_by = self._patience.resume(folder.read_metrics())
         self._began = time.monotonic()
 
     def _looks_at(self, part: Experiment, update: str, written: RunFolder | None, stack: ExitStack) -> Iterator[Any]:
@@ -141,6 +147,13 @@ class Session:
             yield StepBalance(part, run.balance_every)
         if run.watch:
             yield WatchSteps(part, run.watch, log, update)
+
+    def steps(self) -> Iterator[int]:
+        """The steps to make, until the last or until something asks for a stop."""
+        for step in range(self._first, self._run.stop):
+            if self._stopped_by:
+                return
+            yield step
 
     def batch(self, step: int) -> Any:
         """The batch of a step; raises ExperimentError if its shapes are not those of the first."""
@@ -176,16 +189,34 @@ class Session:
 
     def evaluate(self, updates: int, state: TrainState) -> None:
         """Evaluate every `experiment.evaluate_every` updates, and at the end."""
-        experiment, every = self._run.experiment, self._run.experiment.evaluate_every
-        is_due = updates == self._run.stop or (every is not None and updates % every == 0)
-        if experiment.evaluate is not None and is_due:
-            self._log.flush()
-            self._log.add_evaluation(updates, experiment.evaluate(*state.evaluated))
+        every = self._run.experiment.evaluate_every
+        if updates == self._run.stop or (every is not None and updates % every == 0):
+            self._evaluate(updates, state)
+
+    def _evaluate(self, updates: int, state: TrainState) -> None:
+        if self._run.experiment.evaluate is None or self._log.evaluation[0] == updates:
+            return
+        self._log.flush()
+        self._log.add_evaluation(updates, self._run.experiment.evaluate(*state.evaluated))
+
+    def consult(self, updates: int, state: TrainState, metrics: dict[str, Any]) -> None:
+        """Ask the callbacks, and look whether `patience` is at its end; a run that stops is evaluated."""
+        evaluated_at, evaluation = self._log.evaluation
+        asks = ask(self._run.callbacks, updates, state, metrics, evaluation if evaluated_at == updates else {})
+        if asks & {"evaluate", "stop"}:
+            self._evaluate(updates, state)
+        if "stop" in asks:
+            self._stopped_by = "as a callback asked"
+        elif self._patience is not None:
+            self._stopped_by = self._patience.look(*self._log.evaluation)
+        if updates < self._run.stop:
+            self._description.stopped_by = self._stopped_by
+        self._asks_to_save = bool(self._stopped_by) or "checkpoint" in asks
 
     def save(self, updates: int, state: TrainState) -> None:
         """Write a checkpoint if one is due; raises Interrupted or Terminated if a signal has ended the run."""
         if self._checkpoints is not None:
-            self._checkpoints.save_if_due(updates, state)
+            self._checkpoints.save_if_due(updates, state, self._asks_to_save)
         if self._signals is not None:
             self._signals.raise_received(updates)
 
@@ -195,10 +226,14 @@ class Session:
         self._log.flush()
         if self._folder is not None and run.checkpoint_every != 0:
             write_model(self._folder, state, self._log)
-        if first == run.stop:
-            self._log.say(f"{run.name}: has made its {run.stop} steps already")
+        last = int(state.step)
+        if first == last:
+            why = f", {self._stopped_by}" if self._stopped_by else ""
+            self._log.say(f"{run.name}: has made its {last} steps already{why}")
             return
-        steps = f"{run.stop} steps" if first == 0 else f"{run.stop - first} steps to step {run.stop}"
+        if last < run.stop:
+            self._log.say(f"{run.name}: ends after step {last} of {run.stop}, {self._stopped_by}")
+        steps = f"{last} steps" if first == 0 else f"{last - first} steps to step {last}"
         if self._log.watch is not None and (words := self._log.watch.in_words()):
             self._log.say(f"{run.name}: {words}")
         self._log.say(f"{run.name}: {steps}, {time.monotonic() - self._began:.1f} s, {run.backward} backward")

@@ -25,7 +25,7 @@ def test_all_processes_end_if_one_does_not_go_on(tmp_path, how):
             {statement}
         rng ="""
     (tmp_path / "regression.py").write_text(textwrap.dedent(FILE).replace("\n        rng =", failing))
-    arguments = ["train", "regression.py", "--mesh", "data=2", "--patience", "3", "--checkpoint-every", "1"]
+    arguments = ["train", "regression.py", "--mesh", "data=2", "--batch-timeout", "3", "--checkpoint-every", "1"]
     processes = start(2, arguments, devices_each=1, folder=tmp_path)
     found = finish(processes, timeout=60)
     (status, out, errors), (other_status, _, other_errors) = found

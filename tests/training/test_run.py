@@ -34,7 +34,10 @@ def test_what_follows_from_them():
     "options, message",
     [
         ({"checkpoint_every": True}, "checkpoint_every must be an integer of at least 0, or None, not True"),
-        ({"patience": 0}, "patience must be a number of seconds above 0, not 0"),
+        ({"batch_timeout": 0}, "batch_timeout must be a number of seconds above 0, not 0"),
+        ({"patience": 3}, "name it, best="),
+        ({"loggers": ["aim"]}, "there is no logger 'aim'; they are tensorboard, wandb, mlflow, csv"),
+        ({"loggers": [str]}, "a logger has the methods start, log, artifact, finish"),
         ({"directory": "gs://bucket/runs"}, "gs://bucket/runs is the address of a bucket"),
         ({"directory": pathlib.Path("s3://bucket")}, "s3:/bucket is the address of a bucket"),
         ({"keep": 0}, "keep must be an integer of at least 1"),

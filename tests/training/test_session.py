@@ -21,12 +21,15 @@ MADE = experiment(Config(steps=4))
 
 
 def test_what_was_opened_is_closed_if_opening_fails(tmp_path, monkeypatch):
-    def missing(folder, start):
+    def missing(loggers, run):
         raise ExperimentError("tensorboard needs tensorboardX")
 
-    monkeypatch.setattr(session, "TensorBoard", missing)
+    monkeypatch.setattr(session.Loggers, "start", missing)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ExperimentError, match="tensorboardX"), Session(Run(MADE, directory=tmp_path, tensorboard=True)):
+    with (
+        pytest.raises(ExperimentError, match="tensorboardX"),
+        Session(Run(MADE, directory=tmp_path, loggers=["tensorboard"])),
+    ):
         pytest.fail("it was opened")
     found = RunFolder(tmp_path / "survivor").read_description()
     assert found["status"] == "stopped" and found["error"] == "ExperimentError: tensorboard needs tensorboardX"

@@ -54,11 +54,11 @@ class CheckpointSchedule:
         """Note the state after this number of updates: from here on, whatever ends the run, it can be saved."""
         self._latest = updates, state
 
-    def save_if_due(self, updates: int, state: TrainState) -> None:
-        """Write a checkpoint of the state, after this number of updates, if one is due."""
+    def save_if_due(self, updates: int, state: TrainState, asked: bool = False) -> None:
+        """Write a checkpoint of the state, after this number of updates, if one is due or asked for."""
         self.reached(updates, state)
-        is_best = self._is_best(updates)
-        if self._is_due(updates) or is_best:
+        is_best, asked = self._is_best(updates), asked and self._run.checkpoint_every != 0
+        if self._is_due(updates) or is_best or asked:
             try:
                 self._save(updates, state)
             except CheckpointError as error:

@@ -18,6 +18,7 @@ import jax
 from fnbackprop import trees
 from fnbackprop.version import __version__
 
+from ..loggers.protocol import RunStart
 from ..run import Run
 from ..run_folder import RunFolder, write_json
 from ..step.state import TrainState
@@ -38,18 +39,26 @@ class RunDescription:
 
     Attributes:
       step: the number of updates made, kept up to date by the loop.
+      stopped_by: why the run has ended before its last step, though well.
     """
 
     def __init__(self, run: Run, folder: RunFolder | None, log: RunLog, state: TrainState):
         self._folder, self._log, self._began = folder, log, time.monotonic()
-        self.step = int(state.step)
+        self.step, self.stopped_by = int(state.step), ""
+        self._facts = describe_run(run, state)
         if folder is None:
             return
-        self._facts = describe_run(run, state)
         if self.step and folder.description.is_file():  # the same run, going on
             before = folder.read_description()
             self._facts |= {name: before[name] for name in ("began", "seconds") if name in before}
         self._write(self._facts)
+
+    def run_start(self) -> RunStart:
+        """What loggers are told of the run."""
+        name, folder = self._facts["name"], self._folder
+        own = {name: self._facts[name] for name in ("seed", "backward", "command", "environment", "parameters")}
+        label = name if folder is None else folder.name
+        return RunStart(label, name, folder and folder.path, self.step, self._facts["config"], own)
 
     def close(self, error: BaseException | None) -> None:
         if self._folder is None:
@@ -57,6 +66,8 @@ class RunDescription:
         seconds, amount = self._facts["seconds"] + time.monotonic() - self._began, self._log.amount
         ended = {"step": self.step, "status": "finished" if error is None else "stopped", "seconds": round(seconds, 3)}
         ended["batch"] = None if amount is None else amount._asdict()
+        if self.stopped_by:
+            ended["stopped_by"] = self.stopped_by
         if error is not None:
             ended["error"] = f"{type(error).__name__}: {error}".rstrip(": ")
         self._write(self._facts | ended)

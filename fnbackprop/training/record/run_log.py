@@ -10,6 +10,7 @@ import jax
 from fnbackprop.experiment_checks import check_evaluation
 
 from ..errors import NonFiniteLoss, RunError
+from ..loggers.group import Loggers
 from ..run_folder import MetricsRow, RunFolder
 from ..step.loss_scale import SMALLEST_SCALE
 from ..step.step_metrics import expand_layer_norms
@@ -34,7 +35,7 @@ class RunLog:
         self._name, self._folder = name, folder
         self.layers_every = 1  # the norms of layers, maybe hundreds, are written at every so many steps
         self.watch: RunWatch | None = None  # tells of spikes
-        self.sinks: list[Any] = []  # whatever else takes the metrics, by `write(rows)` and `close()`
+        self.loggers: Loggers | None = None  # whoever else takes the metrics
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
         place = "nothing is written" if folder is None else f"in {folder.path}"
@@ -46,10 +47,12 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
+        if self.loggers is not None:
+            folder = self._folder
+            files = [] if folder is None else [folder.curves, folder.report, folder.model]
+            self.loggers.finish("stopped" if error else "finished", [file for file in files if file.is_file()])
         self._progress.close()
-        for sink in self.sinks:
-            sink.close()
         if self._file is not None:
             with suppress(OSError):  # each write has been flushed already, or has raised
                 self._file.close()
@@ -115,8 +118,10 @@ class RunLog:
 
     def _write(self, rows: list[MetricsRow]) -> None:
         with self._naming_the_file():
-            for sink in ([] if self._file is None else [self._file]) + self.sinks:
-                sink.write(rows)
+            if self._file is not None:
+                self._file.write(rows)
+        if self.loggers is not None:
+            self.loggers.write(rows)
 
     @contextmanager
     def _naming_the_file(self) -> Iterator[None]:
