@@ -26,7 +26,7 @@ from .rules.loops.decisions import DecidedLoopWarning
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import testing
+    from . import lora, testing
     from .balancing.layers import scale_by_layer
     from .balancing.result import Balance
     from .cli import run
@@ -94,6 +94,7 @@ __all__ = [
     "load_checkpoint",
     "load_parameters",
     "loggers",
+    "lora",
     "name",
     "named_grad",
     "nondifferentiable",
@@ -145,6 +146,7 @@ _LATER = {
     "Replay": "training.replaying",
     "read_metrics": "training.run_folder",
     "run": "cli",
+    "lora": "lora",
     "testing": "testing",
 }
 

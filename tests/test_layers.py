@@ -10,7 +10,8 @@ import fnbackprop
 ROOT = pathlib.Path(fnbackprop.__file__).parent
 # Each layer may import itself and the layers before it.
 LAYERS = (
-    "version extras columns pages trees jaxprs backprop rules blocks models losses experiment_checks updates experiment"
+    "version extras columns pages trees jaxprs backprop rules blocks models losses lora experiment_checks"
+    " updates experiment"
     " comparing testing tracing balancing training running doctor commands memory_command experiment_commands"
     " experiment_files cli __main__ __init__"
 ).split()
