@@ -1,4 +1,17 @@
-"""Backprop written out by hand for every JAX primitive: a drop-in for `jax.grad`, and a training framework."""
+"""Backprop written out by hand for every JAX primitive: a drop-in for `jax.grad`, and a training framework.
+
+The words of this reference:
+
+- *forward pass*: computing the output from the input; *loss*: one number that says how far off the output is;
+- *derivative*: how much an output moves when an input moves by a little; *gradient*: the derivatives of the loss with
+  respect to all parameters; *chain rule*: the derivative of one function after another is the product of theirs;
+- *cotangent*: of a value in the program, the derivative of the loss with respect to it, of the same shape and dtype;
+  *backward pass*: computing cotangents from the loss back to the parameters; *pullback*: a function that does so;
+- *residual*: a value that the forward pass keeps because the backward pass reads it; *budget*: how many bytes of them;
+- *rule*: the backward of one primitive, the operations that JAX's programs (jaxprs) are made of, as *equations*;
+- *learning rate*: the factor of a step against the gradient; *convergence*, *divergence*: the loss settles, or grows;
+- *pytree*: arrays in nested dicts, lists and tuples; *leaf*: one of these arrays; *kink*: a point without a derivative.
+"""
 
 import importlib
 from typing import TYPE_CHECKING

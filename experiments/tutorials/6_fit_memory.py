@@ -89,9 +89,10 @@ print(f"fit_budget(memory={limit / 2**20:.2f} MiB) -> {budget:,.0f} bytes, and t
 # %%
 figure, axes = panels(1, width=6.0, height=3.2)
 axes.plot(*zip(*ours.values(), strict=True), "o-", color=BLUE, label="fnbackprop")
-for budget, point in ours.items():
+for i, (budget, point) in enumerate(ours.items()):
     label = "no budget" if budget is None else f"budget={budget:g}"
-    axes.annotate(label, point, xytext=(0, 7), textcoords="offset points", color=BLUE, fontsize=8, ha="center")
+    offset = {"xytext": (0, 9 if i % 2 == 0 else -17), "textcoords": "offset points"}  # so that labels are apart
+    axes.annotate(label, point, **offset, color=BLUE, fontsize=8, ha="center")
 axes.plot(*by_jax, "s", color=GREY, label="jax.grad")
 axes.plot(*fitted, "*", color=ORANGE, markersize=12, label=f"fit_budget({limit / 2**20:.1f} MiB)")
 axes.set(xlabel="temporary memory in MiB", ylabel="time in ms", title="budget= : memory against time (2 CPU cores)")

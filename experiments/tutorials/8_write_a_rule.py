@@ -64,7 +64,7 @@ def weighted_vjp(dy, w, x):
 # for you; `fnbackprop/rules/calls/call.py` explains each step.)
 
 # %%
-program = jax.make_jaxpr(lambda x: jnp.sin(4 * softsign.bind(x)))(1.0)
+program = jax.make_jaxpr(lambda x: jnp.sin(2 * softsign.bind(x)))(1.0)
 
 
 def applied(x, *, closed, n):
@@ -120,7 +120,7 @@ for name, (function, args) in functions.items():
 # %%
 figure, axes = panels(2, width=8.0, height=2.8)
 xs, dots = np.linspace(-3, 3, 200), np.linspace(-2.9, 2.9, 24)
-shown = {"softsign": softsign.bind, "sin(4 softsign(x)), twice": lambda x: repeat.bind(x, closed=program, n=2)}
+shown = {"softsign": softsign.bind, "sin(2 softsign(x)), twice": lambda x: repeat.bind(x, closed=program, n=2)}
 for panel, (title, function) in zip(axes, shown.items(), strict=True):
     value, slope = (lambda x, f=f: np.asarray(jax.lax.map(f, jnp.asarray(x))) for f in (function, fb.grad(function)))
     panel.plot(xs, value(xs), color=GREY, label="y")
