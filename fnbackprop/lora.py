@@ -32,19 +32,22 @@ def init(key: jax.Array, params: Any, *, rank: int, where: str | Sequence[str]) 
     Args:
       key: of their values: a is normal with the variance 1 / rows, b is zero.
       params: the parameters to be adapted. A leaf with more than two axes is a stack of matrices, each with its own.
-      rank: of the product; at most the smaller side of each matrix.
+      rank: the number of columns of a and rows of b; at most the smaller side of each matrix.
       where: patterns of the paths of the matrices, with everything below them: "qkv/w", "blocks", or several. Leaves
         of fewer than two axes are passed over.
 
+    Returns:
+      By the path of each matrix, {"a": (..., rows, rank), "b": (..., rank, columns)} of its dtype.
     Raises:
       ValueError: a pattern names no matrix, or the rank is not between 1 and the smaller side of each.
 
     Example:
+      >>> import fnbackprop as fb, jax, jax.numpy as jnp
       >>> base = {"up": {"w": jnp.ones((4, 6)), "b": jnp.zeros(6)}, "head": {"w": jnp.ones((6, 2))}}
-      >>> adapters = init(jax.random.key(0), base, rank=2, where="up")
+      >>> adapters = fb.lora.init(jax.random.key(0), base, rank=2, where="up")
       >>> {path: {name: x.shape for name, x in pair.items()} for path, pair in adapters.items()}
       {'up/w': {'a': (4, 2), 'b': (2, 6)}}
-      >>> bool((merge(base, adapters)["up"]["w"] == 1).all())
+      >>> bool((fb.lora.merge(base, adapters)["up"]["w"] == 1).all())
       True
     """
     patterns = [where] if isinstance(where, str) else list(where)
@@ -69,11 +72,20 @@ def merge(params: Any, adapters: Adapters, *, alpha: float = ALPHA) -> Any:
 
     Args:
       params: as `init` had them.
-      adapters: of it.
-      alpha: the size of the change; where it is kept, another rank needs no other learning rate.
+      adapters: those of `init`, or what they became in training.
+      alpha: the factor of the change, over the rank; where it is kept, another rank needs no other learning rate.
 
+    Returns:
+      A tree like `params`, of the same shapes and dtypes.
     Raises:
       ValueError: there is no parameter of an adapter's path.
+
+    Example:
+      >>> import fnbackprop as fb, jax.numpy as jnp
+      >>> adapters = {"w": {"a": jnp.ones((2, 1)), "b": jnp.ones((1, 2))}}
+      >>> print(fb.lora.merge({"w": jnp.zeros((2, 2))}, adapters, alpha=0.5)["w"])
+      [[0.5 0.5]
+       [0.5 0.5]]
     """
     missing = set(adapters) - {path for path, _ in trees.leaves_with_paths(params)}
     if missing:

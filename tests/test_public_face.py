@@ -7,18 +7,14 @@ import enum
 import inspect
 from pathlib import Path
 
-import fnbackprop as fb
+from .public_names import public_names
 
 SNAPSHOT = Path(__file__).with_name("public_face.txt")
-MODULES = ("testing", "loggers")
 
 
 def face() -> list[str]:
     """A line for each public name: how it is called, without types, or what it holds."""
-    lines = [_line(name, getattr(fb, name)) for name in fb.__all__ if name not in MODULES]
-    for module in MODULES:
-        lines += [_line(f"{module}.{name}", getattr(getattr(fb, module), name)) for name in getattr(fb, module).__all__]
-    return lines
+    return [_line(name, found) for name, found in public_names().items()]
 
 
 def _line(name: str, found) -> str:

@@ -13,9 +13,10 @@ import pytest
 
 import fnbackprop
 
+from .public_names import public_names
+
 ROOT = pathlib.Path(__file__).parent.parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PUBLIC = [getattr(fnbackprop, name) for name in fnbackprop.__all__ if name != "testing"]
 MODULES = [module.name for module in pkgutil.walk_packages(fnbackprop.__path__, "fnbackprop.")]
 
 
@@ -88,7 +89,7 @@ def test_contents_of_the_contributing_guide():
 def test_docstring_examples(name):
     """Those of the public names are run by `tests/test_reference.py`."""
     runner = doctest.DocTestRunner(optionflags=FLAGS)
-    public = {f"{found.__module__}.{found.__qualname__}" for found in PUBLIC}
+    public = {f"{found.__module__}.{found.__qualname__}" for found in public_names().values()}
     for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name)):
         if test.name not in public:
             assert runner.run(test).failed == 0

@@ -12,8 +12,9 @@ import typing
 
 import pytest
 
-import fnbackprop as fb
 from fnbackprop import losses
+
+from .public_names import public_names
 
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example", "Source")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -22,9 +23,7 @@ QUANTITIES = """bytes steps? seconds numbers? weight count many often length par
     position positions argument arguments index decay factor width batch batches microbatches updates directions carries
     checkpoints""".split()
 SILENT = ("MissingExtra", "UntestedVersionWarning")  # what their examples do is to be quiet, where all is well
-NAMES = {name: getattr(fb, name) for name in fb.__all__ if name not in ("testing", "loggers")}
-NAMES |= {f"testing.{name}": getattr(fb.testing, name) for name in fb.testing.__all__}
-NAMES |= {f"loggers.{name}": getattr(fb.loggers, name) for name in fb.loggers.__all__}
+NAMES = public_names()
 FUNCTIONS = {name: found for name, found in NAMES.items() if not isinstance(found, type)}
 CLASSES = {name: found for name, found in NAMES.items() if isinstance(found, type)}
 
