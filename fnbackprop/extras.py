@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 # By extra, as in `pyproject.toml`: the modules that its packages bring.
 EXTRAS = {
-    "train": ("optax", "orbax", "matplotlib", "jinja2", "PIL", "safetensors"),
+    "train": ("optax", "orbax.checkpoint", "matplotlib", "jinja2", "PIL", "safetensors"),
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
@@ -34,10 +34,10 @@ def needed_for(purpose: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
         for extra, modules in EXTRAS.items():
-            if module in modules:
-                raise _missing(purpose, module, extra) from None
+            for module in modules:
+                if _package(module) == _package(error.name or ""):
+                    raise _missing(purpose, module, extra) from None
         raise
 
 
@@ -50,7 +50,18 @@ def require(extra: str, purpose: str) -> None:
 
 def missing_modules(extra: str) -> list[str]:
     """The modules of an extra that are not installed."""
-    return [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
+    return [module for module in EXTRAS[extra] if not _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not
+        return False
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _missing(purpose: str, module: str, extra: str) -> MissingExtra:

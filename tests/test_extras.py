@@ -11,7 +11,11 @@ import pytest
 from fnbackprop.extras import EXTRAS, MissingExtra, missing_modules, needed_for, require
 
 ROOT = Path(__file__).parent.parent
-NAMED_OTHERWISE = {"orbax-checkpoint": "orbax", "pillow": "PIL", "mlflow-skinny": "mlflow"}  # modules of packages
+NAMED_OTHERWISE = {
+    "orbax-checkpoint": "orbax.checkpoint",
+    "pillow": "PIL",
+    "mlflow-skinny": "mlflow",
+}  # modules of packages
 
 CORE = """
 import sys
@@ -46,7 +50,7 @@ def test_the_core_without_the_train_extra(tmp_path):
     """In a process where the modules of the extra cannot be imported."""
     template = ROOT / "fnbackprop" / "training" / "template.py"
     (tmp_path / "experiment.py").write_text(template.read_text())
-    code = CORE.format(modules=EXTRAS["train"])
+    code = CORE.format(modules=tuple(module.partition(".")[0] for module in EXTRAS["train"]))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     lines = done.stdout.splitlines()
