@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..jaxprs.avals import aval_of, explicit_sharding
-from .tiling import even_size
+from .tiling import even_size, may_be_divided
 
 SIDE = 128  # queries and keys of a tile
 ROWS = 512  # queries times sequences times heads of a tile: with SIDE keys, 256 KiB of scores, which stay in a cache
@@ -52,14 +51,14 @@ class Tiling(NamedTuple):
     steps: np.ndarray
 
     @classmethod
-    def of(cls, q: Any, k: Any, visible: Visible) -> "Tiling":
+    def of(cls, q: Any, k: Any, visible: Visible, dropout: float) -> "Tiling":
         (batch, heads, group, queries, _), keys = q.shape, k.shape[2]
         tile_q, tile_k = even_size(queries, SIDE), even_size(keys, SIDE)
         most = max(ROWS // max(group * tile_q, 1), 1)
         tile_h = _divisor(heads, most)
         tile_b = _divisor(batch, max(most // tile_h, 1))
-        if explicit_sharding(aval_of(q)) is not None:
-            tile_b, tile_h = batch, heads  # what lies on several devices is not cut along
+        if may_be_divided(q) or dropout:  # dropped weights are the same on any number of devices
+            tile_b, tile_h = batch, heads
         shape = tile_b, tile_h, tile_q, tile_k
         sizes = batch, heads, queries, keys
         padded = tuple(-(-size // max(side, 1)) * side for size, side in zip(sizes, shape, strict=True))

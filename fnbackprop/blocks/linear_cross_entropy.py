@@ -2,9 +2,8 @@
 
     logits = x w + b;  loss = mean of logsumexp(logits) - target,  target = (1 - ε) logits[label] + ε mean(logits)
 
-The gradient with respect to the logits is known as soon as their logsumexp is: so the forward of a differentiated call
-takes a chunk of tokens, makes its logits, and turns them into the cotangents of x, w and b at once; the backward only
-multiplies these with the loss's cotangent. A call that is not differentiated stops at the loss.
+The forward goes through the logits tile by tile and keeps their logsumexp; the backward makes each tile again and turns
+it into its part of the cotangents of x, w and b. That is four products for three, and far less memory to go through.
 
 Shapes in this file: x (tokens, width), w (width, classes), or (classes, width) where `tied`, b (classes,), labels and
 mask (tokens,).
@@ -21,11 +20,10 @@ from jax import lax
 from ..jaxprs.avals import aval_of, explicit_sharding
 from ..trees import accumulation_dtype
 from .block import block
-from .tiling import even_size, product
+from .tiling import even_size, may_be_divided, product
 
 Array = jax.Array
-CHUNK = 3 * 2**19  # logits of a chunk: 6 MiB in float32
-TILE = 2**19  # weights of a tile: 2 MiB
+TOKENS, LOGITS = 2048, 2**20  # of a tile: in float32, 4 MiB of logits
 
 
 def linear_cross_entropy(
@@ -79,93 +77,108 @@ def plain_cross_entropy(x, w, bias, labels, mask, *, tied, label_smoothing, z_lo
 
 
 class Cut(NamedTuple):
-    """How the work is cut. The last chunk and the last tile end where the whole ends, and may overlap the one before.
+    """How (tokens, classes) is cut into tiles. The last along an axis ends where the whole ends, and overlaps others.
 
-    chunk: tokens of a chunk; chunks: where they begin. tile, tiles: the same of the classes.
+    begins: of each tile, (count, 2), before it is moved to end with the whole.
     """
 
-    chunk: int
-    chunks: np.ndarray
-    tile: int
-    tiles: np.ndarray
+    tokens: int
+    classes: int
+    begins: Array
 
     @classmethod
-    def of(cls, x: Array, w: Array, classes: int) -> "Cut":
-        (tokens, width), whole = x.shape, explicit_sharding(aval_of(x)) or explicit_sharding(aval_of(w))
-        chunk = tokens if whole else even_size(tokens, max(CHUNK // max(classes, 1), 1))
-        tile = classes if whole else even_size(classes, max(TILE // max(width, 1), 1))
-        return cls(chunk, _begins(tokens, chunk), tile, _begins(classes, tile))
+    def of(cls, x: Array, w: Array, tied: bool) -> "Cut":
+        tokens, classes = x.shape[0], w.shape[0 if tied else 1]
+        tile_t = tokens if may_be_divided(x) else even_size(tokens, TOKENS)
+        tile_c = classes if explicit_sharding(aval_of(w)) else even_size(classes, max(LOGITS // max(tile_t, 1), 1))
+        starts = (np.arange(0, n, max(side, 1), dtype=np.int32) for n, side in ((classes, tile_c), (tokens, tile_t)))
+        begins = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 2)[:, ::-1]
+        return cls(tile_t, tile_c, jnp.asarray(begins))
 
 
-def _begins(size: int, part: int) -> np.ndarray:
-    return np.arange(0, size, max(part, 1), dtype=np.int32)
+class Tile:
+    """One tile: its tokens and classes, its logits, and which of them no tile before it has."""
+
+    def __init__(self, cut: Cut, begin: Array, operands: tuple, tied: bool):
+        x, w, bias, labels, counted = operands
+        self.w_axis, tokens, classes = 0 if tied else 1, x.shape[0], w.shape[0 if tied else 1]
+        self.token = lax.min(begin[0], np.int32(tokens - cut.tokens))
+        self.column = lax.min(begin[1], np.int32(classes - cut.classes))
+        self.count = cut.tokens
+        counted, labels = self.rows(counted), self.rows(labels)
+        self.x = jnp.where(counted[:, None], self.rows(x), 0)
+        self.w = lax.dynamic_slice_in_dim(w, self.column, cut.classes, self.w_axis)
+        bias = None if bias is None else lax.dynamic_slice_in_dim(bias, self.column, cut.classes)
+        self.logits = _logits(self.x, self.w, bias, tied, accumulation_dtype(x, w))
+        rows = self.token + jnp.arange(cut.tokens, dtype=jnp.int32)
+        columns = self.column + jnp.arange(cut.classes, dtype=jnp.int32)
+        self.fresh = (rows >= begin[0])[:, None] & (columns >= begin[1])[None]
+        self.is_label = labels[:, None] == columns[None]
+
+    def rows(self, x: Array) -> Array:
+        return lax.dynamic_slice_in_dim(x, self.token, self.count)
+
+    def put_rows(self, x: Array, part: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(x, part, self.token, 0)
 
 
-def cross_entropy_value(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
-    options = {"tied": tied, "label_smoothing": label_smoothing, "z_loss": z_loss}
-    return cross_entropy_forward(x, w, bias, labels, mask, **options, wanted=(False,) * 5)[0]
+def cross_entropy_forward(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
+    dtype, counted, classes = accumulation_dtype(x, w), _counted(mask, labels), w.shape[0 if tied else 1]
+    operands, cut = (x, w, bias, labels, counted), Cut.of(x, w, tied)
+
+    def step(known: tuple[Array, Array, Array], begin: Array) -> tuple[tuple[Array, Array, Array], None]:
+        tile = Tile(cut, begin, operands, tied)
+        before, total, target = map(tile.rows, known)
+        logits = jnp.where(tile.fresh, tile.logits, -jnp.inf)  # 1
+        m = lax.max(before, jnp.max(logits, -1))  # 2
+        total = total * lax.exp(before - m) + jnp.sum(lax.exp(logits - m[:, None]), -1)  # 3
+        share = (1 - label_smoothing) * tile.is_label.astype(dtype) + label_smoothing / classes
+        target += jnp.sum(jnp.where(tile.fresh, share * tile.logits, 0), -1)  # 4
+        return tuple(map(tile.put_rows, known, (m, total, target))), None
+
+    zeros = lax.full_like(labels, 0, dtype)
+    start = zeros + jnp.finfo(dtype).min, zeros, zeros
+    (m, total, target), _ = lax.scan(step, start, cut.begins)
+    lse = m + jnp.log(total)  # 5
+    losses = lse - target + z_loss * lse**2  # 6
+    losses = jnp.where((labels >= 0) & (labels < classes), losses, jnp.nan)
+    count = jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
+    return jnp.sum(jnp.where(counted, losses, 0)) / count, (operands, lse, count)  # 7
 
 
-def cross_entropy_forward(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss, wanted):
-    dtype, classes = accumulation_dtype(x, w), w.shape[0 if tied else 1]
-    cut, counted = Cut.of(x, w, classes), _counted(mask, labels)
-    share = 1 / jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
+def cross_entropy_backward(residuals, dloss, *, tied, label_smoothing, z_loss, wanted):
+    operands, lse, count = residuals
+    x, w, bias, _, counted = operands
+    dtype, cut, classes = lse.dtype, Cut.of(x, w, tied), w.shape[0 if tied else 1]
+    dlosses = jnp.where(counted, dloss / count, 0)  # of 7
 
-    def step(carry: tuple[Array, list], begin: Array) -> tuple[tuple[Array, list], None]:
-        loss, (dx, dw, db) = carry
-        start = lax.min(begin, np.int32(x.shape[0] - cut.chunk))
-        x_c, labels_c, counted_c = (lax.dynamic_slice_in_dim(a, start, cut.chunk) for a in (x, labels, counted))
-        counted_c &= _positions(start, cut.chunk) >= begin  # once, where chunks overlap
-        x_c = jnp.where(counted_c[:, None], x_c, 0)  # 1
-        logits = _logits(x_c, w, bias, tied, dtype)  # 2
-        lse = jax.nn.logsumexp(logits, -1)  # 3
-        losses = lse - _target(logits, labels_c, label_smoothing) + z_loss * lse**2  # 4
-        loss += share * jnp.sum(jnp.where(counted_c, losses, 0))  # 5
-        if not any(wanted):
-            return (loss, [dx, dw, db]), None
-        of_loss = jnp.where(counted_c, share, 0)[:, None]  # of 5
+    def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
+        tile = Tile(cut, begin, operands, tied)
+        dlosses_t, lse_t = tile.rows(dlosses), tile.rows(lse)
+        share = (1 - label_smoothing) * tile.is_label.astype(dtype) + label_smoothing / classes
+        of_lse = (dlosses_t * (1 + 2 * z_loss * lse_t))[:, None] * lax.exp(
+            tile.logits - lse_t[:, None]
+        )  # of 2, 3, 5, 6
+        dlogits = jnp.where(tile.fresh, of_lse - dlosses_t[:, None] * share, 0)  # of 1, 4, 6
+        dx, dw, db = found
+        if dx is not None:
+            part = product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype)
+            dx = _add(dx, part, tile.token, 0)
+        if dw is not None:
+            part = product("nv,nd->vd" if tied else "nv,nd->dv", dlogits, tile.x, dtype)
+            dw = _add(dw, part, tile.column, tile.w_axis)
+        db = None if db is None else _add(db, jnp.sum(dlogits, 0), tile.column, 0)
+        return [dx, dw, db], None
 
-        def pull(found: list, begin_v: Array) -> tuple[list, None]:
-            start_v = lax.min(begin_v, np.int32(classes - cut.tile))
-            columns = _positions(start_v, cut.tile)[None]
-            of_lse = jnp.exp(lax.dynamic_slice_in_dim(logits, start_v, cut.tile, 1) - lse[:, None])  # of 3
-            of_target = (1 - label_smoothing) * (columns == labels_c[:, None]).astype(dtype) + label_smoothing / classes
-            dlogits = of_loss * ((1 + 2 * z_loss * lse)[:, None] * of_lse - of_target)  # of 4
-            dlogits = jnp.where(columns >= begin_v, dlogits, 0)  # once, where tiles overlap
-            w_t = lax.dynamic_slice_in_dim(w, start_v, cut.tile, 0 if tied else 1)
-            dx_c, dw, db = found
-            dx_c = dx_c and [dx_c[0] + product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, w_t, dtype)]  # of 2
-            dw = dw and [
-                _add(
-                    dw[0], product("nv,nd->vd" if tied else "nv,nd->dv", dlogits, x_c, dtype), start_v, 0 if tied else 1
-                )
-            ]
-            db = db and [_add(db[0], jnp.sum(dlogits, 0), start_v, 0)]
-            return [dx_c, dw, db], None
-
-        dx_c = dx and [lax.full_like(x_c, 0, dtype)]
-        (dx_c, dw, db), _ = lax.scan(pull, [dx_c, dw, db], jnp.asarray(cut.tiles))
-        dx = dx and [_add(dx[0], dx_c[0], start, 0)]  # of 1
-        return (loss, [dx, dw, db]), None
-
-    zeros = [
-        [lax.full_like(a, 0, dtype)] if on and a is not None else []
-        for a, on in zip((x, w, bias), wanted[:3], strict=True)
-    ]
-    (loss, found), _ = lax.scan(step, (share * 0, zeros), jnp.asarray(cut.chunks))
-    return loss, found
-
-
-def cross_entropy_backward(residuals, dloss):
-    """The cotangents are those of a loss whose own is 1, times dloss."""
-    dx, dw, db = (part[0] * dloss if part else None for part in residuals)
+    targets = zip((x, w, bias), wanted[:3], strict=True)
+    start = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
+    (dx, dw, db), _ = lax.scan(step, start, cut.begins)
     return dx, dw, db, None, None
 
 
 chunked_cross_entropy = block(
-    cross_entropy_forward, cross_entropy_backward, plain=plain_cross_entropy, value=cross_entropy_value,
-    name="linear_cross_entropy",
-)  # fmt: skip
+    cross_entropy_forward, cross_entropy_backward, plain=plain_cross_entropy, name="linear_cross_entropy"
+)
 
 
 def _logits(x: Array, w: Array, bias: Array | None, tied: bool, dtype: Any) -> Array:
@@ -182,10 +195,6 @@ def _target(logits: Array, labels: Array, smoothing: float) -> Array:
 
 def _counted(mask: Array | None, labels: Array) -> Array:
     return lax.full_like(labels, True, jnp.bool_) if mask is None else mask
-
-
-def _positions(start: Array, count: int) -> Array:
-    return start + jnp.arange(count, dtype=jnp.int32)
 
 
 def _add(x: Array, part: Array, start: Array, axis: int) -> Array:

@@ -52,14 +52,14 @@ def plain_attention(q, k, v, bias, mask, segments, key, *, causal, window, scale
     seen = jnp.ones_like(s, bool) if seen is None else jnp.broadcast_to(seen, s.shape)
     weights = jax.nn.softmax(jnp.where(seen, s, hidden(dtype)), -1)
     if dropout:
-        kept = keep_all(Tiling.of(q, k, visible), key, s.shape, 1 - dropout).astype(dtype) / (1 - dropout)
+        kept = keep_all(Tiling.of(q, k, visible, dropout), key, s.shape, 1 - dropout).astype(dtype) / (1 - dropout)
         weights = jnp.where(jnp.any(seen, -1, keepdims=True), weights * kept, weights)
     return product("bkgqs,bksd->bkgqd", weights, v, dtype).astype(q.dtype)
 
 
 def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, scale, softcap, dropout):
     operands, visible = Operands(q, k, v, bias, mask, segments, key), Visible.of(causal, window)
-    tiling, dtype = Tiling.of(q, k, visible), accumulation_dtype(q)
+    tiling, dtype = Tiling.of(q, k, visible, dropout), accumulation_dtype(q)
     padded = _padded(operands, tiling)
 
     def step(rows: Rows, begin: Array) -> tuple[Rows, None]:
@@ -92,7 +92,7 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
     operands, out, lse = residuals
     q, k, v, key = operands.q, operands.k, operands.v, operands.key
     visible, dtype = Visible.of(causal, window), lse.dtype
-    tiling = Tiling.of(q, k, visible)
+    tiling = Tiling.of(q, k, visible, dropout)
     padded = _padded(operands, tiling)
     delta = jnp.sum(dout.astype(dtype) * out.astype(dtype), -1)
     rows = [tiling.pad(x, 3, 2) for x in (dout, lse, delta)]

@@ -5,10 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..jaxprs.avals import aval_of, explicit_sharding
+
 
 def even_size(size: int, most: int) -> int:
     """The size of equal tiles of at most `most` each that cover a size with as little overlap as possible."""
     return -(-size // -(-size // most)) if size else 0
+
+
+def may_be_divided(*arrays: jax.Array) -> bool:
+    """Whether arrays may lie on several devices, divided along the axes of a batch: these are then not cut."""
+    return jax.device_count() > 1 or any(explicit_sharding(aval_of(x)) is not None for x in arrays)
 
 
 def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:

@@ -10,6 +10,8 @@ the two layers that write to the residual stream smaller by sqrt(2 * layers).
 """
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,10 +20,24 @@ from jax import lax
 from jax.nn import initializers
 
 from fnbackprop import trees
+from fnbackprop.blocks.attention import attention as attention_by_tiles
 from fnbackprop.models import dropout as dropouts
 from fnbackprop.models import embedding, layer_norm, linear
 
 Params = dict[str, Any]
+BY_TILES = 256  # tokens from which attention runs by tiles (`fb.attention`), which is then faster and leaner
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["mask"], meta_fields=["causal"])
+@dataclass(frozen=True)
+class Seen:
+    """What the queries of a long sequence may see.
+
+    causal: only what is before them. mask: boolean of (..., 1, time, time), or None.
+    """
+
+    causal: bool
+    mask: jax.Array | None
 
 
 def init(
@@ -131,7 +147,7 @@ def attention(
     dropout: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(size)) v, for each head.
+    """softmax(q k^T / sqrt(size)) v, for each head: what `fb.attention` computes for sequences from `BY_TILES` tokens.
 
     Args:
         q, k, v: (..., time, heads, size).
@@ -179,20 +195,32 @@ def _init_linear(
     return linear.init(key, inputs=inputs, outputs=outputs, bias=bias, initializer=initializer, dtype=dtype)
 
 
-def _visible(shape: tuple[int, ...], causal: bool, mask: jax.Array | None) -> jax.Array | None:
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: Any, dropout: float, key: jax.Array | None) -> jax.Array:
+    if not isinstance(visible, Seen):
+        return attention(q, k, v, visible, dropout=dropout, key=key)
+    return attention_by_tiles(q, k, v, causal=visible.causal, mask=visible.mask, dropout=dropout, key=key)
+
+
+def _visible(shape: tuple[int, ...], causal: bool, mask: jax.Array | None) -> jax.Array | Seen | None:
     """What each query of tokens of this shape may see: (..., 1, time, time), the middle axis for the heads.
 
     Padding is hidden from all but itself: so every row sees something, and no softmax is 0 / 0.
     """
+    *batch, time = shape
+    if time >= BY_TILES:
+        return Seen(causal, None if mask is None else _visible_in_padding(mask))
     if not causal and mask is None:
         return None
-    *batch, time = shape
     everything = jnp.ones((1,) * len(batch) + (1, time, time), bool)
     visible = jnp.tril(everything) if causal else everything
-    if mask is None:
-        return visible
-    itself = jnp.expand_dims(jnp.eye(time, dtype=bool), tuple(range(len(batch) + 1)))
-    return (visible & mask[..., None, None, :]) | itself
+    return visible if mask is None else visible & _visible_in_padding(mask)
+
+
+def _visible_in_padding(mask: jax.Array) -> jax.Array:
+    """Every query sees the tokens that are not padding, and itself."""
+    time = mask.shape[-1]
+    itself = jnp.expand_dims(jnp.eye(time, dtype=bool), tuple(range(mask.ndim)))
+    return mask[..., None, None, :] | itself
 
 
 def _through_layers(block: Any, x: jax.Array, blocks: Params | list[Params], key: jax.Array | None) -> jax.Array:
@@ -207,12 +235,12 @@ def _through_layers(block: Any, x: jax.Array, blocks: Params | list[Params], key
 
 
 def _apply_block(
-    params: Params, x: jax.Array, heads: int, visible: jax.Array | None, dropout: float, key: jax.Array | None
+    params: Params, x: jax.Array, heads: int, visible: Any, dropout: float, key: jax.Array | None
 ) -> jax.Array:
     weights_key, attention_key, mlp_key = dropouts.split_key(key, 3)
     qkv = linear.apply(params["qkv"], layer_norm.apply(params["norm1"], x))  # (..., time, 3 width)
     q, k, v = (jnp.reshape(part, (*x.shape[:-1], heads, -1)) for part in jnp.split(qkv, 3, axis=-1))
-    y = attention(q, k, v, visible, dropout=dropout, key=weights_key)  # (..., time, heads, size)
+    y = _attend(q, k, v, visible, dropout, weights_key)  # (..., time, heads, size)
     y = linear.apply(params["projection"], jnp.reshape(y, x.shape))  # (..., time, width)
     x = x + dropouts.apply(y, rate=dropout, key=attention_key)
     y = jax.nn.gelu(linear.apply(params["up"], layer_norm.apply(params["norm2"], x)))  # (..., time, mlp width)

@@ -27,8 +27,9 @@ MASK = np.array([1, 1, 0, 1, 0, 1, 1], bool)
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Chunks and tiles that overlap, of small arrays."""
-    monkeypatch.setattr(file, "CHUNK", 40)
-    monkeypatch.setattr(file, "TILE", 12)
+    monkeypatch.setattr(file, "may_be_divided", lambda x: False)
+    monkeypatch.setattr(file, "TOKENS", 4)
+    monkeypatch.setattr(file, "LOGITS", 16)
 
 
 CASES = {
@@ -119,7 +120,7 @@ def test_only_what_is_wanted_is_computed():
     loss = functools.partial(fb.linear_cross_entropy, labels=labels)
     assert products(loss, x, w) == 1
     for lib in (fb, jax):
-        assert [products(lib.grad(loss, argnums), x, w) for argnums in (0, 1, (0, 1))] == [2, 2, 3]
+        assert [products(lib.grad(loss, argnums), x, w) for argnums in (0, 1, (0, 1))] == [3, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [8192, 50257])
@@ -128,7 +129,7 @@ def test_memory(monkeypatch, classes):
     x, w = jax.ShapeDtypeStruct((2048, 256), jnp.float32), jax.ShapeDtypeStruct((256, classes), jnp.float32)
     run = jax.jit(fb.value_and_grad(fb.linear_cross_entropy, (0, 1)))
     memory = run.lower(x, w, jax.ShapeDtypeStruct((2048,), jnp.int32)).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 24 * 2**20
+    assert memory.temp_size_in_bytes < 16 * 2**20
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -144,7 +145,7 @@ def test_compare_catches_planted_errors(monkeypatch):
     labels = jnp.asarray(LABELS)
 
     def verdict(**changed):
-        parts = {"forward": right.forward, "backward": right.backward, "value": right.value} | changed
+        parts = {"forward": right.forward, "backward": right.backward, "value": None} | changed
         monkeypatch.setattr(
             file, "chunked_cross_entropy", Block(plain=right.plain, name="linear_cross_entropy", **parts)
         )
@@ -158,8 +159,8 @@ def test_compare_catches_planted_errors(monkeypatch):
     for i in (0, 1):
 
         @functools.wraps(right.backward)
-        def wrong(residuals, dloss, i=i):
-            found = list(right.backward(residuals, dloss))
+        def wrong(residuals, dloss, i=i, **options):
+            found = list(right.backward(residuals, dloss, **options))
             found[i] = found[i] * 1.01
             return tuple(found)
 

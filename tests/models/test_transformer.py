@@ -9,6 +9,7 @@ import pytest
 from fnbackprop import trees
 from fnbackprop.models import transformer
 from tests.models.sampling import random_params
+from tests.rules.checking import assert_close
 
 KEY = jax.random.key(0)
 VOCABULARY, LENGTH, WIDTH, HEADS, LAYERS, BATCH, TIME = 11, 9, 8, 2, 2, 4, 7
@@ -204,3 +205,20 @@ def test_logits_are_the_head_on_the_features():
 def test_errors(tokens, options, error, message):
     with pytest.raises(error, match=message):
         transformer.apply(gpt(), tokens, **{"heads": HEADS} | options)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_long_sequences_run_by_tiles_and_give_the_same(monkeypatch, causal, masked):
+    params = transformer.init(jax.random.key(0), vocabulary=7, length=6, width=8, layers=2, scan_layers=True)
+    tokens = jax.random.randint(jax.random.key(1), (2, 6), 0, 7)
+    mask = jnp.arange(6)[None] < jnp.array([[6], [4]]) if masked else None
+
+    def run():
+        return jax.value_and_grad(
+            lambda p: jnp.sum(transformer.apply(p, tokens, heads=2, causal=causal, mask=mask) ** 2)
+        )(params)
+
+    plainly = run()
+    monkeypatch.setattr(transformer, "BY_TILES", 4)
+    assert_close(run(), plainly, 1e-5)
