@@ -73,6 +73,8 @@ class Experiment:
         Of Flax linen it is `variables["batch_stats"]`; of NNX, all but the parameters in `nnx.split(model, nnx.Param,
         ...)`; of Equinox, what `eqx.nn.make_with_state` gives.
       ema_of_state: whether `ema` averages the floating arrays of the model state too, rather than the parameters alone.
+      skip_nonfinite: how many steps on end may have a loss or a gradient that is NaN or infinite: their updates are
+        left out and counted, in the metric "skipped"; one more ends the run. None: the first ends it.
       sharding: the placement when a run has a mesh. "data": parameters on every device, batches split over the
         mesh axis "data"; "fsdp": parameters split over it too; "tensor": `models.transformer` split over "model";
         "fsdp+tensor": over both; "replicate": everything on every device. Or a dict from path patterns ("qkv/w",
@@ -108,6 +110,7 @@ class Experiment:
     ema: float | None = None
     has_state: bool = False
     ema_of_state: bool = False
+    skip_nonfinite: int | None = None
     sharding: Any = "data"
     config: Any = None
 
@@ -130,6 +133,8 @@ class Experiment:
         check_integer("accumulate", self.accumulate, at_least=1)
         if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
             raise ExperimentError(f"ema must be a decay between 0 and 1, 0.999 for instance, not {self.ema!r}.")
+        if self.skip_nonfinite is not None:
+            check_integer("skip_nonfinite", self.skip_nonfinite, at_least=1)
         if self.ema_of_state and not (self.has_state and self.ema):
             raise ExperimentError("ema_of_state averages the model state: it needs ema, and has_state=True.")
         if self.config is not None and (isinstance(self.config, type) or not dataclasses.is_dataclass(self.config)):

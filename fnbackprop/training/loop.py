@@ -18,9 +18,10 @@ from .step.loss_gradient import make_outcome_and_grad
 from .step.mixed_precision import precision_of
 from .step.model_state import with_model_state
 from .step.several_updates import one_after_another
+from .step.skipping import skip_metrics, unless_nonfinite
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
-from .step.weight_update import WeightUpdate, unless_nonfinite
+from .step.weight_update import WeightUpdate
 
 StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -166,10 +167,12 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
         after = with_model_state(experiment, after, found.model_state, state.step)
 
         norms = step_metrics(gradient, state.params, after.params, trainable)
-        metrics = {"loss": found.value, **norms, **found.metrics}
-        if scale is None:
-            return after, metrics
-        return unless_nonfinite(state, after, gradient), {**metrics, "loss_scale": scale}
+        rate = update.learning_rate(state, gradient, found.value, batch, key)
+        metrics = {"loss": found.value, **norms, **rate, **found.metrics}
+        if scale is not None or state.skipped is not None:
+            after = unless_nonfinite(state, after, found.value, gradient)
+        scales = {} if scale is None else {"loss_scale": scale}
+        return after, {**metrics, **scales, **skip_metrics(after)}
 
     return step
 

@@ -21,8 +21,9 @@ MetricsRow = dict[str, Any]
 """One line of `metrics.jsonl`.
 
 Of a step: "step", "loss", "gradient_norm", "update_ratio" (the size of the update relative to that of the parameters),
-the experiment's own metrics and, for some steps, "gradient_norm/<layer>". Of an evaluation: "step", the number of
-updates made before it, and "evaluate/<name>".
+"learning_rate" (that the optimizer has used, where its update ends in a product with one), the experiment's own metrics
+and, for some steps, "gradient_norm/<layer>". Of an evaluation: "step", the number of updates made before it, and
+"evaluate/<name>".
 """
 
 

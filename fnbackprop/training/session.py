@@ -108,6 +108,7 @@ class Session:
             self._signals = stack.enter_context(Signals())
         self._log = RunLog(run.name, written, start=first, stop=run.stop, progress=run.progress and leads())
         log = stack.enter_context(self._log)
+        log.most_skipped = experiment.skip_nonfinite or 0
         log.layers_every = max(1, experiment.steps // LAYER_POINTS)
         stack.callback(log.draw_curves, f"{run.name}, {run.backward} backward")  # of a run that was stopped, too
         self._description = RunDescription(run, written, log, self.state)

@@ -64,7 +64,8 @@ def _is_finished(waiting: tuple[int, dict[str, Any]]) -> bool:
 
 def _row(step: int, metrics: dict[str, Any]) -> MetricsRow:
     """The metrics that every step has come first: a compiled step returns all in alphabetical order."""
-    first = {name: metrics[name] for name in ("loss", "gradient_norm", "update_ratio") if name in metrics}
+    standard = ("loss", "gradient_norm", "update_ratio", "learning_rate")
+    first = {name: metrics[name] for name in standard if name in metrics}
     return {"step": step, **first, **metrics}
 
 

@@ -12,7 +12,12 @@ from ..run_folder import MetricsRow
 from ..step.step_metrics import LAYER_PREFIX
 from .metrics import curve
 
-PANELS = {"loss": "loss", "gradient_norm": "gradient norm", "update_ratio": "update / weight"}
+PANELS = {
+    "loss": "loss",
+    "gradient_norm": "gradient norm",
+    "update_ratio": "update / weight",
+    "learning_rate": "learning rate",
+}
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink")
 POINTS = 400  # in a line; longer series are averaged in that many bins, with a band from minimum to maximum
 MOST_LINEAR = 4  # a metric that grows or falls by more has a logarithmic scale

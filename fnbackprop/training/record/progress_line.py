@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 
 from ..run_folder import MetricsRow
+from ..step.skipping import IN_A_ROW, SKIPPED
 from ..step.step_metrics import LAYER_PREFIX
 from .throughput import Amount, short
 
 SECONDS_BETWEEN = 60.0  # two lines
 OWN_SHOWN = 4  # of the experiment's metrics
-STANDARD = ("step", "loss", "gradient_norm", "update_ratio", "loss_scale")
+STANDARD = ("step", "loss", "gradient_norm", "update_ratio", "learning_rate", "loss_scale", SKIPPED, IN_A_ROW)
 SHORT_UNITS = {"tokens": "tok", "examples": "ex", "steps": "steps"}
 
 

@@ -13,6 +13,7 @@ from ..errors import NonFiniteLoss, RunError
 from ..loggers.group import Loggers
 from ..run_folder import MetricsRow, RunFolder
 from ..step.loss_scale import SMALLEST_SCALE
+from ..step.skipping import IN_A_ROW, SKIPPED
 from ..step.step_metrics import expand_layer_norms
 from .metrics import MetricBuffer, MetricsFile, as_scalars
 from .plots import plot_curves
@@ -35,6 +36,7 @@ class RunLog:
         self._name, self._folder = name, folder
         self.layers_every = 1  # the norms of layers, maybe hundreds, are written at every so many steps
         self.watch: RunWatch | None = None  # tells of spikes
+        self.most_skipped = 0  # updates on end that may be left out
         self.loggers: Loggers | None = None  # whoever else takes the metrics
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
@@ -88,12 +90,25 @@ class RunLog:
         self._write(rows)
         self._progress.show(rows)
         for row in rows:
-            if not math.isfinite(row["loss"]):
+            if row.get(IN_A_ROW, 0):
+                self._tell_of_skipped(row)
+            elif not math.isfinite(row["loss"]):
                 broke = self._last if self._last and broke_before(self._last) else row
                 raise NonFiniteLoss(non_finite_message(self._name, row, self._last), broke["step"])
             if row.get("loss_scale") == SMALLEST_SCALE and not math.isfinite(row["gradient_norm"]):
                 raise NonFiniteLoss(overflow_message(self._name, row), row["step"])
             self._last = row
+
+    def _tell_of_skipped(self, row: MetricsRow) -> None:
+        """Say that an update was left out; raise NonFiniteLoss if there were too many on end."""
+        what = f"the loss is {row['loss']:.4g}, the gradient's norm {row['gradient_norm']:.4g}"
+        if row[IN_A_ROW] > self.most_skipped:
+            raise NonFiniteLoss(
+                f"at step {row['step']} of {self._name} {what}: that is so for {row[IN_A_ROW]} steps on end, and "
+                f"skip_nonfinite allows {self.most_skipped}.",
+                row["step"],
+            )
+        self.say(f"{self._name}  step {row['step']}: {what}: not updated ({row[SKIPPED]} so far)")
 
     def add_evaluation(self, updates: int, values: dict[str, Any]) -> None:
         """Write and show an evaluation made after this number of updates."""

@@ -14,6 +14,7 @@ from fnbackprop.updates import Update
 
 from .model_state import with_model_state
 from .moving_average import next_average
+from .skipping import IN_A_ROW, SKIPPED, skip_metrics
 from .state import TrainState, part_of, with_part
 from .step_metrics import LAYER_NORMS, LayerNorms
 
@@ -94,11 +95,12 @@ def joint_metrics(
         "update_ratio": trees.relative_change(before.params, after.params),
         LAYER_NORMS: _joint_norms(found),
         **scale,
+        **skip_metrics(after),
         **{f"{name}/{key}": x for name, own in found.items() for key, x in own.items() if key not in _ONCE},
     }
 
 
-_ONCE = (LAYER_NORMS, "loss_scale")
+_ONCE = (LAYER_NORMS, "loss_scale", SKIPPED, IN_A_ROW)
 
 
 def _joint_norms(found: Mapping[str, Metrics]) -> LayerNorms:

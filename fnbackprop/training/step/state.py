@@ -15,6 +15,7 @@ from .loss_scale import LossScale
 from .mixed_precision import cast, precision_of
 from .moving_average import first_average, in_dtypes_of
 from .partial_optimizer import first_opt_state
+from .skipping import Skipped
 
 
 @jax.tree_util.register_dataclass
@@ -30,6 +31,7 @@ class TrainState:
       ema: the parameters' exponential moving average, in float32 at least; None if the experiment keeps none.
       loss_scale: of float16; None if the precision has none.
       model_state: what the loss renews beside the parameters; None if the experiment has none (`has_state`).
+      skipped: how many updates were left out; None if none may be (`skip_nonfinite`).
       model_state_ema: its moving average; None if the experiment keeps none (`ema_of_state`).
 
     Example:
@@ -47,6 +49,7 @@ class TrainState:
     loss_scale: LossScale | None = None
     model_state: Any = None
     model_state_ema: Any = None
+    skipped: Skipped | None = None
 
     @property
     def averaged(self) -> Any:
@@ -114,6 +117,7 @@ def _initial_state(experiment: Experiment) -> TrainState:
         loss_scale=LossScale.first() if precision.loss_scaling else None,
         model_state=model_state,
         model_state_ema=first_average(model_state) if experiment.ema_of_state else None,
+        skipped=None if experiment.skip_nonfinite is None else Skipped.none(),
     )
 
 

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.extras import needed_for
 
+from .learning_rate import learning_rate
 from .loss_gradient import loss_in_precision
-from .loss_scale import all_finite
 from .mixed_precision import precision_of
 from .moving_average import next_average
 from .partial_optimizer import optimizer_of
@@ -37,6 +36,7 @@ class WeightUpdate:
         self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
         self._asks_for_more = isinstance(optimizer, optax.GradientTransformationExtraArgs)
         self._updates = jax.jit(self._traced_once)
+        self._jaxpr: Any = None
 
     def trainable(self, state: TrainState, batch: Any, key: jax.Array) -> list[bool]:
         """For each leaf of the parameters, whether an update can change it."""
@@ -44,9 +44,18 @@ class WeightUpdate:
         loss = jax.ShapeDtypeStruct((), output) if self._asks_for_more else None
         with jax.numpy_dtype_promotion("standard"):
             arguments = state.params, state.opt_state, state.params, loss, batch, key, state.model_state
-            traced = self._updates.trace(*arguments)
+            self._jaxpr = self._updates.trace(*arguments).jaxpr
         count = len(jax.tree.leaves(state.params))
-        return [not zero for zero in zero_outputs(traced.jaxpr.jaxpr)[:count]]
+        return [not zero for zero in zero_outputs(self._jaxpr.jaxpr)[:count]]
+
+    def learning_rate(
+        self, state: TrainState, gradient: Any, loss: jax.Array, batch: Any, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        """The metric "learning_rate" of an update, if it can be seen; after `trainable` has traced it."""
+        value = loss if self._asks_for_more else None
+        arguments = gradient, state.opt_state, state.params, value, batch, key, state.model_state
+        rate = learning_rate(self._jaxpr, jax.tree.leaves(arguments), len(jax.tree.leaves(state.params)))
+        return {} if rate is None else {"learning_rate": rate}
 
     def __call__(self, state: TrainState, gradient: Any, loss: jax.Array, batch: Any, key: jax.Array) -> TrainState:
         """The state after the weight update."""
@@ -89,11 +98,3 @@ class WeightUpdate:
 
     def _value_of(self, batch: Any, key: jax.Array, model_state: Any) -> Callable[[Any], jax.Array]:
         return lambda params: self._loss(params, batch, key, model_state)[0]
-
-
-def unless_nonfinite(before: TrainState, after: TrainState, gradient: Any) -> TrainState:
-    """The state after the update if the gradient is finite; otherwise the one before, with half the loss scale."""
-    finite = all_finite(gradient)
-    scale = before.loss_scale.after(finite)
-    other = dataclasses.replace(before, step=after.step, loss_scale=scale)
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), dataclasses.replace(after, loss_scale=scale), other)
