@@ -28,11 +28,13 @@ parts; for dw, x's n and c do, and so do dz's n and o as a kernel's. With groups
                 dw[go, c] = Σ_n x[gn, c] dz[n, go] has c for its batch, (g, n) for its feature: grouped by feature.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from jax import lax
 
 from ...backprop.registry import vjp_rule
+from .conv_patches import filter_cotangent
 from .dot import accumulator, product_sharding, swapped
 
 
@@ -76,6 +78,9 @@ def conv_general_dilated_vjp_x(dz, w, x_aval, **params):
     if 0 in (dz.size, x_aval.size, w.size):
         return None
     conv = _convolution(x_aval, w, dz, params)
+    sharding = product_sharding(x_aval, dz, w)
+    if _is_pointwise(conv) and sharding is None:
+        return _pointwise_product_x(dz, w, conv)
     groups = max(conv.by_feature, conv.by_batch)
     kernel = _move_groups(lax.rev(w, conv.w.axes[2:]), *conv.w.axes[:2], groups)
     dx = _convolve(
@@ -85,7 +90,7 @@ def conv_general_dilated_vjp_x(dz, w, x_aval, **params):
         front=[(k - 1) * b - p for k, b, p in zip(conv.w.sizes, conv.w.step, conv.front, strict=True)],
         feature_group_count=groups,
         precision=conv.precision,
-        out_sharding=product_sharding(x_aval, dz, w) if conv.by_batch == 1 else None,
+        out_sharding=sharding if conv.by_batch == 1 else None,
     )
     batch, feature = conv.x.axes[:2]
     return _move_groups(dx, feature, batch, conv.by_batch)
@@ -99,17 +104,17 @@ def conv_general_dilated_vjp_w(dz, x, w_aval, **params):
     conv = _convolution(x, w_aval, dz, params)
     sharding = product_sharding(w_aval, dz, x)
     if _is_pointwise(conv) and sharding is None:
-        return _pointwise_product(dz, x, w_aval, conv)
-    return _convolve(
-        x,
-        dz,
-        (conv.x.exchanged(), conv.z.exchanged(), conv.w.exchanged()),
+        return _pointwise_product_w(dz, x, w_aval, conv)
+    by_convolution = partial(
+        _convolve,
+        parts=(conv.x.exchanged(), conv.z.exchanged(), conv.w.exchanged()),
         front=conv.front,
         feature_group_count=conv.by_batch,
         batch_group_count=conv.by_feature,
         precision=conv.precision,
         out_sharding=sharding,
     )
+    return by_convolution(x, dz) if sharding else filter_cotangent(x, dz, conv, by_convolution)
 
 
 def _is_pointwise(conv: Convolution) -> bool:
@@ -118,7 +123,21 @@ def _is_pointwise(conv: Convolution) -> bool:
     return set(ones) == {1} and conv.x.sizes == conv.z.sizes and not any(conv.front)
 
 
-def _pointwise_product(dz: Any, x: Any, w_aval: Any, conv: Convolution) -> Any:
+def _pointwise_product_x(dz: Any, w: Any, conv: Convolution) -> Any:
+    """dx of a convolution whose kernel is one point: Σ dz w over the outputs, one contraction."""
+    (z_batch, z_output, *z_space), (x_batch, x_feature, *x_space) = conv.z.axes, conv.x.axes
+    output, feature, *_ = conv.w.axes
+    w = lax.reshape(w, [w.shape[axis] for axis in sorted((output, feature))])
+    numbers = (((z_output,), (int(output > feature),)), ((), ()))
+    dtype = accumulator(dz, w)
+    product = lax.dot_general(dz, w, numbers, precision=conv.precision, preferred_element_type=dtype)
+    kept = [axis for axis in range(dz.ndim) if axis != z_output]  # the product's axes but for the feature, its last
+    places = {x_batch: kept.index(z_batch), x_feature: dz.ndim - 1}
+    places |= {axis: kept.index(z_axis) for axis, z_axis in zip(x_space, z_space, strict=True)}
+    return lax.transpose(product, [places[axis] for axis in range(dz.ndim)])
+
+
+def _pointwise_product_w(dz: Any, x: Any, w_aval: Any, conv: Convolution) -> Any:
     """dw of a convolution whose kernel is one point: Σ x dz over batch and space, one contraction (on a CPU, 1.5 to 5
     times as fast as the convolution)."""
     (x_batch, _, *x_space), (z_batch, _, *z_space), precision = conv.x.axes, conv.z.axes, conv.precision
