@@ -57,6 +57,8 @@ class TrainOptions:
     """Resume with other options or data than the run began with."""
     patience: int | None = None
     """End after so many evaluations on end in which the metric of --best was not better."""
+    trial: bool = True
+    """Try an evaluation and a small checkpoint before the first step."""
     batch_timeout: float = 1800.0
     """Of several processes: the seconds that one may take for a batch, before all are ended."""
 

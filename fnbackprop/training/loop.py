@@ -51,6 +51,7 @@ def train(
     new_config: bool = False,
     patience: int | None = None,
     batch_timeout: float = 1800.0,
+    trial: bool = True,
 ) -> TrainState:
     """Train, and return the state after the last step.
 
@@ -98,6 +99,8 @@ def train(
       patience: end the run after this number of evaluations on end in which `best` was not better. It is counted from
         the metrics, so that a run that is resumed ends where it would have.
       batch_timeout: of several processes: the seconds that one may take for a batch, before all are ended.
+      trial: whether an evaluation and a small checkpoint are tried before the first step, so that a slip in them costs
+        seconds. An `evaluate` that can be traced is not computed for it.
 
     Returns:
       The TrainState after the last step; its `params` are like those of `experiment.init`.

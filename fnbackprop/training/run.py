@@ -50,6 +50,7 @@ class Run:
     new_config: bool = False
     patience: int | None = None
     batch_timeout: float = 1800.0
+    trial: bool = True
 
     def __post_init__(self):
         if not isinstance(self.experiment, Experiment):

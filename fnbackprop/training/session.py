@@ -36,6 +36,7 @@ from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .step_balance import StepBalance
 from .stopping import Signals
+from .trial import try_checkpoint, try_evaluation
 from .watch_steps import WatchSteps
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
@@ -130,6 +131,8 @@ class Session:
             _close_with_error(stack, self._checkpoints.close)
         for note in self._notes:
             log.say(note)
+        if run.trial and first < run.stop:
+            self._try(log)
         place = None if self._layout is None else self._layout.place
         batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
         self._batches = stack.enter_context(batches)
@@ -148,6 +151,14 @@ class Session:
             yield StepBalance(part, run.balance_every)
         if run.watch:
             yield WatchSteps(part, run.watch, log, update)
+
+    def _try(self, log: RunLog) -> None:
+        """What would end the run at its first evaluation or checkpoint ends it now."""
+        try_evaluation(self._run.experiment, self.state, self._run.best)
+        if self._folder is not None:
+            data = self._stream.state(self._first) if self._stream else None
+            if (note := try_checkpoint(self._run, self._folder, self.state, data)) is not None:
+                log.say(note)
 
     def steps(self) -> Iterator[int]:
         """The steps to make, until the last or until something asks for a stop."""

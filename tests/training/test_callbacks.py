@@ -58,7 +58,7 @@ def test_another_answer_is_named():
 
 
 def test_patience_ends_a_run_and_the_same_when_resumed(tmp_path, capsys):
-    options = {"best": "error", "best_mode": "min", "patience": 2}
+    options = {"best": "error", "best_mode": "min", "patience": 2, "trial": False}
     assert train(measured(), directory=tmp_path / "whole", progress=False, **options).step == 7
     train(measured(), steps=6, directory=tmp_path / "parts", progress=False, **options)
     state = train(measured(after=6), directory=tmp_path / "parts", resume=True, **options)

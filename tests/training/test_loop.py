@@ -153,7 +153,9 @@ def test_what_a_run_writes_and_says(tmp_path, capsys):
     written = ["checkpoints", "curves.png", "metrics.jsonl", "model.safetensors", "report.html", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == written
     records = read_metrics(folder)
-    assert [record["step"] for record in records if "evaluate/size" in record] == [20, 30] and len(seen) == 2
+    assert [record["step"] for record in records if "evaluate/size" in record] == [20, 30] and len(
+        seen
+    ) == 3  # one is a trial
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2].startswith("regression: 30 steps, ") and printed[-2].endswith(" s, manual backward")
     assert printed[-1] == f"regression: metrics.jsonl, curves.png, report.html in {folder}"

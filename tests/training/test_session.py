@@ -42,7 +42,7 @@ def test_the_description_is_closed_after_the_checkpoints_and_names_their_error(t
 
     monkeypatch.setattr("fnbackprop.training.checkpoints.writer.write_manifest", full)
     with pytest.raises(CheckpointError):
-        train(MADE, directory=tmp_path, checkpoint_every=4, progress=False)
+        train(MADE, directory=tmp_path, checkpoint_every=4, progress=False, trial=False)
     found = RunFolder(tmp_path / "survivor").read_description()
     assert found["status"] == "stopped" and found["error"].startswith("CheckpointError: ") and found["step"] == 4
 
@@ -55,7 +55,7 @@ def test_evaluations_are_due_now_and_then_and_at_the_end(tmp_path):
         return {}
 
     made = regression(evaluate=evaluate, evaluate_every=3)
-    with Session(Run(made, steps=7, directory=None, progress=False)) as found:
+    with Session(Run(made, steps=7, directory=None, progress=False, trial=False)) as found:
         for updates in range(1, 8):
             found.evaluate(updates, found.state)
     assert len(calls) == 3  # after 3, 6 and 7 updates

@@ -41,7 +41,7 @@ def test_a_signal_ends_the_run_between_two_steps_and_saves(tmp_path, capfd, name
 
     made = dataclasses.replace(made, evaluate=evaluate, evaluate_every=6)
     with pytest.raises(Interrupted if name == "SIGINT" else SystemExit) as ended:
-        train(made, directory=tmp_path)
+        train(made, directory=tmp_path, trial=False)
     assert name == "SIGINT" or ended.value.code == STATUS[name]
     printed = capfd.readouterr()
     assert f"{name}: stopping after this step" in printed.err

@@ -133,7 +133,7 @@ def test_an_error_between_two_steps_saves_too(tmp_path, where):
 
     changes = {"batch": failing_at(made, 7)} if where == "batch" else {"evaluate": evaluate, "evaluate_every": 7}
     with pytest.raises(ConnectionError):
-        train(dataclasses.replace(made, **changes), directory=tmp_path, progress=False)
+        train(dataclasses.replace(made, **changes), directory=tmp_path, progress=False, trial=False)
     assert load_checkpoint(made, directory=tmp_path).step == 7
 
 
@@ -144,7 +144,7 @@ def test_an_error_is_not_hidden_by_a_disk_that_is_full(tmp_path, monkeypatch, ca
     monkeypatch.setattr("fnbackprop.training.checkpoints.writer.write_manifest", full)
     made = experiment(Config(steps=9))
     with pytest.raises(ConnectionError):
-        train(dataclasses.replace(made, batch=failing_at(made, 2)), directory=tmp_path)
+        train(dataclasses.replace(made, batch=failing_at(made, 2)), directory=tmp_path, trial=False)
     told = capsys.readouterr().out
     assert "the last state is not saved: the checkpoint " in told and "steps are saved" not in told
 

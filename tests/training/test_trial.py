@@ -1,0 +1,67 @@
+"""What would end a run at its first evaluation or checkpoint ends it before the first step."""
+
+import shutil
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnbackprop.experiment import ExperimentError
+from fnbackprop.training import trial
+from fnbackprop.training.errors import CheckpointError
+from fnbackprop.training.loop import train
+from fnbackprop.training.run import Run
+from fnbackprop.training.run_folder import RunFolder
+from fnbackprop.training.step.state import initial_state
+from fnbackprop.training.trial import try_checkpoint, try_evaluation
+from tests.training.step.test_model_state import normalised
+from tests.training.test_loop import regression
+
+
+def never(step):
+    """A batch that no step may ask for, but for the two of the fingerprint."""
+    assert step == 0
+    return regression().batch(0)
+
+
+@pytest.mark.parametrize(
+    "evaluate, best, error, said",
+    [
+        (lambda params: {"size": params["x"]}, None, KeyError, "x"),
+        (lambda params: {"size": float(np.sum(params["w"])) / 0}, None, ZeroDivisionError, "zero"),
+        (lambda params: {"size": params["w"]}, None, ExperimentError, "'size' of evaluate must be a real scalar"),
+        (lambda params: {"size": jnp.sum(params["w"])}, "accuracy", ExperimentError, "no 'accuracy' .* but: size"),
+    ],
+)
+def test_an_evaluation_that_fails_costs_no_step(tmp_path, evaluate, best, error, said):
+    made = regression(evaluate=evaluate, batch=never)
+    with pytest.raises(error, match=said):
+        train(made, directory=tmp_path, progress=False, prefetch=0, best=best)
+    assert not (tmp_path / "regression/checkpoints").exists()
+
+
+def test_one_that_can_be_traced_computes_nothing_and_one_that_cannot_runs_once():
+    state, seen = initial_state(regression()), []
+
+    def evaluate(params):
+        seen.append(params["w"])
+        return {"size": jnp.sum(params["w"])}
+
+    try_evaluation(regression(evaluate=evaluate), state)
+    assert len(seen) == 1 and not isinstance(seen[0], np.ndarray) and seen[0] is not state.params["w"]
+    try_evaluation(regression(evaluate=lambda params: {"size": float(evaluate(params)["size"])}), state)
+    assert len(seen) == 3 and seen[2] is state.params["w"]
+
+
+def test_a_checkpoint_of_every_kind_of_leaf_is_tried_and_removed(tmp_path, monkeypatch):
+    experiment, folder = normalised(ema=0.5), RunFolder(tmp_path)
+    state = initial_state(experiment)
+    assert try_checkpoint(Run(experiment, directory=tmp_path), folder, state, {"place": 3}) is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CheckpointError, match="could not be written"):
+        try_checkpoint(Run(experiment, directory=tmp_path), folder, state, object())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    assert "0.0 GB are free" in try_checkpoint(Run(experiment, directory=tmp_path), folder, state, None)
+    monkeypatch.setattr(trial, "CheckpointWriter", None)
+    assert try_checkpoint(Run(experiment, directory=tmp_path, checkpoint_every=0), folder, state, None) is None
