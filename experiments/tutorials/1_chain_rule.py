@@ -108,7 +108,7 @@ for i, (label, factor) in enumerate(zip(labels, factors.values(), strict=True)):
     axes.text(2 * i + 1, -0.42, f"× {factor:.3f}", ha="center", color=GREEN)
 axes.text(-0.5, 1.1, "forward: values", color=BLUE)
 axes.text(-0.5, -1.28, "backward: cotangents, each the one to its right", color=ORANGE)
-axes.text(2.85, -1.28, "times the local derivative", color=GREEN)
+axes.text(2.92, -1.28, "times the local derivative", color=GREEN)
 save(figure, "chain_rule")
 
 # %%
