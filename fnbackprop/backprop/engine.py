@@ -56,7 +56,7 @@ class Engine:
     eager: run the function on its numbers, on a tape: a print or a debugger in it shows them, as under `jax.grad`. By
         default it is traced first, and run so only where it needs them (`if x > 0`, `float(x)`).
     foreign: whether a primitive without a rule may be differentiated as its author told JAX (with a warning).
-    fuse: run blocks where attention is written out in plain JAX (`fb.fusions` lists where).
+    fuse: run blocks where attention or cross-entropy is written out in plain JAX (`fb.fusions` lists where).
     inline: internal: walk an inner jit where it is called, for regions that choose their residuals.
     policy: internal: of the `jax.checkpoint` around, which says what branches save too.
     in_jvp: internal: what is walked is a user's JVP, linear in its active inputs, at zero.

@@ -23,7 +23,7 @@ from .block import block
 from .tiling import even_size, may_be_divided, product
 
 Array = jax.Array
-TOKENS, LOGITS = 2048, 2**20  # of a tile: in float32, 4 MiB of logits
+TOKENS, LOGITS = 1024, 2**20  # of a tile: in float32, 4 MiB of logits
 
 
 def linear_cross_entropy(
@@ -63,17 +63,30 @@ def linear_cross_entropy(
     tokens = math.prod(labels.shape)
     mask = None if mask is None else mask.reshape(tokens)
     rows = x.reshape(tokens, x.shape[-1]) if x.ndim != 2 else x
-    options = {"tied": tied, "label_smoothing": float(label_smoothing), "z_loss": float(z_loss)}
-    return chunked_cross_entropy(rows, w, bias, labels.reshape(tokens).astype(jnp.int32), mask, **options)
+    labels = labels.reshape(tokens).astype(jnp.int32)
+    lse, at_label, mean = tiled_logits(rows, w, bias, labels, mask, tied=tied, with_mean=label_smoothing > 0)
+    losses = lse - (1 - label_smoothing) * at_label + z_loss * lse**2
+    losses = losses if mean is None else losses - label_smoothing * mean
+    if mask is None:
+        return jnp.sum(losses) / max(tokens, 1)
+    return jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(jnp.sum(mask, dtype=losses.dtype), 1)
 
 
-def plain_cross_entropy(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
+class Summary(NamedTuple):
+    """What a loss reads of the logits of each token: (tokens,) each. mean: over the classes, or None."""
+
+    lse: Array
+    at_label: Array
+    mean: Array | None
+
+
+def plain_logits(x, w, bias, labels, mask, *, tied, with_mean):
     """The definition: all logits at once."""
-    dtype, counted = accumulation_dtype(x, w), _counted(mask, labels)
-    logits = _logits(jnp.where(counted[:, None], x, 0), w, bias, tied, dtype)
-    lse = jax.nn.logsumexp(logits, -1)
-    losses = lse - _target(logits, labels, label_smoothing) + z_loss * lse**2
-    return jnp.sum(jnp.where(counted, losses, 0)) / jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
+    x = jnp.where(_counted(mask, labels)[:, None], x, 0)
+    logits = _logits(x, w, bias, tied, accumulation_dtype(x, w))
+    classes = jnp.where(labels < 0, logits.shape[-1], labels)[:, None]  # a negative one does not count from the end
+    at_label = jnp.take_along_axis(logits, classes, -1, mode="fill")[:, 0]
+    return Summary(jax.nn.logsumexp(logits, -1), at_label, jnp.mean(logits, -1) if with_mean else None)
 
 
 class Cut(NamedTuple):
@@ -122,44 +135,39 @@ class Tile:
         return lax.dynamic_update_slice_in_dim(x, part, self.token, 0)
 
 
-def cross_entropy_forward(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
+def logits_forward(x, w, bias, labels, mask, *, tied, with_mean):
     dtype, counted, classes = accumulation_dtype(x, w), _counted(mask, labels), w.shape[0 if tied else 1]
     operands, cut = (x, w, bias, labels, counted), Cut.of(x, w, tied)
 
-    def step(known: tuple[Array, Array, Array], begin: Array) -> tuple[tuple[Array, Array, Array], None]:
+    def step(known: list[Array], begin: Array) -> tuple[list[Array], None]:
         tile = Tile(cut, begin, operands, tied)
-        before, total, target = map(tile.rows, known)
+        before, total, at_label, mean = map(tile.rows, known)
         logits = jnp.where(tile.fresh, tile.logits, -jnp.inf)  # 1
         m = lax.max(before, jnp.max(logits, -1))  # 2
         total = total * lax.exp(before - m) + jnp.sum(lax.exp(logits - m[:, None]), -1)  # 3
-        share = (1 - label_smoothing) * tile.is_label.astype(dtype) + label_smoothing / classes
-        target += jnp.sum(jnp.where(tile.fresh, share * tile.logits, 0), -1)  # 4
-        return tuple(map(tile.put_rows, known, (m, total, target))), None
+        at_label += jnp.sum(jnp.where(tile.fresh & tile.is_label, tile.logits, 0), -1)  # 4
+        mean += jnp.sum(jnp.where(tile.fresh, tile.logits, 0), -1) / classes if with_mean else 0  # 5
+        return list(map(tile.put_rows, known, (m, total, at_label, mean))), None
 
     zeros = lax.full_like(labels, 0, dtype)
-    start = zeros + jnp.finfo(dtype).min, zeros, zeros
-    (m, total, target), _ = lax.scan(step, start, cut.begins)
-    lse = m + jnp.log(total)  # 5
-    losses = lse - target + z_loss * lse**2  # 6
-    losses = jnp.where((labels >= 0) & (labels < classes), losses, jnp.nan)
-    count = jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
-    return jnp.sum(jnp.where(counted, losses, 0)) / count, (operands, lse, count)  # 7
+    (m, total, at_label, mean), _ = lax.scan(step, [zeros + jnp.finfo(dtype).min, zeros, zeros, zeros], cut.begins)
+    lse = m + jnp.log(total)  # 6
+    at_label = jnp.where((labels >= 0) & (labels < classes), at_label, jnp.nan)  # 7
+    return Summary(lse, at_label, mean if with_mean else None), (operands, lse)
 
 
-def cross_entropy_backward(residuals, dloss, *, tied, label_smoothing, z_loss, wanted):
-    operands, lse, count = residuals
-    x, w, bias, _, counted = operands
+def logits_backward(residuals, cotangents, *, tied, wanted):
+    operands, lse = residuals
+    x, w, bias, _, _ = operands
     dtype, cut, classes = lse.dtype, Cut.of(x, w, tied), w.shape[0 if tied else 1]
-    dlosses = jnp.where(counted, dloss / count, 0)  # of 7
 
     def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
         tile = Tile(cut, begin, operands, tied)
-        dlosses_t, lse_t = tile.rows(dlosses), tile.rows(lse)
-        share = (1 - label_smoothing) * tile.is_label.astype(dtype) + label_smoothing / classes
-        of_lse = (dlosses_t * (1 + 2 * z_loss * lse_t))[:, None] * lax.exp(
-            tile.logits - lse_t[:, None]
-        )  # of 2, 3, 5, 6
-        dlogits = jnp.where(tile.fresh, of_lse - dlosses_t[:, None] * share, 0)  # of 1, 4, 6
+        dlse, dat_label, dmean = (None if ct is None else tile.rows(ct)[:, None] for ct in cotangents)
+        p = lax.exp(tile.logits - tile.rows(lse)[:, None])
+        dlogits = dlse * p + jnp.where(tile.is_label, dat_label, 0)  # of 2, 3, 6 and of 4, 7
+        dlogits = dlogits if dmean is None else dlogits + dmean / classes  # of 5
+        dlogits = jnp.where(tile.fresh, dlogits, 0)  # of 1
         dx, dw, db = found
         if dx is not None:
             part = product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype)
@@ -176,21 +184,12 @@ def cross_entropy_backward(residuals, dloss, *, tied, label_smoothing, z_loss, w
     return dx, dw, db, None, None
 
 
-chunked_cross_entropy = block(
-    cross_entropy_forward, cross_entropy_backward, plain=plain_cross_entropy, name="linear_cross_entropy"
-)
+tiled_logits = block(logits_forward, logits_backward, plain=plain_logits, name="linear_cross_entropy")
 
 
 def _logits(x: Array, w: Array, bias: Array | None, tied: bool, dtype: Any) -> Array:
     logits = product("nd,vd->nv" if tied else "nd,dv->nv", x, w, dtype)
     return logits if bias is None else logits + bias.astype(dtype)[None]
-
-
-def _target(logits: Array, labels: Array, smoothing: float) -> Array:
-    """What logsumexp is compared with; NaN for a label outside, and a negative one does not count from the end."""
-    classes = jnp.where(labels < 0, logits.shape[-1], labels)[:, None]
-    target = (1 - smoothing) * jnp.take_along_axis(logits, classes, -1, mode="fill")[:, 0]
-    return target + smoothing * jnp.mean(logits, -1) if smoothing else target
 
 
 def _counted(mask: Array | None, labels: Array) -> Array:

@@ -42,13 +42,19 @@ CASES = {
 
 
 def gradients(lib, x, w, bias, labels, function=None, tied=False, mask=None, **options):
-    w, mask = w.T if tied else w, None if mask is None else jnp.asarray(mask)
+    """Of the loss by the block, or by another function in its place."""
+    mask, block = None if mask is None else jnp.asarray(mask), file.tiled_logits
+    file.tiled_logits = function or block
+    try:
 
-    def loss(x, w, bias):
-        return jnp.sin(2 * (function or file.chunked_cross_entropy)(x, w, bias, labels, mask, **given))
+        def loss(x, w, bias):
+            table = w.T if tied else w
+            found = fb.linear_cross_entropy(x, table, labels, bias=bias, mask=mask, tied=tied, **options)
+            return jnp.sin(2 * found)
 
-    given = {"tied": tied, "label_smoothing": 0.0, "z_loss": 0.0} | options
-    return lib.value_and_grad(loss, (0, 1, 2))(x, w, bias)
+        return lib.value_and_grad(loss, (0, 1, 2))(x, w, bias)
+    finally:
+        file.tiled_logits = block
 
 
 @pytest.mark.usefixtures("x64")
@@ -56,7 +62,7 @@ def gradients(lib, x, w, bias, labels, function=None, tied=False, mask=None, **o
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_it_equals_its_plain_definition(options, lib):
     operands = tuple(map(jnp.asarray, (X, W, BIAS, LABELS)))
-    want = jax.jit(lambda: gradients(jax, *operands, function=file.plain_cross_entropy, **options))()
+    want = jax.jit(lambda: gradients(jax, *operands, function=file.plain_logits, **options))()
     assert_close(jax.jit(lambda: gradients(lib, *operands, **options))(), want, 1e-12)
 
 
@@ -91,7 +97,7 @@ def test_low_precision(dtype, tolerance):
     value, found = gradients(fb, x, w, bias, jnp.asarray(LABELS), **CASES["with everything"])
     assert value.dtype == jnp.float32 and all(g.dtype == dtype for g in found)
     wide = (a.astype(jnp.float64) for a in (x, w, bias))
-    want = gradients(jax, *wide, jnp.asarray(LABELS), function=file.plain_cross_entropy, **CASES["with everything"])
+    want = gradients(jax, *wide, jnp.asarray(LABELS), function=file.plain_logits, **CASES["with everything"])
     assert_close(*(jax.tree.map(lambda a: np.asarray(a, np.float64), r) for r in ((value, found), want)), tolerance)
 
 
@@ -140,15 +146,13 @@ def test_lowering_for_other_platforms(platform):
 
 
 def test_compare_catches_planted_errors(monkeypatch):
-    right = file.chunked_cross_entropy
+    right = file.tiled_logits
     x, w, bias = (jnp.asarray(a, jnp.float32) for a in (X, W, BIAS))
     labels = jnp.asarray(LABELS)
 
     def verdict(**changed):
         parts = {"forward": right.forward, "backward": right.backward, "value": None} | changed
-        monkeypatch.setattr(
-            file, "chunked_cross_entropy", Block(plain=right.plain, name="linear_cross_entropy", **parts)
-        )
+        monkeypatch.setattr(file, "tiled_logits", Block(plain=right.plain, name="linear_cross_entropy", **parts))
 
         def loss(x, w, bias):
             return fb.linear_cross_entropy(x, w, labels, bias=bias, label_smoothing=0.1)
@@ -159,8 +163,8 @@ def test_compare_catches_planted_errors(monkeypatch):
     for i in (0, 1):
 
         @functools.wraps(right.backward)
-        def wrong(residuals, dloss, i=i, **options):
-            found = list(right.backward(residuals, dloss, **options))
+        def wrong(residuals, cotangents, i=i, **options):
+            found = list(right.backward(residuals, cotangents, **options))
             found[i] = found[i] * 1.01
             return tuple(found)
 
@@ -169,10 +173,11 @@ def test_compare_catches_planted_errors(monkeypatch):
         assert found.first_difference.name == "linear_cross_entropy"
 
     @functools.wraps(right.forward)
-    def without_smoothing(*operands, **options):
-        return right.forward(*operands, **options | {"label_smoothing": 0.0})
+    def larger(*operands, **options):
+        found, residuals = right.forward(*operands, **options)
+        return found._replace(lse=found.lse * 1.001), residuals
 
-    assert not verdict(forward=without_smoothing).ok
+    assert not verdict(forward=larger).ok
 
 
 ERRORS = {

@@ -1,4 +1,4 @@
-"""Fusing: attention that a user wrote out in plain JAX is found in the traced program, and runs as a block.
+"""Fusing: what a user wrote out in plain JAX is found in the traced program, and runs as a block.
 
-The structure of the jaxpr decides, never its numbers: equations are matched backwards from the product with the values.
+The structure of the jaxpr decides, never its numbers: equations are matched backwards from the last one.
 """

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..tiled_attention import tiled_attention
-from .attention_pattern import AttentionFound
+from .attention_pattern import AttentionFound, match
 from .attention_scores import Aligned, Miss
 from .axes import Axes, Label, axis_of
 from .graph import Graph
@@ -23,12 +23,13 @@ class AttentionCall:
 
     def __init__(self, graph: Graph, found: AttentionFound):
         self.graph, self.found = graph, found
-        scores = found.scores
+        scores, self.equations, self.replaced, self.first = found.scores, found.equations, [found.product], []
+        self.product = scores.product  # whose result is never held
         contracted, batched = scores.product.params["dimension_numbers"]
         sides = (0, 1) if found.keys.kind == "right" else (1, 0)
         self.q, self.k = (scores.product.invars[side] for side in sides)
         self.q_axes, self.k_axes = (
-            _operand_axes(scores.product.invars[side], side, contracted[side], batched[side]) for side in sides
+            operand_axes(scores.product.invars[side], side, contracted[side], batched[side]) for side in sides
         )
         labels = [label for axis in scores.axes for label in axis]
         batch = [label for label in labels if label.kind == "batch"]
@@ -90,8 +91,8 @@ class AttentionCall:
         both = (*of_weights, *of_values) if first else (*of_values, *of_weights)
         self.out_axes = (*(weights[i] for i in batched[own]), *both)
 
-    def __call__(self, read: Callable[[Any], Any]) -> Any:
-        """The product's result. `read` gives the value of an atom."""
+    def __call__(self, equation: Any, read: Callable[[Any], Any], done: dict[int, Any]) -> list[Any]:
+        """The result of the product with the values. `read` gives the value of an atom."""
         scale, factors = 1.0, []
         for atom, power in self.found.scores.factors:
             number = atom if isinstance(atom, float) else self.graph.number(atom)
@@ -114,7 +115,7 @@ class AttentionCall:
         aval = self.found.product.outvars[0].aval
         flat = out.reshape([label.size for label in labels]).astype(aval.dtype)
         order = [labels.index(label) for axis in self.out_axes for label in axis]
-        return jnp.transpose(flat, order).reshape(aval.shape)
+        return [jnp.transpose(flat, order).reshape(aval.shape)]
 
     def _window(self) -> tuple[Any, Any] | None:
         bounds = next(iter(self.bands.values()), [])
@@ -137,7 +138,13 @@ class AttentionCall:
         return jnp.logical_not(x) if mask.inverted else x
 
 
-def _operand_axes(atom: Any, side: int, contracted: Any, batched: Any) -> Axes:
+def match_attention(graph: Graph, product: Any) -> AttentionCall | None:
+    """The attention that ends in a product, or None. Raises Miss with the reason where the block cannot run it."""
+    found = match(graph, product)
+    return None if found is None else AttentionCall(graph, found)
+
+
+def operand_axes(atom: Any, side: int, contracted: Any, batched: Any) -> Axes:
     """The axes of an operand of q kᵀ: those that are summed over are of its size."""
     shape, kind, found = atom.aval.shape, ("left", "right")[side], []
     for i, n in enumerate(shape):

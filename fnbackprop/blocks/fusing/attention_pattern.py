@@ -30,7 +30,7 @@ class AttentionFound:
 def match(graph: Graph, product: Any) -> AttentionFound | None:
     """Attention that ends in this product, or None if no softmax is multiplied. Raises Miss with a reason."""
     for position in (0, 1):
-        layouts, atom = _laid_out(graph, product.invars[position])
+        layouts, atom = laid_out(graph, product.invars[position])
         softmax = _softmax(graph, atom)
         if softmax is not None:
             return _attention(graph, product, position == 0, layouts, *softmax)
@@ -39,7 +39,7 @@ def match(graph: Graph, product: Any) -> AttentionFound | None:
     return None
 
 
-def _laid_out(graph: Graph, atom: Any) -> tuple[list[Any], Any]:
+def laid_out(graph: Graph, atom: Any) -> tuple[list[Any], Any]:
     """The equations that only lay out or cast a value anew, from the last to the first, and what they begin with."""
     found = []
     while (equation := graph.named(atom, *LAYOUTS, *CASTS)) is not None and len(equation.invars) == 1:
@@ -63,18 +63,18 @@ def _softmax(graph: Graph, atom: Any) -> tuple[Any, tuple[int, ...], list[Any]] 
 
 
 def _exponential(graph: Graph, atom: Any) -> Any:
-    _, base = _laid_out(graph, atom)
+    _, base = laid_out(graph, atom)
     return graph.named(base, "exp")
 
 
 def _total_of(graph: Graph, atom: Any, raised: Any) -> tuple[tuple[int, ...], list[Any]] | None:
     """The axes over which a value is the sum of another, and the equations of that."""
-    layouts, base = _laid_out(graph, atom)
+    layouts, base = laid_out(graph, atom)
     total = graph.named(base, "reduce_sum")
     if total is None:
         return None
-    casts, summed = _laid_out(graph, total.invars[0])
-    casts_of_raised, own = _laid_out(graph, raised)
+    casts, summed = laid_out(graph, total.invars[0])
+    casts_of_raised, own = laid_out(graph, raised)
     same = summed is own and all(e.primitive.name in CASTS for e in (*casts, *casts_of_raised))
     return (tuple(map(int, total.params["axes"])), [*layouts, total, *casts, *casts_of_raised]) if same else None
 
@@ -85,7 +85,7 @@ def _unshifted(graph: Graph, raised: Any, axes: tuple[int, ...], equations: list
     shifted = graph.named(argument, "sub")
     if shifted is not None:
         s, m = shifted.invars
-        of_maximum = _made_of(graph, m, s, OF_MAXIMUM)
+        of_maximum = made_of(graph, m, s, OF_MAXIMUM)
         if of_maximum is not None:
             return s, axes, [*equations, raised, shifted, *of_maximum]
     return argument, axes, [*equations, raised]
@@ -96,7 +96,7 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
     outer = graph.named(raised.invars[0], "sub")
     if outer is None:
         return None
-    layouts, base = _laid_out(graph, outer.invars[1])
+    layouts, base = laid_out(graph, outer.invars[1])
     inner = graph.named(outer.invars[0], "sub")
     shift, more = None, []
     if (added := graph.named(base, "add")) is not None:  # log Σ exp(s - m) + m
@@ -106,9 +106,9 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
     logarithm = graph.named(base, "log")
     if logarithm is None:
         return None
-    more_layouts, base = _laid_out(graph, logarithm.invars[0])
+    more_layouts, base = laid_out(graph, logarithm.invars[0])
     if (magnitude := graph.named(base, "abs")) is not None:  # jax.nn.logsumexp takes that of the sum
-        further, base = _laid_out(graph, magnitude.invars[0])
+        further, base = laid_out(graph, magnitude.invars[0])
         more_layouts += [magnitude, *further]
     total = graph.named(base, "reduce_sum")
     own = None if total is None else _exponential(graph, total.invars[0])
@@ -120,7 +120,7 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
     if whole is not s:
         return None
     if shift is not None:
-        equations += _made_of(graph, shift, s, OF_MAXIMUM) or []
+        equations += made_of(graph, shift, s, OF_MAXIMUM) or []
     return (
         s,
         axes,
@@ -128,7 +128,7 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
     )
 
 
-def _made_of(graph: Graph, atom: Any, source: Any, names: set[str]) -> list[Any] | None:
+def made_of(graph: Graph, atom: Any, source: Any, names: set[str]) -> list[Any] | None:
     """The equations between two values, if they are of these primitives alone and read nothing else."""
     pending, found = [atom], {}
     while pending:
@@ -149,7 +149,7 @@ def _dropped(graph: Graph, atom: Any) -> Any:
     for name in ("select_n", "mul", "div"):
         equation = graph.named(atom, name)
         for operand in equation.invars if equation is not None else ():
-            _, base = _laid_out(graph, operand)
+            _, base = laid_out(graph, operand)
             if _softmax(graph, base) is not None or (equation is not None and _dropped(graph, base) is not None):
                 return equation
     return None
@@ -175,7 +175,7 @@ def _attention(
                 f"the weights pass through {equation.primitive.name} at {users_line(equation)}, which mixes axes"
             )
     equations = _unique([*scores.equations, *inside, *layouts, product])
-    if reason := graph.used_elsewhere(equations, product):
+    if reason := graph.used_elsewhere(equations, [product]):
         raise Miss(reason)
     return AttentionFound(product, scores, over[0], first, found, equations)
 

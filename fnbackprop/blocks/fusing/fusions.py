@@ -10,7 +10,7 @@ from .rewriting import Fusion, rewritten
 
 
 def fusions(fun: Callable, *args: Any) -> list[Fusion]:
-    """What looks like attention in a function, and whether `fuse=True` runs the block there.
+    """What looks like attention, or like a last layer with cross-entropy, and whether `fuse=True` runs the block there.
 
     Args:
         fun: as it would be given to `fb.grad`.

@@ -28,6 +28,7 @@ class Graph:
         self.closed, self.jaxpr, self.known = closed, closed.jaxpr, dict(known)
         self.producer = {v: e for e in self.jaxpr.eqns for v in e.outvars}
         self.readers: dict[Any, list[Any]] = {}
+        self.needed = {v for e in live(self.jaxpr.eqns, self.jaxpr.outvars) for v in e.outvars}
         for equation in live(self.jaxpr.eqns, self.jaxpr.outvars):
             for atom in filter(is_var, equation.invars):
                 self.readers.setdefault(atom, []).append(equation)
@@ -68,11 +69,11 @@ class Graph:
             atom = equation.invars[0]
         return atom if getattr(atom, "aval", None) is not None and atom.aval.shape == () else None
 
-    def used_elsewhere(self, inside: Iterable[Any], last: Any) -> str:
-        """Who else reads a result of the equations inside, or an empty text; the last one's result is to be read."""
-        own = {id(e) for e in inside}
+    def used_elsewhere(self, inside: Iterable[Any], ends: Iterable[Any]) -> str:
+        """Who else reads a result of the equations inside, or an empty text; those of the ends are to be read."""
+        own, to_be_read = {id(e) for e in inside}, {id(e) for e in ends}
         for equation in inside:
-            for var in equation.outvars if equation is not last else ():
+            for var in equation.outvars if id(equation) not in to_be_read else ():
                 if var in self.returned:
                     return f"the result of {equation.primitive.name} at {users_line(equation)} is returned too"
                 for reader in self.readers.get(var, ()):

@@ -9,9 +9,9 @@ from ...jaxprs.evaluate import as_function, bind, environment, evaluate, interpr
 from ...jaxprs.graph import holds, live
 from ...jaxprs.types import close_jaxpr, is_var
 from ...jaxprs.views import Call, Cond, Scan
-from .attention_call import AttentionCall
-from .attention_pattern import match
+from .attention_call import match_attention
 from .attention_scores import Miss
+from .cross_entropy import match as match_cross_entropy
 from .graph import Graph, users_line
 from .positions import position_of
 
@@ -22,7 +22,7 @@ class Fusion(NamedTuple):
     Attributes:
       block: its name.
       where: the user's "file:line:column (function)".
-      saves: bytes of the scores, forward and backward, of all steps of the loops around, that are no longer held.
+      saves: bytes of the scores or logits, forward and backward, in all steps of the loops around: no longer held.
       taken: whether the block runs there with `fuse=True`.
       reason: why not; empty if it does.
     """
@@ -63,40 +63,53 @@ def rewritten(closed: Any, known: Mapping[int, Any] | None = None, times: int = 
             inner[id(equation)], more = replaced
             found += more
 
+    kept = [e for e in live(closed.jaxpr.eqns, closed.jaxpr.outvars) if id(e) not in gone]
+    first = {v for call in calls.values() for v in call.first}  # what a block reads, before what it replaces
+    kept.sort(key=lambda e: not first.intersection(e.outvars))
+
     def function(*operands):
-        env = environment(closed.jaxpr, closed.consts, operands)
+        env, done = environment(closed.jaxpr, closed.consts, operands), {}
 
         def apply(equation: Any, values: list[Any]) -> Sequence[Any]:
             if id(equation) in calls:
-                return [calls[id(equation)](lambda atom: read_atom(env, atom))]
+                return calls[id(equation)](equation, lambda atom: read_atom(env, atom), done)
             run = inner.get(id(equation))
             return bind(equation, values) if run is None else run(*values)
 
-        kept = [e for e in live(closed.jaxpr.eqns, closed.jaxpr.outvars) if id(e) not in gone]
         evaluate(kept, env, apply, lambda env, atom: env.get(atom) if is_var(atom) else read_atom(env, atom))
         return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
 
     return function, found
 
 
-def _matches(graph: Graph, times: int) -> tuple[dict[int, AttentionCall], set[int], list[Fusion]]:
-    """The calls by the equation that they stand for, the equations that go, and what is said of them."""
+def _place(graph: Graph, equation: Any) -> str:
+    """The user's line; of what JAX traced by itself, that of what reads it."""
+    while not (line := users_line(equation)) and len(readers := graph.readers.get(equation.outvars[0], [])) == 1:
+        (equation,) = readers
+    return line
+
+
+PATTERNS = {"dot_general": ("attention", match_attention), "gather": ("linear_cross_entropy", match_cross_entropy)}
+
+
+def _matches(graph: Graph, times: int) -> tuple[dict[int, Any], set[int], list[Fusion]]:
+    """The calls by the equations that they stand for, the equations that go, and what is said of them."""
     calls, gone, found = {}, set(), []
     for equation in graph.jaxpr.eqns:
-        if equation.primitive.name != "dot_general":
+        if equation.primitive.name not in PATTERNS or equation.outvars[0] not in graph.needed:
             continue
+        block, match = PATTERNS[equation.primitive.name]
         try:
-            attention = match(graph, equation)
-            if attention is None:
-                continue
-            calls[id(equation)] = AttentionCall(graph, attention)
+            call = match(graph, equation)
         except Miss as miss:
-            found.append(Fusion("attention", users_line(equation), 0, False, str(miss)))
+            found.append(Fusion(block, _place(graph, equation), 0, False, str(miss)))
             continue
-        gone |= {id(e) for e in attention.equations if e is not equation}
-        scores = attention.scores.product.outvars[0].aval
-        saves = 2 * times * scores.size * scores.dtype.itemsize
-        found.append(Fusion("attention", users_line(equation), saves, True))
+        if call is None or not gone.isdisjoint(map(id, call.equations)):
+            continue
+        calls |= {id(e): call for e in call.replaced}
+        gone |= {id(e) for e in call.equations} - {id(e) for e in call.replaced}
+        aval = call.product.outvars[0].aval
+        found.append(Fusion(block, _place(graph, equation), 2 * times * aval.size * aval.dtype.itemsize, True))
     return calls, gone, found
 
 

@@ -1,4 +1,4 @@
-"""Attention as people write it: functions of (q, k, v), and what `fb.fusions` must say, the number taken or a reason.
+"""Attention and cross-entropy as people write them, and what `fb.fusions` must say: that it is taken, or a reason.
 
 Shapes, if not said otherwise: q, k, v of (batch, time, heads, size).
 """
@@ -8,7 +8,11 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
+
+from fnbackprop import losses
+from fnbackprop.models import embedding
 
 RNG = np.random.default_rng(0)
 B, T, N, D = 2, 6, 2, 4
@@ -235,6 +239,49 @@ def over_queries(q, k, v):
     return values(jax.nn.softmax(scores(q, k), axis=1), v)
 
 
+# ---------------------------------------------------------------- the last layer and the loss
+
+LAYER = [RNG.normal(size=(2, 3, 4)), RNG.normal(size=(4, 5)), RNG.normal(size=5)]
+LABELS = RNG.integers(0, 5, (2, 3))
+
+
+def at_label(x):
+    return jnp.take_along_axis(x, jnp.asarray(LABELS)[..., None], -1)[..., 0]
+
+
+def our_loss(x, w, b):
+    return losses.softmax_cross_entropy(x @ w, jnp.asarray(LABELS))
+
+
+def tied_embedding(x, w, b):
+    return losses.softmax_cross_entropy(embedding.logits({"w": w.T}, x), jnp.asarray(LABELS))
+
+
+def optax_loss(x, w, b):
+    return optax.softmax_cross_entropy_with_integer_labels(x @ w + b[None, None], jnp.asarray(LABELS)).mean()
+
+
+def log_probabilities(x, w, b):
+    return -at_label(jax.nn.log_softmax(x @ w + b[None, None])).mean()
+
+
+def z_loss_by_hand(x, w, b):
+    logits = jnp.einsum("btd,vd->btv", x, w.T)
+    lse = jax.nn.logsumexp(logits, -1)
+    return jnp.sum((lse - at_label(logits)) * jnp.arange(3.0)[None] + 0.1 * lse**2)
+
+
+def smoothed(x, w, b):
+    return losses.softmax_cross_entropy(x @ w, jnp.asarray(LABELS), label_smoothing=0.1)
+
+
+def accuracy_too(x, w, b):
+    logits = x @ w
+    return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1.0 * jnp.mean(jnp.argmax(logits, -1) == 1)
+
+
+LOSSES = [our_loss, tied_embedding, optax_loss, log_probabilities, z_loss_by_hand]
+
 TAKEN = [
     (plain, BATCHED), (scaled_before, BATCHED), (unscaled, BATCHED), (matmul, HEADS_FIRST), (of_one_head, ONE),
     (transposed_product, ONE), (masked_where, BATCHED), (masked_inverted, BATCHED), (masked_by_comparison, BATCHED),
@@ -254,6 +301,8 @@ MISSED = [
     (dropped, BATCHED, "weights are dropped .* fb.attention"),
     (of_parameters, BATCHED, "pass through sin"),
     (over_queries, BATCHED, "does not run over one axis of keys"),
+    (smoothed, LAYER, "result of dot_general is read by reduce_sum"),
+    (accuracy_too, LAYER, "result of dot_general is read by argmax"),
 ]
 # Those whose mask is known to be a band of positions: tiles outside of it are not visited.
 BANDS = {

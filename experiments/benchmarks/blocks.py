@@ -1,0 +1,157 @@
+"""Blocks against their plain definitions: time, temporary memory, error against float64, share of the product rate.
+
+    python experiments/benchmarks/blocks.py                    # 10 minutes on 2 cores
+    python experiments/benchmarks/blocks.py --only attention   # the workloads whose name holds a word
+
+Value and gradient of each workload, in one interleaved run: the plain definition by `jax.value_and_grad` (the
+baseline) and by `fb.value_and_grad`, the plain definition with `fuse=True`, the block by both, and PyTorch where it is
+installed. Ratios below 1 are in our favour. Saves runs/benchmarks/blocks.json.
+"""
+
+import argparse
+import functools
+import importlib.util
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import measuring
+import numpy as np
+
+import fnbackprop as fb
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape, scale=1.0):
+    return jnp.asarray(RNG.normal(size=shape) * scale, jnp.float32)
+
+
+def plain_attention(q, k, v):
+    """softmax(q kᵀ / sqrt(size)) v, causal, of (time, heads, size)."""
+    scores = jnp.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1])
+    scores = jnp.where(jnp.tril(jnp.ones(scores.shape[1:], bool)), scores, -jnp.inf)
+    return jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores), v)
+
+
+def attention(heads, length, size=64):
+    def weighted(attend):
+        return lambda q, k, v: jnp.sum(attend(q, k, v) * q)
+
+    args = tuple(normal(length, heads, size) for _ in range(3))
+    plain, block = weighted(plain_attention), weighted(functools.partial(fb.attention, causal=True))
+    return plain, block, args, 6 * 2 * heads * length**2 * size / 2  # products of the lower triangle
+
+
+def plain_cross_entropy(x, w, labels):
+    logits = x @ w
+    return jnp.mean(jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, labels[:, None], 1)[:, 0])
+
+
+def cross_entropy(tokens, width, classes):
+    labels = jnp.asarray(RNG.integers(0, classes, tokens), jnp.int32)
+    args = normal(tokens, width), normal(width, classes, scale=width**-0.5), labels
+    return plain_cross_entropy, fb.linear_cross_entropy, args, 3 * 2 * tokens * width * classes
+
+
+WORKLOADS = {
+    "causal attention 8x1024x64": lambda: attention(8, 1024),
+    "causal attention 4x4096x64": lambda: attention(4, 4096),
+    "linear + cross-entropy N2048 D256 V8192": lambda: cross_entropy(2048, 256, 8192),
+    "linear + cross-entropy N2048 D256 V50257": lambda: cross_entropy(2048, 256, 50257),
+}
+
+
+def product_rate(size=1536, rounds=5):
+    """Floating-point operations a second of a float32 product."""
+    x = normal(size, size)
+    product = jax.jit(jnp.matmul).lower(x, x).compile()
+    return 2 * size**3 / min(measuring.seconds(product, (x, x)) for _ in range(rounds))
+
+
+def programs(plain, block, args):
+    """The compiled value and gradient, by name; the first is the baseline."""
+    moving = tuple(i for i, x in enumerate(args) if jnp.issubdtype(x.dtype, jnp.floating))
+    both = functools.partial(functools.partial, argnums=moving)
+    found = {
+        "plain by jax.grad": (both(jax.value_and_grad), plain),
+        "plain by fb.grad": (both(fb.value_and_grad), plain),
+        "plain, fuse=True": (both(fb.value_and_grad, fuse=True), plain),
+        "block by jax.grad": (both(jax.value_and_grad), block),
+        "block by fb.grad": (both(fb.value_and_grad), block),
+    }
+    return {name: measuring.compile_step(transform, fun, args) for name, (transform, fun) in found.items()}
+
+
+def exact(plain, args):
+    """Value and gradient of the plain definition in float64."""
+    moving = tuple(i for i, x in enumerate(args) if jnp.issubdtype(x.dtype, jnp.floating))
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(x), jnp.float64) if i in moving else x for i, x in enumerate(args)]
+        return jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(plain, moving))(*wide))
+
+
+def torch_seconds(name, args):
+    """A round of PyTorch's fused attention, value and gradient; None where it is not installed or is another work."""
+    if importlib.util.find_spec("torch") is None or "attention" not in name:
+        return None
+    import torch
+
+    q, k, v = (torch.tensor(np.asarray(x).transpose(1, 0, 2)[None], requires_grad=True) for x in args)
+
+    def step():
+        start = time.perf_counter()
+        (torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True) * q).sum().backward()
+        return time.perf_counter() - start
+
+    return float(np.median([step() for _ in range(7)][2:]))
+
+
+def rows_of(name, work, rounds, rate):
+    plain, block, args, operations = work
+    compiled, truth = programs(plain, block, args), exact(plain, args)
+    times = measuring.in_turns(list(compiled.values()), args, rounds)
+    found = []
+    for i, (how, program) in enumerate(compiled.items()):
+        ratios = times[:, i] / times[:, 0]
+        found.append({
+            "workload": name, "program": how, "milliseconds": float(np.median(times[:, i]) * 1e3),
+            "time": float(np.median(ratios)), "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+            "temp_mib": measuring.temp_bytes(program) / 2**20,
+            "error": measuring.largest_error(program(*args), truth),
+            "share_of_product_rate": operations / float(np.median(times[:, i])) / rate,
+        })  # fmt: skip
+    if (seconds := torch_seconds(name, args)) is not None:
+        found.append({"workload": name, "program": "torch", "milliseconds": seconds * 1e3})
+    return found
+
+
+def show(row):
+    print(f"  {row['program']:20} {row['milliseconds']:8.1f} ms", end="")
+    if "time" in row:
+        low, high = row["quartiles"]
+        print(f"   {row['time']:.2f} ({low:.2f} to {high:.2f})   {row['temp_mib']:7.1f} MiB", end="")
+        print(f"   error {row['error']:.0e}   {row['share_of_product_rate']:.0%} of the product rate", end="")
+    print()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a word in the workload's name")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    rate, rows = product_rate(), []
+    print(f"float32 products: {rate / 1e9:.0f} GFLOP/s")
+    for name, make in WORKLOADS.items():
+        if options.only.lower() in name.lower():
+            print(name, flush=True)
+            rows += rows_of(name, make(), options.rounds, rate)
+            for row in rows[-6:]:
+                if row["workload"] == name:
+                    show(row)
+    print(f"saved to {measuring.save((), 'blocks', blocks=rows, product_gflops=rate / 1e9)}")
+
+
+if __name__ == "__main__":
+    main()
