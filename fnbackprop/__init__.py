@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .training.balancing import balance
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
+    from .training.exporting import export_model
     from .training.loop import train
     from .training.parameters import load_parameters, save_parameters
     from .training.replaying import Replay, replay
@@ -97,6 +98,7 @@ __all__ = [
     "coverage",
     "derivative",
     "drop_in",
+    "export_model",
     "fit_budget",
     "fusions",
     "grad",
@@ -152,6 +154,7 @@ _LATER = {
     "RunError": "training.errors",
     "CheckpointError": "training.errors",
     "load_checkpoint": "training.checkpoints.resuming",
+    "export_model": "training.exporting",
     "load_parameters": "training.parameters",
     "loggers": "training",
     "save_parameters": "training.parameters",

@@ -55,6 +55,8 @@ class Experiment:
       evaluate: `evaluate(params) -> dict` of scalars, called at the end (and every `evaluate_every` steps). It must
         not keep `params`: their memory is used again by the next step.
       evaluate_every: how many steps there are between two evaluations; None: one at the end alone.
+      predict: what a trained model is for, `predict(params, inputs) -> outputs`, or `predict(params, model_state,
+        inputs)`: the function that `fb.export_model` and `fnbackprop export` make a program of.
       steps: how many steps a run takes.
       seed: the seed of the initial parameters and of the loss's keys.
       accumulate: the number of microbatches that a batch is split into; one at a time is in memory. The gradient is
@@ -105,6 +107,7 @@ class Experiment:
     seed: int = 0
     evaluate: Callable[[Any], dict[str, Any]] | None = None
     evaluate_every: int | None = None
+    predict: Callable[..., Any] | None = None
     accumulate: int = 1
     precision: Any = None
     ema: float | None = None
@@ -126,6 +129,8 @@ class Experiment:
         check_function("batch", self.batch, "step")
         if self.evaluate is not None:
             check_function("evaluate", self.evaluate, *self._model_arguments)
+        if self.predict is not None:
+            check_function("predict", self.predict, *self._model_arguments, "inputs")
         check_integer("steps", self.steps, at_least=1)
         check_integer("seed", self.seed, at_least=0)
         if self.evaluate_every is not None:

@@ -76,6 +76,24 @@ class ReplayOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Options of `export` besides those of the experiment."""
+
+    directory: Path = Path("runs")
+    """Where the run is; of several of this name, the newest that has a checkpoint."""
+    step: int | None = None
+    """Of which checkpoint; by default the newest."""
+    best: str | None = None
+    """Instead, of the one that is best by this metric of the evaluation."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether the highest or the lowest is best."""
+    output: Path | None = None
+    """The folder to write; by default exported/<name>."""
+    platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ()
+    """For which the program is made; by default this machine's."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CompareOptions(ReportOptions):
     """Options of `compare` besides those of the experiment."""
 
@@ -149,6 +167,16 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
     return 0
 
 
+def export_command(experiment: Experiment, options: ExportOptions) -> int:
+    from fnbackprop.training.checkpoints.resuming import load_checkpoint
+    from fnbackprop.training.exporting import export_model
+
+    which = {name: getattr(options, name) for name in ("directory", "step", "best", "best_mode")}
+    folder = options.output or Path("exported") / experiment.name
+    print(export_model(experiment, load_checkpoint(experiment, **which), folder, platforms=options.platforms))
+    return 0
+
+
 def compare_command(experiment: Experiment, options: CompareOptions) -> int:
     from fnbackprop.comparing.command import report
     from fnbackprop.comparing.pipeline import compare
@@ -219,6 +247,7 @@ def _arguments_after(experiment: Experiment, steps: int) -> tuple[Any, ...]:
 COMMANDS = {
     "train": Command(train_command, TrainOptions, "train, and write metrics, curves and a report to runs/<name>/"),
     "balance": Command(balance_command, BalanceOptions, "is the learning rate too high, too low or balanced, and why"),
+    "export": Command(export_command, ExportOptions, "write the trained model as a program that needs only JAX"),
     "replay": Command(replay_command, ReplayOptions, "run the step again whose loss was NaN or infinite"),
     "trace": Command(trace_command, ExperimentTraceOptions, "find the line where a number became NaN or infinite"),
     "memory": Command(memory_command, MemoryOptions, "what the backward saves by line; what a budget costs and brings"),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 # By extra, as in `pyproject.toml`: the modules that its packages bring.
 EXTRAS = {
-    "train": ("optax", "orbax.checkpoint", "matplotlib", "jinja2", "PIL", "safetensors"),
+    "train": ("optax", "orbax.checkpoint", "matplotlib", "jinja2", "PIL", "safetensors", "flatbuffers"),
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
