@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import lax
 
 from ..backprop.arguments import tree_differences
-from ..jaxprs.avals import aval_of, is_inexact, varying_axes
+from ..jaxprs.avals import aval_of, is_inexact, varying_axes, zeros_like_aval
 
 # Whether a block called now has its plain definition as the function that its backward belongs to. `fb.compare` traces
 # programs so: it then holds the backward against the plain definition, and the forward's value too.
@@ -216,7 +217,9 @@ def _is_symbolic_zero(x: Any) -> bool:
 
 
 def _as_array(ct: Any) -> Any:
-    return ct.instantiate() if _is_symbolic_zero(ct) else ct
+    if not _is_symbolic_zero(ct):
+        return ct
+    return np.zeros(ct.shape, ct.dtype) if ct.dtype == jax.dtypes.float0 else zeros_like_aval(ct.aval)
 
 
 # ---------------------------------------------------------------- what the backward returned

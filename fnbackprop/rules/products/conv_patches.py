@@ -84,7 +84,8 @@ def _products(x: Any, dz: Any, conv: Any) -> Any:
     last = len(conv.z.sizes)  # the axis
     offsets = [range(0, k * b, b) for k, b in zip(conv.w.sizes, conv.w.step, strict=True)]
     columns = lax.concatenate([_shifted(x, last, offset, conv) for offset in offsets[-1]], last + 1)
-    numbers = (tuple(range(last + 1)),) * 2, ((), ())
+    axes = tuple(range(last + 1))  # the batch and space
+    numbers = (axes, axes), ((), ())
     products = []
     for offset in itertools.product(*offsets[:-1]):
         rows = columns
