@@ -52,6 +52,12 @@ class Experiment:
         "blocks/*/bias", or several of them. The others are frozen: no gradient is computed for them, and the optimizer
         keeps nothing about them. None trains all.
       updates: instead of `loss`, `optimizer` and `trainable`, several `fb.Update`s that a step makes in their order.
+      gradient: `gradient(value_and_grad, params, batch, key) -> ((loss, metrics), gradient)`, in the place of the
+        loss's own gradient: sharpness-aware, of several losses in conflict, penalised. `value_and_grad(loss)(params,
+        batch, key)` returns the same, by the run's backward, in its precision and over its microbatches.
+      step: the last resort, `step(state, batch, key, value_and_grad) -> (state, metrics)`: the whole step, pure, from
+        `fb.TrainState` to `dataclasses.replace(state, params=..., opt_state=...)`; its metrics hold "loss" and
+        "gradient_norm". `optimizer.init` makes `opt_state`, and `loss` is what `compare` and `trace` look at.
       evaluate: `evaluate(params) -> dict` of scalars, called at the end (and every `evaluate_every` steps). It must
         not keep `params`: their memory is used again by the next step.
       evaluate_every: how many steps there are between two evaluations; None: one at the end alone.
@@ -104,6 +110,8 @@ class Experiment:
     optimizer: Any = None  # optax.GradientTransformation, unless there are updates
     trainable: str | Sequence[str] | None = None
     updates: Sequence[Update] = ()
+    gradient: Callable[..., Any] | None = None
+    step: Callable[..., Any] | None = None
     seed: int = 0
     evaluate: Callable[[Any], dict[str, Any]] | None = None
     evaluate_every: int | None = None
@@ -126,6 +134,10 @@ class Experiment:
             check_function("loss", self.loss, *self._model_arguments, "batch", "key")
             check_optimizer("optimizer", self.optimizer)
             check_patterns("trainable", self.trainable)
+        if self.gradient is not None:
+            check_function("gradient", self.gradient, "value_and_grad", "params", "batch", "key")
+        if self.step is not None:
+            check_function("step", self.step, "state", "batch", "key", "value_and_grad")
         check_function("batch", self.batch, "step")
         if self.evaluate is not None:
             check_function("evaluate", self.evaluate, *self._model_arguments)
@@ -146,7 +158,7 @@ class Experiment:
             raise ExperimentError(f"config must be an instance of a dataclass, not {self.config!r}.")
 
     def _check_updates(self) -> None:
-        for field in ("loss", "optimizer", "trainable"):
+        for field in ("loss", "optimizer", "trainable", "gradient", "step"):
             if getattr(self, field) is not None:
                 raise ExperimentError(f"with updates, each has its own: leave out {field}, or give it to an update.")
         check_updates(self.updates)
@@ -159,7 +171,8 @@ class Experiment:
             return {"": self}
 
         def alone(update: Update) -> Experiment:
-            own = {"loss": update.loss, "optimizer": update.optimizer, "trainable": update.parameters}
+            own = {"loss": update.loss, "optimizer": update.optimizer, "gradient": update.gradient}
+            own["trainable"] = update.parameters
             return dataclasses.replace(self, updates=(), ema=None, ema_of_state=False, **own)
 
         return {update.name: alone(update) for update in self.updates}

@@ -35,6 +35,7 @@ class Update:
         "blocks/*/w", or several of them. None changes all.
       every: it is made in every so-many-th step: with 5, in steps 4, 9, 14 ... A critic that takes five batches for
         one of the generator is `Update("critic", ...)` and `Update("generator", ..., every=5)`.
+      gradient: as `Experiment.gradient`.
       times: how often it is made in a step, each time with the same batch and another key.
 
     Raises:
@@ -60,6 +61,7 @@ class Update:
     parameters: str | Sequence[str] | None = None
     every: int = 1
     times: int = 1
+    gradient: Callable[..., Any] | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name.isidentifier() or self.name in PREFIXES + RESERVED_METRICS:

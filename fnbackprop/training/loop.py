@@ -17,6 +17,7 @@ from .session import Session, layout_of
 from .step.loss_gradient import make_outcome_and_grad
 from .step.mixed_precision import precision_of
 from .step.model_state import with_model_state
+from .step.own_step import make_own_gradient, own_step
 from .step.several_updates import one_after_another
 from .step.skipping import skip_metrics, unless_nonfinite
 from .step.state import TrainState
@@ -151,7 +152,12 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
     if experiment.updates:
         parts = {name: make_step(part, backward, layout) for name, part in experiment.parts.items()}
         return one_after_another(experiment, parts)
-    outcome_and_grad = make_outcome_and_grad(experiment, backward, precision_of(experiment.precision))
+    if experiment.step is not None:
+        return own_step(experiment, backward)
+    if experiment.gradient is not None:
+        outcome_and_grad = make_own_gradient(experiment, backward)
+    else:
+        outcome_and_grad = make_outcome_and_grad(experiment, backward, precision_of(experiment.precision))
     update = WeightUpdate(experiment)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
