@@ -45,6 +45,8 @@ class TrainOptions:
     """Steps between two checkpoints; None: ten minutes. The last step has one too; 0: none at all."""
     keep: int | None = 3
     """How many of the last checkpoints are kept."""
+    keep_every: int | None = None
+    """Also write one at every so-many-th step, and keep it for good."""
     best: str | None = None
     """Keep the best checkpoint too, by this metric of the evaluation."""
     best_mode: Literal["max", "min"] = "max"

@@ -45,6 +45,7 @@ def train(
     mesh: str | Mapping[str, int] | Mesh | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = 3,
+    keep_every: int | None = None,
     best: str | None = None,
     best_mode: Literal["max", "min"] = "max",
     resume: bool = False,
@@ -60,7 +61,8 @@ def train(
     by going on from the state of step 10, in memory or from a checkpoint.
 
     Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end the run after the step, with a checkpoint; so does an error between two
-    steps, that of `evaluate` too. A second Ctrl-C ends at once. Of several processes, all end if one does.
+    steps, that of `evaluate` too. A second Ctrl-C ends at once. Of several processes, all end if one does. The state
+    after the last step is the exception's `.state` as well: in a notebook, `sys.last_value.state`.
 
     Args:
       experiment: what to train.
@@ -90,6 +92,7 @@ def train(
         one device; or, of several processes, all their devices along "data". Process 0 alone prints and writes.
       checkpoint_every: steps between two checkpoints; None: every ten minutes. The last step has one too. 0: none.
       keep: how many of the last checkpoints are kept; None keeps all.
+      keep_every: also write one at every so-many-th step, and keep it for good.
       best: also keep the checkpoint that is best by this metric of `evaluate`; every evaluation that is the best so
         far writes one.
       best_mode: whether the highest ("max") or the lowest ("min") is best.

@@ -43,6 +43,7 @@ class Run:
     mesh: "str | Mapping[str, int] | Mesh | None" = None
     checkpoint_every: int | None = None
     keep: int | None = 3
+    keep_every: int | None = None
     best: str | None = None
     best_mode: Literal["max", "min"] = "max"
     resume: bool = False
@@ -61,7 +62,14 @@ class Run:
             raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        for name, least in (("checkpoint_every", 0), ("keep", 1), ("balance_every", 1), ("watch", 0), ("patience", 1)):
+        for name, least in (
+            ("checkpoint_every", 0),
+            ("keep", 1),
+            ("keep_every", 1),
+            ("balance_every", 1),
+            ("watch", 0),
+            ("patience", 1),
+        ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ExperimentError(f"{name} must be an integer of at least {least}, or None, not {value!r}.")

@@ -35,7 +35,7 @@ from .step.mixed_precision import precision_of, uncast_note
 from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .step_balance import StepBalance
-from .stopping import Signals
+from .stopping import Interrupted, Signals, Terminated
 from .trial import try_checkpoint, try_evaluation
 from .watch_steps import WatchSteps
 
@@ -89,7 +89,7 @@ class Session:
         else:
             require_own_state(experiment, run.state)
             state = adopted_state(run.state, self._layout)
-        beginning, restore = Beginning(state, []), self._stream.restore if self._stream else None
+        beginning, restore = Beginning(state, []), self._restore_stream if self._stream else None
         if self._folder is not None:
             beginning = begin(run, self._folder, state, restore)
         self.state, self._notes, self._data = beginning
@@ -102,11 +102,18 @@ class Session:
         if self._data is None and self._first < run.stop:
             self._data = first_fingerprint(experiment.batch, self._first)
 
+    def _restore_stream(self, step: int, saved: Any) -> None:
+        """Go to where the data were; that it may take a while is told, before there is a log."""
+        self._stream.restore(step, saved)
+        if (count := self._stream.to_skip(step)) and self._run.progress and leads():
+            print(
+                f"{self._run.name}: skipping {count} batches that were used: the iterator cannot be told to", flush=True
+            )
+
     def _open(self, stack: ExitStack) -> None:
         run, first, experiment, folder = self._run, self._first, self._run.experiment, self._folder
         written = folder if leads() else None
-        if folder is not None:
-            self._signals = stack.enter_context(Signals())
+        self._signals = stack.enter_context(Signals())
         self._log = RunLog(run.name, written, start=first, stop=run.stop, progress=run.progress and leads())
         log = stack.enter_context(self._log)
         log.most_skipped = experiment.skip_nonfinite or 0
@@ -230,7 +237,11 @@ class Session:
         if self._checkpoints is not None:
             self._checkpoints.save_if_due(updates, state, self._asks_to_save)
         if self._signals is not None:
-            self._signals.raise_received(updates)
+            try:
+                self._signals.raise_received(updates)
+            except (Interrupted, Terminated) as stop:
+                stop.state = state
+                raise
 
     def finish(self, state: TrainState) -> None:
         """Wait for the last step, write the model, and say how long the run took."""

@@ -20,11 +20,23 @@ DEFAULTS = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(ENDING, s
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was stopped by Ctrl-C, between two steps."""
+    """The run was stopped by Ctrl-C, between two steps.
+
+    Attributes:
+      state: the one after the last step, or None: in a notebook, `sys.last_value.state`.
+    """
+
+    state: Any = None
 
 
 class Terminated(SystemExit):
-    """The run was stopped by another signal, between two steps; its exit status is the shell's: 143 for SIGTERM."""
+    """The run was stopped by another signal, between two steps; its exit status is the shell's: 143 for SIGTERM.
+
+    Attributes:
+      state: the one after the last step, or None.
+    """
+
+    state: Any = None
 
     def __init__(self, number: int = signal.SIGTERM):
         super().__init__(128 + number)

@@ -133,3 +133,15 @@ def test_outside_the_main_thread_no_signal_is_received():
     thread.start()
     thread.join()
     assert done == [signal.default_int_handler]
+
+
+def test_without_a_folder_the_state_is_in_the_exception():
+    def callback(step, state, values):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    made = experiment(Config(steps=9))
+    with pytest.raises(Interrupted) as ended:
+        train(made, directory=None, progress=False, callbacks=[callback], trial=False)
+    assert ended.value.state.step == 3
+    assert train(made, directory=None, progress=False, state=ended.value.state, trial=False).step == 9

@@ -44,7 +44,7 @@ class CheckpointSchedule:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._run, self._log, self._data_state, self._batch = run, log, data_state, batch
-        self._writer = CheckpointWriter(folder, run.keep, run.best, run.best_mode)
+        self._writer = CheckpointWriter(folder, run.keep, run.best, run.best_mode, run.keep_every)
         self._best_value = self._writer.best_value()
         self._saved = start if self._writer.last() else None  # the step of the last checkpoint
         self._latest: tuple[int, TrainState] | None = None
@@ -67,7 +67,7 @@ class CheckpointSchedule:
     def _is_due(self, updates: int) -> bool:
         if self._run.checkpoint_every == 0:
             return False
-        if updates == self._run.stop:
+        if updates == self._run.stop or (self._run.keep_every and updates % self._run.keep_every == 0):
             return True
         if self._run.checkpoint_every is not None:
             return updates % self._run.checkpoint_every == 0

@@ -36,10 +36,19 @@ class CheckpointWriter:
       keep: how many of the last are kept; None keeps all.
       best: also keep the one that is best by this metric of its evaluation.
       best_mode: whether "max" or "min" is best.
+      keep_every: also keep those of the steps that are multiples of it.
     """
 
-    def __init__(self, run: RunFolder, keep: int | None = 3, best: str | None = None, best_mode: str = "max"):
+    def __init__(
+        self,
+        run: RunFolder,
+        keep: int | None = 3,
+        best: str | None = None,
+        best_mode: str = "max",
+        keep_every: int | None = None,
+    ):
         self._run, self._keep, self._best, self._best_mode = run, keep, best, best_mode
+        self._keep_every = keep_every
         self._leads = jax.process_index() == 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Path] | None = None
@@ -97,7 +106,8 @@ class CheckpointWriter:
         kept = finished if self._keep is None else finished[-self._keep :]
         best = best_checkpoint(finished, self._best, self._best_mode) if self._best else None
         for checkpoint in finished:
-            if checkpoint not in kept and checkpoint != best:
+            for_good = self._keep_every is not None and checkpoint.step % self._keep_every == 0
+            if checkpoint not in kept and checkpoint != best and not for_good:
                 checkpoint.remove()
 
     def last(self) -> Checkpoint | None:

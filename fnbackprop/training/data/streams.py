@@ -102,6 +102,11 @@ class Stream:
                 self._iterator.set_state(base64.b64decode(state["bytes"]) if "bytes" in state else state["value"])
                 self._next = step
 
+    def to_skip(self, step: int) -> int:
+        """How many items have to be drawn and dropped before `batch(step)`."""
+        with self._lock:
+            return max(step - self._next, 0)
+
     def _begin(self) -> None:
         self._iterator: Any = self._make()  # with get_state and set_state, if it is one of Grain's
         self._next = 0

@@ -16,6 +16,7 @@ from ..step.loss_scale import SMALLEST_SCALE
 from ..step.skipping import IN_A_ROW, SKIPPED
 from ..step.step_metrics import expand_layer_norms
 from .metrics import MetricBuffer, MetricsFile, as_scalars
+from .notebook_progress import NotebookProgress, in_notebook
 from .plots import plot_curves
 from .progress_line import make_progress
 from .run_watch import RunWatch
@@ -41,7 +42,9 @@ class RunLog:
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
         place = "nothing is written" if folder is None else f"in {folder.path}"
-        self._progress = make_progress(name, start, stop, progress, place)
+        make = NotebookProgress if progress and in_notebook() else make_progress
+        shown = () if make is NotebookProgress else (progress,)
+        self._progress = make(name, start, stop, *shown, place)
         self._buffer = MetricBuffer()
         self._last: MetricsRow | None = None
         self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics

@@ -61,3 +61,14 @@ def test_a_checkpoint_that_cannot_be_begun_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.Path, "mkdir", full)
     with pytest.raises(CheckpointError, match="No space left on device. The last one written is .*step_00000001"):
         CheckpointWriter(RunFolder(tmp_path)).write(state_of(2), {"step": 2, "metrics": {}})
+
+
+def test_some_are_kept_for_good(tmp_path):
+    from fnbackprop.training.loop import train
+    from tests.training.test_loop import regression
+
+    train(regression(steps=6), directory=tmp_path, progress=False, checkpoint_every=1, keep=1, keep_every=2)
+    train(regression(steps=5, name="other"), directory=tmp_path, progress=False, keep_every=2)  # none is due but these
+    for name, last in (("regression", 6), ("other", 5)):
+        steps = sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir())
+        assert steps == [f"step_0000000{n}" for n in sorted({2, 4, last})]

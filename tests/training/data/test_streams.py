@@ -103,3 +103,10 @@ def test_mistakes_are_named():
         data.from_grain([0, 1])(2)
     with pytest.raises(ExperimentError, match="takes a MapDataset, an IterDataset or a DataLoader, not 3"):
         data.from_grain(3)
+
+
+def test_what_has_to_be_skipped_is_counted():
+    stream = data.from_iterator(lambda: iter(range(9)))
+    assert stream.to_skip(4) == 4
+    stream(2)
+    assert stream.to_skip(4) == 1 and stream.to_skip(1) == 0
