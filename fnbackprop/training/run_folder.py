@@ -33,6 +33,7 @@ class RunFolder:
 
     Files:
       metrics: a line of JSON for each step and each evaluation.
+      times: when steps were done, and how fast.
       description: what the run is and how it ended.
       curves, report: a picture of the metrics, and the run as a page.
       comparison: the last answer of `fb.compare`; of several updates, one for each, by its name.
@@ -53,6 +54,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / METRICS_FILE
+
+    @property
+    def times(self) -> Path:
+        return self.path / "times.jsonl"
 
     @property
     def description(self) -> Path:

@@ -150,7 +150,9 @@ def test_what_a_run_writes_and_says(tmp_path, capsys):
 
     train(regression(evaluate=evaluate, evaluate_every=20), directory=tmp_path)
     folder = tmp_path / "regression"
-    written = ["checkpoints", "curves.png", "metrics.jsonl", "model.safetensors", "report.html", "run.json"]
+    written = ["checkpoints", "curves.png", "metrics.jsonl", "model.safetensors", "report.html", "run.json"] + [
+        "times.jsonl"
+    ]
     assert sorted(path.name for path in folder.iterdir()) == written
     records = read_metrics(folder)
     assert [record["step"] for record in records if "evaluate/size" in record] == [20, 30] and len(

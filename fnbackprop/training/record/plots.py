@@ -46,12 +46,12 @@ def plot_curves(rows: Sequence[MetricsRow] | Runs, path: str | Path, title: str 
     return Path(path)
 
 
-def curves_svg(runs: Runs, name: str, label: str) -> str:
-    """One metric of some runs over the steps, as an SVG element."""
+def curves_svg(runs: Runs, name: str, label: str, axis: str = "step") -> str:
+    """One metric of some runs over the steps, or what stands in their place, as an SVG element."""
     figure = new_figure(5.2, 2.6)
     panel = figure.subplots()
     draw_panel(panel, runs, name, label)
-    panel.set_xlabel("step")
+    panel.set_xlabel(axis)
     return as_svg(figure)
 
 

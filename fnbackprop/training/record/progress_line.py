@@ -11,6 +11,7 @@ from .throughput import Amount, short
 
 SECONDS_BETWEEN = 60.0  # two lines
 OWN_SHOWN = 4  # of the experiment's metrics
+OWN_SHOWN_LIVE = 2  # of them, in a line that is drawn again
 STANDARD = ("step", "loss", "gradient_norm", "update_ratio", "learning_rate", "loss_scale", SKIPPED, IN_A_ROW)
 SHORT_UNITS = {"tokens": "tok", "examples": "ex", "steps": "steps"}
 
@@ -95,7 +96,8 @@ class LiveProgress(SilentProgress):
             columns.insert(1, BarColumn(bar_width=20))
         self._bar = Progress(*columns)
         self._task = self._bar.add_task(name, total=stop, completed=start, summary="compiling ...")
-        self._rate = Rate(stop)
+        self._rate, self._began = Rate(stop), time.monotonic()
+        self._wide = rich.get_console().width >= 140
         self._bar.start()
 
     def show(self, rows: list[MetricsRow]) -> None:
@@ -103,6 +105,9 @@ class LiveProgress(SilentProgress):
         if steps:
             done = steps[-1]["step"] + 1
             text = describe(steps[-1], *self._rate.after(done - 1), self.amount, self._narrow)
+            if self._wide:
+                so_far = f"{clock_time(time.monotonic() - self._began)} so far"
+                text = "  ".join([text, so_far, *own_metrics(steps[-1])[:OWN_SHOWN_LIVE]])
             self._bar.update(self._task, completed=done, summary=text)
 
     def say(self, line: str) -> None:

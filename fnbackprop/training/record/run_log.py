@@ -21,6 +21,7 @@ from .plots import plot_curves
 from .progress_line import make_progress
 from .run_watch import RunWatch
 from .throughput import Amount
+from .times import Times
 
 
 class RunLog:
@@ -41,6 +42,7 @@ class RunLog:
         self.loggers: Loggers | None = None  # whoever else takes the metrics
         with self._naming_the_file():
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
+            self._times = Times(folder, start)
         place = "nothing is written" if folder is None else f"in {folder.path}"
         make = NotebookProgress if progress and in_notebook() else make_progress
         shown = () if make is NotebookProgress else (progress,)
@@ -58,6 +60,7 @@ class RunLog:
             files = [] if folder is None else [folder.curves, folder.report, folder.model]
             self.loggers.finish("stopped" if error else "finished", [file for file in files if file.is_file()])
         self._progress.close()
+        self._times.close()
         if self._file is not None:
             with suppress(OSError):  # each write has been flushed already, or has raised
                 self._file.close()
@@ -91,6 +94,10 @@ class RunLog:
                 self.say(f"{self._name}: {line}")
         rows = [expand_layer_norms(row, row["step"] % self.layers_every == 0) for row in rows]
         self._write(rows)
+        with self._naming_the_file():
+            timed = self._times.row(rows[-1]["step"], self.amount)
+        if self.loggers is not None:
+            self.loggers.write([timed])
         self._progress.show(rows)
         for row in rows:
             if row.get(IN_A_ROW, 0):

@@ -15,6 +15,7 @@ from .metrics import curve
 from .plots import PANELS, curves_svg, layers_svg
 from .progress_line import clock_time
 from .throughput import short
+from .times import time_curves
 
 EVALUATED = "evaluate/"
 WRONG = ("FAIL", "NON-FINITE")
@@ -37,6 +38,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
         f"<h1>{html.escape(title)}</h1>",
         _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),
         *_curves(metrics),
+        *time_curves(metrics, folders, _words),
         *_layers(metrics),
         *_watched(metrics),
         "<h2>Config</h2>",
