@@ -21,6 +21,8 @@ from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_
 from fnbackprop.extras import MissingExtra
 from fnbackprop.running.start import HELP as RUN_HELP
 from fnbackprop.running.start import run_script
+from fnbackprop.sweeping.command import HELP as SWEEP_HELP
+from fnbackprop.sweeping.command import run_sweep
 from fnbackprop.training.errors import NonFiniteLoss, RunError
 from fnbackprop.version import __version__
 
@@ -88,6 +90,8 @@ def _main(argv: list[str]) -> int:
         raise CommandError(f"a command comes first: fnbackprop train {name}, or fnbackprop compare {name}.")
     if name in TOOLS:
         return _run_tool(name, rest)
+    if name == "sweep":
+        return run_sweep(rest)
     _require_command(name)
     if not rest or rest[0].startswith("-"):
         wants_help = " --help" if {"-h", "--help"} & set(rest) else ""
@@ -235,7 +239,7 @@ def _require_command(name: str) -> None:
     if name in TOOLS:
         raise CommandError(f"{name} takes no experiment: fnbackprop {name}")
     if name not in COMMANDS:
-        known = [*COMMANDS, *TOOLS, "run"]
+        known = [*COMMANDS, *TOOLS, "sweep", "run"]
         listed = ", ".join(known)
         raise CommandError(f"there is no command {name!r}.{nearest(name, known)} The commands are: {listed}.")
 
@@ -263,14 +267,17 @@ def _usage() -> str:
         [
             "usage: fnbackprop COMMAND FILE [--options]",
             "       fnbackprop run [--compare] [--budget B] SCRIPT ...",
-            "       fnbackprop runs | report RUN [RUN] | new FILE | doctor",
+            "       fnbackprop runs | report RUN [RUN ...] | new FILE | doctor",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
             "compare, trace and memory take any function too, at arguments so described:",
             "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",
             "commands:",
-            *_rows({name: command.help for name, command in {**COMMANDS, **TOOLS}.items()} | {"run": RUN_HELP}),
+            *_rows(
+                {name: command.help for name, command in {**COMMANDS, **TOOLS}.items()}
+                | {"sweep": SWEEP_HELP, "run": RUN_HELP}
+            ),
             "",
             "The options of a command and of an experiment: fnbackprop COMMAND FILE --help",
         ]

@@ -3,17 +3,16 @@
 import dataclasses
 import difflib
 import enum
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from fnbackprop.training.run_folder import METRICS_FILE, RunFolder, find_runs
+from fnbackprop.run_list import RunListError, RunsOptions, list_runs
+from fnbackprop.training.run_folder import METRICS_FILE, RunFolder
 
 USAGE_ERROR = 2
-PIPE_WIDTH = 10_000  # of a table that goes to no terminal
 
 
 class CommandError(Exception):
@@ -49,23 +48,16 @@ def arguments_of(options: Any, prefix: str = "") -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunsOptions:
-    """What `runs` takes."""
-
-    directory: tyro.conf.Positional[Path] = Path("runs")
-    """Where the runs are."""
-
-
-@dataclasses.dataclass(frozen=True)
 class ReportOptions:
     """What `report` takes."""
 
     run: tyro.conf.Positional[Path]
     """A run's folder, runs/digits-mlp for instance."""
-    against: tyro.conf.Positional[Path | None] = None
-    """Another run, to stand beside it."""
+    against: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Other runs, to stand beside it."""
     output: Path | None = None
-    """The page to write; by default report.html, or against-<other run>.html, in the first run's folder."""
+    """The page to write; by default, in the first run's folder: report.html, of two runs against-<the other>.html, of
+    more compared.html."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,51 +89,27 @@ class Tool:
 
 
 def runs_command(options: RunsOptions) -> int:
-    import rich
-    from rich.console import Console
-    from rich.table import Table
-
     if not options.directory.is_dir():
         raise CommandError(f"there is no folder {options.directory}.")
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("run", "status", "step", "loss", "evaluation", "began"):
-        table.add_column(name, overflow="fold", justify="right" if name in ("step", "loss") else "left")
-    for folder in find_runs(options.directory):
-        table.add_row(*_row(folder, options.directory))
-    console = rich.get_console()
-    if not console.file.isatty():  # a line for each run, whatever its length, for grep and its like: no colours either
-        console = Console(file=console.file, width=PIPE_WIDTH, force_terminal=False)
-    console.print(table if table.rows else f"no runs in {options.directory}")
+    try:
+        list_runs(options)
+    except RunListError as error:
+        raise CommandError(str(error)) from None
     return 0
-
-
-def _row(folder: RunFolder, directory: Path) -> tuple[str, ...]:
-    """A run as one row of the table."""
-    run, rows = folder.read_description(), folder.read_metrics()
-    last = {name: value for row in rows for name, value in row.items()}
-    updates = last["step"] + ("loss" in rows[-1]) if rows else 0  # the row of a step precedes its update
-    evaluated = {name.removeprefix("evaluate/"): value for name, value in last.items() if name.startswith("evaluate/")}
-    began = run.get("began", "").removesuffix("+00:00").replace("T", " ")
-    return (
-        str(folder.path.relative_to(directory)),
-        run["status"] + (f", {bad} bad lines" if (bad := folder.bad_lines()) else ""),
-        str(updates),
-        f"{last.get('loss', math.nan):.4g}",
-        ", ".join(f"{name} {value:.4g}" for name, value in evaluated.items()),
-        began[:16],
-    )
 
 
 def report_command(options: ReportOptions) -> int:
     from fnbackprop.training.record.run_report import write_run_report
 
-    folders = [RunFolder(path) for path in (options.run, options.against) if path is not None]
+    folders = [RunFolder(path) for path in (options.run, *options.against)]
     for folder in folders:
         if not folder.metrics.is_file():
             raise CommandError(f"{folder.path} is no run: it has no {METRICS_FILE}. To list runs: fnbackprop runs")
     page = folders[0].report
-    if options.against is not None:
-        page = page.with_name(f"against-{options.against.resolve().name}.html")
+    if len(options.against) == 1:
+        page = page.with_name(f"against-{options.against[0].resolve().name}.html")
+    elif options.against:
+        page = page.with_name("compared.html")
     print(write_run_report(folders, options.output or page))
     return 0
 
@@ -172,6 +140,6 @@ def doctor_command(options: DoctorOptions) -> int:
 TOOLS = {
     "doctor": Tool(doctor_command, DoctorOptions, "versions, devices, a gradient compared, and what is not installed"),
     "runs": Tool(runs_command, RunsOptions, "list the runs of a folder"),
-    "report": Tool(report_command, ReportOptions, "write the page of one run, or of two side by side"),
+    "report": Tool(report_command, ReportOptions, "write the page of one run, or of several side by side"),
     "new": Tool(new_command, NewOptions, "write a commented experiment file that runs as it stands"),
 }

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -46,6 +47,10 @@ def test_runs_and_report(here, capsys, monkeypatch):
     assert status("runs") == 0 and "\x1b" not in capsys.readouterr().out, "nor are there colours for grep to stumble on"
     assert status("report", "runs/one", "runs/two") == 0
     assert "one and two" in pathlib.Path("runs/one/against-two.html").read_text()
+    shutil.copytree("runs/two", "runs/three")
+    assert status("report", "runs/one", "runs/two", "runs/three") == 0
+    page = pathlib.Path("runs/one/compared.html").read_text()
+    assert "one, two and three" in page and page.count("<th>three</th>") == 1
     assert status("report", "runs/two", "--output", "page.html") == 0 and pathlib.Path("page.html").exists()
 
 

@@ -1,4 +1,4 @@
-"""The report of a run, or of two side by side: one HTML page that needs no other file."""
+"""The report of a run, or of several side by side: one HTML page that needs no other file."""
 
 import datetime
 import html
@@ -28,12 +28,12 @@ STYLE = """
 
 
 def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
-    """Write the page of one run, or of two side by side; returns its path."""
+    """Write the page of one run, or of several side by side; returns its path."""
     labels = _labels(folders)
     runs = {label: folder.read_description() for label, folder in zip(labels, folders, strict=True)}
     metrics = {label: folder.read_metrics() for label, folder in zip(labels, folders, strict=True)}
     bad = {label: folder.bad_lines() for label, folder in zip(labels, folders, strict=True)}
-    title = " and ".join(labels)
+    title = " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),

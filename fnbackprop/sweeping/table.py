@@ -1,0 +1,47 @@
+"""The outcome of a sweep as rows, the best first."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..columns import aligned
+from .points import Point, SweepError
+from .processes import SweptRun
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: its options, its result (NaN if there is none yet), its status, and its report."""
+
+    point: Point
+    result: float
+    status: str
+    report: Path | None
+
+
+def rows_of(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"]) -> list[Row]:
+    """A row for each run, the best by the metric's last value first, and those without one last.
+
+    Raises:
+      SweepError: no run has this metric, though some have others.
+    """
+    found, known = [], {}
+    for run in runs:
+        metrics, folder = run.last_metrics(), run.run
+        known |= {name: value for name, value in metrics.items() if name != "step"}
+        result = float(metrics.get(metric, metrics.get(f"evaluate/{metric}", math.nan)))
+        found.append(Row(run.point, result, run.facts()["status"], None if folder is None else folder.report))
+    if known and metric not in known and f"evaluate/{metric}" not in known:
+        names = ", ".join(name.removeprefix("evaluate/") for name in known if not name.startswith("gradient_norm/"))
+        raise SweepError(f"no run has the metric {metric!r}; they have {names}.")
+    sign = 1 if mode == "min" else -1
+    return sorted(found, key=lambda row: (math.isnan(row.result), sign * row.result))
+
+
+def as_text(rows: Sequence[Row], metric: str) -> str:
+    """The rows in columns."""
+    options = list(rows[0].point)
+    body = [(*row.point.values(), f"{row.result:.4g}", row.status) for row in rows]
+    return "\n".join(aligned([(*options, metric, "status"), *body], right=range(len(options) + 1)))
