@@ -65,8 +65,8 @@ class AttentionCall:
         if column == (self.found.keys,) and len(row) == 1 and row[0] in rows:
             return row[0], band.left, band.right
         if row == (self.found.keys,) and len(column) == 1 and column[0] in rows:
-            flipped = (None if bound is None else -bound for bound in (band.right, band.left))
-            return column[0], *flipped
+            left, right = (None if bound is None else -bound for bound in (band.right, band.left))
+            return column[0], left, right
         return None
 
     def _place_values(self) -> None:

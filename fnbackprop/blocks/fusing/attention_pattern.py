@@ -57,6 +57,11 @@ def _softmax(graph: Graph, atom: Any) -> tuple[Any, tuple[int, ...], list[Any]] 
         if raised is None or total is None:
             return None
         axes, equations = total
+        sums = raised.outvars[0]
+        if not graph.is_constant_along(divided.invars[1], sums, axes) or not graph.is_constant_along(
+            divided.invars[0], sums, ()
+        ):
+            return None  # as of e / e.sum(-1), which divides columns by the sums of rows
         return _unshifted(graph, raised, axes, [divided, *equations])
     raised = _exponential(graph, atom)
     return None if raised is None else _log_softmax(graph, raised)
@@ -86,7 +91,7 @@ def _unshifted(graph: Graph, raised: Any, axes: tuple[int, ...], equations: list
     if shifted is not None:
         s, m = shifted.invars
         of_maximum = made_of(graph, m, s, OF_MAXIMUM)
-        if of_maximum is not None:
+        if of_maximum is not None and graph.is_constant_along(m, s, axes):
             return s, axes, [*equations, raised, shifted, *of_maximum]
     return argument, axes, [*equations, raised]
 
@@ -112,12 +117,12 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
         more_layouts += [magnitude, *further]
     total = graph.named(base, "reduce_sum")
     own = None if total is None else _exponential(graph, total.invars[0])
-    if own is None:
+    if total is None or own is None:
         return None
     axes = tuple(map(int, total.params["axes"]))
     s, _, equations = _unshifted(graph, own, axes, [*layouts, *more, logarithm, *more_layouts, total])
     whole = outer.invars[0] if shift is not None or s is outer.invars[0] else inner and inner.invars[0]
-    if whole is not s:
+    if whole is not s or not graph.is_constant_along(outer.invars[1], s, axes):
         return None
     if shift is not None:
         equations += made_of(graph, shift, s, OF_MAXIMUM) or []

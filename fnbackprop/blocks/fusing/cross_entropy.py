@@ -104,6 +104,9 @@ def _log_softmax(graph: Graph, atom: Any) -> tuple[Any, list[Any]] | None:
     between = made_of(graph, outer.invars[1], outer.invars[0], {"log", "reduce_sum", "exp", "abs"} | LAYOUTS | CASTS)
     maximum = made_of(graph, m, logits, OF_MAXIMUM)
     sums = [e for e in between or () if e.primitive.name == "reduce_sum"]
+    last = (atom.aval.ndim - 1,)
+    if not all(graph.is_constant_along(x, logits, last) for x in (m, outer.invars[1])):
+        return None
     if between is None or maximum is None or [e.params["axes"][0] for e in sums] != [atom.aval.ndim - 1]:
         return None
     return logits, [outer, inner, *between, *maximum]
@@ -120,7 +123,11 @@ def _logsumexp_of(graph: Graph, logits: Any) -> tuple[Any, list[Any]] | None:
         names = OF_MAXIMUM | {"sub", "exp", "reduce_sum", "log", "add"}
         equations = made_of(graph, end.outvars[0], logits, names)
         sums = [e for e in equations or () if e.primitive.name == "reduce_sum"]
-        if equations is not None and [tuple(map(int, e.params["axes"])) for e in sums] == [(logits.aval.ndim - 1,)]:
+        last = logits.aval.ndim - 1
+        axes, own = graph.axes_from(end.outvars[0], logits) or (), graph.axes_from(logits, logits) or ()
+        in_place = [a for a in axes if a] == [a for a in own[:-1] if a]
+        whole = equations is not None and [tuple(map(int, e.params["axes"])) for e in sums] == [(last,)]
+        if whole and in_place and graph.is_constant_along(shifted.invars[1], logits, (last,)):
             return end, equations
     return None
 

@@ -12,6 +12,9 @@ from .rewriting import Fusion, rewritten
 def fusions(fun: Callable, *args: Any) -> list[Fusion]:
     """What looks like attention, or like a last layer with cross-entropy, and whether `fuse=True` runs the block there.
 
+    The block computes the same to rounding, with one exception: a query that sees no key because of -inf, NaN in the
+    plain code, gets the mean of all values.
+
     Args:
         fun: as it would be given to `fb.grad`.
         args: its arguments; nothing is computed with them.

@@ -1,13 +1,13 @@
 """A jaxpr as what a pattern is matched against: who computes a value, who reads it, and where the user wrote it."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ...jaxprs.evaluate import source_lines
 from ...jaxprs.graph import live
 from ...jaxprs.types import Literal, is_var
-from .axes import CASTS
+from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried
 
 INSTALLED = ("site-packages", "dist-packages")
 FOLDED = {
@@ -55,8 +55,10 @@ class Graph:
 
     def _folded(self, equation: Any) -> float | None:
         """Of `sqrt(64.0)`, as a program writes its scale."""
-        numbers = [] if equation is None else [self.number(atom) for atom in equation.invars]
-        if not numbers or any(n is None for n in numbers):
+        if equation is None:
+            return None
+        numbers = [self.number(atom) for atom in equation.invars]
+        if any(n is None for n in numbers):
             return None
         return float(FOLDED[equation.primitive.name](*numbers, equation.params))
 
@@ -68,6 +70,31 @@ class Graph:
                 return None
             atom = equation.invars[0]
         return atom if getattr(atom, "aval", None) is not None and atom.aval.shape == () else None
+
+    def axes_from(self, atom: Any, base: Any) -> Axes | None:
+        """Which axis of `base` each axis of a value is that is computed from it: by reductions, layouts and elementwise
+        operations. None where that is not known."""
+        if atom is base:
+            return tuple(axis_of(Label("own", i, size)) for i, size in enumerate(base.aval.shape))
+        equation = self.made_by(atom)
+        if equation is None:
+            return None
+        name, operand = equation.primitive.name, equation.invars[0]
+        if name in LAYOUTS | {"reduce_max", "reduce_sum"}:
+            axes = self.axes_from(operand, base)
+            return None if axes is None else _axes_after(equation, axes)
+        rank = equation.outvars[0].aval.ndim
+        found = [self.axes_from(x, base) for x in equation.invars if x.aval.ndim == rank]
+        columns = zip(*(axes for axes in found if axes is not None), strict=True)
+        merged = tuple(tuple(dict.fromkeys(label for axis in column for label in axis)) for column in columns)
+        return merged if len(merged) == rank and all(len(axis) < 2 for axis in merged) else None
+
+    def is_constant_along(self, atom: Any, base: Any, axes: Collection[int]) -> bool:
+        """Whether a value computed from another has its axes where that has them, and none of `axes`."""
+        found, own = self.axes_from(atom, base), self.axes_from(base, base)
+        if found is None or own is None or len(found) != len(own):
+            return False
+        return all(x == () or (x == y and i not in axes) for i, (x, y) in enumerate(zip(found, own, strict=True)))
 
     def used_elsewhere(self, inside: Iterable[Any], ends: Iterable[Any]) -> str:
         """Who else reads a result of the equations inside, or an empty text; those of the ends are to be read."""
@@ -81,6 +108,15 @@ class Graph:
                         name = reader.primitive.name
                         return f"the result of {equation.primitive.name} is read by {name} at {users_line(reader)} too"
         return ""
+
+
+def _axes_after(equation: Any, axes: Axes) -> Axes | None:
+    if equation.primitive.name.startswith("reduce"):
+        return tuple(axis for i, axis in enumerate(axes) if i not in equation.params["axes"])
+    if equation.primitive.name != "broadcast_in_dim":
+        return carried(equation, axes)
+    places = dict(zip(equation.params["broadcast_dimensions"], axes, strict=True))
+    return tuple(places.get(i, ()) for i in range(equation.outvars[0].aval.ndim))
 
 
 def users_line(equation: Any) -> str:

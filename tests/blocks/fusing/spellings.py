@@ -280,6 +280,18 @@ def accuracy_too(x, w, b):
     return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1.0 * jnp.mean(jnp.argmax(logits, -1) == 1)
 
 
+def divided_along_the_wrong_axis(q, k, v):
+    e = jnp.exp(q @ k.T)
+    return (e / e.sum(-1)) @ v
+
+
+def shifted_along_the_wrong_axis(q, k, v):
+    s = q @ k.T
+    e = jnp.exp(s - s.max(0))
+    return (e / e.sum(-1, keepdims=True)) @ v
+
+
+NOT_ATTENTION = [divided_along_the_wrong_axis, shifted_along_the_wrong_axis]
 LOSSES = [our_loss, tied_embedding, optax_loss, log_probabilities, z_loss_by_hand]
 
 TAKEN = [

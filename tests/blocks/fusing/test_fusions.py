@@ -68,6 +68,13 @@ def test_a_near_miss_says_why(function, operands, reason):
     assert_close(fb.grad(loss_of(function), fuse=True)(*operands), jax.grad(loss_of(function))(*operands), 1e-11)
 
 
+@pytest.mark.parametrize("function", spellings.NOT_ATTENTION, ids=lambda x: x.__name__)
+def test_what_only_looks_like_attention_is_left_as_it_is(function):
+    assert not any(fusion.taken for fusion in fb.fusions(function, *spellings.ONE))
+    operands = tuple(map(jnp.asarray, spellings.ONE))
+    assert_close(fb.grad(loss_of(function), fuse=True)(*operands), jax.grad(loss_of(function))(*operands), 1e-11)
+
+
 def test_what_is_no_attention_is_not_mentioned():
     w = np.ones((3, 3))
     assert fb.fusions(lambda w: jnp.sum(jnp.tanh(w @ w) @ w), w) == []
