@@ -47,6 +47,8 @@ class Experiment:
       loss: `loss(params, batch, key) -> scalar`, or `(scalar, metrics)` with a dict of scalars to be recorded.
         `key` is another one at every step.
       batch: `batch(step) -> batch`, a pytree of arrays whose shapes are the same at every step. `step` is an int.
+      batch_shapes: how many different shapes batches may have, buckets of lengths for instance: the step is compiled
+        for each when it is first met, and the log names it.
       optimizer: an optax transformation, for instance `optax.adam(1e-3)`.
       trainable: patterns of the paths of the parameters that are trained, with everything below them: "head",
         "blocks/*/bias", or several of them. The others are frozen: no gradient is computed for them, and the optimizer
@@ -112,6 +114,7 @@ class Experiment:
     updates: Sequence[Update] = ()
     gradient: Callable[..., Any] | None = None
     step: Callable[..., Any] | None = None
+    batch_shapes: int = 1
     seed: int = 0
     evaluate: Callable[[Any], dict[str, Any]] | None = None
     evaluate_every: int | None = None
@@ -145,6 +148,7 @@ class Experiment:
             check_function("predict", self.predict, *self._model_arguments, "inputs")
         check_integer("steps", self.steps, at_least=1)
         check_integer("seed", self.seed, at_least=0)
+        check_integer("batch_shapes", self.batch_shapes, at_least=1)
         if self.evaluate_every is not None:
             check_integer("evaluate_every", self.evaluate_every, at_least=1)
         check_integer("accumulate", self.accumulate, at_least=1)

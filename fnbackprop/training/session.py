@@ -14,6 +14,7 @@ from .checkpoints.compatibility import require_own_state
 from .checkpoints.resuming import Beginning, begin
 from .checkpoints.schedule import CheckpointSchedule
 from .claim import Claim
+from .data.batch_shapes import BatchShapes
 from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
@@ -60,7 +61,7 @@ class Session:
     def __init__(self, run: Run, layout: Layout | None = None):
         self._run, self._layout = run, layout
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
-        self._shapes: Any = None
+        self._shapes, self._first_batch = BatchShapes(run.experiment.batch_shapes), True
         self._signals: Signals | None = None
         self._looks: list[tuple[str, Any]] = []  # what is looked at before a step, each of the update of this name
         self._profile: Profile | None = None
@@ -180,9 +181,11 @@ class Session:
         with nullcontext() if self._signals is None else self._signals.waiting():
             batch = self._batches(step)
         self._peers.has_batch(step)
-        if self._shapes is None and (note := uncast_note(batch, precision_of(self._run.experiment.precision))):
+        if self._first_batch and (note := uncast_note(batch, precision_of(self._run.experiment.precision))):
             self._log.say(note)
-        self._shapes = _same_shapes(self._shapes, batch, step)
+        self._first_batch = False
+        if (line := self._shapes.look(batch, step)) is not None:
+            self._log.say(f"{self._run.name}  {line}")
         return batch
 
     def inspect(self, step: int, state: TrainState, batch: Any) -> None:
@@ -271,15 +274,3 @@ def layout_of(run: Run) -> Layout | None:
 def _close_with_error(stack: ExitStack, close: Any) -> None:
     """When the stack is closed, call `close(error)`, where `error` is what ended the run too early, or None."""
     stack.push(lambda kind, error, trace: close(error))
-
-
-def _same_shapes(expected: Any, batch: Any, step: int) -> Any:
-    """The types of a batch; raises if they are not those of the first one, for the step would be compiled again."""
-    found = jax.tree.map(jax.typeof, batch)
-    if expected is not None and found != expected:
-        now, first = (jax.tree.map(lambda aval: (aval.shape, str(aval.dtype)), types) for types in (found, expected))
-        raise ExperimentError(
-            f"batch({step}) has the shapes {now}, but the first batch had {first}. The step is compiled once, "
-            "for one shape: pad or leave out a batch that is shorter."
-        )
-    return found
