@@ -25,11 +25,10 @@ def forward(z, q, state):
     r, u = jax.nn.sigmoid(z_r + q_r), jax.nn.sigmoid(z_u + q_u)  # 1
     n = jnp.tanh(z_n + r * q_n)  # 2
     h = u * before + (1 - u) * n  # 3
-    return (h,), (jnp.concatenate([r, u, n, q_n], axis=-1), before)
+    return (h,), jnp.concatenate([r, u, n, q_n], axis=-1)
 
 
-def backward(saved, dstate):
-    gates, before = saved
+def backward(gates, before, _h, dstate):
     r, u, n, q_n = jnp.split(gates, 4, axis=-1)
     (dh,) = dstate
     du, dn, dbefore = dh * (before - n), dh * (1 - u), dh * u  # through 3

@@ -25,7 +25,7 @@ def forward(z, q, state):
     return (h, c), (jnp.concatenate([i, f, g, o], axis=-1), before)
 
 
-def backward(saved, dstate):
+def backward(saved, _before, _h, dstate):
     gates, before = saved
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     dh, dc = dstate

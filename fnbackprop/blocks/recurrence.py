@@ -23,14 +23,14 @@ from .tiling import product
 
 Array = jax.Array
 State = tuple[Array, ...]
-ROWS = 1024  # of one product: steps times rows of x
+ROWS = 256  # of one product, steps times rows of x: more take longer on a CPU, and more memory
 
 
 class Cell(NamedTuple):
     """One step, forward and backward.
 
-    forward: `(z, q, state) -> (state, saved)`; backward: `(saved, dstate) -> (dz, dq, dstate)`, without what reaches
-    the state before through q; plain: `(z, q, state) -> state`, the definition.
+    forward: `(z, q, state) -> (state, saved)`; backward: `(saved, h before, h after, dstate) -> (dz, dq, dstate)`,
+    without what reaches the state before through q; plain: `(z, q, state) -> state`, the definition.
     """
 
     forward: Callable
@@ -45,36 +45,39 @@ def over_a_sequence(name: str, cell: Cell) -> Block:
         def step(state, z):
             q = _with_bias(product("bh,hg->bg", state[0], r, x.dtype), bias)  # 2
             after, saved = cell.forward(z, q, state)  # 3
-            return after, (after[0], state[0], saved)
+            return after, (after[0], saved)
 
         def chunk(state, x):
             z = _with_bias(product("tbi,ig->tbg", x, w, x.dtype), b)  # 1
-            return lax.scan(step, state, z)
+            after, (h, saved) = lax.scan(step, state, z)
+            return after, (h, saved, state[0])
 
-        final, (h, before, saved) = lax.scan(chunk, state, _in_chunks(x))
-        return (_whole(h, x), final), (x, w, b, r, bias, before, saved)
+        final, (h, saved, starts) = lax.scan(chunk, state, _in_chunks(x))
+        h = _whole(h, x)
+        return (h, final), (x, w, b, r, bias, h, saved, starts)
 
     def backward(residuals, cotangents, *, wanted):
-        x, w, b, r, bias, before, saved = residuals
+        x, w, b, r, bias, h, saved, starts = residuals
         dh, dfinal = cotangents
         dtype, transposed = accumulation_dtype(x), r.T
 
         def step(dstate, at):
-            dh, saved = at
-            dz, dq, dstate = cell.backward(saved, (dstate[0] + dh, *dstate[1:]))  # through 3
+            dh, before, h, saved = at
+            dz, dq, dstate = cell.backward(saved, before, h, (dstate[0] + dh, *dstate[1:]))  # through 3
             return (dstate[0] + product("bg,gh->bh", dq, transposed, x.dtype), *dstate[1:]), (dz, dq)  # through 2
 
         def chunk(carry, at):
             dstate, sums = carry
-            dh, x, before, saved = at
-            dstate, (dz, dq) = lax.scan(step, dstate, (dh, saved), reverse=True)
+            dh, x, h, saved, start = at
+            before = jnp.concatenate([start[None], h[:-1]])  # (steps, rows, hidden)
+            dstate, (dz, dq) = lax.scan(step, dstate, (dh, before, h, saved), reverse=True)
             dr, dbias = product("tbh,tbg->hg", before, dq, dtype), _sum(dq, bias, dtype)  # through 2
             dw, db = product("tbi,tbg->ig", x, dz, dtype), _sum(dz, b, dtype)  # through 1
             dx = product("tbg,ig->tbi", dz, w, x.dtype) if wanted[0] else None
             return (dstate, jax.tree.map(lax.add, sums, (dw, db, dr, dbias))), dx
 
         zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype), (w, b, r, bias))
-        at = (_in_chunks(dh), _in_chunks(x), before, saved)
+        at = (_in_chunks(dh), _in_chunks(x), _in_chunks(h), saved, starts)
         (dfirst, (dw, db, dr, dbias)), dx = lax.scan(chunk, (dfinal, zeros), at, reverse=True)
         return None if dx is None else _whole(dx, x), dw, db, dr, dbias, dfirst
 

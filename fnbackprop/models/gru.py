@@ -14,6 +14,7 @@ Source: K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder
 import jax
 import jax.numpy as jnp
 
+from fnbackprop.blocks.gru import gru as block
 from fnbackprop.models import recurrent
 from fnbackprop.models.recurrent import Params
 
@@ -70,13 +71,5 @@ def apply(
         ValueError: x or the state has the wrong shape.
     """
     start = recurrent.require_state("gru", params, x, None if state is None else {"h": state}, 1)
-    y, (h,) = recurrent.apply_layers(_cell, params, x, start, dropout=dropout, key=key)
+    y, (h,) = recurrent.apply_layers(block, params, x, start, dropout=dropout, key=key)
     return y, h
-
-
-def _cell(z: jax.Array, r: jax.Array, state: recurrent.State) -> recurrent.State:
-    (h,) = state
-    z_r, z_u, z_n = jnp.split(z, 3, axis=-1)  # (..., hidden) each
-    r_r, r_u, r_n = jnp.split(r, 3, axis=-1)
-    update = jax.nn.sigmoid(z_u + r_u)
-    return (update * h + (1 - update) * jnp.tanh(z_n + jax.nn.sigmoid(z_r + r_r) * r_n),)

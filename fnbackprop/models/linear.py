@@ -37,10 +37,15 @@ def init(
 
 def apply(params: Params, x: jax.Array) -> jax.Array:
     """x w + b for x of (..., inputs), giving (..., outputs) in the dtype of x."""
+    require_inputs(params, x)
+    return add_bias(params, jnp.dot(x, params["w"].astype(x.dtype)))
+
+
+def require_inputs(params: Params, x: jax.Array) -> None:
+    """Raise ValueError unless the last axis of x has the features that the layer takes."""
     inputs = params["w"].shape[0]
     if x.shape[-1:] != (inputs,):
         raise ValueError(f"linear: x of shape {x.shape} must have {inputs} features on its last axis.")
-    return add_bias(params, jnp.dot(x, params["w"].astype(x.dtype)))
 
 
 def add_bias(params: Params, y: jax.Array) -> jax.Array:

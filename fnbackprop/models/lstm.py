@@ -13,6 +13,7 @@ of 1).
 import jax
 import jax.numpy as jnp
 
+from fnbackprop.blocks.lstm import lstm as block
 from fnbackprop.models import recurrent
 from fnbackprop.models.recurrent import Params
 
@@ -76,11 +77,5 @@ def apply(
     """
     named = None if state is None else dict(zip("hc", state, strict=True))
     return recurrent.apply_layers(
-        _cell, params, x, recurrent.require_state("lstm", params, x, named, 2), dropout=dropout, key=key
+        block, params, x, recurrent.require_state("lstm", params, x, named, 2), dropout=dropout, key=key
     )
-
-
-def _cell(z: jax.Array, r: jax.Array, state: State) -> State:
-    i, f, g, o = jnp.split(z + r, 4, axis=-1)  # (..., hidden) each
-    c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(c), c

@@ -1,9 +1,8 @@
 """What the recurrent networks share: a stack of layers, each a scan over time.
 
 A layer is {"input": linear with bias, "recurrent": linear}, for all its gates side by side. Its state is a tuple of
-arrays of (..., hidden) of which the first, h, is the output; a cell takes one step:
-
-    cell(z, r, state) -> state        z = x W + b and r = h R (+ b), both (..., gates * hidden)
+arrays of (..., hidden) of which the first, h, is the output. A block of `blocks/` takes a layer over the sequence; its
+plain definition, one step after the other, is its attribute `plain`.
 
 Dropout is between the layers and never along time (W. Zaremba et al., Recurrent Neural Network Regularization, 2014).
 """
@@ -13,15 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.nn import initializers
 
+from fnbackprop.blocks.block import Block
+from fnbackprop.jaxprs.avals import explicit_sharding
 from fnbackprop.models import dropout as dropouts
 from fnbackprop.models import linear
 
 Params = dict[str, Any]
 State = tuple[jax.Array, ...]
-Cell = Callable[[jax.Array, jax.Array, State], State]
+WEIGHTS = ("input", "w"), ("input", "b"), ("recurrent", "w"), ("recurrent", "b")
 
 
 def init_layers(
@@ -61,7 +61,7 @@ def zeros(params: Params, batch_shape: tuple[int, ...], parts: int, dtype: jax.t
 
 
 def apply_layers(
-    cell: Cell,
+    block: Block,
     params: Params,
     x: jax.Array,
     state: State,
@@ -72,7 +72,7 @@ def apply_layers(
     """Run over time.
 
     Args:
-        cell: one step, see the head of this module.
+        block: of a layer, see the head of this module.
         params: from `init_layers`.
         x: (..., time, inputs), usually (batch, time, inputs).
         state: arrays of (layers, ..., hidden), from `require_state`.
@@ -86,7 +86,7 @@ def apply_layers(
     finals = []
     for i, layer in enumerate(params["layers"]):
         x = dropouts.apply(x, rate=dropout, key=layer_keys[i]) if i else x
-        x, final = _apply_layer(cell, layer, x, tuple(part[i] for part in state))
+        x, final = _apply_layer(block, layer, x, tuple(part[i] for part in state))
         finals.append(final)
     return x, tuple(jnp.stack(parts) for parts in zip(*finals, strict=True))
 
@@ -119,12 +119,15 @@ def _per_gate(initializer: initializers.Initializer, gates: int) -> Callable[...
     return draw
 
 
-def _apply_layer(cell: Cell, params: Params, x: jax.Array, state: State) -> tuple[jax.Array, State]:
-    z = linear.apply(params["input"], x)  # (..., time, gates * hidden): the input's product for all steps at once
-
-    def step(state: State, z: jax.Array) -> tuple[State, jax.Array]:
-        state = cell(z, linear.apply(params["recurrent"], state[0]), state)
-        return state, state[0]
-
-    state, h = lax.scan(step, state, jnp.moveaxis(z, -2, 0))
-    return jnp.moveaxis(h, 0, -2), state  # (..., time, hidden)
+def _apply_layer(block: Block, params: Params, x: jax.Array, state: State) -> tuple[jax.Array, State]:
+    """x of (..., time, inputs) through one layer: the block, on (time, rows, inputs)."""
+    linear.require_inputs(params["input"], x)
+    weights = [params[part][name].astype(x.dtype) if name in params[part] else None for part, name in WEIGHTS]
+    inputs = jnp.moveaxis(x, -2, 0)  # (time, ..., inputs)
+    if explicit_sharding(jax.typeof(x)) is not None:  # the block's products do not say where their results lie
+        h, state = (block.plain or block)(inputs, *weights, state)
+        return jnp.moveaxis(h, 0, -2), state
+    rows = tuple(part.reshape(-1, part.shape[-1]) for part in state)
+    h, final = block(inputs.reshape(x.shape[-2], rows[0].shape[0], x.shape[-1]), *weights, rows)
+    h = h.reshape(*inputs.shape[:-1], h.shape[-1])  # (time, ..., hidden)
+    return jnp.moveaxis(h, 0, -2), tuple(part.reshape(like.shape) for part, like in zip(final, state, strict=True))

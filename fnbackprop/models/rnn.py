@@ -10,6 +10,7 @@ Source: J. L. Elman, Finding Structure in Time, 1990.
 import jax
 import jax.numpy as jnp
 
+from fnbackprop.blocks.rnn import rnn as block
 from fnbackprop.models import recurrent
 from fnbackprop.models.recurrent import Params
 
@@ -65,9 +66,5 @@ def apply(
         ValueError: x or the state has the wrong shape.
     """
     start = recurrent.require_state("rnn", params, x, None if state is None else {"h": state}, 1)
-    y, (h,) = recurrent.apply_layers(_cell, params, x, start, dropout=dropout, key=key)
+    y, (h,) = recurrent.apply_layers(block, params, x, start, dropout=dropout, key=key)
     return y, h
-
-
-def _cell(z: jax.Array, r: jax.Array, state: recurrent.State) -> recurrent.State:
-    return (jnp.tanh(z + r),)
