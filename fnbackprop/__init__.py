@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .comparing.pipeline import compare
     from .comparing.results import Verdict
     from .experiment import Experiment, ExperimentError
+    from .media import Histogram, Image, Text
     from .tracing.named_grad import named_grad
     from .tracing.names import name
     from .tracing.pipeline import trace
@@ -78,6 +79,8 @@ __all__ = [
     "ExperimentError",
     "ForeignDerivativeWarning",
     "GradientMismatch",
+    "Histogram",
+    "Image",
     "MissingExtra",
     "MissingRule",
     "NonFiniteLoss",
@@ -85,6 +88,7 @@ __all__ = [
     "Precision",
     "Replay",
     "RunError",
+    "Text",
     "Trace",
     "TrainState",
     "UntestedVersionWarning",
@@ -147,6 +151,9 @@ _LATER = {
     "ExperimentError": "experiment",
     "train": "training.loop",
     "TrainState": "training.step.state",
+    "Histogram": "media",
+    "Image": "media",
+    "Text": "media",
     "Update": "updates",
     "Optimizer": "training.step.optimizers",
     "Precision": "training.step.mixed_precision",

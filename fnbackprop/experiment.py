@@ -60,8 +60,9 @@ class Experiment:
       step: the last resort, `step(state, batch, key, value_and_grad) -> (state, metrics)`: the whole step, pure, from
         `fb.TrainState` to `dataclasses.replace(state, params=..., opt_state=...)`; its metrics hold "loss" and
         "gradient_norm". `optimizer.init` makes `opt_state`, and `loss` is what `compare` and `trace` look at.
-      evaluate: `evaluate(params) -> dict` of scalars, called at the end (and every `evaluate_every` steps). It must
-        not keep `params`: their memory is used again by the next step.
+      evaluate: `evaluate(params) -> dict` of scalars, and of `fb.Image`, `fb.Text` and `fb.Histogram` for the run's
+        report, called at the end (and every `evaluate_every` steps). It must not keep `params`: their memory is used
+        again by the next step.
       evaluate_every: how many steps there are between two evaluations; None: one at the end alone.
       predict: what a trained model is for, `predict(params, inputs) -> outputs`, or `predict(params, model_state,
         inputs)`: the function that `fb.export_model` and `fnbackprop export` make a program of.

@@ -40,6 +40,7 @@ class RunFolder:
       model: what is evaluated at the end of the run: the parameters (their average, if one is kept), and under
         "model_state/" the model state, by their paths, as safetensors.
       checkpoints: a folder `step_00000040/` for each checkpoint.
+      media: pictures, texts and histograms of evaluations, a folder `step_00000040/` for each.
       nonfinite: the batches whose loss was not finite, `step_00000011.npz`.
       profile: what the option of this name writes.
       lock: names the process that writes here; there while it does.
@@ -86,6 +87,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def media(self) -> Path:
+        return self.path / "media"
 
     @property
     def nonfinite(self) -> Path:

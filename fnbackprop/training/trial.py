@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_checks import check_evaluation
+from fnbackprop.media import divided
 
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.writer import CheckpointWriter
@@ -30,7 +31,7 @@ def try_evaluation(experiment: Experiment, state: TrainState, best: str | None =
         values = jax.eval_shape(experiment.evaluate, *state.evaluated)
     except Exception:  # it needs numbers, or is broken
         values = experiment.evaluate(*state.evaluated)
-    check_evaluation(values)
+    check_evaluation(divided(values)[0])
     if best is not None and best not in values:
         raise ExperimentError(f"evaluate returns no {best!r} to choose the best by, but: {', '.join(values)}.")
 

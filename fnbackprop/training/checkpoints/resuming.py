@@ -131,7 +131,7 @@ def _discard(run: RunFolder, found: list[Checkpoint]) -> list[str]:
     """Remove the checkpoints of an earlier run, and the batches that it kept."""
     _together("discard")
     if jax.process_index() == 0:
-        for folder in (run.checkpoints, run.nonfinite):
+        for folder in (run.checkpoints, run.nonfinite, run.media):
             shutil.rmtree(folder, ignore_errors=True)
         run.model.unlink(missing_ok=True)
     _together("discarded")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from fnbackprop.experiment_checks import check_evaluation
+from fnbackprop.media import divided
 
 from ..errors import NonFiniteLoss, RunError
 from ..loggers.group import Loggers
@@ -15,6 +16,7 @@ from ..run_folder import MetricsRow, RunFolder
 from ..step.loss_scale import SMALLEST_SCALE
 from ..step.skipping import IN_A_ROW, SKIPPED
 from ..step.step_metrics import expand_layer_norms
+from .media_files import last_media, write_media
 from .metrics import MetricBuffer, MetricsFile, as_scalars
 from .notebook_progress import NotebookProgress, in_notebook
 from .plots import plot_curves
@@ -57,7 +59,7 @@ class RunLog:
     def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
         if self.loggers is not None:
             folder = self._folder
-            files = [] if folder is None else [folder.curves, folder.report, folder.model]
+            files = [] if folder is None else [folder.curves, folder.report, folder.model, *last_media(folder)]
             self.loggers.finish("stopped" if error else "finished", [file for file in files if file.is_file()])
         self._progress.close()
         self._times.close()
@@ -122,7 +124,10 @@ class RunLog:
 
     def add_evaluation(self, updates: int, values: dict[str, Any]) -> None:
         """Write and show an evaluation made after this number of updates."""
+        values, media = divided(values)
         check_evaluation(values)
+        if self._folder is not None and media:
+            self._keep_media(updates, media)
         if not values:
             return
         values = as_scalars(values)
@@ -130,6 +135,12 @@ class RunLog:
         self._write([{"step": updates, **{f"evaluate/{name}": value for name, value in values.items()}}])
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.say(f"{self._name}  step {updates}  evaluate: {shown}")  # the loss may have metrics of these names
+
+    def _keep_media(self, updates: int, media: dict[str, Any]) -> None:
+        try:
+            write_media(self._folder, updates, media)
+        except OSError as error:  # a full disk, say: no reason to lose the run
+            self.say(f"{self._name}: {', '.join(media)} cannot be written: {error}")
 
     def add_watched(self, step: int, sizes: dict[str, float]) -> None:
         """Write the sizes of values and cotangents that were seen before a step."""

@@ -11,6 +11,7 @@ from fnbackprop.balancing.progress import progress_in_words
 from ...pages import document
 from ..run_folder import MetricsRow, RunFolder, read_json
 from ..step.step_metrics import LAYER_PREFIX, WATCHED
+from .media_files import media_sections
 from .metrics import curve
 from .plots import PANELS, curves_svg, layers_svg
 from .progress_line import clock_time
@@ -41,6 +42,11 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
         *time_curves(metrics, folders, _words),
         *_layers(metrics),
         *_watched(metrics),
+        *(
+            section
+            for label, folder in zip(labels, folders, strict=True)
+            for section in media_sections(label if len(labels) > 1 else "", folder)
+        ),
         "<h2>Config</h2>",
         _config(runs),
         "<h2>Is the gradient right?</h2>",
