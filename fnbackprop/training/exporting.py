@@ -9,11 +9,12 @@ use.py                    how both are loaded, in ten lines; `from use import pr
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 
@@ -89,7 +90,7 @@ def export_model(
         raise ExperimentError("to export, give the Experiment predict=..., a function (params, inputs) -> outputs.")
     with needed_for("export"):
         importlib.import_module("flatbuffers")  # which jax.export serialises with
-    arrays, program = _flat_program(experiment, state)
+    arrays, program = _flat_program(experiment.predict, state)
     inputs = _inputs_of(experiment.batch(0))
     exported, shape = _exported(program, arrays, inputs, platforms)
     place = Path(folder)
@@ -101,7 +102,7 @@ def export_model(
     return place
 
 
-def _flat_program(experiment: Experiment, state: TrainState) -> tuple[dict[str, Any], Any]:
+def _flat_program(predict: Callable[..., Any], state: TrainState) -> tuple[dict[str, Any], Any]:
     """The arrays by their names, and `program(arrays, inputs)`; random keys are constants of the program."""
     model = {"params": state.averaged}
     if state.model_state is not None:
@@ -109,7 +110,7 @@ def _flat_program(experiment: Experiment, state: TrainState) -> tuple[dict[str, 
     names = {"params": lambda path: path or WHOLE, "model_state": lambda path: f"model_state/{path}"}
 
     def is_key(leaf: Any) -> bool:
-        return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
     arrays = {
         names[part](path): leaf
@@ -123,7 +124,7 @@ def _flat_program(experiment: Experiment, state: TrainState) -> tuple[dict[str, 
             trees.map_with_paths(lambda path, leaf, of=names[part]: leaf if is_key(leaf) else arrays[of(path)], tree)
             for part, tree in model.items()
         ]
-        return experiment.predict(*given, inputs)
+        return predict(*given, inputs)
 
     return arrays, program
 

@@ -33,7 +33,12 @@ class WandB:
             import wandb
         identity = run.identity("wandb") or secrets.token_hex(4)
         run.remember("wandb", identity)
-        given = {"project": self.project or run.experiment, "name": run.name, "id": identity, "resume": "allow"}
+        given: dict[str, Any] = {
+            "project": self.project or run.experiment,
+            "name": run.name,
+            "id": identity,
+            "resume": "allow",
+        }
         given |= {"dir": run.folder, "config": dict(run.config)}
         self._run = wandb.init(**given | dict(self.options))
         self._run.config.update({"run": dict(run.facts)}, allow_val_change=True)

@@ -46,9 +46,10 @@ class RunLog:
             self._file = None if folder is None else MetricsFile(folder.metrics, append=start > 0)
             self._times = Times(folder, start)
         place = "nothing is written" if folder is None else f"in {folder.path}"
-        make = NotebookProgress if progress and in_notebook() else make_progress
-        shown = () if make is NotebookProgress else (progress,)
-        self._progress = make(name, start, stop, *shown, place)
+        if progress and in_notebook():
+            self._progress = NotebookProgress(name, start, stop, place)
+        else:
+            self._progress = make_progress(name, start, stop, progress, place)
         self._buffer = MetricBuffer()
         self._last: MetricsRow | None = None
         self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics
