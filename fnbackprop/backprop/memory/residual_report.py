@@ -14,6 +14,7 @@ from ..arguments import function_of_arrays, require_floating
 from ..engine import Engine
 from ..options import Options, takes_options
 from ..plan import Plan
+from ..rewriting import rewrite
 from .save_policy import nbytes
 
 
@@ -65,10 +66,11 @@ def residuals(fun: Callable, *args: Any, **options: Unpack[Options]) -> Residual
         128
     """
     require_floating({f"args[{i}]": arg for i, arg in enumerate(args)}, "residuals")
-    closed = trace_flat(*function_of_arrays(fun, args, {})).closed
+    engine, closed = Engine.of_options(options), trace_flat(*function_of_arrays(fun, args, {})).closed
+    closed = rewrite(closed) if engine.fuse else closed
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
-    return Residuals(tuple(_rows(Engine.of_options(options).new_plan(closed, active, wanted))))
+    return Residuals(tuple(_rows(engine.new_plan(closed, active, wanted))))
 
 
 def _rows(plan: Plan) -> list[Residual]:

@@ -79,3 +79,10 @@ def test_what_is_no_attention_is_not_mentioned():
     w = np.ones((3, 3))
     assert fb.fusions(lambda w: jnp.sum(jnp.tanh(w @ w) @ w), w) == []
     assert fb.fusions(lambda w: jnp.sum(jax.nn.softmax(w)), w) == []
+
+
+def test_residuals_are_those_of_the_fused_program():
+    """What is saved grows with the length, and not with its square."""
+    q, k, v = (np.zeros((1, 512, 1, 4), np.float32) for _ in range(3))
+    plain, fused = (fb.residuals(loss_of(spellings.unscaled), q, k, v, fuse=fuse).nbytes for fuse in (False, True))
+    assert plain >= 4 * 512**2 and fused < plain / 10
