@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, nearest
+from fnbackprop.config_files import with_config_file
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_commands import COMMANDS, ExperimentTraceOptions, ReplayOptions, TrainOptions
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
@@ -146,6 +147,7 @@ def run_command(
     file: str = "",
 ) -> int:
     """Read command and options, make the experiment, run the command; returns the exit status."""
+    argv = with_config_file(argv)
     named = bool(argv) and not argv[0].startswith("-")
     if named:
         _require_command(argv[0])
