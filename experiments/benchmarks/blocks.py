@@ -1,6 +1,6 @@
 """Blocks against their plain definitions: time, temporary memory, error against float64, share of the product rate.
 
-    python experiments/benchmarks/blocks.py                    # 10 minutes on 2 cores
+    python experiments/benchmarks/blocks.py                    # 12 minutes on 2 cores
     python experiments/benchmarks/blocks.py --only attention   # the workloads whose name holds a word
 
 Value and gradient of each workload, in one interleaved run: the plain definition by `jax.value_and_grad` (the
@@ -20,6 +20,9 @@ import measuring
 import numpy as np
 
 import fnbackprop as fb
+from fnbackprop.blocks.gru import gru
+from fnbackprop.blocks.lstm import lstm
+from fnbackprop.blocks.rnn import rnn
 
 RNG = np.random.default_rng(0)
 
@@ -55,11 +58,31 @@ def cross_entropy(tokens, width, classes):
     return plain_cross_entropy, fb.linear_cross_entropy, args, 3 * 2 * tokens * width * classes
 
 
+def recurrent(block, gates, parts, steps, rows, hidden):
+    """The sum of squares of all outputs, from a state of zeros."""
+
+    def squared(layer):
+        def loss(x, w, b, r):
+            state = (jnp.zeros((rows, hidden), x.dtype),) * parts
+            return jnp.sum(layer(x, w, b, r, None, state)[0] ** 2)
+
+        return loss
+
+    w, r = (normal(hidden, gates * hidden, scale=hidden**-0.5) for _ in range(2))
+    args = normal(steps, rows, hidden), w, jnp.zeros(gates * hidden), r
+    return squared(block.plain), squared(block), args, 6 * 2 * steps * rows * gates * hidden**2
+
+
 WORKLOADS = {
     "causal attention 8x1024x64": lambda: attention(8, 1024),
     "causal attention 4x4096x64": lambda: attention(4, 4096),
     "linear + cross-entropy N2048 D256 V8192": lambda: cross_entropy(2048, 256, 8192),
     "linear + cross-entropy N2048 D256 V50257": lambda: cross_entropy(2048, 256, 50257),
+    "LSTM T128 B32 H256": lambda: recurrent(lstm, 4, 2, 128, 32, 256),
+    "LSTM T128 B32 H512": lambda: recurrent(lstm, 4, 2, 128, 32, 512),
+    "LSTM T256 B4 H512": lambda: recurrent(lstm, 4, 2, 256, 4, 512),
+    "GRU T256 B8 H256": lambda: recurrent(gru, 3, 1, 256, 8, 256),
+    "RNN T512 B1 H256": lambda: recurrent(rnn, 1, 1, 512, 1, 256),
 }
 
 

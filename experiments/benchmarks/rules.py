@@ -145,6 +145,8 @@ def programs():
         "dot_general of a batch": (jnp.matmul, normal(16, 64, 64), normal(16, 64, 64)),
         "dot_general in bfloat16": (jnp.matmul, *(normal(256, 256).astype(jnp.bfloat16) for _ in range(2))),
         "conv_general_dilated": (conv, normal(*IMAGES), normal(3, 3, 16, 16)),
+        "conv_general_dilated, 64 features": (conv, normal(32, 32, 32, 64), normal(3, 3, 64, 64)),
+        "conv_general_dilated of one point": (conv, normal(8, 32, 32, 64), normal(1, 1, 64, 128)),
         "gather of rows": (lambda x: x[index], normal(*MATRIX)),
         "gather along an axis": (lambda x: jnp.take_along_axis(x, column, 1), normal(*MATRIX)),
         "scatter": (lambda x, y: x.at[index[:128]].set(y), normal(*MATRIX), normal(128, 512)),
