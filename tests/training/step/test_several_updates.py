@@ -170,3 +170,13 @@ def test_wrong_updates(changes, message):
 def test_a_wrong_update(changes, message):
     with pytest.raises(fb.ExperimentError, match=message):
         fb.Update(**{"name": "critic", "loss": generator_loss, "optimizer": optax.sgd(1.0)} | changes)
+
+
+def test_on_a_mesh_the_numbers_are_the_same():
+    """Adam's moments of the critic lie where its parameters do, though they are below the update's name."""
+    experiment = gan(None, {"every": 2}, sharding="fsdp", steps=2)
+    plain = fb.train(experiment, directory=None, progress=False)
+    split = fb.train(experiment, directory=None, progress=False, mesh="data=2")
+    chex.assert_trees_all_close(split.params, plain.params, rtol=1e-5)
+    moment, weight = (tree["critic"]["0"]["w"] for tree in (split.opt_state["critic"][0].mu, split.params))
+    assert moment.sharding == weight.sharding and not weight.sharding.is_fully_replicated
