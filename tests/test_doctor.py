@@ -19,7 +19,7 @@ doubled.defvjp(lambda x: (2 * x, None), lambda _, dy: (dy,))  # a factor 2 is mi
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    subjects = ["versions", "", "devices", "rules", "gradient", "[train]", "[tensorboard]"]
+    subjects = ["versions", "", "devices", "rules", "gradient", *(f"[{extra}]" for extra in EXTRAS)]
     assert [line[:14].strip() for line in lines] == subjects
     assert f"JAX {jax.__version__} (" in lines[1] and "NOT" not in lines[1]
     assert "PASS" in lines[4]

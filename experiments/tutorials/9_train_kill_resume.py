@@ -3,10 +3,10 @@
 #
 # An `Experiment` is a few pure functions, and all that happens in a run is a function of (seed, step). So a run that
 # breaks off and is resumed ends with the same numbers, bit for bit, as one that does not; and a run on several devices
-# has the same losses, up to rounding.
+# ends with the same, up to rounding.
 #
 #     python 9_train_kill_resume.py # ten seconds; its last line:
-#     resumed: the same to the last bit; on 2 devices: within 1e-5
+#     resumed: the same to the last bit; on 2 devices: within 1e-4
 
 # %%
 import os
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from drawing import BLUE, GREEN, GREY, ORANGE, panels, save
+from drawing import BLUE, GREY, ORANGE, panels, save
 
 import fnbackprop as fb
 from fnbackprop import losses, models
@@ -94,29 +94,29 @@ print(f"{len(before)} steps before, {int(resumed.step)} in all; parameters the s
 # %% [markdown]
 # ## On a mesh
 # `mesh="data=2"` splits each batch over two devices; parameters lie on both. `sharding="fsdp"` would split them too.
+# Sums over the batch are in another order, so that the last bits differ.
 
 # %%
-fb.train(experiment("mesh"), mesh="data=2", **settings)
-steps, undisturbed = curve("whole")
-_, on_two = curve("mesh")
-apart = np.abs(on_two - undisturbed).max()
-print(f"largest difference of the losses on two devices: {apart:.1e}")
+on_two = fb.train(experiment("mesh"), mesh="data=2", directory=None, progress=False)
+pairs = zip(jax.tree.leaves(whole.params), jax.tree.leaves(on_two.params), strict=True)
+apart = max(float(np.abs(np.asarray(one) - np.asarray(two)).max()) for one, two in pairs)
+print(f"largest difference of a parameter on two devices: {apart:.1e}")
 
 # %% [markdown]
 # ## The picture
 
 # %%
+steps, undisturbed = curve("whole")
 figure, axes = panels(1, width=6.4, height=3.0)
 axes.plot(steps, undisturbed, color=GREY, linewidth=5, alpha=0.4, label="undisturbed")
 axes.plot(steps[: len(before)], before, color=BLUE, label=f"until it was killed at {BREAKS_AT}")
 after_steps, after = curve("killed")
 axes.plot(after_steps[len(before) - 1 :], after[len(before) - 1 :], color=ORANGE, label="resumed")
-axes.plot(steps[::8], on_two[::8], ".", color=GREEN, label="on two devices")
 axes.axvline(BREAKS_AT, color="black", linewidth=0.7, linestyle=":")
 axes.set(xlabel="step", ylabel="loss", yscale="log")
 axes.legend()
 save(figure, "train_kill_resume")
 
 # %%
-assert same and apart < 1e-5
-print("resumed: the same to the last bit; on 2 devices: within 1e-5")
+assert same and apart < 1e-4
+print("resumed: the same to the last bit; on 2 devices: within 1e-4")
