@@ -76,6 +76,10 @@ def test_imports_are_declared_dependencies():
 def _module_of(requirement: str) -> str:
     """The module that a requirement installs."""
     name = re.match(r"[\w-]+", requirement).group()
-    return {"orbax-checkpoint": "orbax", "pillow": "PIL", "ipython": "IPython", "scikit-learn": "sklearn", "mlflow-skinny": "mlflow"}.get(
-        name, name
-    )
+    return {
+        "orbax-checkpoint": "orbax",
+        "pillow": "PIL",
+        "ipython": "IPython",
+        "scikit-learn": "sklearn",
+        "mlflow-skinny": "mlflow",
+    }.get(name, name)
