@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from .experiment_checks import ExperimentError
+from .extras import needed_for
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["pixels"], meta_fields=[])
@@ -23,8 +24,8 @@ class Image:
         integers from 0 to 255, or floating numbers from 0 to 1; what lies outside is clipped.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> Image(jnp.zeros((5, 8, 8, 1))).grid().shape         # 5 pictures of 8 x 8, in 3 columns
+      >>> import fnbackprop as fb, jax.numpy as jnp
+      >>> fb.Image(jnp.zeros((5, 8, 8, 1))).grid().shape         # 5 pictures of 8 x 8, in 3 columns
       (16, 24, 1)
     """
 
@@ -52,7 +53,8 @@ class Image:
         return whole.reshape(rows * height, columns * width, channels)
 
     def write(self, path: Path) -> None:
-        from PIL import Image as Picture
+        with needed_for("fb.Image"):
+            from PIL import Image as Picture
 
         grid = self.grid()
         Picture.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
@@ -61,7 +63,16 @@ class Image:
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["text"])
 @dataclass(frozen=True)
 class Text:
-    """A text: a sample of a language model, for instance."""
+    """A text: a sample of a language model, for instance.
+
+    Args:
+      text: what is written.
+
+    Example:
+      >>> import fnbackprop as fb
+      >>> fb.Text("once upon a time").text
+      'once upon a time'
+    """
 
     text: str
     suffix: ClassVar[str] = ".txt"
@@ -75,8 +86,13 @@ class Text:
 class Histogram:
     """How often numbers of each size are among the values, an array of any shape; those not finite are counted apart.
 
+    Args:
+      values: an array of any shape.
+      bins: the number of intervals of equal width.
+
     Example:
-      >>> Histogram(np.array([0.0, 0.0, 1.0, np.nan]), bins=2).counts()
+      >>> import fnbackprop as fb, numpy as np
+      >>> fb.Histogram(np.array([0.0, 0.0, 1.0, np.nan]), bins=2).counts()
       {'counts': [2, 1], 'edges': [0.0, 0.5, 1.0], 'not_finite': 1}
     """
 
