@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 RESERVED_METRICS = (
     *("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale"),
-    *("overshoot", "batch_sharpness", "learning_rate", "skipped", "skipped_in_a_row"),
+    *("overshoot", "rate_over_critical", "batch_sharpness", "learning_rate", "skipped", "skipped_in_a_row"),
 )
 
 

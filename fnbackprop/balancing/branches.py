@@ -6,6 +6,7 @@ A learning rate is changed by scaling the updates, which is the same for every o
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ ERRORS = 2.0  # standard errors that make a difference
 MARGIN = 0.02  # of the fall of the loss: a smaller difference decides nothing
 RANGE_STEPS, RANGE_ORDERS = 100, 3
 DIVERGED = 4.0  # times the first loss
+FURTHEST = 1e4  # from the learning rate that a rate is tried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,17 +81,23 @@ def _run(
     params, opt_state = copied(subject.params), copied(subject.opt_state)
     losses, ratios = [], []
     for i, factor in enumerate(factors):
-        number = first + i
-        loss, gradient = machine.gradient(params, number)
+        params, opt_state, loss, slopes = _step(machine, params, opt_state, first + i, float(factor), overshoots)
         losses.append(loss)
-        before = copied(gradient) if overshoots else gradient  # the update uses its gradient up
-        params, opt_state, updates = machine.advance(gradient, opt_state, params, loss, number, float(factor))
-        if overshoots:
-            _, after = machine.gradient(params, number)
-            ratios.append(machine.slopes(before, after, updates))
+        ratios += slopes
         if i % 10 == 9 and not _goes_on(losses, stop_above):
             break
     return Branch(factors[0], _up_to_break(np.asarray(jnp.stack(losses), float)), _overshoots(ratios))
+
+
+def _step(machine: Machine, params: Any, opt_state: Any, number: int, factor: float, seen: bool) -> tuple[Any, ...]:
+    """(params, opt_state, loss, slopes): if it is `seen`, the slopes along the update before and after it. What it
+    computes on the way leaves the memory with it."""
+    loss, gradient = machine.gradient(params, number)
+    if not seen:
+        return *machine.advance(gradient, opt_state, params, loss, number, factor), loss, []
+    params, opt_state, updates, before = machine.advance_seen(gradient, opt_state, params, loss, number, factor)
+    _, after = machine.gradient(params, number)
+    return params, opt_state, loss, [(before, machine.dot(after, updates))]
 
 
 def _goes_on(losses: Sequence, stop_above: float) -> bool:
@@ -172,8 +180,8 @@ def _diverges_at(factors: np.ndarray, losses: np.ndarray) -> float:
 
 def suggestions(ratio: Estimate | None, test: RangeTest | None) -> list[float]:
     """Factors of the learning rate worth a look: half the critical rate, and half the rate at which a range test
-    broke."""
+    broke; none further than `FURTHEST`."""
     found = [0.5 / ratio.value] if ratio is not None and ratio.value > 0 else []
     if test is not None and math.isfinite(test.highest):
         found.append(0.5 * test.highest)
-    return found
+    return [float(np.clip(factor, 1 / FURTHEST, FURTHEST)) for factor in found]

@@ -62,7 +62,7 @@ def show(found: "Balance", options: BalanceOptions, config: Any, arguments_of: C
 def recommended_command(found: "Balance", config: Any, arguments_of: Callable[[Any], list[str]]) -> str:
     """The command of the run that is suggested; where no option is the learning rate, a sentence."""
     if found.suggestion is None:
-        return "There is no rate to suggest."
+        return f"No learning rate is suggested: {found.why_no_suggestion}."
     rate = find_rate(config)
     if rate is None:
         return f"No single option of the experiment is its learning rate: multiply it by {found.multiplier:.2g}."

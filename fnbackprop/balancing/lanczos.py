@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from scipy.linalg import eigh_tridiagonal
 
-from .vectors import add, dot, norm, scale, zeros_like
+from .vectors import add, dot, norm, scale
 
 Product = Callable[..., Any]
 """`product(vector, *operands) -> vector`: a symmetric operator; what it reads besides the vector are its operands."""
@@ -117,7 +118,7 @@ class Lanczos:
     def vector(self, start: Any, spectrum: Spectrum, *operands: Any) -> Any:
         """The unit vector of the largest eigenvalue: the recurrence runs again, and its vectors are added up."""
         previous, current, beta = self._begun(start)
-        total = zeros_like(start)
+        total = optax.tree.zeros_like(start)
         for coefficient in spectrum.coefficients:
             total = self._add(total, current, jnp.asarray(coefficient, beta.dtype))
             previous, current, _, beta = self._step(previous, current, beta, operands)
@@ -132,7 +133,7 @@ class Lanczos:
 
 def _begun(start: Any) -> tuple[Any, Any, jax.Array]:
     length = norm(start)
-    return zeros_like(start), scale(start, 1 / length), jnp.zeros_like(length)
+    return optax.tree.zeros_like(start), scale(start, 1 / length), jnp.zeros_like(length)
 
 
 def _ends(diagonal: Sequence[float], beside: Sequence[float], tolerance: float) -> Spectrum:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from fnbackprop.comparing.show.status_line import StatusLine
 
@@ -21,7 +22,7 @@ from .noise import GradientProducts, noise_scale
 from .response import Response, measure_response
 from .result import Balance
 from .subject import Machine, Subject
-from .vectors import add, dot, random_normal, times, zeros_like
+from .vectors import add, dot, times
 
 BATCHES = 8  # for noise and batch sharpness
 SETTLING = 16  # batches whose gradients an optimizer that is new has seen before its response is measured
@@ -65,7 +66,6 @@ class Measured:
         self.facts = Facts(
             subject.name, subject.step, batch_size=subject.batch_size, unit=subject.unit, rate=subject.rate
         )
-        self.opt_state = subject.opt_state  # for its response: of an optimizer that has seen some gradients
         self.mean_gradient: Any = None
         self.response: Response | None = None
         self.gain: Any = None
@@ -74,14 +74,14 @@ class Measured:
         self.how = how
         if why:
             self.note(f"products with the Hessian are {how}, for forward mode is refused: {why}")
-        self.ones = jax.jit(lambda tree: jax.tree.map(jnp.ones_like, tree))(subject.params)
 
         def product(vector: Any, root: Any, params: Any, *operands: Any) -> Any:
-            found = curvature.PRODUCTS[how](subject.gradient, params, times(root, vector), *operands)
-            return times(root, found)
+            along = vector if root is None else times(root, vector)
+            found = curvature.PRODUCTS[how](subject.gradient, params, along, *operands)
+            return found if root is None else times(root, found)
 
         self.product = jax.jit(product)
-        self.dot, self.add = jax.jit(dot), jax.jit(add)
+        self.dot, self.add = jax.jit(dot), jax.jit(add, donate_argnums=0)
 
     def found(self, **facts: Any) -> None:
         self.facts = dataclasses.replace(self.facts, **facts)
@@ -92,9 +92,7 @@ class Measured:
     def curvature_along(self, vector: Any, number: int) -> float:
         """v'Hv of a batch."""
         self.machine.cost.passes += 2
-        return float(
-            self.dot(vector, self.product(vector, self.ones, self.subject.params, *self.machine.batch(number)))
-        )
+        return float(self.dot(vector, self.product(vector, None, self.subject.params, *self.machine.batch(number))))
 
 
 Stage = Callable[[Measured, Options, Callable[[str], None]], None]
@@ -113,46 +111,45 @@ def check_gradient(measured: Measured, options: Options, say: Callable[[str], No
 def measure_noise(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
     """The gradients of several batches: once for their sum, and once more against it."""
     machine, params = measured.machine, measured.subject.params
-    total, opt_state, losses, squares = zeros_like(params), branches.copied(measured.subject.opt_state), [], []
-    settles = measured.subject.step < SETTLING
-    for i in range(SETTLING if settles else BATCHES):
+    total, losses, squares = optax.tree.zeros_like(params), [], []
+    for i in range(BATCHES):
         say(f"gradient of batch {i + 1}")
         loss, gradient = machine.gradient(params, i)
-        if i < BATCHES:
-            losses.append(float(loss))
-            squares.append(float(measured.dot(gradient, gradient)))
-            total = measured.add(total, gradient)
-        if settles:
-            _, opt_state, _ = machine.advance(gradient, opt_state, branches.copied(params), loss, i, 0.0)
+        losses.append(float(loss))
+        squares.append(float(measured.dot(gradient, gradient)))
+        total = measured.add(total, gradient)
+        del gradient  # or it were in memory beside the next one
     with_sum, sharpness = [], []
     for i in range(BATCHES):
         say(f"curvature along the gradient of batch {i + 1}")
         _, gradient = machine.gradient(params, i)
         with_sum.append(float(measured.dot(gradient, total)))
         sharpness.append(measured.curvature_along(gradient, i) / max(squares[i], 1e-300))
+        del gradient
     size = measured.subject.batch_size
     products = GradientProducts(np.array(squares), np.array(with_sum), float(measured.dot(total, total)), size)
     with np.errstate(over="ignore", invalid="ignore"):  # of squares that leave the range
         start, noise, sharp = Estimate.of_mean(losses), noise_scale(products), Estimate.of_mean(sharpness)
     measured.found(start=start, noise=noise, batch_sharpness=sharp)
-    measured.opt_state = opt_state
-    measured.mean_gradient = jax.tree.map(lambda leaf: leaf / BATCHES, total)
+    measured.mean_gradient = jax.jit(lambda tree: optax.tree.scale(1 / BATCHES, tree), donate_argnums=0)(total)
 
 
 def measure_optimizer(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
     """The linear response of the optimizer."""
-    say("the optimizer's response")
     subject, machine = measured.subject, measured.machine
+    say("the optimizer's response")
+    settles = subject.step < SETTLING
+    opt_state = machine.settled(SETTLING) if settles else subject.opt_state
     loss, _ = machine.gradient(subject.params, 0)
     batch, key = machine.batch(0)
-
-    given = (measured.opt_state, measured.mean_gradient, jax.random.key(subject.step))
+    given = (opt_state, measured.mean_gradient, jax.random.key(subject.step))
+    measured.mean_gradient = None  # no other stage reads it
     try:
         response = measure_response(subject.update, *given, subject.params, loss, batch, key)
     except (TypeError, NotImplementedError) as error:  # its update has no forward mode
         measured.found(not_linear=f"the response of the optimizer cannot be measured: {str(error).splitlines()[0]}")
         return
-    measured.response = response
+    measured.response = response.without_gain()
     measured.found(not_linear=response.why_not_linear, angle=response.critical.angle)
     if response.is_diagonal and np.isfinite(response.critical.curvature):
         measured.gain = response.gain
@@ -160,9 +157,10 @@ def measure_optimizer(measured: Measured, options: Options, say: Callable[[str],
 
 def measure_curvature(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
     """The ends of the Hessian's spectrum, as it is and with the optimizer's gain."""
-    subject, gain, ones = measured.subject, measured.gain, measured.ones
+    subject, gain = measured.subject, measured.gain
+    measured.gain = None  # and with it its memory, once it is used
     lanczos = Lanczos(measured.product)
-    start = jax.jit(random_normal)(jax.random.key(0), subject.params)
+    start = jax.jit(optax.tree.random_like)(jax.random.key(0), subject.params)
 
     def ends(root: Any, what: str) -> Spectrum:
         operands = (root, subject.params, *measured.machine.batch(0))
@@ -170,12 +168,14 @@ def measure_curvature(measured: Measured, options: Options, say: Callable[[str],
         measured.machine.cost.passes += 2 * found.steps
         return found
 
-    plain = ends(ones, "curvature")
-    root, scaled = ones, None
-    if gain is not None:
+    plain = ends(None, "curvature")
+    root, scaled = None, None
+    if gain is not None and (uniform := _uniform(gain)) is not None:
+        scaled = _scaled(plain, uniform)
+    elif gain is not None:
         root = jax.tree.map(lambda leaf: jnp.sqrt(jnp.abs(leaf)).astype(leaf.dtype), gain)
-        uniform = _uniform(gain)
-        scaled = _scaled(plain, uniform) if uniform is not None else ends(root, "curvature as the optimizer sees it")
+        gain = None
+        scaled = ends(root, "curvature as the optimizer sees it")
     used = plain if scaled is None else scaled
     measured.found(curvature=_curvature(plain, scaled, measured.how), ratio=_ratio(measured, scaled))
     if used.largest.value > 0:
@@ -224,10 +224,10 @@ def _ratio(measured: Measured, scaled: Spectrum | None) -> Estimate | None:
 def measure_layers(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
     """The next update, layer by layer."""
     machine, subject = measured.machine, measured.subject
-    opt_state = branches.copied(subject.opt_state)
     loss, gradient = machine.gradient(subject.params, 0)
-    _, _, updates = machine.advance(gradient, opt_state, branches.copied(subject.params), loss, 0, 1.0)
+    updates = machine.updates(gradient, subject.opt_state, subject.params, loss, 0)
     measured.found(layers=layer_facts(subject.params, updates, measured.sharpest))
+    measured.sharpest = None
 
 
 def take_branches(measured: Measured, options: Options, say: Callable[[str], None]) -> None:
@@ -263,7 +263,7 @@ def take_range_test(measured: Measured, options: Options, say: Callable[[str], N
     if not options.range_test:
         return
     ratio = measured.facts.ratio
-    known = ratio is not None and ratio.value > 0
+    known = ratio is not None and 1 / branches.FURTHEST <= ratio.value <= branches.FURTHEST
     low, high = (end / ratio.value for end in RANGE) if known else BLIND_RANGE
     runs = []
     for order in range(branches.RANGE_ORDERS):

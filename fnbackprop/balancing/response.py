@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from .critical_rate import Critical, critical_curvature
-from .vectors import add, dot, norm, random_signs, scale, times, zeros_like
+from .vectors import add, dot, norm, random_signs, scale, times
 
 Update = Callable[..., tuple[Any, Any]]
 """`update(gradient, state, *operands) -> (updates, state)`, of an optimizer at fixed parameters."""
@@ -46,6 +47,10 @@ class Response:
     inseparable: float
     clipped: float
     deviation: float
+
+    def without_gain(self) -> "Response":
+        """The same, without the gain and its memory."""
+        return dataclasses.replace(self, gain=None)
 
     @property
     def is_diagonal(self) -> bool:
@@ -135,7 +140,7 @@ class Linearised:
         leaves, structure = jax.tree.flatten(state)
         moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
         start = [jnp.asarray(leaves[i]) for i in moving]
-        zero = zeros_like(gradient)
+        zero = optax.tree.zeros_like(gradient)
 
         def of_floating(gradient: Any, floating: list[Any]) -> tuple[Any, list[Any]]:
             whole = list(leaves)
@@ -148,7 +153,7 @@ class Linearised:
         def step(gradient: Any, moved: list[Any]) -> tuple[Any, list[Any]]:
             return jax.tree.map(_known, jax.jvp(of_floating, (zero, start), (gradient, moved))[1])
 
-        self._step, self._rest = step, zeros_like(start)
+        self._step, self._rest = step, optax.tree.zeros_like(start)
 
     def to_one(self, gradient: Any) -> Any:
         """The response to a gradient at once."""
@@ -168,7 +173,7 @@ class Linearised:
             found, moved = self._step(scale(vector, sign), moved)
             return moved, now, scale(found, sign), count + 1
 
-        first = (self._rest, zeros_like(vector), zeros_like(vector), jnp.zeros((), jnp.int32))
+        first = (self._rest, optax.tree.zeros_like(vector), optax.tree.zeros_like(vector), jnp.zeros((), jnp.int32))
         _, before, now, count = jax.lax.while_loop(goes_on, turn, first)
         return scale(add(now, before), 0.5), count  # partial sums of an alternating series: their middle is nearer
 
@@ -179,7 +184,7 @@ class Linearised:
         def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
             fed, moved = carry
             found, moved = self._step(fed, moved)
-            return (zeros_like(fed), moved), (dot(reference, found), dot(found, found))
+            return (optax.tree.zeros_like(fed), moved), (dot(reference, found), dot(found, found))
 
         along, squares = jax.lax.scan(turn, (signs, self._rest), None, length=steps)[1]
         return along, squares, dot(reference, reference)

@@ -12,7 +12,7 @@ import numpy as np
 from .facts import Facts
 from .show import text
 from .show.page import page
-from .suggestion import Suggestion, suggest
+from .suggestion import Suggestion, suggest, why_none
 from .verdict import FINE, Verdict, judge
 
 
@@ -24,7 +24,8 @@ class Balance:
         `facts.branches`, `facts.noise`, `facts.layers` ...
       verdict: a `Verdict`.
       sentence: why.
-      suggestion: a multiple of the learning rate, with an interval and why; None if nothing can be said.
+      suggestion: a multiple of the learning rate, with an interval and why; None if nothing can be said, for which
+        `why_no_suggestion` is the reason.
 
     Example:
       See `fb.balance`, which returns it.
@@ -40,6 +41,7 @@ class Balance:
         self.verdict: Verdict = judgement.verdict
         self.sentence: str = judgement.sentence
         self.suggestion: Suggestion | None = suggest(facts, judgement)
+        self.why_no_suggestion: str = why_none(facts, judgement)
 
     @property
     def ok(self) -> bool:
@@ -72,6 +74,7 @@ class Balance:
             "ok": self.ok,
             "sentence": self.sentence,
             "suggestion": None if self.suggestion is None else self.suggestion._asdict(),
+            "why_no_suggestion": self.why_no_suggestion,
             "overshoot": self.facts.overshoot,
             **_fields(self.facts),
         }

@@ -68,8 +68,11 @@ class Machine:
         self.subject, self.cost, self._count = subject, Cost(), batches
         self._batches: dict[int, Any] = {}
         self._gradient = jax.jit(subject.value_and_gradient)
-        self._advance = jax.jit(self._advanced, donate_argnums=(0, 1))
-        self._slopes = jax.jit(lambda before, after, updates: (dot(before, updates), dot(after, updates)))
+        self._advance = jax.jit(lambda *args: self._advanced(*args)[:2], donate_argnums=(0, 1))
+        self._advance_seen = jax.jit(self._advanced, donate_argnums=(0, 1, 2))
+        self._settle = jax.jit(lambda *args: subject.update(*args)[1], donate_argnums=1)
+        self._updates = jax.jit(lambda *args: subject.update(*args)[0], donate_argnums=0)
+        self.dot = jax.jit(dot)
 
     def batch(self, number: int) -> tuple[Any, jax.Array]:
         """The batch and the key of the step that is so many after the subject's."""
@@ -85,17 +88,32 @@ class Machine:
 
     def advance(
         self, gradient: Params, opt_state: Any, params: Params, loss: jax.Array, number: int, factor: float
-    ) -> tuple[Params, Any, Params]:
-        """(params, opt_state, updates) after an update at a multiple of the learning rate; the gradient is used up."""
+    ) -> tuple[Params, Any]:
+        """(params, opt_state) after an update at a multiple of the learning rate; gradient and state are used up."""
         return self._advance(gradient, opt_state, params, loss, jnp.float32(factor), *self.batch(number))
 
-    def slopes(self, before: Params, after: Params, updates: Params) -> tuple[jax.Array, jax.Array]:
-        """The slopes of the loss along an update, before and after it."""
-        return self._slopes(before, after, updates)
+    def advance_seen(
+        self, gradient: Params, opt_state: Any, params: Params, loss: jax.Array, number: int, factor: float
+    ) -> tuple[Params, Any, Params, jax.Array]:
+        """The same, with the updates and the slope of the loss along them; the parameters are used up, too."""
+        return self._advance_seen(gradient, opt_state, params, loss, jnp.float32(factor), *self.batch(number))
 
-    def _advanced(self, gradient, opt_state, params, loss, factor, batch, key) -> tuple[Params, Any, Params]:
+    def settled(self, steps: int) -> Any:
+        """The optimizer's state after the gradients of so many batches, which moved no parameter."""
+        params, opt_state = self.subject.params, copied(self.subject.opt_state)
+        for number in range(steps):
+            loss, gradient = self.gradient(params, number)
+            opt_state = self._settle(gradient, opt_state, params, loss, *self.batch(number))
+            del gradient  # or it were in memory beside the next one
+        return opt_state
+
+    def updates(self, gradient: Params, opt_state: Any, params: Params, loss: jax.Array, number: int) -> Params:
+        """The updates at the learning rate; the gradient is used up."""
+        return self._updates(gradient, opt_state, params, loss, *self.batch(number))
+
+    def _advanced(self, gradient, opt_state, params, loss, factor, batch, key) -> tuple[Params, Any, Params, jax.Array]:
         updates, opt_state = self.subject.update(gradient, opt_state, params, loss, batch, key)
-        return add(params, updates, factor), opt_state, updates
+        return add(params, updates, factor), opt_state, updates, dot(gradient, updates)
 
 
 def copied(tree: Any) -> Any:

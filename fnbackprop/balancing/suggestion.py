@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .branches import Branch, all_same, best_of, is_better
+from .branches import FACTORS, FURTHEST, Branch, all_same, best_of, is_better
 from .estimates import Estimate
 from .facts import Facts
 from .verdict import FINE, Judgement, Verdict
@@ -25,13 +25,13 @@ class Suggestion(NamedTuple):
 
 
 def suggest(facts: Facts, judgement: Judgement) -> Suggestion | None:
-    """What to do; None if nothing can be said.
+    """What to do; None if nothing can be said, for which `why_none` gives the reason.
 
     Of the rates that were tried and are stable, the one that ended lowest; the present one, if none is better by more
     than chance, or the verdict on it is good.
     """
     here, start = facts.branch(1.0), facts.start
-    if judgement.verdict is Verdict.CANNOT_JUDGE or here is None or all_same(facts.branches):
+    if here is None or why_none(facts, judgement):
         return None
     falling = [b for b in facts.branches if b.is_finite and b.end <= start.high]
     best = best_of(falling)
@@ -47,10 +47,25 @@ def suggest(facts: Facts, judgement: Judgement) -> Suggestion | None:
     return Suggestion(interval, warm_up, _sentence(facts, best, here, faster, warm_up))
 
 
+def why_none(facts: Facts, judgement: Judgement) -> str:
+    """Why no rate is suggested; empty if one is."""
+    here = facts.branch(1.0)
+    if judgement.verdict is Verdict.CANNOT_JUDGE:
+        return "there is nothing to go by"
+    if here is None:
+        return "no steps were taken at any rate"
+    if all_same([branch for branch in facts.branches if branch.factor in FACTORS]):
+        return "the losses are the same at every rate near it"
+    best = best_of([b for b in facts.branches if b.is_finite and b.end <= facts.start.high])
+    if judgement.verdict is Verdict.UNDECIDED and (best is None or not is_better(best, here, facts.start.value)):
+        return "the signals disagree, and no rate that was tried does clearly better"
+    return ""
+
+
 def _lower(facts: Facts) -> Suggestion | None:
     """Nothing that was tried falls: half the critical rate, or an eighth of the rate."""
     if facts.ratio is not None and facts.ratio.value > 0:
-        factor = min(0.5 / facts.ratio.value, 0.125)
+        factor = max(min(0.5 / facts.ratio.value, 0.125), 1 / FURTHEST)
     else:
         factor = 0.125
     sentence = "at no rate that was tried does the loss fall: begin below all of them"

@@ -1,9 +1,13 @@
-"""Pytrees of parameters as vectors over the real numbers: a complex leaf counts as two real ones."""
+"""Pytrees of parameters as vectors over the real numbers: a complex leaf counts as two real ones.
+
+What differs from `optax.tree`: sums are taken in float32 at least, and a leaf keeps its dtype, whatever it is added to
+or multiplied with."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from fnbackprop import trees
 
@@ -38,24 +42,10 @@ def times(u: Any, v: Any) -> Any:
     return jax.tree.map(lambda x, y: x.astype(y.dtype) * y, u, v)
 
 
-def zeros_like(v: Any) -> Any:
-    return jax.tree.map(jnp.zeros_like, v)
-
-
 def random_signs(key: jax.Array, like: Any) -> Any:
     """Independent +1 and -1."""
-    leaves, structure = jax.tree.flatten(like)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    return structure.unflatten(
-        jax.random.rademacher(k, jnp.shape(x), jnp.float32).astype(jnp.result_type(x))
-        for k, x in zip(keys, leaves, strict=False)
-    )
+    return optax.tree.random_like(key, like, _rademacher)
 
 
-def random_normal(key: jax.Array, like: Any) -> Any:
-    """Independent standard normal numbers."""
-    leaves, structure = jax.tree.flatten(like)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    return structure.unflatten(
-        jax.random.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=False)
-    )
+def _rademacher(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+    return jax.random.rademacher(key, shape, jnp.float32).astype(dtype)

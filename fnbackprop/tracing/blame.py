@@ -293,7 +293,7 @@ def blame_by_statistics(walk: Walk) -> Blame | None:
     if record is None or seen is None:
         return None
     moment = Moment(record, "", seen.iteration, not value_is_bad, (), "", _bad(seen))
-    return _Facts(walk, moment, bad, value_is_bad)._made(Kind.COMPILED, None, None, (), moment.made)
+    return _Facts(walk, moment, bad, value_is_bad)._made(Kind.COMPILED, None, None, Spot(), moment.made)
 
 
 def _bad(seen: Seen) -> str:

@@ -4,7 +4,7 @@ condition the branch that is taken.
 Each function here is a structured rule (see `rules/calls/call.py`) for operands that are numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,6 +31,14 @@ def body_of(equation: Any, in_region: bool = False) -> Callable | None:
     return {"scan": scan, "while": while_loop, "cond": cond, "shard_map": shard_map}.get(name)
 
 
+def closed_bodies(records: Iterable[Any]) -> list[str]:
+    """A note for each equation of a `shard_map` whose body is not looked into."""
+    shut = (r for r in records if r.region is not None and not r.entered and r.primitive in CLOSED)
+    told = "stands in a shard_map, whose devices may go different ways: it is one equation here"
+    return list(dict.fromkeys(f"{r.primitive} at {r.place} {told}" for r in shut))
+
+
+CLOSED = ("while", "cond", "shard_map")
 CALLS = ("composite", "custom_partitioning", "xla_metadata_call", "remat_opt", "custom_vmap_call")
 
 

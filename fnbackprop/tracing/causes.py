@@ -1,7 +1,8 @@
 """Why one equation, at the values that it had, gave a number that is not finite."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import nullcontext
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -166,24 +167,54 @@ def _sides(
 
 def place_in_backward(evidence: Evidence, place: Place) -> Place:
     """The line inside the user's backward, where the equation is a `custom_vjp`; else the equation's own."""
-    equation = evidence.equation
-    if equation.primitive.name != "custom_vjp_call" or evidence.record.region is not None:
+    equation, region = evidence.equation, evidence.record.region
+    if equation.primitive.name != "custom_vjp_call":
         return place
-    custom, avals, first = custom_vjp_of_equation(equation), output_avals(equation), []
-    _, residuals = custom.forward(evidence.operands, evidence.step.active)
-    given = [ct for ct in evidence.cotangents if ct is not None]
+    types, equations = operand_avals(equation), []
+
+    def flags(values: Sequence[Any], cts: Sequence[Any]) -> Any:
+        equations[:], made = _flagged_backward(evidence, values, cts)
+        return jnp.stack(made) if made else jnp.zeros(0, bool)
+
+    if region is None:
+        made = flags(evidence.operands, evidence.cotangents)
+    else:
+        stacks = list(map(region.stack, evidence.operands, types))
+
+        def results(values: Sequence[Any], cts: Sequence[Any]) -> list[Result]:
+            found = flags(values, cts)
+            return [Result(aval_of(found), found)]
+
+        given = (types, stacks), evidence.cotangents
+        (found,) = region.run_backward(results, equation, *given, results, lines=nullcontext())
+        made = jnp.any(found.value, 0)
+    first = next((e for e, flag in zip(equations, made.tolist(), strict=True) if flag), None)
+    return place if first is None else place_of(first, place, False)
+
+
+def _flagged_backward(
+    evidence: Evidence, operands: Sequence[Any], cotangents: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """The equations of the user's backward, and whether each makes a number that is not finite of finite ones."""
+    avals, custom = output_avals(evidence.equation), custom_vjp_of_equation(evidence.equation)
+    _, residuals = custom.forward(operands, evidence.step.active)
+    given, made = [ct for ct in cotangents if ct is not None], []
 
     def backward(*given):
         cts = iter(given)
-        full = [None if ct is None else next(cts) for ct in evidence.cotangents]
+        full = [None if ct is None else next(cts) for ct in cotangents]
         return [ct for ct in custom.backward(residuals, full, avals) if ct is not None]
 
     def apply(equation, values):
         operands, outputs = literals_as_arrays(equation, values), bind(equation, values)
-        if not _are_bad(operands) and _are_bad(outputs):
-            first.append(equation)
+        made.append(_any_bad(outputs) & ~_any_bad(operands))
         return outputs
 
     closed = trace_flat(backward, given).closed
     interpret(closed.jaxpr, closed.consts, given, apply)
-    return place_of(first[0], place, False) if first else place
+    return list(closed.jaxpr.eqns), made
+
+
+def _any_bad(arrays: Sequence[Any]) -> Any:
+    flags = [~jnp.all(jnp.isfinite(x)) for x in arrays if has_statistics(aval_of(x))]
+    return reduce(jnp.logical_or, flags, jnp.asarray(False))

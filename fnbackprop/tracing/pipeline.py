@@ -18,6 +18,7 @@ from ..jaxprs.lists import merge
 from ..jaxprs.types import Tracer
 from ..trees import leaves_with_paths
 from .blame import Blame, blame_by_statistics, find_blame
+from .bodies import closed_bodies
 from .compiled import compile_gradient, fill
 from .findings import find_findings
 from .observing_engine import NotCompiled
@@ -94,6 +95,7 @@ def trace(
     walk, blame = _walk_and_blame(fast, is_kept, walk_on_numbers)
     _require_known(wanted, walk.recorder.records)
     notes = [note.replace("compared as it runs", "traced as it runs") for note in notes]
+    notes += closed_bodies(walk.recorder.records)
     return Trace(program.name, walk, blame, find_findings(walk), tuple(notes), tied)
 
 
@@ -206,7 +208,7 @@ def compiled_walk(
     names = leaf_paths(program, program.inputs)
     pairs = zip(names, closed.operands, merge(found.active, cotangents), strict=False)
     gradients = {name: jnp.zeros_like(x) if ct is None else ct for name, x, ct in pairs}
-    return Walk(recorder, value, None, gradients, [None] * len(names))
+    return Walk(recorder, value, None, gradients, [None] * len(names), compiled=True)
 
 
 def is_finite(walk: Walk) -> bool:

@@ -12,7 +12,7 @@ from ..columns import aligned
 from ..pages import document
 from .pipeline import trace
 from .records import Place, Record, Seen
-from .show.graph import graph_svg, number_text
+from .show.graph import derivative_text, graph_svg, number_text
 
 
 class Step(NamedTuple):
@@ -20,7 +20,8 @@ class Step(NamedTuple):
 
     Attributes:
       place: the user's line. primitive: what it computes. value: the number it gave.
-      derivatives: of that number by each operand that the gradient flows to.
+      derivatives: of that number by each operand that the gradient flows to; NaN, printed as "?", where a cotangent of
+        zero does not tell.
       cotangent: the derivative of the program's value by this number.
       operands: where each of these operands comes from: the position of a step, or the path of an argument.
     """
@@ -52,13 +53,21 @@ class ChainRule(NamedTuple):
         (gradient,) = self.gradients.values()
         if not self.steps and not gradient:
             return "0: the value does not depend on it"
-        factors = [number_text(step.derivatives[0]) for step in reversed(self.steps)]
+        factors = [derivative_text(step.derivatives[0]) for step in reversed(self.steps)]
         return f"{' × '.join(factors) or '1'} = {number_text(gradient)}"
 
     def __str__(self) -> str:
         head = ("line", "equation", "value", "local derivative", "cotangent")
         rows = [head, *map(_cells, self.steps)]
-        return "\n".join([*aligned(rows), self.product])
+        return "\n".join([*aligned(rows), self.product, *self._zero_times_infinity()])
+
+    def _zero_times_infinity(self) -> list[str]:
+        """Of the first step back whose infinite derivative met a cotangent of zero: that this is why there is NaN."""
+        met = (s for s in reversed(self.steps) if s.cotangent == 0 and math.inf in s.derivatives)
+        return [
+            f"0 × inf is no number: the derivative of {s.primitive} at {s.place} is infinite, and its cotangent is 0"
+            for s in met
+        ][:1]
 
     def html(self, path: str | Path | None = None) -> str:
         """The graph of the steps, with each local derivative on its edge, and the table, as a page that needs no other
@@ -109,10 +118,18 @@ def _step(record: Record, positions: dict[Any, int | str]) -> Step:
         record.place,
         record.primitive,
         value,
-        tuple(term / cotangent if cotangent else math.nan for term in terms),
+        tuple(_derivative(term, cotangent) for term in terms),
         cotangent,
         tuple(positions.get(source, str(source)) for source in (record.made_of[i] for i in record.targets)),
     )
+
+
+def _derivative(term: float, cotangent: float) -> float:
+    """The local derivative, of the term that it made of a cotangent; NaN if that does not tell it. Zero times a finite
+    number is zero: what made NaN of a cotangent of zero was infinite."""
+    if cotangent == 0:
+        return math.inf if math.isnan(term) else math.nan
+    return term / cotangent
 
 
 def _numbers(record: Record, seen: Seen) -> list[float]:
@@ -124,5 +141,5 @@ def _numbers(record: Record, seen: Seen) -> list[float]:
 
 
 def _cells(step: Step) -> tuple[str, ...]:
-    local = ", ".join(map(number_text, step.derivatives))
+    local = ", ".join(map(derivative_text, step.derivatives))
     return str(step.place), step.primitive, number_text(step.value), local, number_text(step.cotangent)

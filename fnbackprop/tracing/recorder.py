@@ -228,6 +228,7 @@ class Walk(NamedTuple):
       recorder: what it was told.
       value, value_moment: of the function, and the number of the moment that made it.
       gradients, gradient_moments: of each differentiated leaf, by its path.
+      compiled: whether it was one compiled program.
     """
 
     recorder: Recorder
@@ -235,3 +236,4 @@ class Walk(NamedTuple):
     value_moment: int | None
     gradients: dict[str, Any]
     gradient_moments: list[int | None]
+    compiled: bool = False

@@ -180,17 +180,24 @@ class Region:
         return Structured(forward, backward, inner.has_cotangent)
 
     def run_backward(
-        self, owner: Any, equation: Any, known: tuple[Sequence[Any], Sequence[Any]], cts: Sequence[Any], pull: Callable
+        self,
+        owner: Any,
+        equation: Any,
+        known: tuple[Sequence[Any], Sequence[Any]],
+        cts: Sequence[Any],
+        pull: Callable,
+        lines: Any = None,
     ) -> list[Result]:
         """The Results of `pull(values, cotangents)` on each device. owner: what it is compiled once for. known: the
-        types of the values, and their stacks. cts: of the equation's outputs; None for one that is zero."""
+        types of the values, and their stacks. cts: of the equation's outputs; None for one that is zero. lines: the
+        context of what is traced, if it is not to have the equation's line."""
         avals, values = known
         given, outputs = [i for i, ct in enumerate(cts) if ct is not None], output_avals(equation)
 
         def function(*pieces):
             values, rest = split(pieces, len(avals))
             present = dict(zip(given, rest, strict=True))
-            with source_of(equation):
+            with source_of(equation) if lines is None else lines:
                 return pull(values, [present.get(i) for i in range(len(outputs))])
 
         specs = [*map(self.spec, avals), *(self.spec(outputs[i], True) for i in given)]

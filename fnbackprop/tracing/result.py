@@ -27,6 +27,7 @@ class Trace:
       records: one for each equation, in the order of the forward walk.
       findings: what else there is to know: vanishing and exploding cotangents, dead units, keys used twice, ...
       notes: what was done otherwise than one may expect.
+      compiled: whether what is shown is of the compiled program, and not of a walk on numbers.
       tied: for each differentiated leaf that is the same array as others, their paths.
 
     Example:
@@ -49,6 +50,7 @@ class Trace:
         self.name, self.value, self.gradients = name, walk.value, walk.gradients
         self.records, self.findings, self.notes = walk.recorder.records, findings, notes
         self._blame, self._kept = blame, walk.recorder.kept
+        self.compiled = walk.compiled
 
     @property
     def ok(self) -> bool:

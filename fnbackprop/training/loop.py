@@ -83,8 +83,9 @@ def train(
         computing: to look at one waits for it, so `if step % 100 == 0` comes first.
       compare_every: steps between two comparisons of `backward="both"`.
       balance_every: steps between two measurements of how far an update goes (the metric "overshoot": -1 nowhere, 0 to
-        the lowest point along itself, above 1 uphill) and of the curvature along the gradient ("batch_sharpness"); each
-        costs four passes. The run then also says where loss, gradient or update spike, and at its end whether the loss
+        the lowest point along itself, above 1 uphill; "rate_over_critical" is the same from 0 to 1, which is where a
+        step ends as high as it began) and of the curvature along the gradient ("batch_sharpness"); each costs four
+        passes. The run then also says where loss, gradient or update spike, and at its end whether the loss
         still falls. None measures nothing.
       watch: steps between two looks at the sizes of values and cotangents along the model (`fb.watch`: named values,
         the carries of scanned layers); the run's report has a map of them over depth and time. 0: none.

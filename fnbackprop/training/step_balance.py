@@ -34,11 +34,12 @@ class StepBalance:
         self._measured = jax.jit(self._measure)
 
     def before_step(self, step: int, state: TrainState, batch: Any) -> dict[str, float]:
-        """{"overshoot", "batch_sharpness"}, where they are numbers; nothing between measurements.
+        """{"overshoot", "rate_over_critical", "batch_sharpness"}, where they are numbers; nothing between measurements.
 
         The overshoot is -1 if the update goes nowhere, 0 if it goes to the lowest point along itself, 1 across the
-        valley to the same height, and above 1 if it ends higher; an update uphill has none. The sharpness is the
-        curvature along the gradient.
+        valley to the same height, and above 1 if it ends higher; an update uphill has none. It is the critical rate
+        of a step along itself that takes it to the same height: the rate over that is (1 + overshoot) / 2. The
+        sharpness is the curvature along the gradient.
         """
         if step % self._every:
             return {}
@@ -63,7 +64,8 @@ class StepBalance:
         def product(vector: Any) -> Any:
             return self._hessian_product(uphill_at, state.params, vector)
 
-        return {"overshoot": overshoot, "batch_sharpness": curvature.rayleigh_quotient(product, uphill)}
+        sharpness = curvature.rayleigh_quotient(product, uphill)
+        return {"overshoot": overshoot, "rate_over_critical": (1 + overshoot) / 2, "batch_sharpness": sharpness}
 
     def _hessian_product(self, gradient: Any, params: Any, vector: Any) -> Any:
         if not self._product:

@@ -38,7 +38,9 @@ def test_apply_prints_the_command():
     assert made.startswith("fnbackprop train ") and made.endswith("test_command.py --learning-rate 0.4 --steps 9")
     assert recommended_command(balance("balanced"), Config(), arguments_of).endswith("test_command.py")
     assert "multiply it by 4" in recommended_command(balance("too low"), None, arguments_of)
-    assert "no rate" in recommended_command(balance("a gradient that is wrong"), Config(), arguments_of)
+    assert "No learning rate is suggested: there is nothing to go by" in recommended_command(
+        balance("a gradient that is wrong"), Config(), arguments_of
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fnbackprop as fb
@@ -14,7 +15,6 @@ from fnbackprop.balancing.curvature import (
     rayleigh_quotient,
 )
 from fnbackprop.balancing.lanczos import Lanczos
-from fnbackprop.balancing.vectors import random_normal
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -36,7 +36,7 @@ def dense(vector):
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products(name):
-    vector = random_normal(jax.random.key(2), PARAMS)
+    vector = optax.tree.random_like(jax.random.key(2), PARAMS)
     found = jax.jit(lambda p, v, x: PRODUCTS[name](fb.grad(loss), p, v, x))(PARAMS, vector, X)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(dense(vector)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6 if name == DIFFERENCES else 1e-12, atol=1e-7)
@@ -47,7 +47,7 @@ def test_the_scale_of_parameters():
 
     def largest(fun, params):
         lanczos = Lanczos(lambda v, p, x: PRODUCTS[FORWARD_OVER_REVERSE](fb.grad(fun), p, v, x))
-        return lanczos.ends(random_normal(jax.random.key(3), params), params, X, tolerance=1e-9).largest.value
+        return lanczos.ends(optax.tree.random_like(jax.random.key(3), params), params, X, tolerance=1e-9).largest.value
 
     scaled = jax.tree.map(lambda leaf: leaf / 10, PARAMS)
     ratio = largest(lambda p, x: loss(jax.tree.map(lambda leaf: 10 * leaf, p), x), scaled) / largest(loss, PARAMS)

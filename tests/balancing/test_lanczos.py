@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fnbackprop.balancing.lanczos import Lanczos
-from fnbackprop.balancing.vectors import dot, norm, random_normal
+from fnbackprop.balancing.vectors import dot, norm
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -24,7 +25,7 @@ def product(vector, matrix):
 
 
 def start(count, seed=0):
-    return random_normal(jax.random.key(seed), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(count - 4)})
+    return optax.tree.random_like(jax.random.key(seed), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(count - 4)})
 
 
 SPECTRA = {

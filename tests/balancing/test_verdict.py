@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fnbackprop.balancing.branches import Branch
+from fnbackprop.balancing.branches import FURTHEST, Branch, suggestions
 from fnbackprop.balancing.estimates import Estimate
 from fnbackprop.balancing.facts import Facts
 from fnbackprop.balancing.noise import NoiseScale
-from fnbackprop.balancing.suggestion import suggest
+from fnbackprop.balancing.suggestion import suggest, why_none
 from fnbackprop.balancing.verdict import Verdict, judge
 
 START = 2.0
@@ -78,6 +78,10 @@ CASES = {
         Verdict.BALANCED,
     ),
     "the rate makes no difference": (facts(0.0, (2.0,) * 5), Verdict.UNDECIDED),
+    "the signals disagree": (
+        dataclasses.replace(facts(1.05, (2.5, 2.6, 3.0, 3.2, 3.5)), step=10),
+        Verdict.UNDECIDED,
+    ),
     "nothing yet": (Facts("made up", 0), Verdict.UNDECIDED),
 }
 
@@ -103,5 +107,26 @@ def test_suggestions():
     assert suggest(noisy, judge(noisy)).multiplier.value == 4
     none_falls = facts(40.0, (2.5, 3.0, None, None, None))
     assert suggest(none_falls, judge(none_falls)).multiplier.value == pytest.approx(0.5 / 40)
-    assert suggest(CASES["the rate makes no difference"][0], judge(CASES["the rate makes no difference"][0])) is None
-    assert suggest(CASES["a gradient that is wrong"][0], judge(CASES["a gradient that is wrong"][0])) is None
+
+
+def suggestion_of(given):
+    return suggest(given, judge(given))
+
+
+def test_where_nothing_is_suggested_it_says_why():
+    unmoved = CASES["the rate makes no difference"][0]
+    far = dataclasses.replace(unmoved.branches[0], factor=6e23, losses=unmoved.branches[0].losses * 0.999)
+    unmoved = dataclasses.replace(unmoved, branches=(*unmoved.branches, far))
+    for given, why in (
+        (unmoved, "the losses are the same"),
+        (CASES["a gradient that is wrong"][0], "nothing to go by"),
+        (Facts("made up", 0), "no steps were taken"),
+        (CASES["the signals disagree"][0], "no rate that was tried does clearly better"),
+    ):
+        assert suggestion_of(given) is None and why in why_none(given, judge(given))
+
+
+def test_no_suggestion_is_further_than_rates_are_tried():
+    none_falls = facts(1e9, (2.5, 3.0, None, None, None))
+    assert suggestion_of(none_falls).multiplier.value == 1 / FURTHEST
+    assert suggestions(Estimate(1e-24, 1e-24, 1e-24), None) == [FURTHEST]

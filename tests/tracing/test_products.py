@@ -71,6 +71,14 @@ def test_a_step_of_an_lstm():
         assert total == pytest.approx(equation.cotangent, rel=1e-4)
 
 
+def test_zero_times_an_infinite_derivative_is_told():
+    printed = str(chain_rule(lambda x: jnp.sin(0.0 * jnp.sqrt(x)), 0.0))
+    assert "1 × 0 × inf = nan" in printed
+    assert "0 × inf is no number: the derivative of sqrt at test_products.py:" in printed
+    unknown = chain_rule(lambda x: 0.0 * jnp.sin(x), 0.5)
+    assert unknown.product == "0 × ? = 0" and "no number" not in str(unknown)
+
+
 def test_a_constant():
     assert chain_rule(lambda x: 3.0, 2.0).product == "0: the value does not depend on it"
     assert chain_rule(lambda x: x, 2.0).product == "1 = 1"

@@ -121,11 +121,15 @@ def inverted(x):
     return x + 1
 
 
-inverted.defvjp(lambda x: (x + 1, x), lambda x, dy: (dy / x * x,))
+def inverted_backward(x, dy):
+    return (dy / x * x,)  # HERE
+
+
+inverted.defvjp(lambda x: (x + 1, x), inverted_backward)
 
 
 def by_a_users_rule(x):
-    return inverted(x)  # HERE
+    return inverted(x)
 
 
 CASES = [
@@ -148,11 +152,22 @@ def test_blame_names_the_device(fun, kind, primitive, iteration, element, jitted
 
     blame = trace(jax.jit(loss) if jitted else loss, jnp.float32(2), X.at[5, 3].set(0)).blame()
     found = blame.kind, blame.primitive, blame.place.line, blame.iteration
-    assert found == (kind, primitive, line_of(fun), iteration), blame
+    line = line_of(inverted_backward if fun is by_a_users_rule else fun)
+    assert found == (kind, primitive, line, iteration), blame
     assert (blame.device, blame.element) == ((("data", 1), ("model", 1)), element)
     assert "device data=1, model=1" in blame.sentence
     if kind is Kind.ZERO_TIMES_INFINITY:
         assert blame.behind.line == line_of(fun, "BEHIND")
+
+
+def test_a_body_that_is_not_looked_into_is_told():
+    def loss(w, x):
+        body = lambda w, x: lax.psum(jnp.sum(in_a_while_loop(x * w)), ("data", "model"))  # noqa: E731
+        return sharded(body, in_specs=(P(), P("data", "model")))(w, x)
+
+    found = trace(loss, jnp.float32(2), X)
+    (note,) = [note for note in found.notes if "stands in a shard_map" in note]
+    assert note.startswith("while at test_regions.py:") and note in str(found)
 
 
 def test_an_overflow_in_a_collective():

@@ -1,5 +1,6 @@
 """`fb.balance` of small experiments of every kind that `fb.train` takes."""
 
+import ast
 import dataclasses
 import json
 import math
@@ -194,6 +195,7 @@ def test_an_empty_batch_is_not_judged(short):
 def test_parameters_that_do_not_move_are_not_balanced(changes, short):
     found = balance(quadratic(**changes))
     assert found.verdict == "UNDECIDED" and "makes no difference" in found.sentence and found.suggestion is None
+    assert "No learning rate is suggested: the losses are the same at every rate near it." in str(found)
 
 
 def test_a_loss_that_is_no_function_of_its_key(short):
@@ -263,6 +265,9 @@ def test_multipliers_make_a_better_run():
     """The loop that a user closes: balance, even the layers out, balance again, train."""
     first = balance(unevenly_scaled(1e-3, {}))
     assert first.multipliers["small"] < 0.1 and first.multipliers["large"] > 10
+    printed = str(first)  # in a form that can be pasted
+    start = printed.index("fb.scale_by_layer({") + len("fb.scale_by_layer(")
+    assert ast.literal_eval(printed[start : printed.index("})") + 1]) == pytest.approx(first.multipliers, rel=0.1)
 
     def end_of_run(multipliers):
         best = 1e-3 * balance(unevenly_scaled(1e-3, multipliers)).multiplier

@@ -36,7 +36,10 @@ def test_on_a_quadratic(rate, tmp_path):
         rate == 0.25  # at the lowest point there is no gradient
     )
     assert rows[0]["overshoot"] == pytest.approx(4 * rate - 1, abs=1e-6)
+    assert rows[0]["rate_over_critical"] == pytest.approx(rate * 4 / 2, abs=1e-6)
     assert rows[0]["batch_sharpness"] == pytest.approx(4, rel=1e-6)
+    report = (tmp_path / "quadratic" / "report.html").read_text()
+    assert report.count("<meter") == 2 and f'value="{rows[-2].get("rate_over_critical", rate * 2):.4g}"' in report
 
 
 def test_frozen_parameters_and_low_precision(tmp_path):

@@ -30,7 +30,7 @@ def page(balance: Any) -> str:
         verdict=balance.verdict,
         kind=_kind(balance.verdict),
         sentence=balance.sentence,
-        suggestion=text.suggestion(balance) if balance.suggestion is not None else "",
+        suggestion=text.suggestion(balance),
         evidence=text.evidence(facts),
         charts=list(filter(None, (_branches(facts), _range(facts)))),
         layers=list(map(_layer, facts.layers)),

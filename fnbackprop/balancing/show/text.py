@@ -1,13 +1,16 @@
 """A balance as text: the verdict first, then the evidence, then the layers, then what it cost."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..branches import Branch
 from ..estimates import Estimate
 from ..facts import Facts, LayerFacts
+from ..noise import NoiseScale
 
 MOST_LAYERS = 12
+UNEVEN = math.log(2.0)  # of a layer's multiplier
 
 
 def full_text(balance: Any) -> str:
@@ -15,8 +18,7 @@ def full_text(balance: Any) -> str:
     facts: Facts = balance.facts
     where = "at initialisation" if facts.step == 0 else f"at step {facts.step}"
     parts = [f"{balance.verdict}  {facts.name}, {where}", *_wrapped(balance.sentence)]
-    if balance.suggestion is not None:
-        parts += _wrapped(suggestion(balance))
+    parts += _wrapped(suggestion(balance))
     parts += ["", table(balance)] if evidence(facts) else []
     parts += ["", *branch_lines(facts)] if facts.branches else []
     parts += ["", *layer_lines(facts)] if facts.layers else []
@@ -25,7 +27,9 @@ def full_text(balance: Any) -> str:
 
 
 def suggestion(balance: Any) -> str:
-    """The suggested rate in one sentence."""
+    """The suggested rate in one sentence, or why there is none."""
+    if balance.suggestion is None:
+        return f"No learning rate is suggested: {balance.why_no_suggestion}."
     found, rate = balance.suggestion, balance.facts.rate
     multiple = found.multiplier
     if multiple.value == 1:
@@ -68,10 +72,15 @@ def evidence(facts: Facts) -> list[tuple[str, str, str]]:
     if facts.noise is not None:
         least = ">= " if facts.noise.is_bound else ""
         value = f"{facts.noise.examples.low:.3g}" if facts.noise.is_bound else with_error(facts.noise.examples)
-        found.append(("noise scale", least + value, f"{facts.unit}; the batch has {facts.batch_size}"))
+        found.append(("noise scale", least + value, f"{facts.unit}; {_of_batch(facts.noise)}"))
     if facts.range_test is not None:
         found.append(("range test diverges at", _range(facts.range_test.diverges_at), "times the rate, in each order"))
     return found
+
+
+def _of_batch(noise: NoiseScale) -> str:
+    most = "at most " if noise.is_bound else ""
+    return f"with {noise.batch} a step makes {most}{noise.efficiency:.2g} of the progress without noise"
 
 
 def _ratio(facts: Facts) -> str:
@@ -134,7 +143,18 @@ def layer_lines(facts: Facts) -> list[str]:
         if layer in layers
     ]
     more = len(facts.layers) - len(layers)
-    return [head, *rows, *([f"... and {more} more layers"] if more else [])]
+    return [head, *rows, *([f"... and {more} more layers"] if more else []), *_evened(layers)]
+
+
+def _evened(layers: Sequence[LayerFacts]) -> list[str]:
+    """How to even these layers out, if they are far apart."""
+    known = {layer.name: float(f"{layer.multiplier:.2g}") for layer in layers if layer.multiplier is not None}
+    if not any(abs(math.log(multiplier)) > UNEVEN for multiplier in known.values()):
+        return []
+    return [
+        "to even them out, put this last into the optimizer's optax.chain, and balance again:",
+        f"  fb.scale_by_layer({known})",
+    ]
 
 
 def notes(facts: Facts) -> list[str]:

@@ -35,6 +35,11 @@ def number_text(x: float) -> str:
     return f"{x:.4g}"
 
 
+def derivative_text(x: float) -> str:
+    """A local derivative; one that is not known, as a question mark."""
+    return "?" if x != x else number_text(x)
+
+
 def _nodes(steps: Sequence[Any]) -> dict[int | str, tuple[int, int]]:
     """(column, row) of each argument and step: a step stands right of all its operands."""
     arguments = dict.fromkeys(source for step in steps for source in step.operands if isinstance(source, str))

@@ -11,6 +11,7 @@ from fnbackprop.balancing.progress import progress_in_words
 from ...pages import document
 from ..run_folder import MetricsRow, RunFolder, read_json
 from ..step.step_metrics import LAYER_PREFIX, WATCHED
+from .balance_gauges import gauges
 from .media_files import media_sections
 from .metrics import curve
 from .plots import PANELS, curves_svg, layers_svg
@@ -38,6 +39,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),
+        *gauges(metrics),
         *_curves(metrics),
         *time_curves(metrics, folders, _words),
         *_layers(metrics),
