@@ -34,6 +34,7 @@ def page(balance: Any) -> str:
         evidence=text.evidence(facts),
         charts=list(filter(None, (_branches(facts), _range(facts)))),
         layers=list(map(_layer, facts.layers)),
+        evened=text.evened(facts.layers),
         notes=text.notes(facts),
         cost=text.cost(facts),
     )

@@ -143,18 +143,22 @@ def layer_lines(facts: Facts) -> list[str]:
         if layer in layers
     ]
     more = len(facts.layers) - len(layers)
-    return [head, *rows, *([f"... and {more} more layers"] if more else []), *_evened(layers)]
+    return [
+        head,
+        *rows,
+        *([f"... and {more} more layers"] if more else []),
+        *evened([layer for layer in facts.layers if layer in layers]),
+    ]
 
 
-def _evened(layers: Sequence[LayerFacts]) -> list[str]:
-    """How to even these layers out, if they are far apart."""
-    known = {layer.name: float(f"{layer.multiplier:.2g}") for layer in layers if layer.multiplier is not None}
+def evened(layers: Sequence[LayerFacts]) -> list[str]:
+    """How to even layers out, if some are far apart: a sentence and a line of code. Empty if none is."""
+    known = {layer.name: layer.multiplier for layer in layers if layer.multiplier is not None}
     if not any(abs(math.log(multiplier)) > UNEVEN for multiplier in known.values()):
         return []
-    return [
-        "to even them out, put this last into the optimizer's optax.chain, and balance again:",
-        f"  fb.scale_by_layer({known})",
-    ]
+    code = ", ".join(f"{name!r}: {multiplier:.2g}" for name, multiplier in known.items())
+    how = "to even them out, put this last into the optimizer's optax.chain, and balance again:"
+    return [how, f"  fb.scale_by_layer({{{code}}})"]
 
 
 def notes(facts: Facts) -> list[str]:
