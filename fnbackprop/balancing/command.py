@@ -35,7 +35,7 @@ class BalanceOptions:
     json: Path | None = None
     """Write the balance to this file as well."""
     html: Path | None = None
-    """The page to write; by default <name>.balance.html in the directory of runs."""
+    """The page to write; by default <name>.balance.html in the directory of runs, with the step of a run."""
 
 
 def show(found: "Balance", options: BalanceOptions, config: Any, arguments_of: Callable[[Any], list[str]]) -> None:
@@ -51,7 +51,8 @@ def show(found: "Balance", options: BalanceOptions, config: Any, arguments_of: C
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(found.to_json() + "\n", encoding="utf-8")
-    path = options.html or options.directory / f"{found.facts.name}.balance.html"
+    at = f".step-{found.facts.step}" if found.facts.step else ""
+    path = options.html or options.directory / f"{found.facts.name}{at}.balance.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     found.html(path)
     print(f"written to {path}")

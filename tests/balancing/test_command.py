@@ -33,6 +33,13 @@ def test_it_prints_the_verdict_first_and_writes_the_page(tmp_path, capsys):
     assert '<h1 class="warn">TOO LOW</h1>' in page and page.count("<polyline") == 5
 
 
+def test_each_step_of_a_run_has_a_page_of_its_own(tmp_path, capsys):
+    later = Balance(dataclasses.replace(CASES["too low"][0], step=20))
+    for found in (later, balance("too low")):
+        show(found, BalanceOptions(directory=tmp_path), Config(), arguments_of)
+    assert {page.name for page in tmp_path.iterdir()} == {"made up.step-20.balance.html", "made up.balance.html"}
+
+
 def test_apply_prints_the_command():
     made = recommended_command(balance("too low"), Config(steps=9), arguments_of)
     assert made.startswith("fnbackprop train ") and made.endswith("test_command.py --learning-rate 0.4 --steps 9")
