@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fnbackprop as fb
 from fnbackprop.blocks.recurrence import Cell, over_a_sequence
-from fnbackprop.models import recurrent
+from fnbackprop.models import recurrent, rnn
+from tests.rules.checking import assert_close
 
 
 def add(z, q, state):
@@ -69,3 +71,20 @@ def test_errors_say_which_shape_is_expected():
         recurrent.require_state("sum", params, np.ones(2), None, 1)
     with pytest.raises(ValueError, match=r"sum: h of shape \(1, 2\) must be .* = \(1, 1, 2\)"):
         recurrent.require_state("sum", params, X, {"h": jnp.ones((1, 2))}, 1)
+
+
+def test_a_gradient_within_shard_map():
+    """Its state of zeros is the same on all devices, and its inputs are not."""
+    params = rnn.init(jax.random.key(0), inputs=2, hidden=3)
+    x = jax.random.normal(jax.random.key(1), (4, 5, 2))
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def loss(params, x):
+        return jnp.sum(jnp.sin(rnn.apply(params, x)[0]))
+
+    divided = jax.shard_map(
+        lambda params, x: jax.lax.psum(loss(params, x), "i"),
+        mesh=mesh, in_specs=(jax.P(), jax.P("i")), out_specs=jax.P(),
+    )  # fmt: skip
+    want = jax.grad(loss)(params, x)
+    assert_close(jax.jit(fb.grad(divided))(params, x), want, 1e-5)
