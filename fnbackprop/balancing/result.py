@@ -24,8 +24,8 @@ class Balance:
         `facts.branches`, `facts.noise`, `facts.layers` ...
       verdict: a `Verdict`.
       sentence: why.
-      suggestion: a multiple of the learning rate, with an interval and why; None if nothing can be said, for which
-        `why_no_suggestion` is the reason.
+      suggestion: a multiple of the learning rate, with an interval and why; None if nothing can be said.
+      why_no_suggestion: why nothing can be said; empty if there is a suggestion.
 
     Example:
       See `fb.balance`, which returns it.
