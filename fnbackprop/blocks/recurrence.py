@@ -40,7 +40,10 @@ class Cell(NamedTuple):
 
 def over_a_sequence(name: str, cell: Cell) -> Block:
     """The block `(x, w, b, r, b', state) -> (h of all steps, final state)`; b' may be None."""
+    return block(_forward(cell), _backward(cell), plain=_plain(cell), name=name)
 
+
+def _forward(cell: Cell) -> Callable:
     def forward(x, w, b, r, bias, state):
         def step(state, z):
             q = _with_bias(product("bh,hg->bg", state[0], r, x.dtype), bias)  # 2
@@ -56,6 +59,10 @@ def over_a_sequence(name: str, cell: Cell) -> Block:
         h = _whole(h, x)
         return (h, final), (x, w, b, r, bias, h, saved, starts)
 
+    return forward
+
+
+def _backward(cell: Cell) -> Callable:
     def backward(residuals, cotangents, *, wanted):
         x, w, b, r, bias, h, saved, starts = residuals
         dh, dfinal = cotangents
@@ -81,6 +88,10 @@ def over_a_sequence(name: str, cell: Cell) -> Block:
         (dfirst, (dw, db, dr, dbias)), dx = lax.scan(chunk, (dfinal, zeros), at, reverse=True)
         return None if dx is None else _whole(dx, x), dw, db, dr, dbias, dfirst
 
+    return backward
+
+
+def _plain(cell: Cell) -> Callable:
     def plain(x, w, b, r, bias, state):
         def step(state, x):
             state = cell.plain(_with_bias(x @ w, b), _with_bias(state[0] @ r, bias), state)
@@ -89,7 +100,7 @@ def over_a_sequence(name: str, cell: Cell) -> Block:
         final, h = lax.scan(step, state, x)
         return h, final
 
-    return block(forward, backward, plain=plain, name=name)
+    return plain
 
 
 def _with_bias(y: Array, bias: Array | None) -> Array:
