@@ -84,7 +84,7 @@ def test_a_gradient_that_parts_late_stops_the_run(monkeypatch, comparisons, tmp_
     seen = []
     experiment = regression(evaluate=lambda params: seen.append(float(params["scale"])) or {}, evaluate_every=1)
     with pytest.raises(GradientMismatch, match=r"FAIL\s+w ") as raised:
-        train(experiment, backward="both", compare_every=2, directory=tmp_path, progress=False)
+        train(experiment, backward="both", compare_every=2, directory=tmp_path, progress=False, trial=False)
     assert [c.ok for c in comparisons] == [True, False]
     leaves = {leaf.path: leaf for leaf in raised.value.comparison.leaves}
     np.testing.assert_allclose(leaves["w"].ratio, 1.01, rtol=1e-3)
