@@ -234,7 +234,7 @@ def conclude(work: Work) -> None:
         return
     work.notes += _foreign_notes(work.traced.closed)
     if work.refused:
-        work.leaves = tuple(_by_differences_alone(leaf, work.numeric) for leaf in work.leaves)
+        work.leaves = tuple(_without_automatic(leaf, work) for leaf in work.leaves)
         work.value_comparison = _of_manual_alone(work.value_comparison)
     work.value_comparison = settled_value(work.value_comparison, work.contract)
 
@@ -253,16 +253,21 @@ STAGES: tuple[Callable[[Work], None], ...] = (
 # ---------------------------------------------------------------- pieces
 
 
-def _by_differences_alone(leaf: LeafComparison, numeric: NumericComparison | None) -> LeafComparison:
+def _without_automatic(leaf: LeafComparison, work: Work) -> LeafComparison:
     """A leaf of a function that JAX does not differentiate."""
-    leaf = _of_manual_alone(leaf)
+    leaf, numeric = _of_manual_alone(leaf), work.numeric
     if leaf.verdict is not Verdict.PASS:
         return leaf
     if numeric is not None and numeric.verdict is Verdict.NOISE_LIMITED:
         return dataclasses.replace(leaf, verdict=Verdict.NOISE_LIMITED, reason=f"differences alone: {numeric.reason}")
     if numeric is None or numeric.verdict is not Verdict.PASS:
         return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason="there is nothing to compare it with")
-    return dataclasses.replace(leaf, reason="compared with differences alone")
+    if not work.intended:
+        return dataclasses.replace(leaf, reason="compared with differences alone")
+    if not work.audited:
+        reason = "there is nothing to compare it with: differences do not know the replaced derivatives"
+        return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason=reason)
+    return dataclasses.replace(leaf, reason="its equations were compared one by one alone")
 
 
 def _of_manual_alone(leaf: LeafComparison) -> LeafComparison:

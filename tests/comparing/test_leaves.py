@@ -55,3 +55,12 @@ def test_a_scalar_leaf_has_no_index():
 def test_float0_is_skipped():
     zero = np.zeros((3,), jax.dtypes.float0)
     assert compare_leaf("n", zero, zero, 1e-6, 0.0).verdict is Verdict.SKIPPED
+
+
+def test_a_gradient_far_from_float64s_excuses_no_other():
+    right, wrong = np.float32([0.3, 2.1]), np.float32([0.3, 0.0])
+    leaf = compare_leaf("w", right, wrong, 1e-6, 1e-7, reference=np.float64(right))
+    assert leaf.verdict is Verdict.PASS and leaf.allowed == 1e-6
+    leaf = compare_leaf("w", wrong, wrong, 1e-6, 1e-7, reference=np.float64(right))
+    assert leaf.verdict is Verdict.NOISE_LIMITED
+    assert leaf.reason == "the automatic gradient is 9.9e-01 of its norm away from the one in float64"

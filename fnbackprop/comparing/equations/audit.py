@@ -89,6 +89,8 @@ class Audit:
         self.checked.add(visit.identity())
         if self.audited % 20 == 0:
             self.say(f"rules in place: {self.audited} equations")
+        if visit.name in IMPLICIT:
+            self.replaced[f"{visit.name} at {visit.location.line}: {IMPLICIT[visit.name]}"] = None
         check = EquationCheck(visit.equation, visit.step.active, False, self.traced.users_mode)
         try:
             found = COMPILED.both(check, visit.operands, cts)
@@ -101,8 +103,6 @@ class Audit:
         self._note(visit, wrong)
         if visit.name in CUSTOM:
             self._check_custom_rule(visit, cts)
-        if visit.name in IMPLICIT:
-            self.replaced[f"{visit.name} at {visit.location.line}: {IMPLICIT[visit.name]}"] = None
         return merge(visit.step.active, [pair.second for pair in found])
 
     def _check_custom_rule(self, visit: Visit, cts: list[Any]) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.backprop.engine import Engine, Plan
+from fnbackprop.backprop.pullback import vjp
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, zeros_like_aval
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, source_line
@@ -88,15 +89,19 @@ def _scan_states(loop: Scan, operands: list[Any], cts: list[Any]) -> tuple[list[
 
 
 def _pull(body: Callable, operands: list[Any], cts: list[Any]) -> list[Any]:
-    """JAX's cotangents of the floating operands; None for the others."""
+    """JAX's cotangents of the floating operands, or ours where JAX refuses; None for the others."""
     floating = [is_inexact(aval_of(x)) for x in operands]
     others = [x for x, on in zip(operands, floating, strict=True) if not on]
 
     def function(*moving):
         return [y for y in body(*merge(floating, moving, others)) if is_inexact(aval_of(y))]
 
-    _, pull = automatic_vjp(function, *select(operands, floating))
-    return merge(floating, pull(present(cts)))
+    moving, given = select(operands, floating), present(cts)
+    try:
+        found = automatic_vjp(function, *moving)[1](given)
+    except Exception:  # something in the body has no gradient in JAX: as in `Audit`, our cotangents travel on
+        found = vjp(function, *moving)[1](given)
+    return merge(floating, found)
 
 
 def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:

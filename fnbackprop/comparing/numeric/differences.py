@@ -15,7 +15,7 @@ from ..arrays import array_norm, is_floating
 from ..program import Program, TracedProgram, first_line, unused_inputs
 from ..reference.float64 import is_another_branch
 from ..results import MANUAL_AND_AUTOMATIC, NumericComparison, Sides, Verdict
-from ..tolerance import NOISE_LIMIT, RoundingFacts
+from ..tolerance import NOISE, NOISE_LIMIT, RoundingFacts
 from .arbitration import follows_manual
 from .directions import TAYLOR, Along, DirectionalEvaluator, gradient_size
 from .slopes import best_step, shape_of
@@ -166,7 +166,7 @@ def _verdict(found: list[Along], size: float, own: float, matters: float, sides:
     worst = [max(abs(c - by) for c, by in zip(central[:, chosen], side, strict=True)) / size for side in slopes]
     shapes = [shape_of(a.slopes, matters * (size if math.isfinite(size) else 0.0)) for a in found]
     rough = [shape for shape in shapes if shape[0] is not Verdict.PASS]
-    said = _agreement(*worst, allowed, sides)
+    said = agreement(*worst, allowed, sides)
     if 2 * len(rough) >= len(found) and rough:
         said = rough[0]
         if said[0] is Verdict.KINK and not all(_between(a, allowed * size) for a in found):
@@ -180,16 +180,20 @@ def _between(along: Along, slack: float) -> bool:
     return not (along.manual < ends[0] - slack or along.manual > ends[1] + slack)
 
 
-def _agreement(manual: float, automatic: float, allowed: float, sides: Sides) -> tuple[Verdict, str]:
+def agreement(manual: float, automatic: float, allowed: float, sides: Sides) -> tuple[Verdict, str]:
+    """With which gradient smooth differences agree: the distances of both, and the allowed one, are relative."""
     if not math.isfinite(allowed):
         return Verdict.NON_FINITE, "a difference is NaN or infinite"
+    coarse = allowed > NOISE_LIMIT  # and itself known to within the factor NOISE alone
+    limited = Verdict.NOISE_LIMITED, "a kink is near, or rounding is too coarse"
     if manual <= allowed:
-        limited = allowed > NOISE_LIMIT
-        return (Verdict.NOISE_LIMITED, "a kink is near, or rounding is too coarse") if limited else (Verdict.PASS, "")
+        return limited if coarse else (Verdict.PASS, "")
     if sides.automatic and automatic <= allowed:
         return Verdict.FAIL, f"the differences agree with {sides.automatic}, not with {sides.manual}"
     if not math.isfinite(manual):
         return Verdict.FAIL, "the function has a finite slope here, but the gradient is NaN or infinite"
+    if coarse and manual <= NOISE * allowed:
+        return limited
     whom = "with neither" if sides.automatic else f"not with {sides.manual}"
     return Verdict.FAIL, f"the differences agree {whom}: a rule is wrong, or a gradient is stopped on purpose"
 

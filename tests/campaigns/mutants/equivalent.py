@@ -20,6 +20,8 @@ IGNORED = "the engine takes no cotangent for an operand that needs none"
 SAME_PATH = "the other branch, which is general, gives the same numbers"
 NOUGHT = "x is 0 where its size is, and what is divided is 0 in any case"
 SINGULAR = "it differs where a value is 0 and the function has no derivative: there it gives 0, and not NaN"
+SQUARE = "its matrices are square"
+JUMPING = "it differs where Q₂ jumps, and the verdict is JUMP whatever the rule says"
 PLACEMENT = "it says where a value lies, and changes no number"
 CHECKPOINTS = "other checkpoints are kept, each with its step: it costs time, and changes no number"
 VANISHES = "what vanishes counts for nothing, tied or not; what is tied and does not vanish has no derivative"
@@ -58,7 +60,11 @@ EQUIVALENT = [
     Row("Line.first", "1.0.1.1 term dropped", INFINITE),
     Row("Line.first", "1.0.1.1.1 constant changed #2", INFINITE),
     Row("lu_vjp", "11.0.1 sign turned", SAME_PATH),
-    Row("_of_span", "2.1.1 *", "it differs where Q₂ jumps, and the verdict is JUMP whatever the rule says"),
+    Row("on_diagonal", "0.0.0.0.0.1.0 constant changed", SQUARE),
+    Row("_of_span", "2.1.1 *", JUMPING),
+    Row("_of_span", "2.1.0.0.1 adjoint forgotten", JUMPING),
+    Row("_of_span", "3.0 mask forgotten", JUMPING),
+    Row("_of_span", "2.1.0.0 operands swapped", "the sign does not matter to the largest absolute value"),
     Row("_rounding", "0.0 *", BOUND),
     Row("_rounding", "0.0.0 *", BOUND),
     Row("_rounding", "0.0.0.0 *", BOUND),

@@ -17,6 +17,7 @@ L = lax.linalg
 
 TIED = np.diag(np.float32([2, 1, 1]))  # what belongs to the value 2 alone is smooth
 add("eigh", lambda a: (lambda v, values: v[:, 2:] * values[2:] @ v[:, 2:].T)(*L.eigh(a)), TIED)
+add("eigh", L.eigh, jnp.stack([definite(3), definite(3, seed=2)])[:, None])  # (2, 1, 3, 3)
 add("svd", lambda a: (lambda u, s, vt: u[:, :1] * s[:1] @ vt[:1])(*L.svd(a)), TIED)
 add("schur", lambda a: (lambda t: (t[2, 2], jnp.sum(t[:2, 2] ** 2), (t[0, 1] - t[1, 0]) ** 2))(L.schur(a)[0]),
     np.float32([[1, 2, 0.5], [-2, 1, 0.7], [0, 0, 3]]))  # a turn of the first plane keeps these three numbers
@@ -29,6 +30,8 @@ for _dtype in ("float32", "complex64"):
         add("geqrf", lambda a: jnp.linalg.qr(a, mode="raw"), _a)
         add("svd", lambda a: phase_free_svd(*L.svd(a, full_matrices=False)), _a)
     add("qr", partial(L.qr, full_matrices=True), matrix(4, 2, dtype=_dtype))
+    add("qr", lambda a: (lambda rest: rest @ rest.conj().T)(L.qr(a, full_matrices=True)[0][:, 2:]),
+        np.array([[2, 1], [0, 3], [0, 1], [0, -2]], _dtype))  # the last columns jump here, what they span is smooth
     add("householder_product", L.householder_product, normal(4, 3, dtype=_dtype), normal(2, dtype=_dtype, seed=3))
     for _left in (True, False):
         for _flag in (True, False):
