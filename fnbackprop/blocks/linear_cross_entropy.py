@@ -156,17 +156,18 @@ def logits_forward(x, w, bias, labels, mask, *, tied, with_mean):
     return Summary(lse, at_label, mean if with_mean else None), (operands, lse)
 
 
-def logits_backward(residuals, cotangents, *, tied, wanted):
+def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
     operands, lse = residuals
     x, w, bias, _, _ = operands
     dtype, cut, classes = lse.dtype, Cut.of(x, w, tied), w.shape[0 if tied else 1]
 
     def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
         tile = Tile(cut, begin, operands, tied)
-        dlse, dat_label, dmean = (None if ct is None else tile.rows(ct)[:, None] for ct in cotangents)
+        dlse, dat_label = (tile.rows(ct)[:, None] for ct in cotangents[:2])
         p = lax.exp(tile.logits - tile.rows(lse)[:, None])
         dlogits = dlse * p + jnp.where(tile.is_label, dat_label, 0)  # of 2, 3, 6 and of 4, 7
-        dlogits = dlogits if dmean is None else dlogits + dmean / classes  # of 5
+        if with_mean:
+            dlogits += tile.rows(cotangents[2])[:, None] / classes  # of 5
         dlogits = jnp.where(tile.fresh, dlogits, 0)  # of 1
         dx, dw, db = found
         if dx is not None:

@@ -128,7 +128,7 @@ class RunLog:
         values, media = divided(values)
         check_evaluation(values)
         if self._folder is not None and media:
-            self._keep_media(updates, media)
+            self._keep_media(self._folder, updates, media)
         if not values:
             return
         values = as_scalars(values)
@@ -137,9 +137,9 @@ class RunLog:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.say(f"{self._name}  step {updates}  evaluate: {shown}")  # the loss may have metrics of these names
 
-    def _keep_media(self, updates: int, media: dict[str, Any]) -> None:
+    def _keep_media(self, folder: RunFolder, updates: int, media: dict[str, Any]) -> None:
         try:
-            write_media(self._folder, updates, media)
+            write_media(folder, updates, media)
         except OSError as error:  # a full disk, say: no reason to lose the run
             self.say(f"{self._name}: {', '.join(media)} cannot be written: {error}")
 
