@@ -117,7 +117,7 @@ class Experiment:
     step: Callable[..., Any] | None = None
     batch_shapes: int = 1
     seed: int = 0
-    evaluate: Callable[[Any], dict[str, Any]] | None = None
+    evaluate: Callable[..., dict[str, Any]] | None = None
     evaluate_every: int | None = None
     predict: Callable[..., Any] | None = None
     accumulate: int = 1

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import re
 import sys
 from types import ModuleType
 
@@ -26,3 +27,10 @@ def expected_last_line(module: ModuleType) -> str:
 def words(line: str) -> str:
     """A line without its numbers."""
     return " ".join("#" if any(mark.isdigit() for mark in word) else word for word in line.split())
+
+
+def promised_numbers(module: ModuleType, output: str) -> list[float]:
+    """The numbers in the last line of the output, which is otherwise the one that the head of the file promises."""
+    last = output.splitlines()[-1]
+    assert words(last) == words(expected_last_line(module)), last
+    return [float(number) for number in re.findall(r"[\d.]+(?:e-?\d+)?", last)]

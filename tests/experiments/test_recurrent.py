@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
-from .loading import expected_last_line, load_module, words
+from .loading import load_module, promised_numbers
 
 
 @pytest.fixture(scope="module")
@@ -20,23 +21,22 @@ def test_the_sums_are_those_of_the_marked(recurrent):
     np.testing.assert_allclose((numbers * marks).sum(axis=1), batch["targets"][:, 0], rtol=1e-6)
 
 
-def test_a_short_run(recurrent, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_short_run(recurrent, in_memory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recurrent, "PICTURE", str(tmp_path / "reach.png"))
     recurrent.show(recurrent.Config(length=6, hidden=4, steps=3, batch_size=4))
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert words(last) == words(expected_last_line(recurrent))
-    assert (tmp_path / recurrent.PICTURE).exists()
+    promised_numbers(recurrent, capsys.readouterr().out)
+    assert (tmp_path / "reach.png").exists()
 
 
 def test_reach_is_the_gradient_by_finite_differences(recurrent):
     made = recurrent.experiment(recurrent.Config(model="rnn", length=5, hidden=4, batch_size=2))
     params, batch, _ = made.arguments()
-    norms, h = np.zeros(5), 1e-2
+    norms, h, loss = np.zeros(5), 1e-2, jax.jit(made.loss)
     for time in range(5):
         for row, feature in np.ndindex(2, 2):
             step = np.zeros_like(batch["inputs"])
             step[row, time, feature] = h
-            up, down = (made.loss(params, batch | {"inputs": batch["inputs"] + side}, None) for side in (step, -step))
+            up, down = (loss(params, batch | {"inputs": batch["inputs"] + side}, None) for side in (step, -step))
             norms[time] += ((up - down) / (2 * h)) ** 2
     np.testing.assert_allclose(recurrent.reach(made, params), np.sqrt(norms / norms.max()), rtol=0.02)
 
