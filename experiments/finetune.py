@@ -2,7 +2,7 @@
 
     python experiments/finetune.py                       # both runs: 17 s on 2 cores
     python experiments/finetune.py train --task turned   # the second one again: it begins from runs/finetune-upright
-    python experiments/finetune.py train --task turned --rank 1 --resume
+    fnbackprop sweep experiments/finetune.py --task turned --rank 1,2,4,8 --metric accuracy
 
 The first run, "upright", learns scikit-learn's images of 8x8 pixels. The second reads its parameters, leaves them as
 they are, and learns from 200 images of digits that are turned by a quarter: to each matrix it adds a product of two
