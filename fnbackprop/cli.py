@@ -163,13 +163,8 @@ def run_command(
         from fnbackprop.training.mesh import join_processes
 
         join_processes(parsed.options.distributed)  # before the experiment makes its first array
-    made = experiment(parsed.config)
-    if not isinstance(made, Experiment):
-        raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
-    if made.config is None:
-        made = dataclasses.replace(made, config=parsed.config)
     try:
-        return command.run(made, parsed.options)
+        return command.run(_experiment(experiment, parsed.config, parsed.options), parsed.options)
     except FloatingPointError as error:
         if name == "train" and isinstance(error, NonFiniteLoss):
             told, command, again = _what_to_type(error, parsed.options)
@@ -184,13 +179,23 @@ def run_command(
         raise
 
 
+def _experiment(make: Callable[[Any], Experiment], config: Any, options: Any) -> Experiment:
+    """What the file makes of its config, by the name that the run is to have."""
+    made = make(config)
+    if not isinstance(made, Experiment):
+        raise ExperimentError(f"{ENTRY}(config) must return an Experiment, but it returned {made!r}.")
+    name = getattr(options, "name", None)
+    changes = ({"config": config} if made.config is None else {}) | ({} if name is None else {"name": name})
+    return dataclasses.replace(made, **changes)
+
+
 def _what_to_type(error: NonFiniteLoss, options: TrainOptions) -> tuple[str, str, Any]:
     """The command that finds the line, and its options: with the batch that was kept, or else with it made again."""
     if error.kept is None:
-        again = ExperimentTraceOptions(step=error.step, directory=options.directory)
+        again = ExperimentTraceOptions(step=error.step, name=options.name, directory=options.directory)
         return "\nTo find the line, with the batch made again, type", "trace", again
     by: Literal["manual", "automatic"] = "automatic" if options.backward == "automatic" else "manual"
-    return "; or type", "replay", ReplayOptions(directory=options.directory, backward=by)
+    return "; or type", "replay", ReplayOptions(name=options.name, directory=options.directory, backward=by)
 
 
 def _guarded(action: Callable[[], int]) -> int:

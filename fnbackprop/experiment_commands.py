@@ -33,6 +33,8 @@ class TrainOptions:
     """The devices to train on, data=4,model=2 for instance; what lies where is the experiment's sharding."""
     distributed: bool = False
     """This is one of several processes; so it is without this option where JAX_COORDINATOR_ADDRESS is set."""
+    name: str | None = None
+    """Names the run, in the place of the experiment's own name."""
     directory: Path = Path("runs")
     """Where the run's folder is made."""
     prefetch: int = 2
@@ -71,6 +73,8 @@ class ReplayOptions:
 
     step: int | None = None
     """Which step; by default the last whose loss was not finite."""
+    name: str | None = None
+    """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
     """Where the run's folder is."""
     backward: Literal["manual", "automatic"] = "manual"
@@ -81,6 +85,8 @@ class ReplayOptions:
 class ExportOptions:
     """Options of `export` besides those of the experiment."""
 
+    name: str | None = None
+    """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
     """Where the run is; of several of this name, the newest that has a checkpoint."""
     step: int | None = None
@@ -119,6 +125,8 @@ class ExperimentTraceOptions(TraceOptions):
     """A step of the newest run: from its last checkpoint before it, with the run's own batches."""
     replay: bool = False
     """The step whose batch was kept because a number was not finite; with --step, that one."""
+    name: str | None = None
+    """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
     """Where the run's folder is."""
 
@@ -141,8 +149,7 @@ class Command:
 def train_command(experiment: Experiment, options: TrainOptions) -> int:
     from fnbackprop.training.loop import train
 
-    keywords = {name: value for name, value in vars(options).items() if name != "distributed"}
-    train(experiment, **keywords)
+    train(experiment, **_keywords(options))
     return 0
 
 
@@ -165,7 +172,7 @@ def balance_command(experiment: Experiment, options: BalanceOptions) -> int:
 def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
     from fnbackprop.training.replaying import replay
 
-    print(replay(experiment, **vars(options)))
+    print(replay(experiment, **_keywords(options)))
     return 0
 
 
@@ -220,6 +227,11 @@ def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> in
     again = step_again(experiment, step=options.step, directory=options.directory, kept=options.replay)
     print(f"step {again.step}, run again from step {again.start}")
     return show(trace(again.loss, *again.arguments, safe_select=options.safe_select), options)
+
+
+def _keywords(options: Any) -> dict[str, Any]:
+    """The options that are keywords of the function which a command runs: without those that the command line heeds."""
+    return {field: value for field, value in vars(options).items() if field not in ("distributed", "name")}
 
 
 def _chosen_parts(experiment: Experiment, options: Any) -> dict[str, Experiment]:

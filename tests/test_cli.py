@@ -97,9 +97,10 @@ def test_train(file, capsys):
 
 
 def test_train_takes_the_commands_own_options(file, capsys):
-    assert status("train", file, "--backward", "automatic", "--directory", "elsewhere", "--shape", "square") == 0
-    assert pathlib.Path("elsewhere/square/curves.png").exists()
-    assert "automatic backward" in capsys.readouterr().out
+    options = ["--backward", "automatic", "--directory", "elsewhere", "--name", "mine"]
+    assert status("train", file, *options, "--shape", "square") == 0
+    assert pathlib.Path("elsewhere/mine/curves.png").exists()
+    assert "mine: 3 steps, " in (printed := capsys.readouterr().out) and "automatic backward" in printed
 
 
 def test_compare(file, capsys):
@@ -173,11 +174,12 @@ def test_a_trace_of_a_step_of_a_run(file, capsys):
 
 def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):
     pathlib.Path("line.py").write_text(FILE.replace("jnp.tanh(batch)", "jnp.log(batch)"))
-    assert status("train", file, "--steps", "9", "--learning-rate", "0.5", "--checkpoint-every", "1") == 1
+    config = ["--steps", "9", "--learning-rate", "0.5"]
+    assert status("train", file, *config, "--checkpoint-every", "1", "--name", "mine") == 1
     told = capsys.readouterr().err
     assert "To run that step again: fb.replay(experiment); or type" in told
     words = told.splitlines()[-1].split()
-    assert words == ["fnbackprop", "replay", "line.py", "--steps", "9", "--learning-rate", "0.5"]
+    assert words == ["fnbackprop", "replay", "line.py", *config, "--name", "mine"]
     assert status(*words[1:]) == 0
     printed = capsys.readouterr().out
     assert "step 0, run again from step 0: the loss is nan" in printed

@@ -16,6 +16,7 @@ NOT_OF_THE_COMMAND_LINE = {
     "progress",
     "callbacks",
 }  # steps: the experiment has its own option
+OF_THE_COMMAND_LINE_ALONE = {"distributed", "name"}  # name: the experiment has its own
 
 
 def defaults(cls):
@@ -24,8 +25,8 @@ def defaults(cls):
 
 def test_train_has_every_option_of_a_run_with_the_same_default():
     options, run = defaults(TrainOptions), defaults(Run)
-    assert set(options) - {"distributed"} == set(run) - NOT_OF_THE_COMMAND_LINE
-    for name in set(options) - {"distributed"}:
+    assert set(options) - OF_THE_COMMAND_LINE_ALONE == set(run) - NOT_OF_THE_COMMAND_LINE
+    for name in set(options) - OF_THE_COMMAND_LINE_ALONE:
         assert str(options[name]) == str(run[name]), name
 
 

@@ -22,6 +22,8 @@ class BalanceOptions:
     """The steps of a run whose checkpoints are balanced; by default, the initial state."""
     update: str | None = None
     """Of an experiment with several updates, the one of this name; by default, all of them."""
+    name: str | None = None
+    """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
     """Where the run is, and where the page is written."""
     check: bool = True
