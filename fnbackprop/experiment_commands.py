@@ -76,7 +76,7 @@ class ReplayOptions:
     name: str | None = None
     """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
-    """Where the run's folder is."""
+    """The run's own folder; or where the runs are, for the newest of this name."""
     backward: Literal["manual", "automatic"] = "manual"
     """Who does the backward pass: this package, or jax.grad."""
 
@@ -88,7 +88,7 @@ class ExportOptions:
     name: str | None = None
     """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
-    """Where the run is; of several of this name, the newest that has a checkpoint."""
+    """The run's own folder; or where the runs are, for the newest of this name that has a checkpoint."""
     step: int | None = None
     """Of which checkpoint; by default the newest."""
     best: str | None = None
@@ -128,7 +128,7 @@ class ExperimentTraceOptions(TraceOptions):
     name: str | None = None
     """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
-    """Where the run's folder is."""
+    """The run's own folder; or where the runs are, for the newest of this name."""
 
 
 @dataclasses.dataclass(frozen=True)

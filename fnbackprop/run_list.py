@@ -43,12 +43,12 @@ class ListedRun:
     metrics: dict[str, Any]
 
     def __getitem__(self, name: str) -> Any:
-        """A fact, an option or a metric by its name; None if there is none."""
+        """A fact, an option or a metric by its name, that of the evaluation first; None if there is none."""
         plain = name.replace("-", "_")
-        for part, key in ((self.facts, plain), (self.config, plain), (self.metrics, name)):
+        for part, key in ((self.facts, plain), (self.config, plain), (self.metrics, f"evaluate/{name}")):
             if key in part:
                 return part[key]
-        return self.metrics.get(f"evaluate/{name}")
+        return self.metrics.get(name)
 
     def names(self) -> list[str]:
         own = [name.removeprefix("evaluate/") for name in self.metrics if not name.startswith("gradient_norm/")]
@@ -127,8 +127,9 @@ def _row(run: ListedRun, columns: Sequence[str]) -> tuple[str, ...]:
     evaluated = {n.removeprefix("evaluate/"): x for n, x in run.metrics.items() if n.startswith("evaluate/")}
     shown = ", ".join(f"{name} {value:.4g}" for name, value in evaluated.items() if name not in columns)
     own = ("" if run[name] is None else _text(run[name]) for name in columns)
+    loss = f"{facts['loss']:.4g}" if "loss" in run.metrics else ""  # of a run without a step there is none
     began = facts["began"].removesuffix("+00:00").replace("T", " ")[:16]
-    return (facts["run"], facts["status"], str(facts["step"]), f"{facts['loss']:.4g}", *own, shown, began)
+    return (facts["run"], facts["status"], str(facts["step"]), loss, *own, shown, began)
 
 
 def _text(value: Any) -> str:

@@ -46,6 +46,22 @@ def test_columns_and_json(runs, capsys):
     assert found[1]["config"]["optimizer.name"] == "lion" and found[1]["metrics"]["evaluate/accuracy"] == 0.9
 
 
+def test_the_evaluation_comes_before_a_training_metric_of_its_name(tmp_path, capsys):
+    for name, trained, evaluated in (("a", 0.9, 0.5), ("b", 0.8, 0.7)):
+        (tmp_path / name).mkdir()
+        rows = {"step": 4, "loss": 1.0, "accuracy": trained}, {"step": 5, "evaluate/accuracy": evaluated}
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["runs", str(tmp_path), "--sort", "+accuracy", "--columns", "accuracy"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(row[0], row[-1]) for row in rows] == [("b", "0.7"), ("a", "0.5")]
+
+
+def test_a_run_without_a_step_has_no_loss(tmp_path, capsys):
+    (tmp_path / "run.json").write_text(json.dumps({"name": "a", "status": "stopped"}))
+    assert main(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [".", "stopped", "0"]
+
+
 @pytest.mark.parametrize("words, message", [
     ("--where status", "--where takes NAME=VALUE"), ("--sort size", "no run has 'size'; they have run, status, step"),
     ("--columns width", "no run has 'width'"),

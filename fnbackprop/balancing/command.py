@@ -25,7 +25,7 @@ class BalanceOptions:
     name: str | None = None
     """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
-    """Where the run is, and where the page is written."""
+    """The run's own folder, or where the runs are; the page is written there."""
     check: bool = True
     """Compare the gradient first, and check every rule in place."""
     range_test: bool = True

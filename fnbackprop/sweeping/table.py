@@ -28,12 +28,13 @@ def rows_of(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"]) 
       SweepError: no run has this metric, though some have others.
     """
     found, known = [], {}
+    evaluated = metric if metric == "loss" else f"evaluate/{metric}"  # the loss's own metric of this name comes second
     for run in runs:
         metrics, folder = run.last_metrics(), run.run
         known |= {name: value for name, value in metrics.items() if name != "step"}
-        result = float(metrics.get(metric, metrics.get(f"evaluate/{metric}", math.nan)))
+        result = float(metrics.get(evaluated, metrics.get(metric, math.nan)))
         found.append(Row(run.point, result, run.facts()["status"], None if folder is None else folder.report))
-    if known and metric not in known and f"evaluate/{metric}" not in known:
+    if known and metric not in known and evaluated not in known:
         names = ", ".join(name.removeprefix("evaluate/") for name in known if not name.startswith("gradient_norm/"))
         raise SweepError(f"no run has the metric {metric!r}; they have {names}.")
     sign = 1 if mode == "min" else -1
@@ -43,5 +44,5 @@ def rows_of(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"]) 
 def as_text(rows: Sequence[Row], metric: str) -> str:
     """The rows in columns."""
     options = list(rows[0].point)
-    body = [(*row.point.values(), f"{row.result:.4g}", row.status) for row in rows]
+    body = [(*row.point.values(), "" if math.isnan(row.result) else f"{row.result:.4g}", row.status) for row in rows]
     return "\n".join(aligned([(*options, metric, "status"), *body], right=range(len(options) + 1)))

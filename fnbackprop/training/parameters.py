@@ -1,7 +1,7 @@
 """Parameters out of a run or of a file, into a tree of the same or of another model; and into a file."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from jax.core import Tracer
 from fnbackprop import trees
 
 from .array_files import SUFFIXES, WHOLE, named_arrays, read_arrays, write_arrays
-from .checkpoints.arrays import read_leaves
+from .checkpoints.arrays import is_key, read_leaves
 from .checkpoints.checkpoint import Checkpoint, finished_checkpoints, last_good
 from .errors import CheckpointError
 from .run_folder import RunFolder, has_step
 
 Rename = Mapping[str, str] | Callable[[str], str]
 LINES_SHOWN = 8
+MODEL_STATE = "model_state"
 _said: set[str] = set()  # `init`, from which parameters are loaded, is called several times
 
 
@@ -43,7 +44,8 @@ def load_parameters(
         a line lists them, once.
       rename: from names in the source to paths in `like`: patterns such as {"encoder/*": "backbone/*"}, where * is any
         text, or a function from name to name.
-      part: of a run, "params", or "model_state" of an experiment that `has_state`.
+      part: of a run or of its `model.safetensors`, "params", or "model_state" of an experiment that `has_state`.
+        Random keys stay as in `like`.
       averaged: of a run that kept a moving average (`ema`), whether that is taken: as `evaluate` has it.
 
     Returns:
@@ -58,9 +60,9 @@ def load_parameters(
       Array([1., 1.], dtype=float32)
     """
     path = Path(source)
+    wanted = {name: leaf for name, leaf in named_arrays(like).items() if not is_key(leaf)}
     with jax.ensure_compile_time_eval():  # `init` may be traced
-        stored = _renamed(_read(path, part, averaged), rename, path)
-    wanted = named_arrays(like)
+        stored = _renamed(_read(path, part, averaged, wanted), rename, path)
     absent = [f"{name} is absent" for name in wanted if name not in stored]
     shapes = {name: (np.shape(stored[name]), np.shape(leaf)) for name, leaf in wanted.items() if name in stored}
     unlike = {name: f"{name} is {list(there)} there and {list(here)} here" for name, (there, here) in shapes.items()
@@ -99,9 +101,9 @@ def save_parameters(params: Any, path: str | Path) -> Path:
     return write_arrays(Path(path), jax.device_get(named_arrays(params)))
 
 
-def _read(path: Path, part: str, averaged: bool) -> dict[str, np.ndarray]:
+def _read(path: Path, part: str, averaged: bool, wanted: Collection[str]) -> dict[str, np.ndarray]:
     if path.suffix in SUFFIXES:
-        return read_arrays(path)
+        return _part_of_file(path, part, wanted)
     found = [Checkpoint(path)] if has_step(path) else finished_checkpoints(RunFolder(path))
     good, damaged = last_good(found)
     if good is None:
@@ -112,6 +114,19 @@ def _read(path: Path, part: str, averaged: bool) -> dict[str, np.ndarray]:
         if stored := read_leaves(good, name):
             return {path or WHOLE: array for path, array in stored.items()}
     raise CheckpointError(f"{good.folder} has no {part}.")
+
+
+def _part_of_file(path: Path, part: str, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays of a file; of a run's, the state lies below "model_state", beside the parameters' own names."""
+    stored = read_arrays(path)
+    if any(trees.within(name, [MODEL_STATE]) for name in wanted):  # a tree of the user's that holds both
+        return stored
+    state = {name for name in stored if trees.within(name, [MODEL_STATE])}
+    if part != MODEL_STATE:
+        return {name: array for name, array in stored.items() if name not in state}
+    if not state:
+        raise CheckpointError(f"{path} has no {part}.")
+    return {name.removeprefix(part).removeprefix("/") or WHOLE: stored[name] for name in state}
 
 
 def _renamed(stored: dict[str, np.ndarray], rename: Rename | None, path: Path) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from .checkpoints.checkpoint import finished_checkpoints, last_good
 from .checkpoints.compatibility import require_same_leaves
 from .loop import train
 from .record.nonfinite_batch import batch_again, leaves_not_finite, read_batch
-from .run_folder import DESCRIPTION_FILE, RunFolder, has_step, numbered, runs_of, step_of
+from .run_folder import DESCRIPTION_FILE, RunFolder, has_step, numbered, runs_at, step_of
 from .step.loss_gradient import loss_in_precision, make_value_and_grad
 from .step.mixed_precision import precision_of
 from .step.state import TrainState, initial_state
@@ -74,7 +74,7 @@ def replay(
     Args:
       experiment: the one that was trained, made from the same config.
       step: its number; by default, that of the newest batch that was kept.
-      directory: as for `train`; of several runs of this name, the newest that has kept a batch.
+      directory: the run's own folder; or where the runs are, for the newest of this name that has kept a batch.
       backward: "manual" or "automatic", as in the run.
 
     Returns:
@@ -151,7 +151,7 @@ def step_again(
     Raises:
       ExperimentError, CheckpointError: as for `replay`; or there is no run of this name, or it ended before this step.
     """
-    runs = list(runs_of(directory, experiment.name).values())
+    runs = runs_at(directory, experiment.name)
     path = None
     if kept:
         runs = runs or [numbered(directory, experiment.name, 1)]

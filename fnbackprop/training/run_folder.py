@@ -167,6 +167,14 @@ def runs_of(directory: str | Path, name: str) -> dict[int, RunFolder]:
     return {number: folder for number, folder in folders.items() if _is_named(folder, name)}
 
 
+def runs_at(directory: str | Path, name: str) -> list[RunFolder]:
+    """The run that the directory itself is the folder of; else the runs of one name in it, the newest last."""
+    own = RunFolder(local_directory(directory))
+    if own.description.is_file():
+        return [own]
+    return list(runs_of(directory, name).values())
+
+
 def numbered(directory: str | Path, name: str, number: int) -> RunFolder:
     """The folder of the run of this name and number, there or not."""
     return RunFolder(local_directory(directory) / (name if number == 1 else f"{name}-{number}"))

@@ -22,6 +22,11 @@ def experiment(config: Config) -> fb.Experiment:
 """
 
 
+def last_row(rate):
+    """Of the last step: the evaluation's size is not that of the training batch."""
+    return {"step": 3, "loss": 1 - rate, "size": 1 - rate, "evaluate/loss": rate, "evaluate/size": rate}
+
+
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
     """The commands that were started; in their place, a run of loss 1 - rate is written, or its process fails."""
@@ -38,7 +43,7 @@ def trained(tmp_path, monkeypatch):
             return SimpleNamespace(returncode=1)
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({"name": "line", "status": "finished"}))
-        (folder / "metrics.jsonl").write_text(json.dumps({"step": 3, "loss": 1 - rate, "evaluate/size": rate}) + "\n")
+        (folder / "metrics.jsonl").write_text(json.dumps(last_row(rate)) + "\n")
         (folder / "report.html").touch()
         return SimpleNamespace(returncode=0)
 
@@ -69,6 +74,7 @@ def test_the_best_by_a_metric_of_evaluate(trained, capsys):
     table = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("0.")]
     sizes = [float(row[1]) for row in table]
     assert len(sizes) == 3 and sizes == sorted(sizes, reverse=True)
+    assert sizes == pytest.approx([float(row[0]) for row in table], rel=1e-3)  # not the training batch's size
 
 
 @pytest.mark.parametrize("words, message", [

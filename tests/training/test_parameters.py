@@ -36,8 +36,23 @@ def test_the_parameters_of_a_run(run):
 
 def test_the_model_file_of_a_run(run):
     _, state, folder = run
-    found = load_parameters(folder / "model.safetensors", like=state.params, partial="model_state")
-    jax.tree.map(np.testing.assert_array_equal, found, state.averaged)
+    file = folder / "model.safetensors"
+    jax.tree.map(np.testing.assert_array_equal, load_parameters(file, like=state.params), state.averaged)
+    norm = {"norm": state.model_state["norm"]}
+    found = load_parameters(file, like=norm, part="model_state", partial="calls")
+    jax.tree.map(np.testing.assert_array_equal, found["norm"], state.averaged_model_state["norm"])
+    both = {"params": state.params, "model_state": norm}
+    again = load_parameters(save_parameters(both, folder / "both.npz"), like=both)
+    jax.tree.map(np.testing.assert_array_equal, again, both)
+    with pytest.raises(CheckpointError, match="plain.npz has no model_state"):
+        load_parameters(save_parameters(norm, folder / "plain.npz"), like=norm, part="model_state")
+
+
+def test_random_keys_stay(tmp_path):
+    key = jax.random.key(3)
+    file = save_parameters({"w": jnp.ones(2)}, tmp_path / "model.npz")
+    found = load_parameters(file, like={"w": jnp.zeros(2), "dropout": key})
+    assert found["w"][0] == 1 and found["dropout"] is key
 
 
 def test_a_run_begins_from_the_parameters_of_another(run, capsys):

@@ -36,6 +36,7 @@ def test_replay_names_the_line(tmp_path):
     assert raised.value.step == 7
     found = replay(made, directory=tmp_path)
     assert (found.step, found.start) == (7, 6) and np.isnan(found.loss)
+    assert replay(made, directory=tmp_path / made.name).step == 7  # the run's own folder
     assert found.broken == {"params": [], "batch": [], "gradient": ["v", "w"]}
     line = next(
         n for n, text in enumerate(pathlib.Path(__file__).read_text().splitlines(), 1) if "that breaks:" in text

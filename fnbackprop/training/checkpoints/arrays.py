@@ -22,12 +22,13 @@ def stored_leaves(tree: Any) -> list[jax.Array]:
     return [leaf for leaf in map(_as_data, jax.tree.leaves(tree)) if leaf.size]
 
 
-def _is_key(leaf: jax.Array) -> bool:
+def is_key(leaf: jax.Array) -> bool:
+    """Whether an array is one of random keys."""
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _as_data(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def describe_leaves(tree: Any) -> dict[str, str]:
@@ -48,7 +49,7 @@ def read_state(checkpoint: Checkpoint, like: Any) -> Any:
         if not leaf.size:
             return leaf
         data = next(stored)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else data
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf)) if is_key(leaf) else data
 
     return jax.tree.map(rebuilt, like)
 

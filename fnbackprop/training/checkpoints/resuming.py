@@ -14,7 +14,7 @@ from ..data.first_batch import Fingerprint
 from ..errors import CheckpointError
 from ..record.metrics import cut_metrics
 from ..run import Run
-from ..run_folder import RunFolder, numbered, runs_of
+from ..run_folder import RunFolder, numbered, runs_at
 from ..step.state import TrainState, initial_state
 from .arrays import read_state
 from .checkpoint import INFO_FILE, Checkpoint, best_checkpoint, finished_checkpoints, last_good, list_checkpoints
@@ -84,7 +84,7 @@ def load_checkpoint(
 
     Args:
       experiment: what was trained; its parameters and its optimizer give the structure.
-      directory: where the run is; of several runs of this experiment, the newest that has a checkpoint.
+      directory: the run's own folder; or where the runs are, for the newest of this experiment that has a checkpoint.
       step: the number of updates; None is the newest that is whole.
       best: instead, the one that is best by this metric of `evaluate`.
       best_mode: whether the highest ("max") or the lowest ("min") is best.
@@ -104,7 +104,7 @@ def load_checkpoint(
       ...     print(state.params == fb.load_checkpoint(experiment, directory=runs).params)
       True
     """
-    runs = list(runs_of(directory, experiment.name).values()) or [numbered(directory, experiment.name, 1)]
+    runs = runs_at(directory, experiment.name) or [numbered(directory, experiment.name, 1)]
     run = next((run for run in reversed(runs) if finished_checkpoints(run)), runs[-1])
     found = finished_checkpoints(run)
     wanted = [checkpoint for checkpoint in found if step in (None, checkpoint.step)]

@@ -143,7 +143,8 @@ def require_floating(params: Any) -> None:
             what, remedy = f"{leaf!r}, a {type(leaf).__name__}", "Parameters are floating arrays."
         else:
             what = f"the integer {leaf}" if dtype is None else f"an array of {dtype}"
-            remedy = "What is not trained belongs in the closure of loss or in the batch; else make it floating."
+            remedy = "What is not trained belongs in the closure of loss, in the batch or, if it "
+            remedy += "changes, in the model state (has_state); else make it floating."
         raise ExperimentError(f"{name} is {what}, which has no gradient. {remedy}")
 
 

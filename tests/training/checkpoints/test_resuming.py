@@ -228,6 +228,7 @@ def test_damaged_metrics_are_told_and_do_not_stop_the_run(run, harm, note):
 def test_load_checkpoint(whole):
     directory = whole[1].parent
     assert load_checkpoint(MADE, directory=directory, step=30).step == 30
+    assert load_checkpoint(MADE, directory=whole[1], step=30).step == 30  # the run's own folder
     with pytest.raises(CheckpointError, match="no checkpoint of step 31. The steps that it has: 20, 30, 40"):
         load_checkpoint(MADE, directory=directory, step=31)
     assert load_checkpoint(MADE, directory=directory, best="size", best_mode="max").step == 20

@@ -55,7 +55,7 @@ def test_own_buffers_copies_and_strips_weak_types():
         ),
         (
             {"net": {"count": jnp.arange(2)}},
-            "parameter net/count is an array of int32, .* in the closure of loss or in the batch",
+            "parameter net/count is an array of int32, .* in the closure of loss, .* in the model state",
         ),
         ({"rng": jax.random.key(0)}, "parameter rng is a random key, .* loss is given another key at every step"),
         ({"name": "mlp"}, "parameter name is 'mlp', a str, which has no gradient. Parameters are floating arrays"),
