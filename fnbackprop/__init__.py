@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .training.balancing import balance
     from .training.checkpoints.resuming import load_checkpoint
     from .training.errors import CheckpointError, NonFiniteLoss, RunError
+    from .training.evaluating import EvaluationContext
     from .training.exporting import export_model
     from .training.loop import train
     from .training.parameters import load_parameters, save_parameters
@@ -75,6 +76,7 @@ __all__ = [
     "Comparison",
     "ConstantWarning",
     "DecidedLoopWarning",
+    "EvaluationContext",
     "Experiment",
     "ExperimentError",
     "ForeignDerivativeWarning",
@@ -147,6 +149,7 @@ _LATER = {
     "watch": "tracing.watching",
     "Trace": "tracing.result",
     "chain_rule": "tracing.products",
+    "EvaluationContext": "training.evaluating",
     "Experiment": "experiment",
     "ExperimentError": "experiment",
     "train": "training.loop",

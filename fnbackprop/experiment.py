@@ -21,6 +21,7 @@ from .experiment_checks import (
     check_name,
     check_optimizer,
     check_patterns,
+    has_parameter,
     kind,
 )
 from .updates import Update, check_updates
@@ -62,7 +63,7 @@ class Experiment:
         "gradient_norm". `optimizer.init` makes `opt_state`, and `loss` is what `compare` and `trace` look at.
       evaluate: `evaluate(params) -> dict` of scalars, and of `fb.Image`, `fb.Text` and `fb.Histogram` for the run's
         report, called at the end (and every `evaluate_every` steps). It must not keep `params`: their memory is used
-        again by the next step.
+        again by the next step. `evaluate(params, context)` is also given a `fb.EvaluationContext`: step, state, folder.
       evaluate_every: how many steps there are between two evaluations; None: one at the end alone.
       predict: what a trained model is for, `predict(params, inputs) -> outputs`, or `predict(params, model_state,
         inputs)`: the function that `fb.export_model` and `fnbackprop export` make a program of.
@@ -144,7 +145,8 @@ class Experiment:
             check_function("step", self.step, "state", "batch", "key", "value_and_grad")
         check_function("batch", self.batch, "step")
         if self.evaluate is not None:
-            check_function("evaluate", self.evaluate, *self._model_arguments)
+            context = ("context",) if has_parameter(self.evaluate, "context") else ()
+            check_function("evaluate", self.evaluate, *self._model_arguments, *context)
         if self.predict is not None:
             check_function("predict", self.predict, *self._model_arguments, "inputs")
         check_integer("steps", self.steps, at_least=1)

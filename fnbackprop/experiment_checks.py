@@ -52,6 +52,14 @@ def check_function(field: str, function: Any, *parameters: str) -> None:
         ) from None
 
 
+def has_parameter(function: Any, name: str) -> bool:
+    """Whether the function shows a parameter of this name."""
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it is no function, or shows no signature
+        return False
+
+
 def _where(function: Callable) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
     return "does not take that" if code is None else f"at {code.co_filename}:{code.co_firstlineno} does not take that"

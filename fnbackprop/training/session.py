@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from .data.batch_shapes import BatchShapes
 from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
+from .evaluating import context_of
 from .gradient_check import GradientCheck
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
@@ -162,7 +164,7 @@ class Session:
 
     def _try(self, log: RunLog) -> None:
         """What would end the run at its first evaluation or checkpoint ends it now."""
-        try_evaluation(self._run.experiment, self.state, self._run.best)
+        try_evaluation(self._run.experiment, self.state, self._run.best, self._written)
         if self._folder is not None:
             data = self._stream.state(self._first) if self._stream else None
             if (note := try_checkpoint(self._run, self._folder, self.state, data)) is not None:
@@ -219,7 +221,13 @@ class Session:
         if self._run.experiment.evaluate is None or self._log.evaluation[0] == updates:
             return
         self._log.flush()
-        self._log.add_evaluation(updates, self._run.experiment.evaluate(*state.evaluated))
+        context = context_of(self._run.experiment, state, self._written)
+        self._log.add_evaluation(updates, self._run.experiment.evaluate(*state.evaluated, *context))
+
+    @property
+    def _written(self) -> Path | None:
+        """The run's folder, if this process writes there."""
+        return self._folder.path if self._folder is not None and leads() else None
 
     def consult(self, updates: int, state: TrainState, metrics: dict[str, Any]) -> None:
         """Ask the callbacks, and look whether `patience` is at its end; a run that stops is evaluated."""

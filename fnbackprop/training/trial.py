@@ -1,6 +1,7 @@
 """A trial before the first step: an evaluation and a checkpoint that could not be made would cost the whole run."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,12 +14,15 @@ from fnbackprop.media import divided
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.writer import CheckpointWriter
 from .errors import CheckpointError
+from .evaluating import context_of
 from .run import Run
 from .run_folder import RunFolder
 from .step.state import TrainState
 
 
-def try_evaluation(experiment: Experiment, state: TrainState, best: str | None = None) -> None:
+def try_evaluation(
+    experiment: Experiment, state: TrainState, best: str | None = None, folder: Path | None = None
+) -> None:
     """Evaluate once, and throw the result away: abstractly, which takes no longer than tracing; really, if that fails.
 
     Raises:
@@ -27,10 +31,11 @@ def try_evaluation(experiment: Experiment, state: TrainState, best: str | None =
     """
     if experiment.evaluate is None:
         return
+    context = context_of(experiment, state, folder)
     try:
-        values = jax.eval_shape(experiment.evaluate, *state.evaluated)
+        values = jax.eval_shape(lambda *evaluated: experiment.evaluate(*evaluated, *context), *state.evaluated)
     except Exception:  # it needs numbers, or is broken
-        values = experiment.evaluate(*state.evaluated)
+        values = experiment.evaluate(*state.evaluated, *context)
     check_evaluation(divided(values)[0])
     if best is not None and best not in values:
         raise ExperimentError(f"evaluate returns no {best!r} to choose the best by, but: {', '.join(values)}.")
