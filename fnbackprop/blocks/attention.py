@@ -48,7 +48,8 @@ def attention(
     Returns:
         (..., queries, heads, size of v), in the dtype of q.
     Raises:
-        ValueError: shapes do not fit. TypeError: a mask that is not boolean, segments that are not integers.
+        ValueError: shapes do not fit. TypeError: a mask that is not boolean, segments that are not integers, or
+            complex numbers.
     Example:
         >>> import jax, jax.numpy as jnp, fnbackprop as fb
         >>> q = k = v = jnp.arange(6.0).reshape(3, 1, 2)           # 3 positions, 1 head of size 2
@@ -118,6 +119,9 @@ def _require_fit(q: Array, k: Array, v: Array, mask: Any, bias: Any, segments: A
         raise TypeError(
             f"attention: the mask must be boolean, True where a key is seen, got {mask.dtype}; as bias it is added."
         )
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in (q, k, v)) or jnp.iscomplexobj(bias):
+        dtypes = f"q {q.dtype}, k {k.dtype}, v {v.dtype}" + ("" if bias is None else f", bias {bias.dtype}")
+        raise TypeError(f"attention: q, k, v and the bias must be real floating numbers, got {dtypes}.")
     of_q, of_k = segments if isinstance(segments, tuple | list) else (segments, segments)
     for x, like in ((of_q, q), (of_k, k)) if segments is not None else ():
         if x.shape != like.shape[:-2]:

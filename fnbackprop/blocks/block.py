@@ -100,7 +100,8 @@ class Block:
         chosen = {option: given.arguments[option] for option in self.options}
         for option, chosen_value in chosen.items():
             _require_static(self.name, option, chosen_value)
-        function = _differentiable(self, tuple(sorted(chosen.items())), tracing_plain_definitions.value)
+        constant = tuple(sorted(chosen.items()))
+        function = _differentiable(self, constant, repr(constant), tracing_plain_definitions.value)
         return function(*_varying_alike([given.arguments[p] for p in self.arguments]))
 
 
@@ -150,10 +151,11 @@ class _Arguments:
 
 
 @lru_cache(maxsize=1024)
-def _differentiable(block: Block, options: tuple[tuple[str, Any], ...], as_plain: bool) -> Callable:
+def _differentiable(block: Block, options: tuple[tuple[str, Any], ...], spelled: str, as_plain: bool) -> Callable:
     """The block with these options, as a function that JAX and our engine differentiate by its backward.
 
-    as_plain: its own value is that of the plain definition."""
+    spelled: the options as text, which tells 1 from 1.0 and True, and 0.0 from -0.0. as_plain: its own value is that of
+    the plain definition."""
     chosen, symbolic = dict(options), bool(block.told)
 
     def primal(*args):

@@ -51,7 +51,8 @@ def linear_cross_entropy(
     Returns:
         The mean over the tokens that count, 0 if there are none; float32, or float64 if x or w is.
     Raises:
-        ValueError: shapes do not fit. TypeError: labels that are not integers, a mask that is not boolean.
+        ValueError: shapes do not fit. TypeError: labels that are not integers, a mask that is not boolean,
+            or complex numbers.
     Example:
         >>> import jax, jax.numpy as jnp, fnbackprop as fb
         >>> x, w, labels = jnp.array([[1.0, 2.0]]), jnp.eye(2), jnp.array([1])
@@ -205,6 +206,9 @@ def _add(x: Array, part: Array, start: Array, axis: int) -> Array:
 
 def _require_fit(x: Array, w: Array, labels: Array, bias: Any, mask: Any, tied: bool, smoothing: float) -> None:
     name, (width, classes) = "linear_cross_entropy", w.shape[::-1] if tied else w.shape
+    for what, array in (("x", x), ("w", w), ("the bias", bias)):
+        if jnp.iscomplexobj(array):
+            raise TypeError(f"{name}: {what} must be real, got {array.dtype}.")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{name}: labels must be integers, the index of the class, got {labels.dtype}.")
     if x.shape != (*labels.shape, width):

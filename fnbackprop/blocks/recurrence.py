@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..trees import accumulation_dtype
+from ..trees import sum_dtype
 from .block import Block, block
 from .tiling import product
 
@@ -66,7 +66,7 @@ def _backward(cell: Cell) -> Callable:
     def backward(residuals, cotangents, *, wanted):
         x, w, b, r, bias, h, saved, starts = residuals
         dh, dfinal = cotangents
-        dtype, transposed = accumulation_dtype(x), r.T
+        dtype, transposed = sum_dtype(x), r.T
 
         def step(dstate, at):
             dh, before, h, saved = at

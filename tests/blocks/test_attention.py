@@ -239,6 +239,7 @@ ERRORS = {
     "mask of numbers": (draw(), {"mask": np.ones((7, 7))}, TypeError, "mask must be boolean"),
     "segments": (draw(), {"segments": np.zeros((2, 5), int)}, ValueError, r"segments of shape \(2, 5\)"),
     "dropout": (draw(), {"dropout": 1.0}, ValueError, "dropout"),
+    "complex": ((draw()[0] * 1j, *draw()[1:]), {}, TypeError, "real floating numbers, got q complex"),
 }
 
 

@@ -228,3 +228,11 @@ def test_a_forward_of_any_number_of_arguments_is_refused():
         fb.block(lambda *xs: (xs, xs), lambda xs, dy: dy, name="pair")
     with pytest.raises(TypeError, match="layer.. misses x"):
         layer(PARAMS)
+
+
+def test_equal_options_of_another_type_or_sign_are_told_apart():
+    scaled = fb.block(lambda x, *, by: (x / by, None), lambda _, dy, *, by: (dy / by,), name="scaled")
+    with jax.numpy_dtype_promotion("standard"):
+        values = [scaled(jnp.ones(()), by=by) for by in (0.0, -0.0)]
+        dtypes = [scaled(jnp.ones((), jnp.bfloat16), by=by).dtype for by in (1, np.float32(1))]
+    assert values == [np.inf, -np.inf] and dtypes == [jnp.bfloat16, jnp.float32]

@@ -186,6 +186,7 @@ ERRORS = {
     "bias": ({"bias": BIAS[:5]}, ValueError, r"bias of shape \(5,\) must be \(11,\)"),
     "mask": ({"mask": MASK[:5]}, ValueError, "mask of shape"),
     "mask of numbers": ({"mask": np.ones(7)}, TypeError, "mask must be boolean"),
+    "complex": ({"w": W * 1j}, TypeError, "w must be real, got complex"),
     "smoothing": ({"label_smoothing": 2.0}, ValueError, "label_smoothing"),
 }
 

@@ -81,6 +81,14 @@ def test_low_precision(name, dtype):
     assert_close(got, want, TOLERANCE[dtype])
 
 
+def test_complex_numbers():
+    args = jax.tree.map(lambda a: a.astype("complex128") * (1 + 0.5j), operands("rnn"))
+    got, want = (
+        jax.jit(jax.grad(lambda *a, f=f: jnp.real(loss(f)(*a)), tuple(range(6))))(*args) for f in (rnn, rnn.plain)
+    )
+    assert_close(got, want, 1e-12)
+
+
 def test_vmap_and_second_order():
     args = operands("lstm")
     several = (jnp.stack([args[0], 2 * args[0]]), *args[1:])

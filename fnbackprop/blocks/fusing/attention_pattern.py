@@ -102,7 +102,6 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
     if outer is None:
         return None
     layouts, base = laid_out(graph, outer.invars[1])
-    inner = graph.named(outer.invars[0], "sub")
     shift, more = None, []
     if (added := graph.named(base, "add")) is not None:  # log Σ exp(s - m) + m
         for i in (0, 1):
@@ -120,17 +119,21 @@ def _log_softmax(graph: Graph, raised: Any) -> Any:
     if total is None or own is None:
         return None
     axes = tuple(map(int, total.params["axes"]))
-    s, _, equations = _unshifted(graph, own, axes, [*layouts, *more, logarithm, *more_layouts, total])
-    whole = outer.invars[0] if shift is not None or s is outer.invars[0] else inner and inner.invars[0]
-    if whole is not s or not graph.is_constant_along(outer.invars[1], s, axes):
+    argument = own.invars[0]  # of the sum's exponentials
+    if shift is not None:  # x - (log Σ exp(x - m) + m)
+        inner = graph.named(argument, "sub")
+        if inner is None or not same_value(graph, inner.invars[1], shift):
+            return None
+        argument = inner.invars[0]
+    if outer.invars[0] is not argument or not graph.is_constant_along(outer.invars[1], argument, axes):
         return None
-    if shift is not None:
-        equations += made_of(graph, shift, s, OF_MAXIMUM) or []
-    return (
-        s,
-        axes,
-        [raised, outer, *([inner] if inner is not None and whole is not outer.invars[0] else []), *equations],
-    )
+    layouts += laid_out(graph, shift)[0] if shift is not None else []
+    return _unshifted(graph, own, axes, [raised, outer, *layouts, *more, logarithm, *more_layouts, total])
+
+
+def same_value(graph: Graph, x: Any, y: Any) -> bool:
+    """Whether two arrays are one, laid out or cast."""
+    return laid_out(graph, x)[1] is laid_out(graph, y)[1]
 
 
 def made_of(graph: Graph, atom: Any, source: Any, names: set[str]) -> list[Any] | None:
@@ -140,8 +143,8 @@ def made_of(graph: Graph, atom: Any, source: Any, names: set[str]) -> list[Any] 
         atom = pending.pop()
         if not is_var(atom) or atom is source:
             continue
-        equation = graph.made_by(atom)
-        if equation is None or equation.primitive.name not in names:
+        equation = graph.named(atom, *names)
+        if equation is None:
             return None
         if id(equation) not in found:
             found[id(equation)] = equation

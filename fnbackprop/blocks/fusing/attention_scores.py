@@ -1,10 +1,11 @@
 """The scores of an attention, followed back from the softmax to the product of queries and keys."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...jaxprs.types import is_var
-from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried
+from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried, keeps_values
 from .graph import Graph, users_line
 from .positions import Band, position_of
 
@@ -32,6 +33,7 @@ class Scores:
 
     product: the equation q kᵀ. axes: of the scores. equations: that are matched. factors: pairs (rank-0 atom, power 1
     or -1) that the scores are multiplied with. cap: of the soft-cap, with the number that was multiplied before it.
+    fill: the highest score that a masked key has.
     """
 
     product: Any
@@ -39,6 +41,7 @@ class Scores:
     equations: list[Any]
     factors: list[tuple[Any, int]] = field(default_factory=list)
     cap: float | None = None
+    fill: float = -math.inf
     masks: list[Aligned] = field(default_factory=list)
     biases: list[Aligned] = field(default_factory=list)
 
@@ -51,7 +54,7 @@ def scores_of(graph: Graph, atom: Any) -> Scores:
     name = equation.primitive.name
     if name == "dot_general":
         return Scores(equation, product_axes(equation), [equation])
-    if name in LAYOUTS | CASTS and len(equation.invars) == 1:
+    if (name in LAYOUTS and len(equation.invars) == 1) or (name in CASTS and keeps_values(equation)):
         scores = scores_of(graph, equation.invars[0])
         axes = carried(equation, scores.axes)
         if axes is None:
@@ -104,8 +107,15 @@ def _scaled(graph: Graph, equation: Any) -> Scores:
     scores.factors = scores.factors if scores.cap is not None else [*scores.factors, (factor, power)]
     if scores.cap is not None:
         raise Miss(f"the scores are scaled after their soft-cap, at {users_line(equation)}")
-    if scores.masks and not (graph.number(factor) or 0) > 0:
-        raise Miss(f"masked scores are multiplied at {users_line(equation)} with what may not be positive")
+    number = graph.number(factor)
+    if number is not None and not (0 < abs(number) < math.inf):
+        raise Miss(f"the scores are multiplied with or divided by {number:g} at {users_line(equation)}")
+    if scores.masks:
+        if number is None or not number > 0:
+            raise Miss(f"masked scores are multiplied at {users_line(equation)} with what may not be positive")
+        scores.fill *= number**power
+        if not scores.fill <= LOW:
+            raise Miss(f"masked scores become {scores.fill:g} at {users_line(equation)}, which is not below {LOW:g}")
     for bias in scores.biases:
         bias.factors.append((factor, power))
     return scores
@@ -139,6 +149,7 @@ def _biased(graph: Graph, equation: Any) -> Scores:
             raise Miss(f"the soft-cap at {users_line(equation)} is not the usual one, of the scaled scores alone")
         if (band := _band_of_numbers(graph, other, scores.axes)) is not None and equation.primitive.name == "add":
             scores.masks.append(band)
+            scores.fill = max(scores.fill, LOW)
             return scores
         sign = [(-1.0, 1)] if equation.primitive.name == "sub" else []
         scores.biases.append(Aligned(*peeled(graph, other, scores.axes), factors=sign))
@@ -176,6 +187,7 @@ def _masked(graph: Graph, equation: Any) -> Scores:
     scores = scores_of(graph, chain)
     if isinstance(scores.cap, tuple):
         raise Miss(f"scores are masked within a soft-cap at {users_line(equation)}")
+    scores.fill = max(scores.fill, number)
     inverted = chain is if_false
     if which.aval.shape != chain.aval.shape:
         raise Miss(f"the mask at {users_line(equation)} is one number")

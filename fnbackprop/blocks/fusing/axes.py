@@ -8,6 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
 
 class Label(NamedTuple):
     """An axis of the scores: of the batch, of the first product's left operand or of its right one."""
@@ -22,6 +25,19 @@ Axes = tuple[Axis, ...]
 
 LAYOUTS = {"transpose", "reshape", "squeeze", "broadcast_in_dim", "expand_dims"}
 CASTS = {"convert_element_type", "copy", "copy_p", "reduce_precision", "optimization_barrier", "sharding_constraint"}
+
+
+def keeps_values(equation: Any) -> bool:
+    """Whether an equation of CASTS keeps its operand, but for rounding to 16 bits or more: not where it makes integers
+    or 8-bit numbers of it, as quantization does."""
+    before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+    if len(equation.invars) != 1 or equation.params.get("mantissa_bits", 7) < 7:
+        return False
+    if before == after:
+        return True
+    if jnp.issubdtype(after, np.floating):
+        return after.itemsize > 1 and not jnp.issubdtype(before, np.complexfloating)
+    return jnp.issubdtype(after, np.integer) and np.can_cast(before, after)
 
 
 def axis_of(label: Label) -> Axis:
@@ -40,7 +56,7 @@ def carried(equation: Any, axes: Axes) -> Axes | None:
             return _broadcast(equation, axes)
         case "reshape":
             return _reshaped(axes, equation.outvars[0].aval.shape)
-        case name if name in CASTS and len(equation.invars) == 1:
+        case name if name in CASTS and keeps_values(equation):
             return axes
     return None
 

@@ -1,14 +1,16 @@
 """The last layer and the loss in a jaxpr: logsumexp(x w + b) and its logit at the label, however they are combined."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ...jaxprs.graph import ancestors
 from ..linear_cross_entropy import tiled_logits
 from .attention_call import arranged, operand_axes
-from .attention_pattern import OF_MAXIMUM, laid_out, made_of
+from .attention_pattern import OF_MAXIMUM, laid_out, made_of, same_value
 from .attention_scores import Miss, peeled, product_axes
 from .axes import CASTS, LAYOUTS, Axes, Label, carried
 from .graph import Graph, users_line
@@ -49,7 +51,9 @@ class CrossEntropyCall:
         if id(self) not in done:
             done[id(self)] = self._summary(read)
         summary, aval = done[id(self)], equation.outvars[0].aval
-        of_gather = summary.at_label if self.lse is not None else summary.at_label - summary.lse
+        of_gather = summary.at_label
+        if self.lse is None:  # NaN of a label that is no class; nothing then depends on the logits
+            of_gather = jnp.where(jnp.isnan(of_gather), of_gather, of_gather - summary.lse)
         result = of_gather if equation is self.gather else summary.lse
         return [result.reshape(aval.shape).astype(aval.dtype)]
 
@@ -82,15 +86,18 @@ def match(graph: Graph, gather: Any) -> CrossEntropyCall | None:
 
 
 def _takes_one_of_the_last_axis(gather: Any) -> bool:
-    """`jnp.take_along_axis(x, i[..., None], -1)`; one that clips an index is another function."""
+    """`jnp.take_along_axis(x, i[..., None], -1)`; one that clips an index, or has another fill than NaN, is
+    another function."""
     numbers, operand = gather.params["dimension_numbers"], gather.invars[0].aval
     last = operand.ndim - 1
     leading = tuple(range(last))
     places = numbers.collapsed_slice_dims, numbers.start_index_map, numbers.operand_batching_dims
     fits = places == ((last,), (last,), leading) and tuple(numbers.start_indices_batching_dims) == leading
-    return (
-        fits and last >= 0 and "CLIP" not in str(gather.params["mode"]) and jnp.issubdtype(operand.dtype, jnp.floating)
-    )
+    if not fits or last < 0 or gather.invars[1].aval.size != math.prod(operand.shape[:-1]):
+        return False
+    fill = gather.params["fill_value"]
+    usual = "CLIP" not in str(gather.params["mode"]) and (fill is None or bool(np.isnan(fill)))
+    return usual and jnp.issubdtype(operand.dtype, jnp.floating)
 
 
 def _log_softmax(graph: Graph, atom: Any) -> tuple[Any, list[Any]] | None:
@@ -108,6 +115,9 @@ def _log_softmax(graph: Graph, atom: Any) -> tuple[Any, list[Any]] | None:
     if not all(graph.is_constant_along(x, logits, last) for x in (m, outer.invars[1])):
         return None
     if between is None or maximum is None or [e.params["axes"][0] for e in sums] != [atom.aval.ndim - 1]:
+        return None
+    names = [e.primitive.name for e in between if e.primitive.name not in LAYOUTS | CASTS]
+    if names not in (["log", "reduce_sum", "exp"], ["log", "abs", "reduce_sum", "exp"]):
         return None
     return logits, [outer, inner, *between, *maximum]
 
@@ -127,6 +137,7 @@ def _logsumexp_of(graph: Graph, logits: Any) -> tuple[Any, list[Any]] | None:
         axes, own = graph.axes_from(end.outvars[0], logits) or (), graph.axes_from(logits, logits) or ()
         in_place = [a for a in axes if a] == [a for a in own[:-1] if a]
         whole = equations is not None and [tuple(map(int, e.params["axes"])) for e in sums] == [(last,)]
+        whole = whole and any(same_value(graph, x, shifted.invars[1]) for x in end.invars)
         if whole and in_place and graph.is_constant_along(shifted.invars[1], logits, (last,)):
             return end, equations
     return None
@@ -142,7 +153,7 @@ def _end_of_chain(graph: Graph, equation: Any, names: tuple[str, ...]) -> Any:
             (equation,) = readers
             if equation.primitive.name == name:
                 break
-            if equation.primitive.name not in LAYOUTS | CASTS | {"abs"}:
+            if equation.primitive.name not in LAYOUTS | CASTS | ({"abs"} if name == "log" else set()):
                 return None
     return equation
 

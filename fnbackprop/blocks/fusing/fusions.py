@@ -12,8 +12,9 @@ from .rewriting import Fusion, rewritten
 def fusions(fun: Callable, *args: Any) -> list[Fusion]:
     """What looks like attention, or like a last layer with cross-entropy, and whether `fuse=True` runs the block there.
 
-    The block computes the same to rounding, with one exception: a query that sees no key because of -inf, NaN in the
-    plain code, gets the mean of all values.
+    The block computes the same to rounding, with one exception: a query from which -inf, or several masks and biases
+    together, hide every key. Where the plain code gives NaN or weights keys by what the masks added up to, it gets the
+    mean of all values, or weights the keys that its `where` and causal masks leave.
 
     Args:
         fun: as it would be given to `fb.grad`.

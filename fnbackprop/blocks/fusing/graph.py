@@ -1,18 +1,20 @@
 """A jaxpr as what a pattern is matched against: who computes a value, who reads it, and where the user wrote it."""
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
 
 from ...jaxprs.evaluate import source_lines
 from ...jaxprs.graph import live
 from ...jaxprs.types import Literal, is_var
-from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried
+from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried, keeps_values
 
 INSTALLED = ("site-packages", "dist-packages")
 FOLDED = {
-    "sqrt": lambda x, _: math.sqrt(x),
-    "rsqrt": lambda x, _: 1 / math.sqrt(x),
+    "sqrt": lambda x, _: np.sqrt(x),
+    "rsqrt": lambda x, _: 1 / np.sqrt(x),
     "integer_pow": lambda x, params: x ** params["y"],
     "pow": lambda x, y, _: x**y,
     "mul": lambda x, y, _: x * y,
@@ -39,9 +41,11 @@ class Graph:
         return self.producer.get(atom) if is_var(atom) else None
 
     def named(self, atom: Any, *names: str) -> Any:
-        """The equation that computes a value, if it is of one of these primitives."""
+        """The equation that computes a value, if it is of one of these primitives; of casts, one that keeps values."""
         equation = self.made_by(atom)
-        return equation if equation is not None and equation.primitive.name in names else None
+        if equation is None or equation.primitive.name not in names:
+            return None
+        return equation if equation.primitive.name not in CASTS or keeps_values(equation) else None
 
     def number(self, atom: Any) -> float | None:
         """The number that a value holds everywhere, where the program says so literally."""
@@ -49,18 +53,19 @@ class Graph:
             equation = self.named(atom, "broadcast_in_dim", "reshape", *CASTS)
             if equation is None:
                 return self._folded(self.named(atom, *FOLDED))
-            atom = equation.invars[0]
+            (atom,) = equation.invars
         value = atom.val if isinstance(atom, Literal) else None
-        return None if value is None or getattr(value, "shape", ()) != () else float(value)
+        return None if value is None or np.shape(value) != () or np.iscomplexobj(value) else float(value)
 
     def _folded(self, equation: Any) -> float | None:
         """Of `sqrt(64.0)`, as a program writes its scale."""
-        if equation is None:
+        if equation is None or not jnp.issubdtype(equation.outvars[0].aval.dtype, np.floating):
             return None
         numbers = [self.number(atom) for atom in equation.invars]
         if any(n is None for n in numbers):
             return None
-        return float(FOLDED[equation.primitive.name](*numbers, equation.params))
+        with np.errstate(all="ignore"):  # of 1 / 0.0
+            return float(FOLDED[equation.primitive.name](*map(np.float64, numbers), equation.params))
 
     def scalar(self, atom: Any) -> Any:
         """The rank-0 value that a value repeats, as an atom; None if it is none."""

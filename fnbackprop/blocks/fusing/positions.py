@@ -6,6 +6,8 @@ Followed from `iota` through additions of constants, comparisons, conjunctions, 
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...jaxprs.types import is_var
 from .axes import CASTS
 from .graph import Graph
@@ -43,7 +45,7 @@ def _of_equation(graph: Graph, equation: Any) -> Index | Band | None:
     params, operands = equation.params, equation.invars
     match equation.primitive.name:
         case "iota":
-            return Index(params["dimension"], 0)
+            return Index(params["dimension"], 0) if _holds_positions(equation) else None
         case "add" | "sub":
             return _shifted(graph, equation)
         case "ge" | "gt" | "le" | "lt":
@@ -64,9 +66,15 @@ def _of_equation(graph: Graph, equation: Any) -> Index | Band | None:
             return _moved(
                 position_of(graph, operands[0]), _kept_axes(operands[0].aval.shape, equation.outvars[0].aval.shape)
             )
-        case name if name in CASTS:
-            return position_of(graph, operands[0])
+        case name if name in CASTS and len(operands) == 1:
+            position = position_of(graph, operands[0])
+            return position if isinstance(position, Band) or _holds_positions(equation) else None
     return None
+
+
+def _holds_positions(equation: Any) -> bool:
+    """Not in floating numbers, to which a half may be added; nor in unsigned or short integers, that wrap around."""
+    return equation.outvars[0].aval.dtype in (np.int32, np.int64)
 
 
 def _places(permutation: Any) -> list[tuple[int, int]]:

