@@ -161,7 +161,7 @@ def step_again(
     elif step is None or not runs:
         raise ExperimentError(f"there is no run of {experiment.name} in {directory}, or no step of it was named.")
     else:
-        folder, number = runs[-1], step
+        folder, number = next((run for run in reversed(runs) if not _failed_at_once(run)), runs[-1]), step
         _require_made(folder, number)
     state = _state_before(experiment, folder, number)
     start = int(state.step)
@@ -171,6 +171,12 @@ def step_again(
     update, state = broken_update(experiment, state, batch, backward)
     part = experiment.parts[update]
     return StepAgain(number, start, part, state, batch, loss_in_precision(part, precision_of(part.precision)))
+
+
+def _failed_at_once(run: RunFolder) -> bool:
+    """Whether it ended before its first step, for an option that was mistyped for instance."""
+    facts = run.read_description()
+    return facts["status"] in ("finished", "stopped") and facts["step"] == 0
 
 
 def _require_made(run: RunFolder, step: int) -> None:

@@ -146,6 +146,8 @@ class Session:
         place = None if self._layout is None else self._layout.place
         batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
         self._batches = stack.enter_context(batches)
+        if first and folder is not None:
+            self._make_up_evaluation(folder)
         if self._patience is not None and first and folder is not None:
             self._stopped_by = self._patience.resume(folder.read_metrics())
         self._began = time.monotonic()
@@ -216,6 +218,13 @@ class Session:
         every = self._run.experiment.evaluate_every
         if updates == self._run.stop or (every is not None and updates % every == 0):
             self._evaluate(updates, state)
+
+    def _make_up_evaluation(self, folder: RunFolder) -> None:
+        """Evaluate where a run that is resumed ended, if that was due and failed."""
+        rows = folder.read_metrics()
+        made = any(row["step"] == self._first and name.startswith("evaluate/") for row in rows for name in row)
+        if rows and not made:
+            self.evaluate(self._first, self.state)
 
     def _evaluate(self, updates: int, state: TrainState) -> None:
         if self._run.experiment.evaluate is None or self._log.evaluation[0] == updates:

@@ -73,6 +73,8 @@ def test_a_step_that_was_not_kept_is_named(tmp_path):
 
 def test_a_step_after_the_end_of_a_run_is_refused(tmp_path):
     train(MADE, steps=4, directory=tmp_path, progress=False)
+    (tmp_path / "survivor-2").mkdir()  # a run that failed at once is not the one that is meant
+    (tmp_path / "survivor-2/run.json").write_text('{"name": "survivor", "status": "stopped", "step": 0}')
     assert step_again(MADE, step=4, directory=tmp_path, kept=False).start == 4
     with pytest.raises(ExperimentError, match="survivor ended after 4 steps: there is no step 9"):
         step_again(MADE, step=9, directory=tmp_path, kept=False)

@@ -1,5 +1,6 @@
 """What surrounds the steps is opened in order, closed in the reverse order, and told what ended the run."""
 
+import dataclasses
 import signal
 
 import jax
@@ -11,7 +12,7 @@ from fnbackprop.training import session
 from fnbackprop.training.errors import CheckpointError
 from fnbackprop.training.loop import train
 from fnbackprop.training.run import Run
-from fnbackprop.training.run_folder import RunFolder
+from fnbackprop.training.run_folder import RunFolder, read_metrics
 from fnbackprop.training.session import Session, layout_of
 from tests.training.step.test_several_updates import gan
 from tests.training.survivor import Config, experiment
@@ -59,6 +60,23 @@ def test_evaluations_are_due_now_and_then_and_at_the_end(tmp_path):
         for updates in range(1, 8):
             found.evaluate(updates, found.state)
     assert len(calls) == 3  # after 3, 6 and 7 updates
+
+
+def test_an_evaluation_that_failed_is_made_when_the_run_is_resumed(tmp_path):
+    failures = [OSError("no labels of step 2"), None, OSError("none of step 4"), None]
+
+    def evaluate(params):
+        if (failure := failures.pop(0)) is not None:
+            raise failure
+        return {"size": float(jnp.sum(params["w"] ** 2))}
+
+    made = dataclasses.replace(MADE, evaluate=evaluate, evaluate_every=2)
+    for message in ("step 2", "step 4"):
+        with pytest.raises(OSError, match=message):
+            train(made, directory=tmp_path, resume=True, progress=False, trial=False)
+    state = train(made, directory=tmp_path, resume=True, progress=False, trial=False)
+    found = {row["step"]: row["evaluate/size"] for row in read_metrics(tmp_path / "survivor") if "evaluate/size" in row}
+    assert list(found) == [2, 4] and found[4] == float(jnp.sum(state.params["w"] ** 2)) and not failures
 
 
 def test_a_layout_only_on_a_mesh():
