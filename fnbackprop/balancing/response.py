@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from .critical_rate import Critical, critical_curvature
-from .vectors import add, dot, norm, random_signs, scale, times
+from .vectors import add, dot, norm, scale, times
 
 Update = Callable[..., tuple[Any, Any]]
 """`update(gradient, state, *operands) -> (updates, state)`, of an optimizer at fixed parameters."""
@@ -115,6 +115,15 @@ def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array, 
     if length > 0 or apart > 0:  # an optimizer that waits does nothing yet
         clipped, deviation = along / max(length**2, 1e-300), apart / max(length, 1e-300)
     return Response(gain, impulse, critical_curvature(impulse), off, inseparable, clipped, deviation)
+
+
+def random_signs(key: jax.Array, like: Any) -> Any:
+    """Independent +1 and -1."""
+    return optax.tree.random_like(key, like, _rademacher)
+
+
+def _rademacher(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+    return jax.random.rademacher(key, shape, jnp.float32).astype(dtype)
 
 
 def odd_part(update: Update, state: Any, gradient: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fnbackprop import trees
 
@@ -40,12 +39,3 @@ def scale(v: Any, factor: Any) -> Any:
 def times(u: Any, v: Any) -> Any:
     """The elementwise product, in the dtypes of v."""
     return jax.tree.map(lambda x, y: x.astype(y.dtype) * y, u, v)
-
-
-def random_signs(key: jax.Array, like: Any) -> Any:
-    """Independent +1 and -1."""
-    return optax.tree.random_like(key, like, _rademacher)
-
-
-def _rademacher(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
-    return jax.random.rademacher(key, shape, jnp.float32).astype(dtype)

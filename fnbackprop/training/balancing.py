@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from fnbackprop import trees
 from fnbackprop.balancing.config_rate import find_rate
-from fnbackprop.balancing.procedure import Options, run_procedure
 from fnbackprop.balancing.result import Balance
 from fnbackprop.balancing.subject import Subject
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.extras import needed_for
 
 from .checkpoints.compatibility import require_own_state
 from .data.first_batch import require_arrays
@@ -25,6 +25,9 @@ from .step.loss_gradient import first_microbatch, loss_in_precision, make_value_
 from .step.mixed_precision import Precision, precision_of
 from .step.state import TrainState, adopted_state, initial_state, part_of
 from .step.weight_update import WeightUpdate
+
+with needed_for("fb.balance"):
+    from fnbackprop.balancing.procedure import Options, run_procedure
 
 LOW = ("float16", "bfloat16")
 
