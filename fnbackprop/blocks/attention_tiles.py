@@ -10,7 +10,7 @@ from jax import lax
 from .tiling import even_size, may_be_divided
 
 SIDE = 128  # queries and keys of a tile
-ROWS = 512  # queries times sequences times heads of a tile: with SIDE keys, 256 KiB of scores, which stay in a cache
+ROWS = 1024  # queries times sequences times heads of a tile: with SIDE keys, 512 KiB of scores, which stay in a cache
 
 
 class Visible(NamedTuple):
