@@ -28,12 +28,21 @@ class Aligned:
 
 
 @dataclass
+class Hiding:
+    """Where keys are hidden. fill: the score that they get; None where a low number is added. sees_itself: whether
+    each query still sees the key at its own position."""
+
+    fill: float | None
+    sees_itself: bool
+
+
+@dataclass
 class Scores:
     """What the scores are made of.
 
     product: the equation q kᵀ. axes: of the scores. equations: that are matched. factors: pairs (rank-0 atom, power 1
     or -1) that the scores are multiplied with. cap: of the soft-cap, with the number that was multiplied before it.
-    fill: the highest score that a masked key has.
+    fill: the highest score that a masked key has. hidings: in the order of the program.
     """
 
     product: Any
@@ -44,6 +53,16 @@ class Scores:
     fill: float = -math.inf
     masks: list[Aligned] = field(default_factory=list)
     biases: list[Aligned] = field(default_factory=list)
+    hidings: list[Hiding] = field(default_factory=list)
+
+    def hide(self, new: Hiding, line: str) -> None:
+        """Raises Miss where a row may see no key by several hidings together, whose scores then still differ."""
+        self.hidings.append(new)
+        alike = len({hiding.fill for hiding in self.hidings}) == 1 and new.fill is not None
+        if len(self.hidings) > 1 and not alike and not all(hiding.sees_itself for hiding in self.hidings):
+            raise Miss(
+                f"keys are hidden at {line} and before it: a row that sees none by both has not the same weight for all"
+            )
 
 
 def scores_of(graph: Graph, atom: Any) -> Scores:
@@ -116,6 +135,8 @@ def _scaled(graph: Graph, equation: Any) -> Scores:
         scores.fill *= number**power
         if not scores.fill <= LOW:
             raise Miss(f"masked scores become {scores.fill:g} at {users_line(equation)}, which is not below {LOW:g}")
+        for hiding in scores.hidings:
+            hiding.fill = None if hiding.fill is None else hiding.fill * number**power
     for bias in scores.biases:
         bias.factors.append((factor, power))
     return scores
@@ -150,7 +171,12 @@ def _biased(graph: Graph, equation: Any) -> Scores:
         if (band := _band_of_numbers(graph, other, scores.axes)) is not None and equation.primitive.name == "add":
             scores.masks.append(band)
             scores.fill = max(scores.fill, LOW)
+            scores.hide(Hiding(None, True), users_line(equation))
             return scores
+        if any(hiding.fill is not None and not hiding.sees_itself for hiding in scores.hidings):
+            raise Miss(f"a bias is added after a mask at {users_line(equation)}: it weighs rows that see no key")
+        if _hides(graph, other):
+            scores.hide(Hiding(None, False), users_line(equation))
         sign = [(-1.0, 1)] if equation.primitive.name == "sub" else []
         scores.biases.append(Aligned(*peeled(graph, other, scores.axes), factors=sign))
         return scores
@@ -166,11 +192,25 @@ def _band_of_numbers(graph: Graph, atom: Any, axes: Axes) -> Aligned | None:
     if equation is None or len(equation.invars) != 3:
         return None
     which, if_false, if_true = equation.invars
-    band, numbers = position_of(graph, which), (graph.number(if_false), graph.number(if_true))
-    sees_itself = isinstance(band, Band) and (band.left or 0) <= 0 <= (0 if band.right is None else band.right)
-    if not sees_itself or numbers[1] != 0 or numbers[0] is None or not numbers[0] <= LOW:
+    numbers = graph.number(if_false), graph.number(if_true)
+    if not _sees_itself(graph, which) or numbers[1] != 0 or numbers[0] is None or not numbers[0] <= LOW:
         return None
     return Aligned(*peeled(graph, which, axes))
+
+
+def _sees_itself(graph: Graph, which: Any) -> bool:
+    """Whether a mask is a band about the diagonal."""
+    band = position_of(graph, which)
+    return isinstance(band, Band) and (band.left or 0) <= 0 <= (0 if band.right is None else band.right)
+
+
+def _hides(graph: Graph, bias: Any) -> bool:
+    """Whether a bias is made of a low number: chosen for some keys, or multiplied with a mask of numbers."""
+    while (passed := graph.named(bias, *CASTS, *LAYOUTS)) is not None and len(passed.invars) == 1:
+        bias = passed.invars[0]
+    made = graph.named(bias, "select_n", "mul")
+    numbers = [] if made is None else [graph.number(atom) for atom in made.invars]
+    return any(number is not None and abs(number) >= -LOW for number in numbers)
 
 
 def _masked(graph: Graph, equation: Any) -> Scores:
@@ -191,10 +231,10 @@ def _masked(graph: Graph, equation: Any) -> Scores:
     inverted = chain is if_false
     if which.aval.shape != chain.aval.shape:
         raise Miss(f"the mask at {users_line(equation)} is one number")
-    scores.masks += [
-        Aligned(*peeled(graph, part, scores.axes, axes), inverted)
-        for part, axes in _conditions(graph, which, scores.axes, inverted)
-    ]
+    parts = _conditions(graph, which, scores.axes, inverted)
+    seen = not inverted and all(_sees_itself(graph, part) for part, _ in parts)
+    scores.hide(Hiding(number, seen), users_line(equation))
+    scores.masks += [Aligned(*peeled(graph, part, scores.axes, axes), inverted) for part, axes in parts]
     return scores
 
 

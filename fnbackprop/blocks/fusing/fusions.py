@@ -12,9 +12,9 @@ from .rewriting import Fusion, rewritten
 def fusions(fun: Callable, *args: Any) -> list[Fusion]:
     """What looks like attention, or like a last layer with cross-entropy, and whether `fuse=True` runs the block there.
 
-    The block computes the same to rounding, with one exception: a query from which -inf, or several masks and biases
-    together, hide every key. Where the plain code gives NaN or weights keys by what the masks added up to, it gets the
-    mean of all values, or weights the keys that its `where` and causal masks leave.
+    The block computes the same to rounding, with one exception: a query that sees no key. If -inf hides them all, the
+    plain code gives NaN and the block the mean of all values. If a causal mask and a bias whose low numbers the program
+    does not show hide them together, the plain code weighs keys by both, and the block those that the mask leaves.
 
     Args:
         fun: as it would be given to `fb.grad`.

@@ -26,6 +26,26 @@ def weakened_mask(q, k, v):
     return values(jax.nn.softmax(jnp.where(causal()[None, None], scores(q, k), -1e9) * 1e-9), v)
 
 
+def left_padding(s):
+    return jnp.broadcast_to(jnp.arange(s.shape[-1]) > 1, s.shape)  # with `causal`, the first rows see no key
+
+
+def masked_twice(q, k, v):
+    s = jnp.where(causal()[None, None], scores(q, k), -1e9)
+    return values(jax.nn.softmax(jnp.where(left_padding(s), s, -1e30)), v)
+
+
+def masked_by_adding_twice(q, k, v):
+    s = scores(q, k) + jnp.where(causal(), 0.0, -1e9)[None, None].astype(q.dtype)
+    return values(jax.nn.softmax(s + jnp.where(left_padding(s), 0.0, -1e9).astype(q.dtype)), v)
+
+
+def biased_after_a_mask(q, k, v):
+    s = scores(q, k)
+    s = jnp.where(left_padding(s) & causal()[None, None], s, -1e9)
+    return values(jax.nn.softmax(s + jnp.asarray(BIAS, q.dtype)[None]), v)
+
+
 def quantized_scores(q, k, v):
     return values(jax.nn.softmax(scores(q, k).astype(jnp.int8).astype(q.dtype)), v)
 
@@ -112,6 +132,9 @@ MISSED = [
     (scores_read, BATCHED, "result of dot_general is read by reduce_max"),
     (weak_mask, BATCHED, "masked scores are set to -5"),
     (weakened_mask, BATCHED, "masked scores become -1 "),
+    (masked_twice, BATCHED, "a row that sees none by both"),
+    (masked_by_adding_twice, BATCHED, "a row that sees none by both"),
+    (biased_after_a_mask, BATCHED, "a bias is added after a mask"),
     (quantized_scores, BATCHED, "pass through convert_element_type"),
     (part_of_complex_scores, BATCHED, "pass through real"),
     (weighted_scores, BATCHED, "multiplied with an array"),
