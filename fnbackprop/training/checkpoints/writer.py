@@ -22,7 +22,14 @@ from fnbackprop.version import __version__
 from ..errors import CheckpointError
 from ..run_folder import RunFolder, write_json
 from .arrays import describe_leaves, orbax, stored_leaves
-from .checkpoint import INFO_FILE, STATE_FOLDER, Checkpoint, best_checkpoint, finished_checkpoints
+from .checkpoint import (
+    INFO_FILE,
+    STATE_FOLDER,
+    Checkpoint,
+    best_checkpoint,
+    finished_checkpoints,
+    list_checkpoints,
+)
 from .manifest import write_manifest
 
 PACKAGES = ("jax", "jaxlib", "optax", "orbax-checkpoint")
@@ -102,12 +109,16 @@ class CheckpointWriter:
             raise CheckpointError(message) from None
 
     def _remove_old(self) -> None:
-        finished = finished_checkpoints(self._run)
+        every = list_checkpoints(self._run)
+        finished = [checkpoint for checkpoint in every if checkpoint.finished]
         kept = finished if self._keep is None else finished[-self._keep :]
         best = best_checkpoint(finished, self._best, self._best_mode) if self._best else None
         for checkpoint in finished:
             for_good = self._keep_every is not None and checkpoint.step % self._keep_every == 0
             if checkpoint not in kept and checkpoint != best and not for_good:
+                checkpoint.remove()
+        for checkpoint in every:  # orbax's threads may write on after an error, when the folder has been removed
+            if not checkpoint.finished and checkpoint.step < finished[-1].step:
                 checkpoint.remove()
 
     def last(self) -> Checkpoint | None:

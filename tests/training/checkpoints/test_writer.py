@@ -53,6 +53,14 @@ def test_a_disk_that_refuses_keeps_the_last_good_one(tmp_path, size):
     gc.collect()  # the abandoned coroutines go here, not in a later test
 
 
+def test_what_is_left_of_a_checkpoint_that_failed_goes_with_the_next(tmp_path):
+    run, writer = RunFolder(tmp_path), CheckpointWriter(RunFolder(tmp_path))
+    (run.checkpoint(2) / "state").mkdir(parents=True)  # orbax wrote on after its error
+    writer.write(state_of(3), {"step": 3, "metrics": {}})
+    writer.close()
+    assert [found.step for found in list_checkpoints(run)] == [3]
+
+
 def test_a_checkpoint_that_cannot_be_begun_is_told(tmp_path, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
