@@ -29,10 +29,14 @@ class Aligned:
 
 @dataclass
 class Hiding:
-    """Where keys are hidden. fill: the score that they get; None where a low number is added. sees_itself: whether
-    each query still sees the key at its own position."""
+    """Where keys are hidden, by a `where` or by a bias that is added.
 
-    fill: float | None
+    low: the highest score that a hidden key has; -inf for a bias that stays one. chosen: whether by a `where`.
+    sees_itself: whether each query still sees the key at its own position.
+    """
+
+    low: float
+    chosen: bool
     sees_itself: bool
 
 
@@ -42,7 +46,7 @@ class Scores:
 
     product: the equation q kᵀ. axes: of the scores. equations: that are matched. factors: pairs (rank-0 atom, power 1
     or -1) that the scores are multiplied with. cap: of the soft-cap, with the number that was multiplied before it.
-    fill: the highest score that a masked key has. hidings: in the order of the program.
+    hidings: in the order of the program.
     """
 
     product: Any
@@ -50,7 +54,6 @@ class Scores:
     equations: list[Any]
     factors: list[tuple[Any, int]] = field(default_factory=list)
     cap: float | None = None
-    fill: float = -math.inf
     masks: list[Aligned] = field(default_factory=list)
     biases: list[Aligned] = field(default_factory=list)
     hidings: list[Hiding] = field(default_factory=list)
@@ -58,7 +61,7 @@ class Scores:
     def hide(self, new: Hiding, line: str) -> None:
         """Raises Miss where a row may see no key by several hidings together, whose scores then still differ."""
         self.hidings.append(new)
-        alike = len({hiding.fill for hiding in self.hidings}) == 1 and new.fill is not None
+        alike = len({hiding.low for hiding in self.hidings}) == 1 and all(hiding.chosen for hiding in self.hidings)
         if len(self.hidings) > 1 and not alike and not all(hiding.sees_itself for hiding in self.hidings):
             raise Miss(
                 f"keys are hidden at {line} and before it: a row that sees none by both has not the same weight for all"
@@ -132,11 +135,11 @@ def _scaled(graph: Graph, equation: Any) -> Scores:
     if scores.masks:
         if number is None or not number > 0:
             raise Miss(f"masked scores are multiplied at {users_line(equation)} with what may not be positive")
-        scores.fill *= number**power
-        if not scores.fill <= LOW:
-            raise Miss(f"masked scores become {scores.fill:g} at {users_line(equation)}, which is not below {LOW:g}")
         for hiding in scores.hidings:
-            hiding.fill = None if hiding.fill is None else hiding.fill * number**power
+            hiding.low *= number**power
+        highest = max(hiding.low for hiding in scores.hidings)
+        if not highest <= LOW:
+            raise Miss(f"masked scores become {highest:g} at {users_line(equation)}, which is not below {LOW:g}")
     for bias in scores.biases:
         bias.factors.append((factor, power))
     return scores
@@ -170,13 +173,12 @@ def _biased(graph: Graph, equation: Any) -> Scores:
             raise Miss(f"the soft-cap at {users_line(equation)} is not the usual one, of the scaled scores alone")
         if (band := _band_of_numbers(graph, other, scores.axes)) is not None and equation.primitive.name == "add":
             scores.masks.append(band)
-            scores.fill = max(scores.fill, LOW)
-            scores.hide(Hiding(None, True), users_line(equation))
+            scores.hide(Hiding(LOW, False, True), users_line(equation))
             return scores
-        if any(hiding.fill is not None and not hiding.sees_itself for hiding in scores.hidings):
+        if any(hiding.chosen and not hiding.sees_itself for hiding in scores.hidings):
             raise Miss(f"a bias is added after a mask at {users_line(equation)}: it weighs rows that see no key")
         if _hides(graph, other):
-            scores.hide(Hiding(None, False), users_line(equation))
+            scores.hide(Hiding(-math.inf, False, False), users_line(equation))
         sign = [(-1.0, 1)] if equation.primitive.name == "sub" else []
         scores.biases.append(Aligned(*peeled(graph, other, scores.axes), factors=sign))
         return scores
@@ -227,13 +229,12 @@ def _masked(graph: Graph, equation: Any) -> Scores:
     scores = scores_of(graph, chain)
     if isinstance(scores.cap, tuple):
         raise Miss(f"scores are masked within a soft-cap at {users_line(equation)}")
-    scores.fill = max(scores.fill, number)
     inverted = chain is if_false
     if which.aval.shape != chain.aval.shape:
         raise Miss(f"the mask at {users_line(equation)} is one number")
     parts = _conditions(graph, which, scores.axes, inverted)
     seen = not inverted and all(_sees_itself(graph, part) for part, _ in parts)
-    scores.hide(Hiding(number, seen), users_line(equation))
+    scores.hide(Hiding(number, True, seen), users_line(equation))
     scores.masks += [Aligned(*peeled(graph, part, scores.axes, axes), inverted) for part, axes in parts]
     return scores
 
