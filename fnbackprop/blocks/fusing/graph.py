@@ -127,4 +127,5 @@ def _axes_after(equation: Any, axes: Axes) -> Axes | None:
 def users_line(equation: Any) -> str:
     """Where the user wrote an equation; of what an installed library wrote, the user's line that called it."""
     lines = source_lines(equation)
-    return next((line for line in lines if not any(part in line for part in INSTALLED)), lines[0] if lines else "")
+    own = (line for line in lines if not any(part in line for part in INSTALLED))
+    return next(own, lines[0] if lines else "an unknown line")
