@@ -33,7 +33,7 @@ class MLflow:
 
     def start(self, run: RunStart) -> None:
         with needed_for("the logger mlflow"):
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
         self._client, name = MlflowClient(self.uri), self.experiment or run.experiment
         self._waiting: list[Any] = []
         self._sent_at = time.monotonic()
@@ -49,7 +49,7 @@ class MLflow:
         self._client.update_run(identity, status="RUNNING")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         now = int(1000 * time.time())
         self._waiting += [Metric(name, float(value), now, step) for name, value in values.items()]

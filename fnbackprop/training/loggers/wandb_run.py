@@ -30,7 +30,7 @@ class WandB:
 
     def start(self, run: RunStart) -> None:
         with needed_for("the logger wandb"):
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         identity = run.identity("wandb") or secrets.token_hex(4)
         run.remember("wandb", identity)
         given: dict[str, Any] = {
