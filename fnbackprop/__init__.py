@@ -32,6 +32,7 @@ from .blocks.attention import attention
 from .blocks.block import block
 from .blocks.fusing.fusions import fusions
 from .blocks.linear_cross_entropy import linear_cross_entropy
+from .deprecation import RENAMED, current_name
 from .extras import MissingExtra, missing_modules
 from .jaxprs.tested_versions import UntestedVersionWarning
 from .rules.calls.foreign import ForeignDerivativeWarning
@@ -179,6 +180,8 @@ _LATER = {
 if not TYPE_CHECKING:  # a type checker that saw it would accept every name
 
     def __getattr__(name: str):
+        if name in RENAMED:
+            return getattr(importlib.import_module(__name__), current_name(name))
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:
