@@ -84,7 +84,9 @@ class Contestant:
     def finish(self) -> float:
         """Let it end; returns the last loss."""
         self._go.release()
-        self._thread.join()
+        self._thread.join(60.0)
+        if self._thread.is_alive():
+            raise RuntimeError("a contestant has more turns than were asked for")
         return self.loss
 
 
@@ -98,7 +100,7 @@ def framework(steps: int, pause: Callable[[], None]) -> float:
         evaluate=lambda params: pause() or {}, evaluate_every=TURN,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
-        fb.train(experiment, directory=directory, progress=False)
+        fb.train(experiment, directory=directory, progress=False, trial=False)  # each evaluation ends a turn
         return [record for record in fb.read_metrics(f"{directory}/gpt") if "loss" in record][-1]["loss"]
 
 
