@@ -1,4 +1,5 @@
-"""Recomputation that a compiler must not merge with the forward pass, whose results it would then keep in memory."""
+"""A barrier that holds on a CPU too: for recomputation that a compiler must not merge with the forward pass, whose
+results it would then keep in memory, and for arrays that must be the same numbers wherever they are read."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +11,9 @@ from ...jaxprs.avals import aval_of, is_hijax, is_inexact, optimization_barrier,
 from ...jaxprs.types import Tracer
 
 
-def recompute(function: Callable, avals: Sequence[Any], operands: Any, cotangents: Any) -> list[Any]:
-    """`function(operands, cotangents)`, arrays of these avals, which no compiler merges with equal work elsewhere.
+def behind_barrier(function: Callable, avals: Sequence[Any], operands: Any, cotangents: Any) -> list[Any]:
+    """`function(operands, cotangents)`, arrays of these avals, which no compiler merges with equal work elsewhere; and
+    none computes an operand again within it, which would round it otherwise than elsewhere.
 
     XLA drops optimization barriers on a CPU. There the function is a branch that is always taken, on a condition that
     reads a cotangent, so that neither the condition nor the branch can be evaluated before the backward pass.

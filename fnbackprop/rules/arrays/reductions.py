@@ -3,7 +3,9 @@
 from jax import lax
 
 from ...backprop import registry
-from ..expressions import Expr, vjp_rule, wide
+from ...backprop.memory.recompute_barrier import behind_barrier
+from ...jaxprs.avals import cotangent_aval
+from ..expressions import Expr, on_expressions, wide
 from .generic_reductions import vjp_of_equivalent
 from .layouts import spread
 
@@ -14,13 +16,13 @@ def reduce_sum_vjp(dy, x_aval, *, axes):
     return spread(dy, x_aval, axes)
 
 
-@vjp_rule("reduce_max")
+@registry.vjp_rule("reduce_max")
 def reduce_max_vjp(dy, x, x_aval, *, axes):
     """y = max x: dy goes to the greatest elements, in equal shares where several tie."""
     return _share_among_extremes(dy, x, x_aval, axes, lax.reduce_max)
 
 
-@vjp_rule("reduce_min")
+@registry.vjp_rule("reduce_min")
 def reduce_min_vjp(dy, x, x_aval, *, axes):
     """y = min x: dy goes to the least elements, in equal shares where several tie."""
     return _share_among_extremes(dy, x, x_aval, axes, lax.reduce_min)
@@ -36,11 +38,15 @@ def _share_among_extremes(dy, x, x_aval, axes, reduce_extreme):
     def back(y):
         return Expr(spread(y.array, x_aval, axes))
 
-    x = Expr(lax.optimization_barrier(x.array))
-    extreme = Expr(reduce_extreme(x.array, axes))
-    attains = (x == back(extreme)).astype(dy.dtype)
-    share = wide(dy) / Expr(lax.reduce_sum(wide(attains).array, axes))
-    return attains * back(share.astype(dy.dtype))
+    @on_expressions
+    def shares(x, dy):
+        extreme = Expr(reduce_extreme(x.array, axes))
+        attains = (x == back(extreme)).astype(dy.dtype)
+        share = wide(dy) / Expr(lax.reduce_sum(wide(attains).array, axes))
+        return [attains * back(share.astype(dy.dtype))]
+
+    (dx,) = behind_barrier(shares, [cotangent_aval(x_aval).update(dtype=dy.dtype)], x, dy)
+    return dx
 
 
 @registry.structured_rule("reduce_prod")

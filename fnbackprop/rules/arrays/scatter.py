@@ -10,8 +10,9 @@ import jax
 from jax import lax
 
 from ...backprop.jvp_by_rules import bind_with_jvp
+from ...backprop.memory.recompute_barrier import behind_barrier
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import aval_of, operand_avals
+from ...jaxprs.avals import aval_of, cotangent_aval, operand_avals
 from ...jaxprs.evaluate import bind
 from ...jaxprs.types import close_jaxpr
 from ..expressions import Expr, on_expressions, scalar, vjp_rule, where, wide
@@ -178,14 +179,21 @@ def scatter_min_vjp(dy, x, i, u, **params):
 
 
 def _share_among_extremes(dy, x, u, S, scatter_extreme):
-    """The extreme is compared with x and u in memory, behind a barrier, never with the output y: see `reduce_max`.
+    """The extreme is compared with x and u in memory, never with the output y: see `reduce_max`.
 
     Where nothing attains it, beside a NaN, no gradient flows."""
-    x, u = map(Expr, lax.optimization_barrier((x.array, u.array)))
-    extreme = S.write(scatter_extreme, x, u)
     dy = wide(dy)
-    x_attains = (x == extreme).astype(dy.dtype)
-    u_attains = (u == S.read(extreme)).astype(dy.dtype)
-    count = S.write(lax.scatter_add, x_attains, u_attains)
-    share = dy / Expr(lax.max(count.array, scalar(1, count)))
-    return x_attains * share, None, u_attains * S.read(share)
+
+    @on_expressions
+    def shares(operands, dy):
+        x, u = operands
+        extreme = S.write(scatter_extreme, x, u)
+        x_attains = (x == extreme).astype(dy.dtype)
+        u_attains = (u == S.read(extreme)).astype(dy.dtype)
+        count = S.write(lax.scatter_add, x_attains, u_attains)
+        share = dy / Expr(lax.max(count.array, scalar(1, count)))
+        return [x_attains * share, u_attains * S.read(share)]
+
+    avals = [cotangent_aval(aval_of(operand.array)).update(dtype=dy.dtype) for operand in (x, u)]
+    dx, du = behind_barrier(shares, avals, (x.array, u.array), dy.array)
+    return Expr(dx), None, Expr(du)

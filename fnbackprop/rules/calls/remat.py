@@ -69,7 +69,7 @@ def recompute(engine, closed, choose, active, wanted, prevent_cse):
         if engine.inline:  # within a loop, or within a region that is itself behind such a barrier
             out = pull_behind(*optimization_barrier(((behind, saved), cts)))
         else:
-            out = recompute_barrier.recompute(pull_behind, [atom.aval for atom in found], (behind, saved), cts)
+            out = recompute_barrier.behind_barrier(pull_behind, [atom.aval for atom in found], (behind, saved), cts)
         return merge(has_cotangent, out)
 
     def describe(where):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from ...backprop.memory.recompute_barrier import behind_barrier
 from ...backprop.precision import wide
 from ...backprop.registry import vjp_rule
 from ...jaxprs.avals import varying_axes, zeros_like_aval
@@ -78,8 +79,8 @@ def pmin_vjp(dy, x, x_aval, y_aval, *, axes, axis_index_groups=None):
 def _share_among_winners(extreme, reduce, dy, x, x_aval, y_aval, axes, groups):
     """dx_d = w_d·Σ_e dy_e / Σ_e w_e, where w_d says whether x_d attains the extreme.
 
-    That is asked of one materialised x, behind a barrier, and never of the output y, which may stem from an x of
-    another rounding. An axis by position is one along which the device itself takes the extreme."""
+    That is asked of one x in memory, and never of the output y, which may stem from an x of another rounding: see
+    `reduce_max`. An axis by position is one along which the device itself takes the extreme."""
     named, positions = _split_axes(axes)
     one_value = _varies(x_aval, named) and not _varies(y_aval, named)
     if one_value and groups is not None:
@@ -87,7 +88,7 @@ def _share_among_winners(extreme, reduce, dy, x, x_aval, y_aval, axes, groups):
             "pmax or pmin with axis_index_groups under shard_map(check_vma=True): its result is typed as one value "
             "though it differs from group to group, so its cotangents cannot be told apart. Use check_vma=False."
         )
-    x = lax.stop_gradient(lax.optimization_barrier(x))  # JAX has no JVP of pmax
+    x = lax.stop_gradient(behind_barrier(lambda x, _: [x], [x_aval], x, dy)[0])  # JAX has no JVP of pmax
     best = reduce(x, positions) if positions else x
     best = extreme(best, tuple(named), axis_index_groups=groups) if named else best
     attains = lax.convert_element_type(lax.eq(x, spread(best, x_aval, positions)), wide(dy).dtype)
