@@ -71,7 +71,7 @@ def _varied(closed: Any, axes: frozenset[Any]) -> Any:
 
 def _varied_inside(param: Any, axes: frozenset[Any]) -> Any:
     """A parameter of an equation, in which jaxprs are `_varied`."""
-    if isinstance(param, tuple | list):
+    if isinstance(param, tuple):
         return type(param)(_varied_inside(each, axes) for each in param)
     if not hasattr(param, "eqns"):
         return param

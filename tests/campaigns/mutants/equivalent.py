@@ -30,6 +30,9 @@ BOUND = "it is a bound on rounding as well"
 SUBSTITUTION = "t = x·exp(2s) is a substitution as good as t = x·exp(s)"
 COST = "it costs time or memory, and changes no number"
 REPORT = "it is told in a report, and changes no number"
+WARNING = "it is told in a warning, which tests/rules/loops/test_decisions.py expects, and changes no number"
+ONE_BATCH = "JAX does not batch a loop twice over examples that are divided among devices"
+FLOAT64 = "it is for float64, as in tests/rules/pointwise/test_special.py, and the programs are float32"
 NOTHING = "what is shifted in at the end decays or multiplies a sum of nothing, s = 0"
 EQUIVALENT = [
     Row("clamp_vjp_x", "argument 2 *", "z is x wherever the mask holds, and a bound elsewhere"),
@@ -80,7 +83,7 @@ EQUIVALENT = [
     Row("write_along", "5.0 *", "the indices are distinct"),
     Row("_product_of_others", "1.1.1 constant changed", "an update that is left out has its own run, and no dy"),
     Row("_product_of_others", "4.1.1.0 constant changed", "the order within a run changes no product"),
-    Row("_share_among_extremes", "6.1.1* *", NOT_FINITE),
+    Row("_share_among_extremes", "1.5.1.1* *", NOT_FINITE),
     Row("pad_vjp_x", "3.0.0 comparison off by one", SAME_PATH),
     Row("concatenate_vjp", "1.3.0.0* *", IGNORED),
     Row("stack_vjp", "0.0.0 *", IGNORED),
@@ -109,6 +112,11 @@ EQUIVALENT = [
     Row("next_checkpoint", "3.1.1.2 term dropped #2", CHECKPOINTS),
     Row("next_checkpoint", "5.0.0.1 constant changed", CHECKPOINTS),
     Row("_to_extremes", "1.0 term dropped", SAME_PATH),
+    *(Row(f"decisions.{name}", "*", WARNING) for name in ("decided_carries", "decided_carries_of_scan")),
+    *(Row(f"decisions.{name}", "*", WARNING) for name in ("_is_compared", "_reached")),
+    Row("_gathered", "2.0.1.1.0.0 factor dropped", ONE_BATCH),
+    Row("_far", "0.0 case forgotten #2", FLOAT64),
+    Row("_typed_as", "1.1.0.0 comparison off by one", "the loop runs twice, to the same numbers"),
 ]  # fmt: skip
 
 

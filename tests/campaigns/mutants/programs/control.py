@@ -94,6 +94,28 @@ add("while", lambda c, w: lax.while_loop(
 add("while", lambda c, w: lax.while_loop(  # the first step counts as much as the last
     lambda s: s[0] < 70, lambda s: (s[0] + 1, s[1] + jnp.sin(s[1] * w) / 50), (0, c))[1], inside(2), inside(2, seed=1))
 
+# under vmap, each example with its own number of steps n, after which the body is singular
+
+
+def stepwise(body, n, x):
+    return lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, body(s[1], n - s[0])), (0, x))[1]
+
+
+def halves(x, left):
+    return jnp.concatenate(jnp.split(x, 2)[::-1]) * jnp.sqrt(left.astype(x.dtype))
+
+
+OWN = np.int32([2, 0, 3])
+add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(  # w is shared, and has as many rows as there are examples
+    lambda x, left: jnp.tanh(w @ x) + x / left, n, x))(OWN, x), normal(3, 3), normal(3, 3, seed=1))
+add("while", lambda b, x: jax.vmap(lambda n, b, x: stepwise(  # sqrt(x - b) is not finite at another's b
+    lambda x, left: b + jnp.sqrt(x - b) + 0.1 / left, n, x))(OWN, b, x),
+    np.float32([1, 5, 2]), np.float32([1.5, 5.5, 3]))
+add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(
+    lambda x, left: halves(x * w, left) + x, n, x))(OWN, x), normal(4), normal(3, 4, seed=1))
+add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(  # the examples depend on each other
+    lambda x, left: jnp.tanh(w * x + lax.psum(x, "i") / 3), n, x), axis_name="i")(OWN, x), normal(2), normal(3, 2))
+
 # ---------------------------------------------------------------- devices
 
 
@@ -135,6 +157,28 @@ add("shard_map", lambda v, w: jax.shard_map(
     lambda v, w: lax.psum(jnp.sin(v @ w), "i"), mesh=mesh(), in_specs=(P("i"), P()), out_specs=P(),
         check_vma=False)(v, w),
     normal(4, 3), normal(3, 3, seed=1))
+def until_small(w, x):
+    """Each device goes on until its own numbers are small; the counter's type says that they agree on it."""
+    return lax.while_loop(
+        lambda s: (s[0] < 5) & (jnp.sum(s[1]) > 0.7), lambda s: (s[0] + 1, jnp.sin(w * s[1])), (0, x))[1]
+
+
+def branching(w, x):
+    return lax.while_loop(lambda x: jnp.sum(x) > 0.2, lambda x: lax.cond(
+        jnp.sum(x) > 1, lambda x: jnp.sin(w * x) / 2, lambda x: x / (1 + w), x), x)
+
+
+def each_until_small(w, x):
+    def one(x):
+        count, x = lax.while_loop(lambda s: (s[0] < 5) & (s[1] > 0.3), lambda s: (s[0] + 1, jnp.sin(w * s[1])), (0, x))
+        return x + count
+
+    return jax.vmap(one)(x)
+
+
+for _loop in (until_small, branching, each_until_small):
+    add("while", lambda w, x, f=_loop: jax.shard_map(f, mesh=mesh(), in_specs=(P(), P("i")), out_specs=P("i"))(w, x),
+        np.float32(0.8), np.float32([0.9, 0.7, 0.4, 0.5]))
 add("sharding_constraint", lambda x: lax.with_sharding_constraint(x, jax.NamedSharding(mesh(), P("i"))), normal(4))
 add("layout_constraint", lambda x: with_layout_constraint(x, Layout((1, 0))), normal(2, 3))
 add("device_put", lambda x: jax.device_put(x), normal(3))
