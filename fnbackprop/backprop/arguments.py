@@ -14,6 +14,8 @@ from ..jaxprs.compat import equality_errors_pytreedef
 from ..jaxprs.lists import merge, partition
 from ..jaxprs.types import Aval
 
+_is_of = functools.lru_cache(jnp.issubdtype)  # a dtype and a kind of dtypes
+
 
 def check_callable(fun: Any) -> None:
     if not callable(fun):
@@ -54,8 +56,11 @@ def select_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple,
     return partial, tuple(args[i] for i in positions)
 
 
+_ARRAYS, _ARRAY_LIKE = (jax.Array, jax.Ref), (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+
+
 def is_array_like(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+    return isinstance(leaf, _ARRAY_LIKE)
 
 
 def is_traceable(leaf: Any) -> bool:
@@ -104,7 +109,7 @@ def _remedy(kind: type, caller: str) -> str:
 
 def as_array(leaf: Any) -> Any:
     """A primal as an array; a Python scalar stays weakly typed."""
-    if isinstance(leaf, jax.Array | jax.Ref):
+    if isinstance(leaf, _ARRAYS):
         return leaf
     if not is_array_like(leaf):
         if is_value(leaf):
@@ -120,11 +125,11 @@ def check_input(name: str, holomorphic: bool, allow_int: bool, leaf: Any) -> Non
             raise TypeError(f"{name} requires inputs with tangents, but the hijax type {aval} has none.")
         return
     dtype = leaf.dtype
-    if holomorphic and not jnp.issubdtype(dtype, np.complexfloating):
+    if holomorphic and not _is_of(dtype, np.complexfloating):
         raise TypeError(
             f"{name} with holomorphic=True requires inputs with complex dtype, but got {np.dtype(dtype).name}."
         )
-    if not jnp.issubdtype(dtype, np.inexact) and not allow_int:
+    if not _is_of(dtype, np.inexact) and not allow_int:
         raise TypeError(
             f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), but got "
             f"{dtype.name}. If you want to use Boolean- or integer-valued inputs, use vjp or set allow_int to True."
@@ -144,12 +149,12 @@ def check_scalar(value: Any) -> None:
 
 def check_output(name: str, holomorphic: bool, value: Any) -> None:
     dtype = aval_of(value).dtype
-    if jnp.issubdtype(dtype, jax.dtypes.extended):
+    if _is_of(dtype, jax.dtypes.extended):
         raise TypeError(f"{name} with output element type {dtype.name}")
-    is_complex = jnp.issubdtype(dtype, np.complexfloating)
+    is_complex = _is_of(dtype, np.complexfloating)
     if holomorphic and not is_complex:
         raise TypeError(f"{name} with holomorphic=True requires outputs with complex dtype, but got {dtype.name}.")
-    if holomorphic or jnp.issubdtype(dtype, np.floating):
+    if holomorphic or _is_of(dtype, np.floating):
         return
     advice = (
         "For holomorphic differentiation, pass holomorphic=True. For differentiation of non-holomorphic functions "

@@ -30,6 +30,7 @@ from ..jaxprs.evaluate import (
     source_of,
 )
 from ..jaxprs.primitives import Trait, has
+from ..jaxprs.staging import is_staging, present_context
 from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
 from .jvp_by_rules import bind_with_jvp, is_wrong_in_jax
@@ -134,18 +135,17 @@ class Engine:
         """Turn the outputs' cotangents (None: zero) into the inputs' (None: zero, or not active)."""
         jaxpr = plan.closed.jaxpr
         values, inner = residuals
-        env = dict(zip(plan.saved, values, strict=True))
-        inner = list(inner)
+        env, inner, present = dict(zip(plan.saved, values, strict=True)), list(inner), present_context()
         ct_env: dict[Var, Any] = {}
         self.add_cotangents(ct_env, [v if is_var(v) else None for v in jaxpr.outvars], cotangents)
-        repeated = RepeatedSteps(self)
+        pull = RepeatedSteps(self).pull if self.shares_steps and is_staging() else self.pull
         for step in reversed(plan.steps.values()):
             residual = inner.pop() if step.structured else None
             cts = [ct_env.pop(v, None) if w else None for v, w in zip(step.equation.outvars, step.wanted, strict=True)]
             if all(ct is None for ct in cts):
                 continue
-            with source_of(step.equation):
-                self.add_cotangents(ct_env, *repeated.pull(step, env, residual, cts))
+            with source_of(step.equation, present):
+                self.add_cotangents(ct_env, *pull(step, env, residual, cts))
         return [ct_env.get(v) for v in jaxpr.invars]
 
     def evaluate(
@@ -184,7 +184,7 @@ class Engine:
         """Call one rule; pairs of operand position and cotangent."""
         rule, known = call.rule, step.equation.params
         params = known if rule.takes_all_params else {name: known[name] for name in rule.params if name in known}
-        out = rule.call(*[_argument(argument, step, env, cts) for argument in rule.reads.values()], **params)
+        out = rule.call(*[_argument(argument, step, env, cts) for argument in rule.arguments], **params)
         if not isinstance(out, tuple | list):
             out = (out,)
         if len(out) != len(call.targets):

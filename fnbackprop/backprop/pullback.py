@@ -9,7 +9,7 @@ import numpy as np
 
 from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_value, is_weak, zero_cotangent, zero_tangent
 from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference
-from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_flat
+from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_leaves
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
 from ..jaxprs.tracebacks import hides_internal_frames
@@ -162,7 +162,7 @@ def _pull_to_targets(pullback: Pullback, targets: list[Any], cotangents: Any) ->
 def _evaluate_live(fun: Callable, cotangents: Any) -> list[Any]:
     """`fun(cotangents)`, without the equations that its results do not need."""
     leaves, tree = jax.tree.flatten(cotangents)
-    closed = trace_flat(lambda *leaves: fun(tree.unflatten(leaves)), leaves).closed
+    closed = trace_leaves(lambda *leaves: fun(tree.unflatten(leaves)), leaves)
     env = environment(closed.jaxpr, closed.consts, leaves)
     evaluate(live(closed.jaxpr.eqns, closed.jaxpr.outvars), env)
     return [read_atom(env, atom) for atom in closed.jaxpr.outvars]
@@ -233,7 +233,7 @@ def run_by_rules(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[
 
 def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """Trace the function, plan it and walk it forward."""
-    closed = trace_flat(call, leaves).closed
+    closed = trace_leaves(call, leaves)
     closed = call.traced = lift(rewrite(closed) if engine.fuse else closed)
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))

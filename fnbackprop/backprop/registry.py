@@ -24,6 +24,7 @@ a single operand, just it). None stands for zero. What the engine does for every
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ from jax import lax
 
 from ..jaxprs.types import Primitive
 from .signatures import Adapt, Argument, Rule, of_jax_arrays, parse, positions
+
+_NUMBERS, _NONE = (int, float, complex), frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,12 @@ class Entry:
 
     def given(self, params: dict[str, Any]) -> frozenset[str]:
         """The parameters that rules ask for and an equation with these parameters has."""
-        return frozenset(rule.given for rule in self.rules if rule.given and params.get(rule.given) is not None)
+        return frozenset([name for name in self.asks if params.get(name) is not None]) if self.asks else _NONE
+
+    @cached_property
+    def asks(self) -> frozenset[str]:
+        """The parameters for which there are rules of their own."""
+        return frozenset(rule.given for rule in self.rules if rule.given)
 
     def rule_for(self, position: int, given: frozenset[str] = frozenset()) -> Rule | None:
         """The rule that gives the cotangent of the operand at `position`, where these parameters are given."""
@@ -190,7 +198,7 @@ def _times_cotangent(rule: Rule, signature: str) -> Rule:
 
     def call(dy, *arguments, **params):
         found = slope(*arguments, **params)
-        if isinstance(found, int | float | complex):
+        if isinstance(found, _NUMBERS):
             found = np.array(found, dy.dtype)
         return None if found is None else lax.mul(dy, found)
 

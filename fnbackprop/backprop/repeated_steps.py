@@ -14,7 +14,6 @@ import numpy as np
 from ..jaxprs.avals import aval_of
 from ..jaxprs.evaluate import bind, environment, read_atom, trace_avals
 from ..jaxprs.lists import merge, present, split
-from ..jaxprs.staging import is_staging
 from ..jaxprs.types import Atom, ClosedJaxpr, Equation, Var, is_var
 from .plan import PlannedEquation
 
@@ -48,10 +47,10 @@ class Template(NamedTuple):
 
 
 class RepeatedSteps:
-    """The steps of one backward walk, by kind."""
+    """The steps of one backward walk that is traced, by kind."""
 
     def __init__(self, engine: Any):
-        self.engine, self.on = engine, engine.shares_steps and is_staging()
+        self.engine = engine
         self.seen: Counter[Any] = Counter()
         self.templates: dict[Any, Template | None] = {}  # None: of a kind whose rules are called each time
 
@@ -59,7 +58,7 @@ class RepeatedSteps:
         self, step: PlannedEquation, env: dict[Var, Any], residual: Any, cts: list[Any]
     ) -> tuple[Sequence[Var], Iterable[Any]]:
         """As `Engine.pull`."""
-        kind = _kind(step, cts) if self.on and not step.structured else None
+        kind = None if step.structured else _kind(step, cts)
         self.seen[kind] += 1
         if kind is None or self.seen[kind] <= CALLED:
             return self.engine.pull(step, env, residual, cts)

@@ -41,6 +41,10 @@ class Rule:
         return self.function.__name__
 
     @cached_property
+    def arguments(self) -> tuple[Argument, ...]:
+        return tuple(self.reads.values())
+
+    @cached_property
     def saved(self) -> tuple[Argument, ...]:
         """The arguments that are values, which must be saved."""
         return tuple(argument for argument in self.reads.values() if argument.kind == "value")

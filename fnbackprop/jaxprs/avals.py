@@ -1,6 +1,7 @@
 """Avals, the types of values (shape, dtype, weak type, sharding), and the constants that are made to be of one."""
 
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax.experimental.hijax import HiType
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 _AS_IT_IS = nullcontext()
+_CONSTANTS = (bool, int, float, complex, np.ndarray, np.generic)
 _NUMBERS = (bool, int, float, complex, str, type(None), np.ndarray)  # no value of a hijax type, and known at once
 
 
@@ -27,9 +29,11 @@ def aval_of(x: Any) -> Any:
 
 def as_jax_array(x: Any) -> Any:
     """A number or NumPy array, as which a trace keeps constants, as a jax array of its type; all else as it is."""
+    if not isinstance(x, _CONSTANTS):
+        return x
     if isinstance(x, np.ndarray) and core.trace_state_clean():
         return jax.device_put(x)  # `jnp.asarray` would compile a program for each new shape
-    return jnp.asarray(x) if isinstance(x, bool | int | float | complex | np.ndarray | np.generic) else x
+    return jnp.asarray(x)
 
 
 def is_weak(x: Any) -> bool:
@@ -84,8 +88,13 @@ def is_inexact(aval: Any) -> bool:
     if is_hijax(aval):
         return _has_tangents(aval)
     dtype = getattr(aval, "dtype", None)
-    if dtype is None or not is_extended(dtype):
-        return dtype is not None and jax.dtypes.issubdtype(dtype, np.inexact)
+    return dtype is not None and _is_inexact_dtype(dtype)
+
+
+@lru_cache(maxsize=256)
+def _is_inexact_dtype(dtype: Any) -> bool:
+    if not is_extended(dtype):
+        return jax.dtypes.issubdtype(dtype, np.inexact)
     return getattr(dtype._rules, "tangent_dtype", _no_tangents)(dtype) != jax.dtypes.float0
 
 

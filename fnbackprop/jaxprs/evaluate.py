@@ -13,7 +13,7 @@ from jax.extend import core, source_info_util
 
 from .compat import trace_context
 from .graph import inner_jaxprs
-from .staging import stage
+from .staging import present_context, stage, trace
 from .types import Atom, Aval, ClosedJaxpr, Equation, Jaxpr, Literal, Primitive, Var, open_jaxpr
 
 as_function = core.jaxpr_as_fun  # closed jaxpr -> a function of flat operands
@@ -41,16 +41,27 @@ def trace_flat(fun: Callable, args: Sequence[Any]) -> Traced:
 
     flat_fun.__name__ = getattr(fun, "__name__", "fun")
     flat_fun.__wrapped__ = fun  # JAX's messages then name the user's function and line
+    with _asking_for_sizes():
+        return Traced(jax.make_jaxpr(flat_fun)(*args), out_tree)
+
+
+def trace_leaves(fun: Callable, leaves: Sequence[Any]) -> ClosedJaxpr:
+    """The closed jaxpr of `fun(*leaves)`, a function of arrays that returns a flat list."""
+    with _asking_for_sizes():
+        return trace(fun, list(map(jax.typeof, leaves)))
+
+
+@contextmanager
+def _asking_for_sizes() -> Iterator[None]:
     try:
-        closed = jax.make_jaxpr(flat_fun)(*args)
+        yield
     except ValueError as error:
         raise UnknownSize(*error.args) if "nse must be specified" in str(error) else error from error
-    return Traced(closed, out_tree)
 
 
 def trace_avals(fun: Callable, avals: Sequence[Aval]) -> ClosedJaxpr:
     """The closed jaxpr of `fun`, a function of flat arrays that returns a flat list, at these avals."""
-    return jax.make_jaxpr(fun)(*avals)
+    return trace(fun, avals)
 
 
 def bind_flat(primitive: Primitive, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
@@ -163,8 +174,9 @@ def evaluate(
 ) -> None:
     """The loop of `interpret`: adds the equations' outputs to `env`. For some of a jaxpr's equations, or where other
     values than its outputs are read afterwards."""
+    present = present_context()
     for equation in equations:
-        with source_of(equation):
+        with source_of(equation, present):
             outputs = apply(equation, [read(env, atom) for atom in equation.invars])
         env.update(zip(equation.outvars, outputs, strict=True))
 
@@ -180,19 +192,22 @@ class source_of:  # a class, because a generator enters slower
 
     __slots__ = ("source", "context")
 
-    def __init__(self, equation: Equation):
+    def __init__(self, equation: Equation, present: Any = None):
+        """present: `present_context()`, where it is known."""
         info = equation.source_info
         outer, inner = source_info_util.current_name_stack(), info.name_stack
         stack = outer + inner if outer.stack and inner.stack else inner if inner.stack else outer
         self.source = source_info_util.user_context(info.traceback, name_stack=stack)
-        self.context = equation.ctx.manager
+        self.context = None if equation.ctx is (present or present_context()) else equation.ctx.manager
 
     def __enter__(self) -> None:
         self.source.__enter__()
-        self.context.__enter__()
+        if self.context is not None:
+            self.context.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        self.context.__exit__(*error)
+        if self.context is not None:
+            self.context.__exit__(*error)
         self.source.__exit__(*error)
 
 

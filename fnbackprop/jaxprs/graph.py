@@ -75,7 +75,7 @@ def fixpoint(grow: Callable[[tuple[bool, ...]], Iterable[bool]], flags: Iterable
 
 def inner_jaxprs(equation: Equation) -> list[Jaxpr | ClosedJaxpr]:
     """The jaxprs among an equation's parameters (bodies, branches), closed or open."""
-    return list(core.jaxprs_in_params(equation.params))
+    return list(core.jaxprs_in_params(equation.params)) if equation.params else []
 
 
 def all_equations(jaxpr: Jaxpr | ClosedJaxpr) -> Iterator[Equation]:

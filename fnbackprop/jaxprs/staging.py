@@ -1,20 +1,33 @@
-"""Equations put into the trace of a function as they stand.
+"""The trace of a function: what `jax.make_jaxpr` does of it, and equations put into it as they stand.
 
 Under `jit`, `make_jaxpr` or in a loop's body, binding a primitive adds an equation to the function that is being
 traced. JAX finds the types of its outputs anew and looks for what else the primitive might do. Where the operands have
 the types that an equation had before, all that is known: the same equation is added, in a third of the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from jax._src import core, source_info_util
+import jax
+from jax._src import api_util, core, linear_util, source_info_util
 from jax._src.interpreters import partial_eval
 
-from .types import Equation, Primitive
+from .compat import with_constants
+from .types import Aval, ClosedJaxpr, Equation, Primitive
 
+present_context = core.current_jaxpr_eqn_context  # the user's context managers, as an equation keeps them
 Tracer, Trace = partial_eval.DynamicJaxprTracer, partial_eval.DynamicJaxprTrace
+
+
+def trace(fun: Callable, avals: Sequence[Aval]) -> ClosedJaxpr:
+    """As `jax.make_jaxpr` of a function of flat arrays that returns a list of them, without all that a `jit` does
+    beside, which takes as long as tracing ten equations."""
+    if any(aval.has_qdd for aval in avals):  # a mutable hijax value
+        return jax.make_jaxpr(fun)(*avals)
+    info = core.DebugInfo("jit", api_util.fun_sourceinfo(fun), None, core.initial_result_paths)
+    jaxpr, _, consts = partial_eval.trace_to_jaxpr_dynamic(linear_util.wrap_init(fun, debug_info=info), avals)
+    return with_constants(jaxpr, consts)
 
 
 def is_staging() -> bool:

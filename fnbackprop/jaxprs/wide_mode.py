@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from .graph import all_equations
+from .graph import inner_jaxprs
+from .types import Equation, open_jaxpr
 
 _WIDE = frozenset(map(jax.numpy.dtype, ("float64", "complex128", "int64", "uint64")))
 
@@ -17,8 +18,14 @@ _WIDE = frozenset(map(jax.numpy.dtype, ("float64", "complex128", "int64", "uint6
 def is_wide(closed: Any) -> bool:
     """Whether a jaxpr holds a 64-bit value, which JAX would narrow in 32-bit mode. Asked in 64-bit mode too: the
     pullback may be called outside."""
-    made = (var for equation in all_equations(closed) for var in equation.outvars)
-    return any_wide(v.aval for v in (*closed.jaxpr.constvars, *closed.jaxpr.invars, *made))
+    jaxpr = open_jaxpr(closed)
+    return any_wide([v.aval for v in (*jaxpr.constvars, *jaxpr.invars)]) or any(map(_makes_wide, jaxpr.eqns))
+
+
+def _makes_wide(equation: Equation) -> bool:
+    if any_wide([v.aval for v in equation.outvars]):
+        return True
+    return any(_makes_wide(e) for inner in inner_jaxprs(equation) for e in open_jaxpr(inner).eqns)
 
 
 def wide_mode(on: bool) -> AbstractContextManager[Any]:

@@ -24,6 +24,8 @@ from ..backprop import precision, registry
 from ..backprop.signatures import Argument
 from ..jaxprs.avals import aval_of, cotangent_aval, zeros_like_aval
 
+_NUMBERS, _SEQUENCES = (int, float, complex), (tuple, list)
+
 
 def scalar(value: complex, like: Any) -> np.ndarray:
     """`value` as a rank-0 array of the dtype of `like`."""
@@ -36,7 +38,7 @@ def is_complex(x: Any) -> bool:
 
 def _operands(x: Any, y: Any) -> tuple[Any, Any]:
     """An array and what stands beside it (an expression, a number or an array), as arrays of one dtype."""
-    if isinstance(y, int | float | complex):
+    if isinstance(y, _NUMBERS):
         return x, np.array(y, x.dtype)
     y = y.array if isinstance(y, Expr) else y
     if x.dtype == y.dtype or is_complex(x) == is_complex(y):
@@ -214,13 +216,13 @@ def on_expressions(function: Callable) -> Callable:
 
 def wrap(x: Any) -> Any:
     """Arrays as expressions, in tuples and lists too; None stays."""
-    if isinstance(x, tuple | list):
+    if isinstance(x, _SEQUENCES):
         return type(x)(map(wrap, x))
     return None if x is None else Expr(x)
 
 
 def unwrap(x: Any) -> Any:
     """The arrays of expressions, in tuples and lists too; anything else stays."""
-    if isinstance(x, tuple | list):
+    if isinstance(x, _SEQUENCES):
         return type(x)(map(unwrap, x))
     return x.array if isinstance(x, Expr) else x

@@ -187,7 +187,7 @@ def _float64_jaxpr(jaxpr: Any) -> Any:
     def combined(*highs):
         return [low if high is None else high for low, high in run.closed(closed, [(None, x) for x in highs])]
 
-    avals = [jax.ShapeDtypeStruct(v.aval.shape, float64_dtype(v.aval.dtype)) for v in closed.jaxpr.invars]
+    avals = [v.aval.update(dtype=float64_dtype(v.aval.dtype)) for v in closed.jaxpr.invars]
     traced = trace_avals(combined, avals)
     return traced if hasattr(jaxpr, "jaxpr") else traced.jaxpr
 
