@@ -29,6 +29,11 @@ def with_constants(jaxpr: Any, consts: Sequence[Any]) -> Any:
     return core.ClosedJaxpr(jaxpr, consts)
 
 
+def has_state(aval: Any) -> bool:
+    """Whether a value of this type is one of a mutable hijax type, whose contents JAX 0.10.2 types beside it."""
+    return getattr(aval, "has_qdd", False)
+
+
 def replaced_and_closed(jaxpr: Any, consts: Sequence[Any], **parts: Any) -> Any:
     """A jaxpr with other parts, `constvars` among them, closed over these constants."""
     if hasattr(jaxpr, "with_consts"):  # JAX 0.12: a jaxpr holds its constants

@@ -13,7 +13,7 @@ import jax
 from jax._src import api_util, core, linear_util, source_info_util
 from jax._src.interpreters import partial_eval
 
-from .compat import with_constants
+from .compat import has_state, with_constants
 from .types import Aval, ClosedJaxpr, Equation, Primitive
 
 present_context = core.current_jaxpr_eqn_context  # the user's context managers, as an equation keeps them
@@ -23,7 +23,7 @@ Tracer, Trace = partial_eval.DynamicJaxprTracer, partial_eval.DynamicJaxprTrace
 def trace(fun: Callable, avals: Sequence[Aval]) -> ClosedJaxpr:
     """As `jax.make_jaxpr` of a function of flat arrays that returns a list of them, without all that a `jit` does
     beside, which takes as long as tracing ten equations."""
-    if any(aval.has_qdd for aval in avals):  # a mutable hijax value
+    if any(map(has_state, avals)):
         return jax.make_jaxpr(fun)(*avals)
     info = core.DebugInfo("jit", api_util.fun_sourceinfo(fun), None, core.initial_result_paths)
     jaxpr, _, consts = partial_eval.trace_to_jaxpr_dynamic(linear_util.wrap_init(fun, debug_info=info), avals)
