@@ -23,9 +23,11 @@ from .experiment_checks import (
     check_patterns,
     has_parameter,
     kind,
+    takes,
 )
 from .updates import Update, check_updates
 
+STATE_HINT = " If the second is the model state, tell the Experiment: has_state=True."
 WEIGHT = "weight"
 """The metric by which a microbatch counts: see `Experiment.accumulate`."""
 
@@ -87,6 +89,10 @@ class Experiment:
       ema_of_state: whether `ema` averages the floating arrays of the model state too, rather than the parameters alone.
       skip_nonfinite: how many steps on end may have a loss or a gradient that is NaN or infinite: their updates are
         left out and counted, in the metric "skipped"; one more ends the run. None: the first ends it.
+      skip_spikes: how many steps on end may spike: loss or gradient norm is 8 robust standard deviations above what it
+        was in the last 128 steps, in logarithms (32 steps must be known). Their updates are left out and counted, in
+        the metric "skipped_spikes"; one more is taken for the level now, and what was known is forgotten. None: none is
+        left out. Of several updates, each by its own loss and gradient.
       sharding: the placement when a run has a mesh. "data": parameters on every device, batches split over the
         mesh axis "data"; "fsdp": parameters split over it too; "tensor": `models.transformer` split over "model";
         "fsdp+tensor": over both; "replicate": everything on every device. Or a dict from path patterns ("qkv/w",
@@ -127,6 +133,7 @@ class Experiment:
     has_state: bool = False
     ema_of_state: bool = False
     skip_nonfinite: int | None = None
+    skip_spikes: int | None = None
     sharding: Any = "data"
     config: Any = None
 
@@ -136,7 +143,7 @@ class Experiment:
         if self.updates:
             self._check_updates()
         else:
-            check_function("loss", self.loss, *self._model_arguments, "batch", "key")
+            check_function("loss", self.loss, *self._model_arguments, "batch", "key", hint=self._state_hint(self.loss))
             check_optimizer("optimizer", self.optimizer)
             check_patterns("trainable", self.trainable)
         if self.gradient is not None:
@@ -157,8 +164,11 @@ class Experiment:
         check_integer("accumulate", self.accumulate, at_least=1)
         if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
             raise ExperimentError(f"ema must be a decay between 0 and 1, 0.999 for instance, not {self.ema!r}.")
-        if self.skip_nonfinite is not None:
-            check_integer("skip_nonfinite", self.skip_nonfinite, at_least=1)
+        for field in ("skip_nonfinite", "skip_spikes"):
+            if (most := getattr(self, field)) is not None:
+                check_integer(field, most, at_least=1)
+                if self.step is not None:
+                    raise ExperimentError(f"{field} is of the loss's own update: an own step leaves out what it will.")
         if self.ema_of_state and not (self.has_state and self.ema):
             raise ExperimentError("ema_of_state averages the model state: it needs ema, and has_state=True.")
         if self.config is not None and (isinstance(self.config, type) or not dataclasses.is_dataclass(self.config)):
@@ -188,6 +198,14 @@ class Experiment:
         """The key of `init`, and the key from which each step's is derived."""
         init_key, loss_key = jax.random.split(jax.random.key(self.seed))
         return init_key, loss_key
+
+    def _state_hint(self, loss: Any) -> str:
+        """What to say of a loss with an argument too many or too few, if it is the model state."""
+        if not self.has_state and takes(loss, 4):
+            return STATE_HINT
+        if self.has_state and takes(loss, 3):
+            return " It is called so by has_state=True: leave that out, if the model has no state."
+        return ""
 
     @property
     def _model_arguments(self) -> tuple[str, ...]:
@@ -225,10 +243,11 @@ class Experiment:
             if self.has_state:
                 wanted = "(scalar, model_state) or (scalar, model_state, metrics dict), as has_state says"
             returned = f"a tuple of {len(parts)}" if isinstance(result, tuple) else kind(result)
-            raise ExperimentError(f"loss returned {returned}; return {wanted}.")
+            hint = STATE_HINT if len(parts) == 3 and not self.has_state else ""
+            raise ExperimentError(f"loss returned {returned}; return {wanted}.{hint}")
         value, *rest = parts
         state = rest.pop(0) if self.has_state else None
         metrics = rest[0] if rest else {}
         check_loss(value)
-        check_metrics(metrics)
+        check_metrics(metrics, hint="" if self.has_state else STATE_HINT)
         return LossOutcome(value, metrics, state)

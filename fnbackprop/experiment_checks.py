@@ -9,6 +9,7 @@ import jax.numpy as jnp
 RESERVED_METRICS = (
     *("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale"),
     *("overshoot", "rate_over_critical", "batch_sharpness", "learning_rate", "skipped", "skipped_in_a_row"),
+    *("skipped_spikes", "skipped_spikes_in_a_row"),
 )
 
 
@@ -35,7 +36,8 @@ def check_integer(field: str, value: Any, at_least: int) -> None:
         raise ExperimentError(f"{field} must be an integer of at least {at_least}, not {value!r}.")
 
 
-def check_function(field: str, function: Any, *parameters: str) -> None:
+def check_function(field: str, function: Any, *parameters: str, hint: str = "") -> None:
+    """Raises ExperimentError unless the function can be called with these arguments; a hint ends the message."""
     wanted = f"{field}({', '.join(parameters)})"
     if not callable(function):
         raise ExperimentError(f"{field} must be a function {wanted}, not {function!r}.")
@@ -48,8 +50,17 @@ def check_function(field: str, function: Any, *parameters: str) -> None:
     except TypeError as error:
         name = getattr(function, "__name__", field)
         raise ExperimentError(
-            f"{field} is called as {wanted}, but {name}{signature} {_where(function)}: {error}."
+            f"{field} is called as {wanted}, but {name}{signature} {_where(function)}: {error}.{hint}"
         ) from None
+
+
+def takes(function: Any, count: int) -> bool:
+    """Whether the function shows that it can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def has_parameter(function: Any, name: str) -> bool:
@@ -86,15 +97,16 @@ def check_loss(value: Any) -> None:
         raise ExperimentError(f"loss must return a real floating-point scalar, but its dtype is {dtype}.")
 
 
-def check_metrics(metrics: Any) -> None:
+def check_metrics(metrics: Any, hint: str = "") -> None:
+    """Raises ExperimentError unless these are scalars by their names; a hint ends the message."""
     if not isinstance(metrics, dict):
         raise ExperimentError(
-            f"loss returned (scalar, {type(metrics).__name__}); the second must be a dict of scalars."
+            f"loss returned (scalar, {type(metrics).__name__}); the second must be a dict of scalars.{hint}"
         )
     for name in metrics:
         if name in RESERVED_METRICS:
             raise ExperimentError(f"the metric {name!r} has a name that training uses itself; choose another.")
-    _check_scalars("loss", metrics)
+    _check_scalars("loss", metrics, hint)
 
 
 def check_evaluation(values: Any) -> None:
@@ -106,16 +118,19 @@ def check_evaluation(values: Any) -> None:
     _check_scalars("evaluate", values)
 
 
-def _check_scalars(function: str, metrics: dict[str, Any]) -> None:
+def _check_scalars(function: str, metrics: dict[str, Any], hint: str = "") -> None:
     for name, value in metrics.items():
         if isinstance(value, dict):
             names = ", ".join(repr(f"{name}/{inner}") for inner in value)
             raise ExperimentError(
-                f"the metric {name!r} of {function} is a dict: metrics are not nested. Give each its own name: {names}."
+                f"the metric {name!r} of {function} is a dict: metrics are not nested. Give each its own name: "
+                f"{names}.{hint}"
             )
         number = isinstance(value, (bool, int, float)) or hasattr(value, "dtype")
         if not number or jnp.shape(value) != () or jnp.issubdtype(_dtype(value), jnp.complexfloating):
-            raise ExperimentError(f"the metric {name!r} of {function} must be a real scalar, but it is {kind(value)}.")
+            raise ExperimentError(
+                f"the metric {name!r} of {function} must be a real scalar, but it is {kind(value)}.{hint}"
+            )
 
 
 def _dtype(value: Any) -> Any:

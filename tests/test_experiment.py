@@ -80,6 +80,20 @@ def test_loss_errors(result, message):
         experiment.outcome(*experiment.arguments())
 
 
+STATE = {"norm": {"mean": jnp.zeros(3)}}
+
+
+@pytest.mark.parametrize("after", [(STATE,), (STATE, {}), (jnp.zeros(3),), ({"mean": jnp.zeros(3)},)])
+def test_a_model_state_of_which_the_experiment_was_not_told(after):
+    experiment = quadratic(loss=lambda params, batch, key: (jnp.zeros(()), *after))
+    with pytest.raises(ExperimentError, match="If the second is the model state, tell the Experiment: has_state=True"):
+        experiment.outcome(*experiment.arguments())
+    with pytest.raises(ExperimentError, match="If the second is the model state, tell the Experiment: has_state=True"):
+        quadratic(loss=lambda params, model_state, batch, key: 0.0)
+    with pytest.raises(ExperimentError, match="by has_state=True: leave that out, if the model has no state"):
+        quadratic(has_state=True)
+
+
 def test_the_outcome_has_one_form():
     plain = quadratic()
     paired = quadratic(loss=lambda *args: (plain.loss(*args), {"largest": jnp.max(args[0]["w"])}))

@@ -33,6 +33,7 @@ class NonFiniteLoss(FloatingPointError):
     """The loss became NaN or infinite, or the gradient did at every loss scale.
 
     Attributes:
+      facts: what was found, without the advice that the message ends with.
       step: the first at which one of them did: where the gradient broke first, that step, and the loss the next one.
       kept: the file that holds its batch, for a replay; None if there is none.
 
@@ -48,7 +49,8 @@ class NonFiniteLoss(FloatingPointError):
       1
     """
 
-    def __init__(self, message: str, step: int):
-        super().__init__(message)
+    def __init__(self, facts: str, step: int, advice: str = ""):
+        super().__init__(f"{facts} {advice}".rstrip())
+        self.facts = facts
         self.step = step
         self.kept: Path | None = None

@@ -18,8 +18,8 @@ from .step.loss_gradient import make_outcome_and_grad
 from .step.mixed_precision import precision_of
 from .step.model_state import with_model_state
 from .step.own_step import make_own_gradient, own_step
-from .step.several_updates import one_after_another
-from .step.skipping import skip_metrics, unless_nonfinite
+from .step.several_updates import UpdateFunction, one_after_another
+from .step.skipping import leaves_out, skip_metrics, unless_left_out
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
 from .step.weight_update import WeightUpdate
@@ -76,7 +76,7 @@ def train(
       progress: whether to print how it goes.
       prefetch: how many batches are made ahead, by a thread; 0 makes each when its step begins.
       profile: time some steps and trace a few, into the run's folder `profile/`.
-      loggers: who is handed the metrics too: "tensorboard", "wandb", "mlflow", "csv", or loggers (`fb.loggers`).
+      loggers: who is handed the metrics too: "tensorboard", "wandb", "mlflow", "aim", "csv", or loggers (`fb.loggers`).
       callbacks: pure functions `(step, state, values)` of the number of updates made, of the state after them, which
         they must not keep, and of the metrics of the step (and "evaluate/<name>", if there was an evaluation). They may
         return "stop", "checkpoint" or "evaluate", or several of them. A value is an array that the device may still be
@@ -153,18 +153,29 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
     `metrics` holds the loss, those of `step_metrics`, and those that the experiment's loss returns. With a loss
     scale, a gradient that is not finite changes nothing but that scale.
     """
-    if experiment.updates:
-        parts = {name: make_step(part, backward, layout) for name, part in experiment.parts.items()}
-        return one_after_another(experiment, parts)
     if experiment.step is not None:
         return own_step(experiment, backward)
+    steps = {name: one_update(part, backward, layout) for name, part in experiment.parts.items()}
+    if experiment.updates:
+        return one_after_another(experiment, steps)
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        after, metrics, _ = steps[""](state, batch)
+        return after, metrics
+
+    return step
+
+
+def one_update(experiment: Experiment, backward: str, layout: Layout | None) -> UpdateFunction:
+    """The function `updated(state, batch) -> (state, metrics, made)` of one update. made: whether it was, a bool
+    scalar, or None if no update is ever left out."""
     if experiment.gradient is not None:
         outcome_and_grad = make_own_gradient(experiment, backward)
     else:
         outcome_and_grad = make_outcome_and_grad(experiment, backward, precision_of(experiment.precision))
     update = WeightUpdate(experiment)
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def updated(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array], jax.Array | None]:
         key = jax.random.fold_in(state.key, state.step)
         scale = None if state.loss_scale is None else state.loss_scale.value
 
@@ -182,12 +193,13 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
         norms = step_metrics(gradient, state.params, after.params, trainable)
         rate = update.learning_rate(state, gradient, found.value, batch, key)
         metrics = {"loss": found.value, **norms, **rate, **found.metrics}
-        if scale is not None or state.skipped is not None:
-            after = unless_nonfinite(state, after, found.value, gradient)
+        made = None
+        if leaves_out(state):
+            after, made = unless_left_out(experiment, state, after, found.value, gradient, norms["gradient_norm"])
         scales = {} if scale is None else {"loss_scale": scale}
-        return after, {**metrics, **scales, **skip_metrics(after)}
+        return after, {**metrics, **scales, **skip_metrics(after)}, made
 
-    return step
+    return updated
 
 
 def compiled(step: StepFunction, layout: Layout | None = None) -> StepFunction:

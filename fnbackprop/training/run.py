@@ -112,8 +112,8 @@ class Run:
         names = ("seed", "accumulate", "ema", *(("ema_of_state",) if experiment.has_state else ()))
         own = {name: getattr(experiment, name) for name in names}
         precision = dataclasses.asdict(precision_of(experiment.precision))
-        own |= {} if experiment.skip_nonfinite is None else {"skip_nonfinite": experiment.skip_nonfinite}
-        own |= {} if experiment.trainable is None else {"trainable": experiment.trainable}
+        later = ("skip_nonfinite", "skip_spikes", "trainable")  # which earlier versions did not have
+        own |= {name: value for name in later if (value := getattr(experiment, name)) is not None}
         if experiment.updates:
             parts = ("parameters", "every", "times")
             own["updates"] = {

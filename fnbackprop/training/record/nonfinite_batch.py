@@ -20,24 +20,23 @@ from ..run_folder import RunFolder
 
 
 def keep_nonfinite_batch(experiment: Experiment, folder: RunFolder | None, error: BaseException | None) -> None:
-    """If the run ended because its loss was not finite, keep the batch and name its file in the error; of a run without
-    a folder, name the command that finds the line."""
+    """If the run ended because its loss was not finite, look at the batch again: say so if it is itself not finite,
+    keep it, and name its file in the error; of a run without a folder, name the command that finds the line."""
     if not isinstance(error, NonFiniteLoss) or jax.process_index() != 0:
         return
-    if folder is None:
-        error.args = (f"{error}\nTo find the line: fnbackprop trace FILE --after {error.step}",)
-        return
+    again = f"\nTo find the line: fnbackprop trace FILE --after {error.step}" if folder is None else ""
     try:
         batch = batch_again(experiment, error.step)
-        path = write_batch(folder.nonfinite_batch(error.step), batch)
+        if broken := leaves_not_finite(batch):
+            told = f"The batch of step {error.step} is itself not finite ({', '.join(broken)}): look at the data."
+            error.args = (f"{error.facts} {told}",)
+        if folder is not None:
+            error.kept = write_batch(folder.nonfinite_batch(error.step), batch)
+            kept = f"The batch of step {error.step} is kept in {error.kept}."
+            again = f"\n{kept} To run that step again: fb.replay(experiment)"
     except Exception as failure:  # the first error is the one that matters
-        error.args = (f"{error}\nThe batch of step {error.step} could not be kept: {failure}",)
-        return
-    error.kept = path
-    broken = leaves_not_finite(batch)
-    itself = f", which is itself not finite ({', '.join(broken)})," if broken else ""
-    kept = f"The batch of step {error.step}{itself} is kept in {path}."
-    error.args = (f"{error}\n{kept} To run that step again: fb.replay(experiment)",)
+        again += f"\nThe batch of step {error.step} could not be kept: {failure}" if folder is not None else ""
+    error.args = (f"{error}{again}",)
 
 
 def batch_again(experiment: Experiment, step: int) -> Any:

@@ -6,13 +6,17 @@ from collections.abc import Callable
 
 from ..run_folder import MetricsRow
 from ..step.skipping import IN_A_ROW, SKIPPED
+from ..step.spike_window import SPIKES, SPIKES_IN_A_ROW
 from ..step.step_metrics import LAYER_PREFIX
 from .throughput import Amount, short
 
 SECONDS_BETWEEN = 60.0  # two lines
 OWN_SHOWN = 4  # of the experiment's metrics
 OWN_SHOWN_LIVE = 2  # of them, in a line that is drawn again
-STANDARD = ("step", "loss", "gradient_norm", "update_ratio", "learning_rate", "loss_scale", SKIPPED, IN_A_ROW)
+STANDARD = (
+    *("step", "loss", "gradient_norm", "update_ratio", "learning_rate", "loss_scale"),
+    *(SKIPPED, IN_A_ROW, SPIKES, SPIKES_IN_A_ROW),
+)
 SHORT_UNITS = {"tokens": "tok", "examples": "ex", "steps": "steps"}
 
 

@@ -15,6 +15,7 @@ from ..loggers.group import Loggers
 from ..run_folder import MetricsRow, RunFolder
 from ..step.loss_scale import SMALLEST_SCALE
 from ..step.skipping import IN_A_ROW, SKIPPED
+from ..step.spike_window import SPIKES, SPIKES_IN_A_ROW
 from ..step.step_metrics import expand_layer_norms
 from .media_files import last_media, write_media
 from .metrics import MetricBuffer, MetricsFile, as_scalars
@@ -107,9 +108,16 @@ class RunLog:
                 self._tell_of_skipped(row)
             elif not math.isfinite(row["loss"]):
                 broke = self._last if self._last and broke_before(self._last) else row
-                raise NonFiniteLoss(non_finite_message(self._name, row, self._last), broke["step"])
+                facts, advice = non_finite_message(self._name, row, self._last)
+                raise NonFiniteLoss(facts, broke["step"], advice)
+            if row.get(SPIKES_IN_A_ROW, 0):
+                self.say(
+                    f"{self._name}  step {row['step']}: a spike, the loss is {row['loss']:.4g}, the gradient's norm "
+                    f"{row['gradient_norm']:.4g}: not updated ({row[SPIKES]} so far)"
+                )
             if row.get("loss_scale") == SMALLEST_SCALE and not math.isfinite(row["gradient_norm"]):
-                raise NonFiniteLoss(overflow_message(self._name, row), row["step"])
+                facts, advice = overflow_message(self._name, row)
+                raise NonFiniteLoss(facts, row["step"], advice)
             self._last = row
 
     def _tell_of_skipped(self, row: MetricsRow) -> None:
@@ -185,25 +193,26 @@ class RunLog:
             self.say(f"{self._name}: {', '.join(there)} in {folder.path}")
 
 
-def overflow_message(name: str, row: MetricsRow) -> str:
-    """What is known about a gradient that overflows in float16 whatever the loss scale."""
+def overflow_message(name: str, row: MetricsRow) -> tuple[str, str]:
+    """What is known about a gradient that overflows in float16 whatever the loss scale, and what to do."""
     return (
         f"the gradient of {name} is {row['gradient_norm']} at step {row['step']}, though the loss scale is down "
-        'to 1: no step would change the parameters. Try precision="bfloat16", which has the range of float32.'
+        "to 1: no step would change the parameters.",
+        'Try precision="bfloat16", which has the range of float32.',
     )
 
 
-def non_finite_message(name: str, row: MetricsRow, before: MetricsRow | None) -> str:
-    """What is known about a loss that is not finite, and what to do."""
+def non_finite_message(name: str, row: MetricsRow, before: MetricsRow | None) -> tuple[str, str]:
+    """What is known about a loss that is not finite, and what to do if its batch is finite."""
     where = f"the loss of {name} is {row['loss']} at step {row['step']}"
     if before is None:
-        return f"{where}, the first: it comes from the initial parameters or from the data of batch({row['step']})."
+        return f"{where}, the first.", f"It comes from the initial parameters or from the data of batch({row['step']})."
     last = f"at step {before['step']} it was {before['loss']:.4g} with a gradient of norm {before['gradient_norm']:.3g}"
+    facts = f"{where}; {last}."
     if broke_before(before):
-        advice = f"The gradient broke first, at step {before['step']}, and its update made the parameters non-finite."
-    else:
-        advice = "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."
-    return f"{where}; {last}. {advice}"
+        broke = f"The gradient broke first, at step {before['step']}, and its update made the parameters non-finite."
+        return f"{facts} {broke}", ""
+    return facts, "Try a lower learning rate, or clip the gradient: optax.chain(optax.clip_by_global_norm(1.0), ...)."
 
 
 def broke_before(row: MetricsRow) -> bool:

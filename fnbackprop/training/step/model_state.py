@@ -26,7 +26,7 @@ def renewed(before: Any, after: Any) -> Any:
         was, now = (str(list(shapes[path])) if path in shapes else "absent" for shapes in (there, here))
         raise ExperimentError(
             f"the model state that loss returns must have the arrays of the one that it is given, but {path or 'it'} "
-            f"was {was} and is {now}."
+            f"was {was} and is {now}. By has_state=True, what loss returns after the scalar is the state."
         )
     return jax.tree.unflatten(
         jax.tree.structure(before), map(_as_before, jax.tree.leaves(before), jax.tree.leaves(after))

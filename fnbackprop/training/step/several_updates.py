@@ -1,6 +1,6 @@
 """A step that makes several weight updates, one after the other: each is a step of its own on a part of the state."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,61 +14,99 @@ from fnbackprop.updates import Update
 
 from .model_state import with_model_state
 from .moving_average import next_average
+from .partial_optimizer import flags_of
 from .skipping import IN_A_ROW, SKIPPED, skip_metrics
 from .state import TrainState, part_of, with_part
 from .step_metrics import LAYER_NORMS, LayerNorms
 
-Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 Metrics = dict[str, Any]
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+Made = tuple[TrainState, Metrics, Any]
+"""The state after an update, its metrics, and whether it was made: a bool scalar, or None if it always is."""
+UpdateFunction = Callable[[TrainState, Any], Made]
 
 
-def one_after_another(experiment: Experiment, steps: Mapping[str, Step]) -> Step:
+def one_after_another(experiment: Experiment, steps: Mapping[str, UpdateFunction]) -> Step:
     """The step that makes the experiment's updates in their order.
 
     Args:
       experiment: has the updates.
-      steps: `step(state, batch) -> (state, metrics)` of each, by its name; the optimizer's state there is its own.
+      steps: `step(state, batch)` of each, by its name; the optimizer's state there is its own.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        now, found = state, {}
+        now, found, moved = state, {}, {}
         for update in experiment.updates:
             made = _so_often(update, steps[update.name], batch)
-            part, found[update.name] = _if_due(update, made, part_of(now, update.name))
+            part, found[update.name], moved[update.name] = _if_due(update, made, part_of(now, update.name))
             now = with_part(now, update.name, part)
         if experiment.ema is not None:
-            now = replace(now, ema=next_average(state.ema, now.params, experiment.ema, state.step))
+            ema = next_average(state.ema, now.params, experiment.ema, state.step)
+            now = replace(now, ema=_where_moved(experiment.updates, moved, ema, state.ema))
         now = with_model_state(experiment, now, now.model_state, state.step)
+        if experiment.ema_of_state and None not in moved.values():
+            kept = jax.tree.map(_picked(_any(moved.values())), now.model_state_ema, state.model_state_ema)
+            now = replace(now, model_state_ema=kept)
         return replace(now, step=state.step + 1), joint_metrics(experiment.updates, found, state, now)
 
     return step
 
 
-def _so_often(update: Update, step: Step, batch: Any) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+def _where_moved(updates: Sequence[Update], moved: Mapping[str, Any], after: Any, before: Any) -> Any:
+    """The average of the parameters after the step; that of those whose updates were all left out stays."""
+    if None in moved.values():
+        return after
+    trains = {update.name: _flags(after, update.parameters) for update in updates}
+
+    def of_leaf(number: int, new: jax.Array, old: jax.Array) -> jax.Array:
+        own = [moved[name] for name, flags in trains.items() if flags[number]]
+        return _picked(_any(own))(new, old) if own else new
+
+    leaves, structure = jax.tree.flatten(after)
+    return structure.unflatten(map(of_leaf, range(len(leaves)), leaves, jax.tree.leaves(before)))
+
+
+def _flags(params: Any, patterns: str | Sequence[str] | None) -> list[bool]:
+    if patterns is None:
+        return [True] * len(jax.tree.leaves(params))
+    return flags_of(params, [patterns] if isinstance(patterns, str) else patterns)
+
+
+def _any(flags: Iterable[jax.Array]) -> jax.Array:
+    return jnp.any(jnp.stack(list(flags)))
+
+
+def _picked(flag: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    return lambda new, old: jnp.where(flag, new, old)
+
+
+def _so_often(update: Update, step: UpdateFunction, batch: Any) -> Callable[[TrainState], Made]:
     """A function of the state that makes the update `times` times; its metrics are those of the last time."""
 
-    def once(state: TrainState, time: Any) -> tuple[TrainState, Metrics]:
-        after, metrics = step(replace(state, key=jax.random.fold_in(state.key, time)), batch)
-        return replace(after, step=state.step, key=state.key), metrics
+    def once(state: TrainState, time: Any) -> tuple[TrainState, tuple[Metrics, Any]]:
+        after, *found = step(replace(state, key=jax.random.fold_in(state.key, time)), batch)
+        return replace(after, step=state.step, key=state.key), tuple(found)
 
-    def made(state: TrainState) -> tuple[TrainState, Metrics]:
+    def made(state: TrainState) -> Made:
         if update.times == 1:
             return step(state, batch)
-        state, metrics = lax.scan(once, state, jnp.arange(update.times))
-        return state, jax.tree.map(lambda values: values[-1], metrics)
+        state, (metrics, moved) = lax.scan(once, state, jnp.arange(update.times))
+        return state, jax.tree.map(lambda values: values[-1], metrics), None if moved is None else jnp.any(moved)
 
     return made
 
 
-def _if_due(update: Update, made: Callable, state: TrainState) -> tuple[TrainState, Metrics]:
-    """The update if its turn has come; else the state as it is, and metrics of zero."""
+def _if_due(update: Update, made: Callable[[TrainState], Made], state: TrainState) -> Made:
+    """The update if its turn has come; else the state as it is, and metrics of zero. An average follows every step in
+    which no update is left out for its numbers."""
     if update.every == 1:
         return made(state)
     made = jax.jit(made)  # traced once, for the shapes of its metrics and for the step
 
-    def left_out(state: TrainState) -> tuple[TrainState, Metrics]:
-        shapes = jax.eval_shape(made, state)[1]
-        return state, jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
+    def left_out(state: TrainState) -> Made:
+        _, metrics, moved = jax.eval_shape(made, state)
+        zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), metrics)
+        return state, zeros, None if moved is None else jnp.bool_(True)
 
     return lax.cond((state.step + 1) % update.every == 0, made, left_out, state)
 

@@ -16,6 +16,7 @@ from .mixed_precision import cast, precision_of
 from .moving_average import first_average, in_dtypes_of
 from .partial_optimizer import first_opt_state
 from .skipping import Skipped
+from .spike_window import SpikeWindow
 
 
 @jax.tree_util.register_dataclass
@@ -32,6 +33,7 @@ class TrainState:
       loss_scale: of float16; None if the precision has none.
       model_state: what the loss renews beside the parameters; None if the experiment has none (`has_state`).
       skipped: how many updates were left out; None if none may be (`skip_nonfinite`).
+      spikes: what a spike is told by; None if none is left out (`skip_spikes`); of several updates, one for each.
       model_state_ema: its moving average; None if the experiment keeps none (`ema_of_state`).
 
     Example:
@@ -50,6 +52,7 @@ class TrainState:
     model_state: Any = None
     model_state_ema: Any = None
     skipped: Skipped | None = None
+    spikes: Any = None  # SpikeWindow | dict[str, SpikeWindow] | None
 
     @property
     def averaged(self) -> Any:
@@ -76,14 +79,16 @@ def part_of(state: TrainState, update: str) -> TrainState:
     if not update:
         return state
     key = jax.random.fold_in(state.key, zlib.crc32(update.encode()))  # whatever the other updates are
-    return replace(state, opt_state=state.opt_state[update], key=key, ema=None, model_state_ema=None)
+    spikes = None if state.spikes is None else state.spikes[update]
+    return replace(state, opt_state=state.opt_state[update], key=key, spikes=spikes, ema=None, model_state_ema=None)
 
 
 def with_part(state: TrainState, update: str, part: TrainState) -> TrainState:
     """The whole state after one of its updates has made this of its part; the step is the same."""
     opt_state = state.opt_state | {update: part.opt_state}
+    spikes = None if state.spikes is None else state.spikes | {update: part.spikes}
     averages = {"ema": state.ema, "model_state_ema": state.model_state_ema}
-    return replace(part, opt_state=opt_state, step=state.step, key=state.key, **averages)
+    return replace(part, opt_state=opt_state, spikes=spikes, step=state.step, key=state.key, **averages)
 
 
 def initial_state(experiment: Experiment, layout: Layout | None = None) -> TrainState:
@@ -118,7 +123,13 @@ def _initial_state(experiment: Experiment) -> TrainState:
         model_state=model_state,
         model_state_ema=first_average(model_state) if experiment.ema_of_state else None,
         skipped=None if experiment.skip_nonfinite is None else Skipped.none(),
+        spikes=None if experiment.skip_spikes is None else _first_windows(experiment),
     )
+
+
+def _first_windows(experiment: Experiment) -> Any:
+    windows = {name: SpikeWindow.empty() for name in experiment.parts}
+    return windows if experiment.updates else windows[""]
 
 
 def require_floating(params: Any) -> None:

@@ -43,12 +43,22 @@ def test_only_a_loss_that_is_not_finite_keeps_its_batch(tmp_path):
     np.testing.assert_array_equal(np.load(kept)["x"], experiment(Config()).batch(4)["x"])
 
 
-@pytest.mark.parametrize("batch, named", [(BATCH, "x"), (np.float32([1, np.inf]), "the array")])
-def test_a_batch_that_is_itself_not_finite_is_told(tmp_path, batch, named):
-    error = NonFiniteLoss("it broke", 4)
+@pytest.mark.parametrize(
+    "batch, told",
+    [
+        (BATCH, "(x)"),
+        (np.float32([1, np.inf]), "(the array)"),
+        ({"x": np.float32(np.nan), "y": np.float32(np.inf)}, "(x, y)"),
+    ],
+)
+@pytest.mark.parametrize("written", [True, False])
+def test_a_batch_that_is_itself_not_finite_is_told_instead_of_advice_on_the_rate(tmp_path, batch, told, written):
+    error = NonFiniteLoss("it broke.", 4, "Try a lower learning rate.")
+    assert str(error) == "it broke. Try a lower learning rate."
     made = dataclasses.replace(experiment(Config()), batch=lambda step: batch)
-    keep_nonfinite_batch(made, RunFolder(tmp_path), error)
-    assert f"The batch of step 4, which is itself not finite ({named}), is kept in " in str(error)
+    keep_nonfinite_batch(made, RunFolder(tmp_path) if written else None, error)
+    assert str(error).splitlines()[0] == f"it broke. The batch of step 4 is itself not finite {told}: look at the data."
+    assert ("is kept in " if written else "fnbackprop trace FILE --after 4") in str(error)
 
 
 def test_a_batch_that_cannot_be_kept_does_not_hide_the_error(tmp_path):

@@ -16,7 +16,7 @@ def row(step, loss, norm=1.0):
 @pytest.mark.parametrize(
     "rows, step, message",
     [
-        ([row(0, math.nan)], 0, r"the loss of run is nan at step 0, the first: .* data of batch\(0\)"),
+        ([row(0, math.nan)], 0, r"the loss of run is nan at step 0, the first. .* data of batch\(0\)"),
         ([row(3, 2.0, 9e9), row(4, math.inf)], 4, "is inf at step 4; at step 3 it was 2 .*norm 9e.09.*lower"),
         ([row(3, 2.0, math.nan), row(4, math.nan)], 3, "is nan at step 4; .* The gradient broke first, at step 3"),
         ([row(3, 2.0, math.nan) | {"loss_scale": 8.0}, row(4, math.nan)], 4, "is nan at step 4; .*lower"),

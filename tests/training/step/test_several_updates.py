@@ -140,6 +140,23 @@ def test_precision_and_microbatches(changes):
     chex.assert_trees_all_close(other.params, plain.params, rtol=0.03, atol=3e-3)
 
 
+@pytest.mark.parametrize("changes, times", [({"precision": HALF}, 1), ({"skip_nonfinite": 2}, 2)])
+def test_the_average_of_an_update_that_is_left_out_stays(changes, times):
+    def overflows(params, batch, key):
+        loss = generator_loss(params, batch, key)
+        return loss + jnp.where(batch["bad"], jnp.inf, 0).astype(loss.dtype) * jnp.sum(params["generator"]["w"])
+
+    experiment = gan(None, {"loss": overflows, "times": times}, ema=0.5, **changes)
+    step, state, averages = jax.jit(make_step(experiment)), initial_state(experiment), []
+    for number, bad in enumerate([False, True, False]):
+        state, metrics = step(state, batch(number) | {"bad": bad})
+        averages.append(state.ema)
+        assert "made" not in metrics
+    for part, moves in (("critic", True), ("generator", False)):
+        first, second, third = (jax.tree.leaves(average[part])[0] for average in averages)
+        assert np.array_equal(first, second) is not moves and not np.array_equal(second, third)
+
+
 def test_layers_that_two_updates_train_are_told_apart(tmp_path):
     fb.train(
         gan(None, {"parameters": None}),
