@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx  # pip install -e '.[examples]'
-from sklearn.datasets import load_digits
 
 import fnbackprop as fb
 from fnbackprop import losses
@@ -65,8 +64,8 @@ class ConvNet(nnx.Module):
 
 def experiment(config: Config) -> fb.Experiment:
     """The experiment as pure functions."""
-    digits = load_digits()
-    images, labels = (digits.images[..., None] / 16).astype(np.float32), digits.target.astype(np.int32)
+    images, labels = data.digits()
+    images = images[..., None]
     test, train = np.split(np.random.default_rng(0).permutation(len(images)), [TEST_IMAGES])
     graph = nnx.graphdef(nnx.eval_shape(lambda: ConvNet(config, nnx.Rngs(0))))
 

@@ -22,6 +22,7 @@ import optax
 import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.models import convnet, mlp
+from fnbackprop.training import data
 
 TEST_IMAGES = 400
 
@@ -44,12 +45,8 @@ class Config:
 
 def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """((images, labels) to train with, (images, labels) to test with); the split is always the same."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise SystemExit("The digits come with scikit-learn: pip install -e '.[examples]'") from None
-    data = load_digits()
-    images, labels = (data.images / 16).astype(np.float32)[..., None], data.target.astype(np.int32)  # (1797, 8, 8, 1)
+    images, labels = data.digits()
+    images = images[..., None]
     order = np.random.default_rng(0).permutation(len(images))
     train, test = order[TEST_IMAGES:], order[:TEST_IMAGES]
     return (images[train], labels[train]), (images[test], labels[test])

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits  # pip install -e '.[examples]'
 
 import fnbackprop as fb
 from fnbackprop import losses
@@ -56,9 +55,8 @@ class Config:
 
 def images_of(config: Config) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Images of (examples, 64) with their labels: to train with, and to test with."""
-    digits = load_digits()
-    turned = np.rot90(digits.images, axes=(1, 2)) if config.task == "turned" else digits.images
-    images, labels = (turned.reshape(-1, 64) / 16).astype(np.float32), digits.target.astype(np.int32)
+    images, labels = data.digits()
+    images = (np.rot90(images, axes=(1, 2)) if config.task == "turned" else images).reshape(-1, 64)
     test, train = np.split(np.random.default_rng(0).permutation(len(images)), [TEST_IMAGES])
     train = train[: config.examples] if config.task == "turned" else train
     return {"images": images[train], "labels": labels[train]}, {"images": images[test], "labels": labels[test]}

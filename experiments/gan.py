@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits  # pip install -e '.[examples]'
 
 import fnbackprop as fb
 from fnbackprop.models import mlp
@@ -57,7 +56,7 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
 
 def experiment(config: Config) -> fb.Experiment:
     """The experiment as pure functions."""
-    images = (load_digits().data / 8 - 1).astype(np.float32)  # (1797, 64), between -1 and 1
+    images = 2 * data.digits()[0].reshape(-1, 64) - 1  # between -1 and 1
     hidden = (config.width, config.width)
 
     def init(key):

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits  # pip install -e '.[examples]'
 
 import fnbackprop as fb
 from fnbackprop import losses
@@ -58,7 +57,7 @@ def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 def experiment(config: Config) -> fb.Experiment:
     """The experiment as pure functions."""
-    images = np.random.default_rng(0).permutation(load_digits().data >= 8).astype(np.float32)  # (1797, 64)
+    images = np.random.default_rng(0).permutation(data.digits()[0].reshape(-1, PIXELS) >= 0.5).astype(np.float32)
     train, test = images[TEST_IMAGES:], images[:TEST_IMAGES]
 
     def init(key):

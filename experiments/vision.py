@@ -54,12 +54,8 @@ def images_of(config: Config) -> tuple[np.ndarray, np.ndarray, int]:
     if config.folder is not None:
         images, labels, classes = data.image_folder(config.folder, size=config.size)
         return images, labels, len(classes)
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise SystemExit("The digits come with scikit-learn: pip install -e '.[examples]'") from None
-    found = load_digits()
-    return (found.images[..., None] / 16).astype(np.float32), found.target.astype(np.int32), 10
+    images, labels = data.digits()
+    return images[..., None], labels, 10
 
 
 def moved(key: jax.Array, images: jax.Array, mirror: bool) -> jax.Array:

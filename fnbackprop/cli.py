@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, nearest
-from fnbackprop.config_files import with_config_file
+from fnbackprop.config_files import with_config_file, with_run
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_commands import COMMANDS, ExperimentTraceOptions, ReplayOptions, TrainOptions
 from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
@@ -28,6 +28,7 @@ from fnbackprop.training.errors import NonFiniteLoss, RunError
 from fnbackprop.version import __version__
 
 WIDTH = 80  # of what is printed here
+OF_A_RUN = ("export", "replay", "trace", "balance")  # which may be given a run instead of its file
 
 
 # ---------------------------------------------------------------- the two ways in
@@ -99,6 +100,8 @@ def _main(argv: list[str]) -> int:
         raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py{wants_help}")
     if name in ("compare", "trace", "memory") and ":" in rest[0]:
         return function_command(name, rest[0], rest[1:])
+    if name in OF_A_RUN:
+        rest = with_run(rest)
     return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
 
 
@@ -123,7 +126,6 @@ def function_command(command: str, target: str, argv: Sequence[str]) -> int:
         args=list(argv),
         prog=f"fnbackprop {command} {target}",
         description=about,
-        config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
         return action(module, name, options)
@@ -238,7 +240,7 @@ def _parse(config: type, options: type | None, argv: list[str], program: str, ab
     arguments = dataclasses.make_dataclass("Arguments", fields)
     if {"-h", "--help"} & set(argv):
         print(about, end="\n\n")  # as its author wrote it: tyro would join the lines of a paragraph
-    return tyro.cli(arguments, args=argv, prog=program, description=" ", config=(tyro.conf.FlagCreatePairsOff,))
+    return tyro.cli(arguments, args=argv, prog=program, description=" ")
 
 
 def _require_command(name: str) -> None:
@@ -277,6 +279,7 @@ def _usage() -> str:
             "       fnbackprop runs | report RUN [RUN ...] | new FILE | doctor",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",
+            "export, replay, trace and balance take a run as well: runs/digits-mlp.",
             "compare, trace and memory take any function too, at arguments so described:",
             "       fnbackprop compare package.module:function --args f32[8,3] f32[3]",
             "",

@@ -1,4 +1,5 @@
-"""`--config FILE`: options from a TOML or YAML file; those of the command line count before them.
+"""Options that are not typed: of a TOML or YAML file, `--config FILE`, or those that a run was trained with, which a
+command may name in the place of the experiment's file. Those of the command line count before them.
 
 learning_rate = 1e-3
 steps = 500
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands import CommandError
+from .training.run_folder import RunFolder
 
 OPTION = "--config"
 
@@ -31,11 +33,46 @@ def with_config_file(argv: Sequence[str]) -> list[str]:
     if place + 1 == len(words):
         raise CommandError(f"{OPTION} needs a file: {OPTION} my.toml")
     rest = words[:place] + words[place + 2 :]
-    given = {_plain(word) for word in rest if word.startswith("--")}
-    options = _options(_read(Path(words[place + 1])), "")
-    found = [words for name, words in options.items() if name not in given]
     head = 0 if not rest or rest[0].startswith("-") else 1  # after the command
-    return [*rest[:head], *(word for words in found for word in words), *rest[head:]]
+    return [*rest[:head], *_not_given(_read(Path(words[place + 1])), rest), *rest[head:]]
+
+
+def with_run(argv: Sequence[str]) -> list[str]:
+    """The arguments, RUN --options, with the experiment's file and the config of the run in the place of a run's folder
+    or name; others as they are.
+
+    Raises:
+      CommandError: the run does not say of which file it is.
+    """
+    place, *rest = argv
+    folder = next((path for path in _folders(place, rest) if RunFolder(path).description.is_file()), None)
+    if folder is None or Path(place).is_file():
+        return list(argv)
+    found = RunFolder(folder).read_description()
+    if not found.get("file"):
+        raise CommandError(
+            f"{folder} does not say of which file it is. Name that, and the run: FILE --directory {folder}"
+        )
+    given = _without(rest, "--directory")
+    return [found["file"], *_not_given(found.get("config", {}), given), *given, "--directory", str(folder)]
+
+
+def _folders(place: str, rest: Sequence[str]) -> list[Path]:
+    """Where a run may be that is so called."""
+    where = rest[rest.index("--directory") + 1] if "--directory" in rest[:-1] else "runs"
+    return [Path(place), Path(where) / place]
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """The words without an option and its value."""
+    place = words.index(option) if option in words else len(words)
+    return [*words[:place], *words[place + 2 :]]
+
+
+def _not_given(values: dict[str, Any], words: Sequence[str]) -> list[str]:
+    """The words of those options that are not among these."""
+    given = {_plain(word) for word in words if word.startswith("--")}
+    return [word for name, own in _options(values, "").items() if name not in given for word in own]
 
 
 def _plain(word: str) -> str:

@@ -41,7 +41,7 @@ class TrainOptions:
     """How many batches are made ahead; 0 makes each when its step begins."""
     profile: bool = False
     """Time some steps and trace a few of them, for https://ui.perfetto.dev."""
-    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "csv"], ...], _ALSO_LOG] = ()
+    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "csv"], ...], _ALSO_LOG] = ()
     """Hand the metrics to these too; all but csv need the extra of their name."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; None: ten minutes. The last step has one too; 0: none at all."""
@@ -177,12 +177,14 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
 
 
 def export_command(experiment: Experiment, options: ExportOptions) -> int:
-    from fnbackprop.training.checkpoints.resuming import load_checkpoint
+    from fnbackprop.training.checkpoints.resuming import choose_checkpoint, state_of
     from fnbackprop.training.exporting import export_model
 
     which = {name: getattr(options, name) for name in ("directory", "step", "best", "best_mode")}
+    chosen = choose_checkpoint(experiment.name, **which)
     folder = options.output or Path("exported") / experiment.name
-    print(export_model(experiment, load_checkpoint(experiment, **which), folder, platforms=options.platforms))
+    export_model(experiment, state_of(experiment, chosen), folder, platforms=options.platforms)
+    print(f"the model of {chosen.folder.parents[1]} after {chosen.step} steps is in {folder}: from use import predict")
     return 0
 
 
@@ -217,7 +219,7 @@ def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> in
         for name, part in _chosen_parts(experiment, options).items():
             if name:
                 print(f"update {name}:")
-            found = trace(part.loss, *arguments, safe_select=options.safe_select)
+            found = trace(part.loss, *arguments, **options.settings())
             status = max(status, show(found, options))
         return status
     if options.after:
@@ -226,7 +228,7 @@ def trace_command(experiment: Experiment, options: ExperimentTraceOptions) -> in
 
     again = step_again(experiment, step=options.step, directory=options.directory, kept=options.replay)
     print(f"step {again.step}, run again from step {again.start}")
-    return show(trace(again.loss, *again.arguments, safe_select=options.safe_select), options)
+    return show(trace(again.loss, *again.arguments, **options.settings()), options)
 
 
 def _keywords(options: Any) -> dict[str, Any]:

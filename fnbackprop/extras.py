@@ -10,6 +10,8 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
+    "aim": ("aim",),
+    "examples": ("sklearn", "flax", "equinox"),
 }
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from .experiment_checks import ExperimentError
 from .extras import needed_for
 
+BETWEEN = 128  # the grey between pictures of a grid
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["pixels"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
@@ -25,8 +27,8 @@ class Image:
 
     Example:
       >>> import fnbackprop as fb, jax.numpy as jnp
-      >>> fb.Image(jnp.zeros((5, 8, 8, 1))).grid().shape         # 5 pictures of 8 x 8, in 3 columns
-      (16, 24, 1)
+      >>> fb.Image(jnp.zeros((5, 8, 8, 1))).grid().shape         # 5 pictures of 8 x 8 in 3 columns, a pixel apart
+      (17, 26, 1)
     """
 
     pixels: Any
@@ -47,10 +49,13 @@ class Image:
         pixels = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
         count, height, width, channels = pixels.shape
         columns = math.ceil(math.sqrt(count))
-        rows = -(-count // columns)
-        whole = np.concatenate([pixels, np.zeros((rows * columns - count, height, width, channels), np.uint8)])
-        whole = whole.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-        return whole.reshape(rows * height, columns * width, channels)
+        rows, gap = -(-count // columns), max(1, min(height, width) // 16)
+        down, across = height + gap, width + gap  # from one picture to the next
+        whole = np.full((rows * down - gap, columns * across - gap, channels), BETWEEN, np.uint8)
+        for number, picture in enumerate(pixels):
+            top, left = number // columns * down, number % columns * across
+            whole[top : top + height, left : left + width] = picture
+        return whole
 
     def write(self, path: Path) -> None:
         with needed_for("fb.Image"):

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from fnbackprop.training.run_folder import RunFolder, find_runs
+from fnbackprop.training.run_folder import RunFolder, find_runs, flat
 
 PIPE_WIDTH = 10_000  # of a table that goes to no terminal
 
@@ -57,19 +57,19 @@ class ListedRun:
 
 def listed(folder: RunFolder, directory: Path) -> ListedRun:
     """What is known of the run in a folder below the directory."""
-    run, rows = folder.read_description(), folder.read_metrics()
+    run, (rows, bad) = folder.read_description(), folder.read_records()
     last = {name: value for row in rows for name, value in row.items()}
     updates = last["step"] + ("loss" in rows[-1]) if rows else 0  # the row of a step precedes its update
     facts = {
         "run": str(folder.path.relative_to(directory)),
-        "status": run["status"] + (f", {bad} bad lines" if (bad := folder.bad_lines()) else ""),
+        "status": run["status"] + (f", {bad} bad lines" if bad else ""),
         "step": updates,
         "loss": last.get("loss", math.nan),
         "seconds": run.get("seconds", 0.0),
         "began": run.get("began", ""),
     }
     config = {"seed": run["seed"]} if "seed" in run else {}
-    return ListedRun(facts, config | _flat(run.get("config", {})), {n: x for n, x in last.items() if n != "step"})
+    return ListedRun(facts, config | flat(run.get("config", {})), {n: x for n, x in last.items() if n != "step"})
 
 
 def chosen(runs: Sequence[ListedRun], options: RunsOptions) -> list[ListedRun]:
@@ -134,14 +134,6 @@ def _row(run: ListedRun, columns: Sequence[str]) -> tuple[str, ...]:
 
 def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config at one level: "optimizer.name"."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _require_known(runs: Sequence[ListedRun], name: str) -> None:

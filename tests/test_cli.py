@@ -15,7 +15,7 @@ from fnbackprop.cli import main, run
 from fnbackprop.commands import arguments_of
 from fnbackprop.experiment_commands import COMMANDS
 from fnbackprop.experiment_files import load
-from fnbackprop.training.run_folder import read_metrics
+from fnbackprop.training.run_folder import RunFolder, read_metrics
 
 FILE = '''
 """A line through points. What there is to say about it takes more than eighty columns, and is
@@ -133,7 +133,7 @@ def test_the_command_of_options_is_read_as_the_same_options():
     Options.__module__ = Inner.__module__ = __name__
     for options in (Options(), Options(Inner(0.5, ("b", "norm*/scale")), Kind.SECOND, False, None)):
         words = arguments_of(options)
-        assert tyro.cli(Options, args=words, config=(tyro.conf.FlagCreatePairsOff,)) == options
+        assert tyro.cli(Options, args=words) == options
     assert words[:2] == ["--inner.rate", "0.5"] and ["--kind", "SECOND"] == words[5:7]
 
 
@@ -170,6 +170,24 @@ def test_a_trace_of_a_step_of_a_run(file, capsys):
     assert "--after trains a new run" in capsys.readouterr().err
     assert status("trace", file, "--step", "1", "--directory", "elsewhere") == 1
     assert "there is no run of line in elsewhere" in capsys.readouterr().err
+
+
+def test_a_run_in_the_place_of_its_file(file, capsys, tmp_path, monkeypatch):
+    sloped = FILE.replace("steps=config.steps", 'steps=config.steps, predict=lambda params, x: params["a"] * x')
+    pathlib.Path(file).write_text(sloped)
+    assert status("train", file, "--steps", "5", "--learning-rate", "0.2", "--name", "mine") == 0
+    capsys.readouterr()
+    run = RunFolder(pathlib.Path("runs/mine"))
+    assert run.read_description()["file"] == str(tmp_path / file)
+    for given in (["runs/mine", "--output", "one"], ["mine", "--output", "two"]):
+        assert status("export", *given) == 0
+        said = f"the model of runs/mine after 5 steps is in {given[-1]}: from use import predict\n"
+        assert capsys.readouterr().out == said and pathlib.Path(given[-1], "use.py").is_file()
+    assert status("trace", "mine", "--step", "5") == 0  # which reads a checkpoint only with the run's own config
+    assert "run again from step 5" in capsys.readouterr().out
+    run.description.write_text(json.dumps(run.read_description() | {"file": None}))
+    assert status("export", "mine") == 2
+    assert "Name that, and the run: FILE --directory runs/mine" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):

@@ -64,6 +64,14 @@ def test_it_reaches_the_config(file):
     assert found == [Config(1e-3, (32,), True, False, Inner("lion"))]
 
 
+def test_what_is_no_in_it_is_no_whatever_the_default(tmp_path):
+    path, found = tmp_path / "my.toml", []
+    path.write_text("flag = false\nother = false")
+    assert cli.run_command(experiment, ["--config", str(path)], "python my.py", found.append) == 0
+    assert cli.run_command(experiment, ["--config", str(path), "--other"], "python my.py", found.append) == 0
+    assert found == [Config(other=False), Config(other=True)]
+
+
 @pytest.mark.parametrize("content, message", [
     (None, "there is no file"), ("steps = ", "cannot be read"),
 ])  # fmt: skip

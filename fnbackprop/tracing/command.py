@@ -20,12 +20,18 @@ class TraceOptions:
 
     lines: str | None = None
     """Show each equation of these lines by itself: model.py:40-60, or model.py."""
+    detailed: bool = False
+    """Look at each equation by itself, also where a compiled program would be looked at."""
     safe_select: bool = False
     """A cotangent that is exactly zero stays zero where the derivative is infinite."""
     json: Path | None = None
     """Write the trace to this file as well."""
     html: Path | None = None
     """Write a page with the source, the depth and the loops to this file."""
+
+    def settings(self) -> dict[str, Any]:
+        """Keywords of `fb.trace`."""
+        return {"detailed": self.detailed, "safe_select": self.safe_select}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +49,7 @@ class FunctionTraceOptions(TraceOptions):
 def trace_function(module: ModuleType, name: str, options: FunctionTraceOptions) -> int:
     """Trace a function of a module, print the result, and return 0 if value and gradient are finite, else 1."""
     fun, args, chosen = function_and_arguments(module, name, options)
-    return show(trace(fun, *args, argnums=chosen, has_aux=False, safe_select=options.safe_select), options)
+    return show(trace(fun, *args, argnums=chosen, has_aux=False, **options.settings()), options)
 
 
 def show(found: Trace, options: TraceOptions) -> int:

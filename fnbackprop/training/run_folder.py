@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,11 @@ class RunFolder:
 
     def read_metrics(self) -> list[MetricsRow]:
         """The run's metrics; none if it has no file of them. Lines that are no records are left out."""
-        return read_rows(self.metrics)[0] if self.metrics.is_file() else []
+        return self.read_records()[0]
 
-    def bad_lines(self) -> int:
-        """How many lines of the metrics are no records."""
-        return read_rows(self.metrics)[1] if self.metrics.is_file() else 0
+    def read_records(self) -> tuple[list[MetricsRow], int]:
+        """The run's metrics, and how many lines of their file are no records."""
+        return read_rows(self.metrics) if self.metrics.is_file() else ([], 0)
 
     def read_description(self) -> dict[str, Any]:
         """What `run.json` says; without one, the name alone. "killed" if the process that ran it is gone."""
@@ -128,6 +129,18 @@ class RunFolder:
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return unknown
         return found | {"status": "killed"} if gone else found
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config at one level.
+
+    >>> flat({"steps": 3, "optimizer": {"name": "lion"}})
+    {'steps': 3, 'optimizer.name': 'lion'}
+    """
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def step_name(step: int) -> str:

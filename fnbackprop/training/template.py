@@ -4,6 +4,7 @@
     python my_experiment.py train --steps 500    # with another config
     python my_experiment.py compare              # is the gradient right?
     fnbackprop report runs/waves                 # the run as a page
+    fnbackprop export runs/waves                 # what it has learned, as a program that needs only JAX
 
 What to expect: a test_loss of about 0.012 after the 1000 steps, in a few seconds.
 """
@@ -53,7 +54,7 @@ def experiment(config: Config) -> fb.Experiment:
         return mlp.init(key, inputs=1, hidden=(config.hidden, config.hidden), outputs=1)
 
     def network(params, x):
-        """The forward pass."""
+        """The forward pass: for the loss, for the test, and for `export` to predict with."""
         return mlp.apply(params, x, activation=jax.nn.silu)
 
     def loss(params, batch, key):
@@ -79,6 +80,7 @@ def experiment(config: Config) -> fb.Experiment:
         seed=config.seed,
         evaluate=evaluate,
         evaluate_every=100,
+        predict=network,
     )
 
 

@@ -6,7 +6,8 @@ import optax
 import pytest
 
 import fnbackprop as fb
-from fnbackprop.balancing.layers import layer_facts
+from fnbackprop.balancing.layers import layer_facts, undoes_scales
+from tests.training.test_loop import regression
 
 PARAMS = {
     "up": {"w": jnp.full((2, 2), 2.0), "b": jnp.zeros(2)},
@@ -40,3 +41,23 @@ def test_scale_by_layer():
 def test_a_layer_that_is_not_there():
     with pytest.raises(ValueError, match="no layer matches 'sideways'; they are down, up, zero"):
         fb.scale_by_layer({"sideways": 2.0}).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "optimizer, undone",
+    [
+        (optax.chain(fb.scale_by_layer({"up": 2.0}), optax.adam(1e-3)), True),
+        (optax.chain(optax.clip_by_global_norm(1.0), fb.scale_by_layer({"up": 2.0}), optax.lion(1e-3)), True),
+        (optax.chain(optax.adam(optax.linear_schedule(0, 1e-3, 9)), fb.scale_by_layer({"up": 2.0})), False),
+        (optax.chain(fb.scale_by_layer({"up": 2.0}), optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9)), False),
+        (optax.adam(1e-3), False),
+    ],
+)
+def test_what_normalises_after_it_undoes_it(optimizer, undone):
+    assert undoes_scales(optimizer, PARAMS, optimizer.init(PARAMS)) is undone
+
+
+def test_train_refuses_a_chain_that_undoes_it():
+    optimizer = optax.chain(fb.scale_by_layer({"w": 2.0}), optax.adam(1e-3))
+    with pytest.raises(fb.ExperimentError, match=r"what follows scale_by_layer .* optax.chain\(optax.adam"):
+        fb.train(regression(optimizer=optimizer), directory=None, progress=False)

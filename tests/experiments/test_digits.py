@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import fnbackprop as fb
 from fnbackprop.experiment_files import load
 from fnbackprop.training.loop import train
 
@@ -63,5 +64,5 @@ def test_the_demonstration(digits, tmp_path, monkeypatch, capsys):
 
 def test_missing_scikit_learn_is_told(digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(SystemExit, match=r"pip install -e '\.\[examples\]'"):
+    with pytest.raises(fb.MissingExtra, match=r"pip install 'fnbackprop\[examples\]'"):
         digits.digits()

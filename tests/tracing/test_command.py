@@ -51,7 +51,9 @@ def test_an_experiment(tmp_path, monkeypatch, capsys):
     assert main(["new", "mine.py"]) == 0
     assert main(["trace", "mine.py"]) == 0
     printed = capsys.readouterr().out
-    assert "all finite" in printed and "cotangent" in printed
+    assert "as one compiled program (detailed=True, --detailed, looks" in printed and "cotangent" in printed
+    assert main(["trace", "mine.py", "--detailed"]) == 0
+    assert "all finite. Value" in capsys.readouterr().out
 
 
 def test_a_comparison_that_is_not_finite_ends_in_blame(file, capsys):

@@ -8,6 +8,8 @@ import pytest
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.training.loop import train
 from fnbackprop.training.run_folder import read_metrics
+from fnbackprop.training.step.state import initial_state
+from fnbackprop.training.trial import try_evaluation
 from tests.training.step.test_model_state import normalised
 from tests.training.test_loop import regression
 
@@ -25,6 +27,15 @@ def test_what_the_context_holds(tmp_path):
     assert (folder / "weights-4.txt").read_text() == str(np.sum(state.averaged["w"]))
     rows = [row for row in read_metrics(folder) if "evaluate/apart" in row]
     assert [row["evaluate/updates"] for row in rows] == [0, 0] and all(row["evaluate/apart"] > 0 for row in rows)
+
+
+def test_a_trial_computes_nothing_of_the_contexts_state():
+    def evaluate(params, context):
+        assert isinstance(context.step, int) and isinstance(context.state.params["w"], jax.core.Tracer)
+        return {"size": jnp.sum(context.state.params["w"])}
+
+    made = regression(evaluate=evaluate)
+    try_evaluation(made, initial_state(made))
 
 
 def test_a_compiled_evaluation_with_a_model_state():

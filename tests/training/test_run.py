@@ -37,7 +37,7 @@ def test_what_follows_from_them():
         ({"checkpoint_every": True}, "checkpoint_every must be an integer of at least 0, or None, not True"),
         ({"batch_timeout": 0}, "batch_timeout must be a number of seconds above 0, not 0"),
         ({"patience": 3}, "name it, best="),
-        ({"loggers": ["aim"]}, "there is no logger 'aim'; they are tensorboard, wandb, mlflow, csv"),
+        ({"loggers": ["comet"]}, "there is no logger 'comet'; they are tensorboard, wandb, mlflow, aim, csv"),
         ({"loggers": [str]}, "a logger has the methods start, log, artifact, finish"),
         ({"directory": "gs://bucket/runs"}, "gs://bucket/runs is the address of a bucket"),
         ({"directory": pathlib.Path("s3://bucket")}, "s3:/bucket is the address of a bucket"),

@@ -64,6 +64,6 @@ def test_bad_lines_are_left_out_and_counted(tmp_path):
     )
     with pytest.warns(UserWarning, match="metrics.jsonl: 3 lines are no records, and are left out"):
         rows = read_metrics(tmp_path)
-    assert [row["step"] for row in rows] == [0, 1] and RunFolder(tmp_path).bad_lines() == 3
+    assert [row["step"] for row in rows] == [0, 1] and RunFolder(tmp_path).read_records()[1] == 3
     (tmp_path / "run.json").write_text("[]")
     assert RunFolder(tmp_path).read_description()["status"] == "unknown"

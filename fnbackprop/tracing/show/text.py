@@ -40,7 +40,11 @@ def verdict(trace: Any) -> str:
     sizes = [rms(g) for g in trace.gradients.values()]
     value = float(np.real(np.asarray(trace.value)))
     largest = f"gradients of {len(sizes)} leaves from {min(sizes):.3g} to {max(sizes):.3g} (rms)" if sizes else ""
-    how = " as one compiled program (detailed=True looks at each equation by itself)" if trace.compiled else ""
+    how = (
+        " as one compiled program (detailed=True, --detailed, looks at each equation by itself)"
+        if trace.compiled
+        else ""
+    )
     return f"{trace.name}: all finite{how}. Value {value:.6g}; {largest}."
 
 

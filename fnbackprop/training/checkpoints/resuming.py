@@ -104,7 +104,15 @@ def load_checkpoint(
       ...     print(state.params == fb.load_checkpoint(experiment, directory=runs).params)
       True
     """
-    runs = runs_at(directory, experiment.name) or [numbered(directory, experiment.name, 1)]
+    chosen = choose_checkpoint(experiment.name, directory=directory, step=step, best=best, best_mode=best_mode)
+    return state_of(experiment, chosen)
+
+
+def choose_checkpoint(
+    name: str, *, directory: str | Path, step: int | None, best: str | None, best_mode: Literal["max", "min"]
+) -> Checkpoint:
+    """The checkpoint that `load_checkpoint` reads, of the run of this name; raises CheckpointError as it does."""
+    runs = runs_at(directory, name) or [numbered(directory, name, 1)]
     run = next((run for run in reversed(runs) if finished_checkpoints(run)), runs[-1])
     found = finished_checkpoints(run)
     wanted = [checkpoint for checkpoint in found if step in (None, checkpoint.step)]
@@ -118,10 +126,15 @@ def load_checkpoint(
     good, damaged = last_good(wanted)
     if good is None:
         raise CheckpointError(" ".join(damaged.values()))
+    return good
+
+
+def state_of(experiment: Experiment, checkpoint: Checkpoint) -> TrainState:
+    """The state in a checkpoint that is whole; raises CheckpointError if it is of another model or optimizer."""
     with jax.ensure_compile_time_eval():  # `init` of another experiment may call this while it is traced
         state = initial_state(experiment)
-        require_same_leaves(good, state)
-        return read_state(good, state)
+        require_same_leaves(checkpoint, state)
+        return read_state(checkpoint, state)
 
 
 # ---------------------------------------------------------------- the folder

@@ -1,4 +1,4 @@
-"""A folder of images, as arrays."""
+"""Images as arrays: of a folder, or small ones to try things out with."""
 
 from pathlib import Path
 
@@ -33,6 +33,22 @@ def image_folder(folder: str | Path, *, size: int) -> tuple[np.ndarray, np.ndarr
     images = np.stack([_read_image(path, size) for path in files])
     labels = np.array([classes.index(path.parent.name) for path in files], np.int32)
     return images, labels, classes
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The 1797 handwritten digits that come with scikit-learn, in its order.
+
+    Returns:
+      The images, float32 of (1797, 8, 8) from 0 (paper) to 1 (ink), and their labels 0 to 9, int32 of (1797,).
+
+    Raises:
+      MissingExtra: scikit-learn, of the extra "examples", is not installed.
+    """
+    with needed_for("data.digits()"):
+        from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return (found.images / 16).astype(np.float32), found.target.astype(np.int32)
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import Any
 from fnbackprop.experiment import ExperimentError
 
 from ..run_folder import MetricsRow
-from . import CSV, Logger, MLflow, RunStart, TensorBoard, WandB
+from . import CSV, Aim, Logger, MLflow, RunStart, TensorBoard, WandB
 
-BY_NAME = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow, "csv": CSV}
+BY_NAME = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow, "aim": Aim, "csv": CSV}
 METHODS = ("start", "log", "artifact", "finish")
 
 

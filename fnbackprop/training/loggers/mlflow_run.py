@@ -8,6 +8,7 @@ from typing import Any
 
 from fnbackprop.extras import needed_for
 
+from ..run_folder import flat
 from .protocol import RunStart
 
 SECONDS_BETWEEN = 2.0  # two messages to the server
@@ -42,7 +43,7 @@ class MLflow:
         identity = run.identity("mlflow")
         if identity is None:
             identity = self._client.create_run(experiment, run_name=run.name).info.run_id
-            for path, value in _flat(run.config):
+            for path, value in flat(run.config).items():
                 self._client.log_param(identity, path, value)
             run.remember("mlflow", identity)
         self._id = identity
@@ -68,11 +69,3 @@ class MLflow:
             part, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             self._client.log_batch(self._id, metrics=part)
         self._sent_at = time.monotonic()
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """A nested config at one level, "optimizer.learning_rate" for instance."""
-    found = []
-    for name, value in config.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return found

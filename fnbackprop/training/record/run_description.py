@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import enum
 import os
 import platform
 import shlex
@@ -99,6 +100,7 @@ def describe_run(run: Run, state: TrainState) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in leaves),
         "layers": len(trees.layers(state.params)),
         "command": command(),
+        "file": None if config is None else source_file(type(config)),
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "process": {"id": os.getpid(), "host": socket.gethostname()},
@@ -128,8 +130,16 @@ def command() -> str:
     return shlex.join([*start, *sys.argv[1:]])
 
 
+def source_file(kind: type) -> str | None:
+    """The file that a class was defined in; None of one that was defined nowhere, in a notebook for instance."""
+    path = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return None if path is None else str(Path(path).resolve())
+
+
 def plain(value: Any) -> Any:
     """A config's value as JSON has it."""
+    if isinstance(value, enum.Enum):
+        return value.name  # as it is typed
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

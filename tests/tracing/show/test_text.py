@@ -35,6 +35,6 @@ def test_of_a_healthy_function():
     printed, walked = (str(trace(lambda x: jnp.sum(x**2), jnp.ones(3), detailed=d)) for d in (False, True))
     rest = ". Value 3; gradients of 1 leaves from 2 to 2 (rms)."
     assert walked.startswith(f"<lambda>: all finite{rest}")
-    compiled = "as one compiled program (detailed=True looks at each equation by itself)"
+    compiled = "as one compiled program (detailed=True, --detailed, looks at each equation by itself)"
     assert printed.startswith(f"<lambda>: all finite {compiled}{rest}")
     assert "largest cotangents:" in printed

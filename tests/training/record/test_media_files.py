@@ -30,8 +30,8 @@ def test_a_run_keeps_what_evaluate_shows(tmp_path):
     assert [path.name for path in sorted((folder / "media").iterdir())] == ["step_00000002", "step_00000004"]
     last = folder / "media/step_00000004"
     picture = np.asarray(Image.open(last / "samples.png"))
-    expected = np.zeros((4, 4))
-    expected[:2, :2], expected[:2, 2:], expected[2:, :2] = np.round(np.linspace(0, 255, 12)).reshape(3, 2, 2)
+    expected = np.full((5, 5), 128)  # a grey pixel between two pictures
+    expected[:2, :2], expected[:2, 3:], expected[3:, :2] = np.round(np.linspace(0, 255, 12)).reshape(3, 2, 2)
     np.testing.assert_array_equal(picture, expected)
     assert (last / "said.txt").read_text() == "a < b"
     assert sum(json.loads((last / "weights.json").read_text())["counts"]) == 12
