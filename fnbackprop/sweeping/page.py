@@ -11,8 +11,10 @@ from .table import Row
 WIDTH, HEIGHT, LEFT, TOP = 1100, 360, 70, 40
 STYLE = """
 .lines path { fill: none; stroke-width: 1.6; opacity: .75; } .lines path:hover { stroke-width: 4; opacity: 1; }
-.lines text { font: 12px system-ui, sans-serif; fill: currentColor; } .lines line { stroke: currentColor; opacity: .5; }
-.scroll .lines { min-width: 640px; }
+.lines text { font: 12px system-ui, sans-serif; fill: currentColor; paint-order: stroke; stroke: var(--page);
+              stroke-width: 3px; }
+.lines line { stroke: currentColor; opacity: .5; }
+.scroll .lines { min-width: 900px; }
 """
 
 
@@ -45,7 +47,7 @@ def parallel_coordinates(rows: Sequence[Row], metric: str) -> str:
     names = [*rows[0].point, metric]
     columns = [[row.point[name] for row in rows] for name in names[:-1]] + [[_number(row.result) for row in rows]]
     gap = (WIDTH - 2 * LEFT) / (len(names) - 1)
-    heights, parts = [], []
+    heights, parts, labels = [], [], []
     for number, (name, column) in enumerate(zip(names, columns, strict=True)):
         x = LEFT + number * gap
         places = _places(column)
@@ -53,7 +55,7 @@ def parallel_coordinates(rows: Sequence[Row], metric: str) -> str:
         parts.append(f'<line x1="{x:.0f}" y1="{TOP}" x2="{x:.0f}" y2="{HEIGHT - 20}"/>')
         parts.append(f'<text x="{x:.0f}" y="20" text-anchor="middle" font-weight="600">{html.escape(name)}</text>')
         for value, y in _labelled(column, places):
-            parts.append(f'<text x="{x + 6:.0f}" y="{y + 4:.0f}">{html.escape(value)}</text>')
+            labels.append(f'<text x="{x + 6:.0f}" y="{y + 4:.0f}">{html.escape(value)}</text>')
     for index, row in reversed(list(enumerate(rows))):  # the best on top
         points = " L".join(f"{LEFT + i * gap:.1f} {places[index]:.1f}" for i, places in enumerate(heights))
         share = 1 - index / max(1, len(rows) - 1)
@@ -61,7 +63,7 @@ def parallel_coordinates(rows: Sequence[Row], metric: str) -> str:
         told = ", ".join(f"{name} {value}" for name, value in row.point.items())
         title = html.escape(f"{told}: {metric} {_number(row.result)}")
         parts.append(f'<path d="M{points}" style="stroke:{colour}"><title>{title}</title></path>')
-    return f'<svg class="lines" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">' + "".join(parts) + "</svg>"
+    return f'<svg class="lines" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">' + "".join(parts + labels) + "</svg>"
 
 
 def _places(column: Sequence[str]) -> list[float]:

@@ -27,6 +27,7 @@ from .mesh import leads, make_mesh
 from .peers import watched_peers
 from .record.model_file import write_model
 from .record.nonfinite_batch import keep_nonfinite_batch
+from .record.plots import import_ahead
 from .record.profiling import Profile
 from .record.run_description import RunDescription
 from .record.run_log import RunLog
@@ -39,7 +40,7 @@ from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .step_balance import StepBalance
 from .stopping import Interrupted, Signals, Terminated
-from .trial import try_checkpoint, try_evaluation
+from .trial import try_checkpoint, try_evaluation, try_optimizers
 from .watch_steps import WatchSteps
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
@@ -104,6 +105,8 @@ class Session:
             )
         if self._data is None and self._first < run.stop:
             self._data = first_fingerprint(experiment.batch, self._first)
+        if run.trial and self._first < run.stop:
+            self._notes += self._try()
 
     def _restore_stream(self, step: int, saved: Any) -> None:
         """Go to where the data were; that it may take a while is told, before there is a log."""
@@ -141,8 +144,6 @@ class Session:
             _close_with_error(stack, self._checkpoints.close)
         for note in self._notes:
             log.say(note)
-        if run.trial and first < run.stop:
-            self._try(log)
         place = None if self._layout is None else self._layout.place
         batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
         self._batches = stack.enter_context(batches)
@@ -150,6 +151,8 @@ class Session:
             self._make_up_evaluation(folder)
         if self._patience is not None and first and folder is not None:
             self._stopped_by = self._patience.resume(folder.read_metrics())
+        if written is not None and first < run.stop:
+            import_ahead()
         self._began = time.monotonic()
 
     def _looks_at(self, part: Experiment, update: str, written: RunFolder | None, stack: ExitStack) -> Iterator[Any]:
@@ -164,13 +167,15 @@ class Session:
         if run.watch:
             yield WatchSteps(part, run.watch, log, update)
 
-    def _try(self, log: RunLog) -> None:
-        """What would end the run at its first evaluation or checkpoint ends it now."""
+    def _try(self) -> list[str]:
+        """What would end the run at its first evaluation or checkpoint ends it now, before it leaves a file."""
+        try_optimizers(self._run.experiment, self.state)
         try_evaluation(self._run.experiment, self.state, self._run.best, self._written)
-        if self._folder is not None:
-            data = self._stream.state(self._first) if self._stream else None
-            if (note := try_checkpoint(self._run, self._folder, self.state, data)) is not None:
-                log.say(note)
+        if self._folder is None:
+            return []
+        return try_checkpoint(
+            self._run, self._folder, self.state, self._stream.state(self._first) if self._stream else None
+        )
 
     def steps(self) -> Iterator[int]:
         """The steps to make, until the last or until something asks for a stop."""

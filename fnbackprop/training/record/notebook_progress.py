@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from ..run_folder import MetricsRow
-from .plots import curves_svg
+from .curve_drawing import curves_svg
 from .progress_line import PlainProgress, describe
 
 SECONDS_BETWEEN = 2.0  # two drawings

@@ -1,7 +1,9 @@
 """Pictures of a run, or of several in one."""
 
-import io
+import contextlib
+import importlib
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..run_folder import MetricsRow
-from ..step.step_metrics import LAYER_PREFIX
 from .metrics import curve
 
 PANELS = {
@@ -18,10 +19,10 @@ PANELS = {
     "update_ratio": "update / weight",
     "learning_rate": "learning rate",
 }
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink")
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
 POINTS = 400  # in a line; longer series are averaged in that many bins, with a band from minimum to maximum
 MOST_LINEAR = 4  # a metric that grows or falls by more has a logarithmic scale
-INK, BROKEN = "#777777", "tab:red"
+INK, BROKEN = "#777777", "#d62728"
 
 Runs = Mapping[str, Sequence[MetricsRow]]
 
@@ -46,39 +47,14 @@ def plot_curves(rows: Sequence[MetricsRow] | Runs, path: str | Path, title: str 
     return Path(path)
 
 
-def curves_svg(runs: Runs, name: str, label: str, axis: str = "step") -> str:
-    """One metric of some runs over the steps, or what stands in their place, as an SVG element."""
-    figure = new_figure(5.2, 2.6)
-    panel = figure.subplots()
-    draw_panel(panel, runs, name, label)
-    panel.set_xlabel(axis)
-    return as_svg(figure)
+def import_ahead() -> None:
+    """Import matplotlib in a thread: half a second, which passes while the step is compiled, not at the run's end."""
 
+    def work() -> None:
+        with contextlib.suppress(Exception):  # it is told where it is needed
+            importlib.import_module("matplotlib.backends.backend_agg")
 
-def layers_svg(rows: Sequence[MetricsRow], label: str, prefix: str = LAYER_PREFIX) -> str:
-    """The metrics of this prefix, the gradient norm of each layer, over the steps as a map: a row for each, light where
-    it is large."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import NullLocator
-
-    kept = [row for row in rows if any(name.startswith(prefix) for name in row)]
-    names = list(dict.fromkeys(name for row in kept for name in row if name.startswith(prefix)))
-    values = np.array([[row.get(name, math.nan) for row in kept] for name in names])  # (layers, steps)
-    usable = values[np.isfinite(values) & (values > 0)]
-    figure = new_figure(13.2, 1.2 + 0.17 * len(names))
-    panel = figure.subplots()
-    limits = (usable.min(), usable.max() * 1.001) if usable.size else (0.1, 1.0)
-    steps = [row["step"] for row in kept]
-    width = (steps[-1] - steps[0]) / max(1, len(steps) - 1) or 1
-    extent = (steps[0] - width / 2, steps[-1] + width / 2, len(names) - 0.5, -0.5)
-    shown = np.clip(values, *limits)
-    image = panel.imshow(shown, aspect="auto", norm=LogNorm(*limits), extent=extent, interpolation="nearest")
-    panel.set_yticks(range(len(names)), [name.removeprefix(prefix) for name in names], fontsize=8)
-    panel.set_xlabel("step")
-    bar = figure.colorbar(image, label=label, pad=0.01)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    return as_svg(figure)
+    threading.Thread(target=work, name="import matplotlib", daemon=True).start()
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -91,36 +67,26 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def as_svg(figure: Any) -> str:
-    """The figure as an element to stand in a page: transparent, its text in the page's colour."""
-    import matplotlib
-
-    for axes in figure.axes:
-        axes.set_facecolor("none")
-        axes.tick_params(colors=INK, which="both")
-        for part in (axes.xaxis.label, axes.yaxis.label, *axes.spines.values()):
-            part.set_color(INK)
-    written = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    text = written.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
-
-
 def draw_panel(panel: Any, runs: Runs, name: str, label: str) -> None:
     """One metric of each run in one panel, on a logarithmic scale where it is positive."""
     for (run, rows), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
         _draw(panel, *curve(rows, name), colour, run)
-    values = (row[name] for rows in runs.values() for row in rows if name in row)
-    shown = [value for value in values if math.isfinite(value)]
-    positive = [value for value in shown if value > 0]  # a warmup's first step goes nowhere
-    if positive and min(shown) >= 0 and max(positive) > MOST_LINEAR * min(positive):
+    values = [row[name] for rows in runs.values() for row in rows if name in row]
+    if is_logarithmic(values):
+        positive = [value for value in values if 0 < value < math.inf]
         _logarithmic(panel, decades=math.log10(max(positive) / min(positive)))
     panel.set_ylabel(label)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     if panel.get_legend_handles_labels()[1]:
         panel.legend(labelcolor="linecolor", framealpha=0)
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Whether a metric of these values has a logarithmic scale; zeros, as of a warmup's first step, may be there."""
+    shown = [value for value in values if math.isfinite(value)]
+    positive = [value for value in shown if value > 0]
+    return bool(positive) and min(shown) >= 0 and max(positive) > MOST_LINEAR * min(positive)
 
 
 def _logarithmic(panel: Any, decades: float) -> None:

@@ -9,22 +9,25 @@ from typing import Any
 from fnbackprop.balancing.progress import progress_in_words
 
 from ...pages import document
-from ..run_folder import MetricsRow, RunFolder, read_json
+from ..run_folder import MetricsRow, RunFolder, flat, read_json
 from ..step.step_metrics import LAYER_PREFIX, WATCHED
 from .balance_gauges import gauges
+from .curve_controls import STYLE as CONTROL_STYLE
+from .curve_controls import curves_section
+from .layer_map import layers_svg
 from .media_files import media_sections
 from .metrics import curve
-from .plots import PANELS, curves_svg, layers_svg
+from .plots import PANELS
 from .progress_line import clock_time
 from .throughput import short
-from .times import time_curves
+from .times import read_times, speed_curves
 
 EVALUATED = "evaluate/"
 WRONG = ("FAIL", "NON-FINITE")
 DIFFERS = ' class="differs"'
 
 STYLE = """
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 1em; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 1em; }
 .scroll svg { min-width: 900px; }
 """
 
@@ -33,15 +36,16 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
     """Write the page of one run, or of several side by side; returns its path."""
     labels = _labels(folders)
     runs = {label: folder.read_description() for label, folder in zip(labels, folders, strict=True)}
-    metrics = {label: folder.read_metrics() for label, folder in zip(labels, folders, strict=True)}
-    bad = {label: folder.bad_lines() for label, folder in zip(labels, folders, strict=True)}
+    records = {label: folder.read_records() for label, folder in zip(labels, folders, strict=True)}
+    metrics, bad = ({label: found[which] for label, found in records.items()} for which in (0, 1))
+    times = {label: read_times(folder) for label, folder in zip(labels, folders, strict=True)}
     title = " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),
         *gauges(metrics),
-        *_curves(metrics),
-        *time_curves(metrics, folders, _words),
+        *_curves(metrics, times),
+        *speed_curves(times),
         *_layers(metrics),
         *_watched(metrics),
         *(
@@ -61,7 +65,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
         "<h2>To reproduce</h2>",
         *(f"<pre>{html.escape(run['command'])}</pre>" for run in runs.values() if "command" in run),
     ]
-    path.write_text(document(title, "\n".join(sections), STYLE), encoding="utf-8")
+    path.write_text(document(title, "\n".join(sections), STYLE + CONTROL_STYLE), encoding="utf-8")
     return path
 
 
@@ -100,14 +104,15 @@ def _summary(
     return _rows(columns)
 
 
-def _curves(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
+def _curves(metrics: Mapping[str, Sequence[MetricsRow]], times: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
     """A panel for every metric that a run has recorded more than once."""
     names = dict.fromkeys(name for found in metrics.values() for row in found for name in row)
     shown = [name for name in names if name != "step" and not name.startswith((LAYER_PREFIX, WATCHED))]
     shown = [name for name in shown if max(len(curve(found, name)[0]) for found in metrics.values()) > 1]
-    runs = metrics if len(metrics) > 1 else {"": next(iter(metrics.values()))}
-    panels = [f"<div>{curves_svg(runs, name, _words(name))}</div>" for name in shown]
-    return ["<h2>Curves</h2>", '<div class="curves">', *panels, "</div>"] if panels else []
+    if not shown:
+        return []
+    runs, timed = ({label if len(metrics) > 1 else "": x for label, x in found.items()} for found in (metrics, times))
+    return curves_section(runs, {name: _words(name) for name in shown}, timed)
 
 
 def _layers(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
@@ -136,7 +141,7 @@ def _watched(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
 
 
 def _config(runs: Mapping[str, dict[str, Any]]) -> str:
-    columns = [{"seed": run.get("seed", "")} | run.get("config", {}) for run in runs.values()]
+    columns = [{"seed": run.get("seed", "")} | flat(run.get("config", {})) for run in runs.values()]
     return _table(_rows(columns))
 
 
