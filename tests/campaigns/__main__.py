@@ -8,7 +8,7 @@ CAMPAIGNS = {  # name: (module, what it does)
     "fuzz": ("fuzz.command", "random programs: our gradients against JAX's in float64"),
     "mutants": ("mutants.command", "rules with one mistake in them: who catches it"),
     "false_alarms": ("false_alarms", "does `fb.compare` ever say FAIL of a right rule"),
-    "soak": ("soak", "a training run that is killed again and again, against one undisturbed"),
+    "soak": ("soak", "a training run, or a sweep, that is killed again and again, against one undisturbed"),
     "corruption": ("corruption", "checkpoints damaged at random: a run resumes rightly or says why not"),
     "tracing": ("tracing", "does `fb.trace` ever blame a healthy model, and does it find what is planted"),
     "accuracy": (
