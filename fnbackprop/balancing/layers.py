@@ -76,7 +76,7 @@ def scale_by_layer(multipliers: Mapping[str, float]) -> optax.GradientTransforma
       [-0.2 -0.2] [-0.1 -0.1]
     """
 
-    def init(params: Any) -> ScaleByLayerState:
+    def init(params: Any) -> Any:
         paths = [path for path, _ in trees.leaves_with_paths(params)]
         for name in multipliers:
             if not any(_is_meant(path, name) for path in paths):
@@ -85,7 +85,7 @@ def scale_by_layer(multipliers: Mapping[str, float]) -> optax.GradientTransforma
                 )
         return ScaleByLayerState(tuple((name, float(value)) for name, value in multipliers.items()))
 
-    def update(updates: Any, state: ScaleByLayerState, params: Any = None) -> tuple[Any, ScaleByLayerState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def scaled(path: str, leaf: Any) -> Any:
             factor = next((value for name, value in state.multipliers if _is_meant(path, name)), 1.0)
             return leaf * jax.numpy.asarray(factor, leaf.dtype)

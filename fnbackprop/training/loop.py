@@ -190,7 +190,7 @@ def one_update(experiment: Experiment, backward: str, layout: Layout | None) -> 
         after = update(state, gradient, found.value, batch, key)
         after = with_model_state(experiment, after, found.model_state, state.step)
 
-        norms = step_metrics(gradient, state.params, after.params, trainable)
+        norms: dict[str, Any] = step_metrics(gradient, state.params, after.params, trainable)
         rate = update.learning_rate(state, gradient, found.value, batch, key)
         metrics = {"loss": found.value, **norms, **rate, **found.metrics}
         made = None

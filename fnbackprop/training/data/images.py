@@ -47,8 +47,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     with needed_for("data.digits()"):
         from sklearn.datasets import load_digits
 
-    found = load_digits()
-    return (found.images / 16).astype(np.float32), found.target.astype(np.int32)
+    pixels, labels = load_digits(return_X_y=True)
+    return (pixels.reshape(-1, 8, 8) / 16).astype(np.float32), labels.astype(np.int32)
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:
