@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ..jaxprs.avals import aval_of, explicit_sharding
 
@@ -22,4 +23,16 @@ def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
     """An einsum of two arrays summed in `dtype`; in low precision, weights are rounded to the dtype of what they are
     multiplied with."""
     narrow = min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
-    return jnp.einsum(equation, x.astype(narrow), y.astype(narrow), preferred_element_type=dtype)
+    x, y = x.astype(narrow), y.astype(narrow)
+    return jnp.einsum(equation, x, y, preferred_element_type=dtype, out_sharding=_out_sharding(equation, x, y))
+
+
+def _out_sharding(equation: str, *operands: jax.Array) -> Any:
+    """On a mesh with explicit axes: each axis of a product is divided as it is in an operand."""
+    terms, out = equation.split("->")
+    divided, mesh = {}, None
+    for letters, x in zip(terms.split(","), operands, strict=True):
+        if (sharding := explicit_sharding(aval_of(x))) is not None:
+            mesh, axes = sharding.mesh, sharding.spec.partitions
+            divided |= {letter: axis for letter, axis in zip(letters, axes, strict=False) if axis is not None}
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(*(divided.get(letter) for letter in out)))
