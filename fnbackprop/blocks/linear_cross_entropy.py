@@ -2,15 +2,15 @@
 
     logits = x w + b;  loss = mean of logsumexp(logits) - target,  target = (1 - ε) logits[label] + ε mean(logits)
 
-The forward goes through the logits tile by tile and keeps their logsumexp; the backward makes each tile again and turns
-it into its part of the cotangents of x, w and b. That is four products for three, and far less memory to go through.
+Of a few thousand classes, a chunk of tokens has its loss and its gradient computed at once, in three products. Of more,
+the logits are gone through tile by tile, twice (`tiled_logits`).
 
 Shapes in this file: x (tokens, width), w (width, classes), or (classes, width) where `tied`, b (classes,), labels and
 mask (tokens,).
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,11 @@ from jax import lax
 from ..jaxprs.avals import aval_of, explicit_sharding
 from ..trees import accumulation_dtype
 from .block import block
+from .tiled_logits import Summary, add_at, counted_of, logits_of, plain_logits, tiled_logits
 from .tiling import even_size, may_be_divided, product
 
 Array = jax.Array
-TOKENS, LOGITS = 1024, 2**20  # of a tile: in float32, 4 MiB of logits
+LOGITS, FEWEST = 2**20, 128  # of a chunk: the most logits, 4 MiB in float32, and the fewest tokens
 
 
 def linear_cross_entropy(
@@ -65,143 +66,94 @@ def linear_cross_entropy(
     mask = None if mask is None else mask.reshape(tokens)
     rows = x.reshape(tokens, x.shape[-1]) if x.ndim != 2 else x
     labels = labels.reshape(tokens).astype(jnp.int32)
-    lse, at_label, mean = tiled_logits(rows, w, bias, labels, mask, tied=tied, with_mean=label_smoothing > 0)
-    losses = lse - (1 - label_smoothing) * at_label + z_loss * lse**2
-    losses = losses if mean is None else losses - label_smoothing * mean
+    operands, options = (
+        (rows, w, bias, labels, mask),
+        {"label_smoothing": float(label_smoothing), "z_loss": float(z_loss)},
+    )
+    if tokens_at_once(rows, w, tied):
+        return loss_in_chunks(*operands, tied=tied, **options)
+    return _mean_loss(tiled_logits(*operands, tied=tied, with_mean=label_smoothing > 0), mask, **options)
+
+
+def _mean_loss(summary: Summary, mask: Array | None, label_smoothing: float, z_loss: float) -> Array:
+    losses = _losses(summary, label_smoothing, z_loss)
     if mask is None:
-        return jnp.sum(losses) / max(tokens, 1)
+        return jnp.sum(losses) / max(losses.size, 1)
     return jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(jnp.sum(mask, dtype=losses.dtype), 1)
 
 
-class Summary(NamedTuple):
-    """What a loss reads of the logits of each token: (tokens,) each. mean: over the classes, or None."""
-
-    lse: Array
-    at_label: Array
-    mean: Array | None
+def _losses(summary: Summary, label_smoothing: float, z_loss: float) -> Array:
+    lse, at_label, mean = summary
+    losses = lse - (1 - label_smoothing) * at_label + z_loss * lse**2
+    return losses if mean is None else losses - label_smoothing * mean
 
 
-def plain_logits(x, w, bias, labels, mask, *, tied, with_mean):
+# ---------------------------------------------------------------- chunks of tokens, with all of their logits
+
+
+def tokens_at_once(x: Array, w: Array, tied: bool) -> int:
+    """How many tokens have their logits held at once; 0 where these would be so few that adding up their parts of the
+    cotangent of w takes longer than the products, or where arrays may lie on several devices."""
+    most = LOGITS // max(w.shape[0 if tied else 1], 1)
+    divided = may_be_divided(x) or explicit_sharding(aval_of(w)) is not None
+    return 0 if divided or most < min(FEWEST, x.shape[0]) else even_size(x.shape[0], most)
+
+
+def plain_loss(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
     """The definition: all logits at once."""
-    x = jnp.where(_counted(mask, labels)[:, None], x, 0)
-    logits = _logits(x, w, bias, tied, accumulation_dtype(x, w))
-    classes = jnp.where(labels < 0, logits.shape[-1], labels)[:, None]  # a negative one does not count from the end
-    at_label = jnp.take_along_axis(logits, classes, -1, mode="fill")[:, 0]
-    return Summary(jax.nn.logsumexp(logits, -1), at_label, jnp.mean(logits, -1) if with_mean else None)
+    summary = plain_logits(x, w, bias, labels, mask, tied=tied, with_mean=label_smoothing > 0)
+    return _mean_loss(summary, mask, label_smoothing, z_loss)
 
 
-class Cut(NamedTuple):
-    """How (tokens, classes) is cut into tiles. The last along an axis ends where the whole ends, and overlaps others.
-
-    begins: of each tile, (count, 2), before it is moved to end with the whole.
-    """
-
-    tokens: int
-    classes: int
-    begins: Array
-
-    @classmethod
-    def of(cls, x: Array, w: Array, tied: bool) -> "Cut":
-        tokens, classes = x.shape[0], w.shape[0 if tied else 1]
-        tile_t = tokens if may_be_divided(x) else even_size(tokens, TOKENS)
-        tile_c = classes if explicit_sharding(aval_of(w)) else even_size(classes, max(LOGITS // max(tile_t, 1), 1))
-        starts = (np.arange(0, n, max(side, 1), dtype=np.int32) for n, side in ((classes, tile_c), (tokens, tile_t)))
-        begins = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 2)[:, ::-1]
-        return cls(tile_t, tile_c, jnp.asarray(begins))
+def loss_value(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
+    summary = tiled_logits(x, w, bias, labels, mask, tied=tied, with_mean=label_smoothing > 0)
+    return _mean_loss(summary, mask, label_smoothing, z_loss)
 
 
-class Tile:
-    """One tile: its tokens and classes, its logits, and which of them no tile before it has."""
+def loss_forward(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss, wanted):
+    """The gradient of a chunk is computed with its loss, while its logits are there."""
+    dtype, counted, (tokens, _) = accumulation_dtype(x, w), counted_of(mask, labels), x.shape
+    size, columns = tokens_at_once(x, w, tied), jnp.arange(w.shape[0 if tied else 1], dtype=jnp.int32)
+    share = 1 / jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
 
-    def __init__(self, cut: Cut, begin: Array, operands: tuple, tied: bool):
-        x, w, bias, labels, counted = operands
-        self.w_axis, tokens, classes = 0 if tied else 1, x.shape[0], w.shape[0 if tied else 1]
-        self.token = lax.min(begin[0], np.int32(tokens - cut.tokens))
-        self.column = lax.min(begin[1], np.int32(classes - cut.classes))
-        self.count = cut.tokens
-        counted, labels = self.rows(counted), self.rows(labels)
-        self.x = jnp.where(counted[:, None], self.rows(x), 0)
-        self.w = lax.dynamic_slice_in_dim(w, self.column, cut.classes, self.w_axis)
-        bias = None if bias is None else lax.dynamic_slice_in_dim(bias, self.column, cut.classes)
-        self.logits = _logits(self.x, self.w, bias, tied, accumulation_dtype(x, w))
-        rows = self.token + jnp.arange(cut.tokens, dtype=jnp.int32)
-        columns = self.column + jnp.arange(cut.classes, dtype=jnp.int32)
-        self.fresh = (rows >= begin[0])[:, None] & (columns >= begin[1])[None]
-        self.is_label = labels[:, None] == columns[None]
+    def step(carry: tuple[Array, ...], begin: Array) -> tuple[tuple[Array, ...], None]:
+        loss, dx, dw, db = carry
+        start = lax.min(begin, np.int32(tokens - size))  # the last chunk overlaps another
+        own, labels_i, x_i = (lax.dynamic_slice_in_dim(a, start, size) for a in (counted, labels, x))
+        x_i = jnp.where(own[:, None], x_i, 0)
+        fresh = own & (start + jnp.arange(size, dtype=jnp.int32) >= begin)
+        weight = jnp.where(fresh, share, 0)
+        z = logits_of(x_i, w, bias, tied, dtype)  # 1
+        m = jnp.max(z, -1)
+        e = lax.exp(z - m[:, None])
+        total = jnp.sum(e, -1)
+        lse = m + jnp.log(total)  # 2
+        is_label = labels_i[:, None] == columns[None]
+        at_label = jnp.where(jnp.any(is_label, -1), jnp.sum(jnp.where(is_label, z, 0), -1), jnp.nan)  # 3
+        summary = Summary(lse, at_label, jnp.mean(z, -1) if label_smoothing else None)  # 4
+        loss = loss + share * jnp.sum(jnp.where(fresh, _losses(summary, label_smoothing, z_loss), 0))  # 5
 
-    def rows(self, x: Array) -> Array:
-        return lax.dynamic_slice_in_dim(x, self.token, self.count)
-
-    def put_rows(self, x: Array, part: Array) -> Array:
-        return lax.dynamic_update_slice_in_dim(x, part, self.token, 0)
-
-
-def logits_forward(x, w, bias, labels, mask, *, tied, with_mean):
-    dtype, counted, classes = accumulation_dtype(x, w), _counted(mask, labels), w.shape[0 if tied else 1]
-    operands, cut = (x, w, bias, labels, counted), Cut.of(x, w, tied)
-
-    def step(known: list[Array], begin: Array) -> tuple[list[Array], None]:
-        tile = Tile(cut, begin, operands, tied)
-        before, total, at_label, mean = map(tile.rows, known)
-        logits = jnp.where(tile.fresh, tile.logits, -jnp.inf)  # 1
-        m = lax.max(before, jnp.max(logits, -1))  # 2
-        total = total * lax.exp(before - m) + jnp.sum(lax.exp(logits - m[:, None]), -1)  # 3
-        at_label += jnp.sum(jnp.where(tile.fresh & tile.is_label, tile.logits, 0), -1)  # 4
-        mean += jnp.sum(jnp.where(tile.fresh, tile.logits, 0), -1) / classes if with_mean else 0  # 5
-        return list(map(tile.put_rows, known, (m, total, at_label, mean))), None
-
-    zeros = lax.full_like(labels, 0, dtype)
-    (m, total, at_label, mean), _ = lax.scan(step, [zeros + jnp.finfo(dtype).min, zeros, zeros, zeros], cut.begins)
-    lse = m + jnp.log(total)  # 6
-    at_label = jnp.where((labels >= 0) & (labels < classes), at_label, jnp.nan)  # 7
-    return Summary(lse, at_label, mean if with_mean else None), (operands, lse)
-
-
-def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
-    operands, lse = residuals
-    x, w, bias, _, _ = operands
-    dtype, cut, classes = lse.dtype, Cut.of(x, w, tied), w.shape[0 if tied else 1]
-
-    def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
-        tile = Tile(cut, begin, operands, tied)
-        dlse, dat_label = (tile.rows(ct)[:, None] for ct in cotangents[:2])
-        p = lax.exp(tile.logits - tile.rows(lse)[:, None])
-        dlogits = dlse * p + jnp.where(tile.is_label, dat_label, 0)  # of 2, 3, 6 and of 4, 7
-        if with_mean:
-            dlogits += tile.rows(cotangents[2])[:, None] / classes  # of 5
-        dlogits = jnp.where(tile.fresh, dlogits, 0)  # of 1
-        dx, dw, db = found
-        if dx is not None:
-            part = product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype)
-            dx = _add(dx, part, tile.token, 0)
-        if dw is not None:
-            part = product("nv,nd->vd" if tied else "nv,nd->dv", dlogits, tile.x, dtype)
-            dw = _add(dw, part, tile.column, tile.w_axis)
-        db = None if db is None else _add(db, jnp.sum(dlogits, 0), tile.column, 0)
-        return [dx, dw, db], None
+        of_lse = weight * (1 + 2 * z_loss * lse) / total
+        dz = e * of_lse[:, None] - jnp.where(is_label, ((1 - label_smoothing) * weight)[:, None], 0)  # of 5, 3 and 2
+        dz = dz - (label_smoothing / max(columns.size, 1) * weight)[:, None] if label_smoothing else dz  # of 4
+        if dx is not None:  # of 1
+            dx = add_at(dx, product("nv,vd->nd" if tied else "nv,dv->nd", dz, w, dtype), start, 0)
+        if dw is not None:  # of 1
+            dw = dw + product("nv,nd->vd" if tied else "nv,nd->dv", dz, x_i, dtype)
+        return (loss, dx, dw, None if db is None else db + jnp.sum(dz, 0)), None
 
     targets = zip((x, w, bias), wanted[:3], strict=True)
-    start = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
-    (dx, dw, db), _ = lax.scan(step, start, cut.begins)
-    return dx, dw, db, None, None
+    zeros = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
+    begins = jnp.arange(0, tokens, max(size, 1), dtype=jnp.int32)
+    (loss, *gradients), _ = lax.scan(step, (share * 0, *zeros), begins)
+    return loss, gradients
 
 
-tiled_logits = block(logits_forward, logits_backward, plain=plain_logits, name="linear_cross_entropy")
+def loss_backward(gradients, dloss):
+    return *(None if g is None else dloss.astype(g.dtype) * g for g in gradients), None, None
 
 
-def _logits(x: Array, w: Array, bias: Array | None, tied: bool, dtype: Any) -> Array:
-    logits = product("nd,vd->nv" if tied else "nd,dv->nv", x, w, dtype)
-    return logits if bias is None else logits + bias.astype(dtype)[None]
-
-
-def _counted(mask: Array | None, labels: Array) -> Array:
-    return lax.full_like(labels, True, jnp.bool_) if mask is None else mask
-
-
-def _add(x: Array, part: Array, start: Array, axis: int) -> Array:
-    """Add to the part of x that begins at `start` along an axis."""
-    own = lax.dynamic_slice_in_dim(x, start, part.shape[axis], axis)
-    return lax.dynamic_update_slice_in_dim(x, own + part, start, axis)
+loss_in_chunks = block(loss_forward, loss_backward, plain=plain_loss, value=loss_value, name="linear_cross_entropy")
 
 
 def _require_fit(x: Array, w: Array, labels: Array, bias: Any, mask: Any, tied: bool, smoothing: float) -> None:
