@@ -275,7 +275,7 @@ def _usage() -> str:
     return "\n".join(
         [
             "usage: fnbackprop COMMAND FILE [--options]",
-            "       fnbackprop run [--compare] [--budget B] SCRIPT ...",
+            "       fnbackprop run [--compare] [--budget B] [--fuse] SCRIPT ...",
             "       fnbackprop runs | report RUN [RUN ...] | new FILE | doctor",
             "",
             "FILE holds an experiment: a dataclass Config and a function experiment(config).",

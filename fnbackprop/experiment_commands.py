@@ -23,6 +23,8 @@ class TrainOptions:
 
     backward: Literal["manual", "automatic", "both"] = "manual"
     """Who does the backward pass: this package, or jax.grad; both: this package, and jax.grad compares now and then."""
+    fuse: bool = False
+    """Run blocks where the loss writes out attention or cross-entropy in plain JAX; it is told where."""
     compare_every: int = 100
     """Steps between two comparisons of --backward both."""
     balance_every: int | None = None
@@ -77,8 +79,8 @@ class ReplayOptions:
     """Of the run, if it was trained with --name."""
     directory: Path = Path("runs")
     """The run's own folder; or where the runs are, for the newest of this name."""
-    backward: Literal["manual", "automatic"] = "manual"
-    """Who does the backward pass: this package, or jax.grad."""
+    backward: Literal["manual", "fused", "automatic"] = "manual"
+    """Who did the backward pass: this package, the same with --fuse, or jax.grad."""
 
 
 @dataclasses.dataclass(frozen=True)

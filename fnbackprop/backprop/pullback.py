@@ -234,7 +234,9 @@ def run_by_rules(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[
 def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
     """Trace the function, plan it and walk it forward."""
     closed = trace_leaves(call, leaves)
-    closed = call.traced = lift(rewrite(closed) if engine.fuse else closed)
+    if engine.fuse:
+        closed, call.fusions = rewrite(closed)
+    closed = call.traced = lift(closed)
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
     wide = is_wide(closed)
@@ -261,6 +263,7 @@ class Call:
     def __init__(self, fun: Callable, in_tree: Any, has_aux: bool):
         self.fun, self.in_tree, self.has_aux = fun, in_tree, has_aux
         self.traced: ClosedJaxpr | None = None  # until it is known; never, where it ran on the tape
+        self.fusions: list[Any] = []  # what was said of it by those who rewrote it
         self.__name__ = getattr(fun, "__name__", "fun")
         self.__wrapped__ = fun
 

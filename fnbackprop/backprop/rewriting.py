@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-_rewrites: list[Callable[[Any], Any]] = []
+_rewrites: list[Callable[[Any], tuple[Any, list[Any]]]] = []
 
 
-def register_rewrite(rewrite: Callable[[Any], Any]) -> None:
-    """Register a function from a closed jaxpr to one that computes the same."""
+def register_rewrite(rewrite: Callable[[Any], tuple[Any, list[Any]]]) -> None:
+    """Register a function from a closed jaxpr to one that computes the same, and what is to be said of it."""
     _rewrites.append(rewrite)
 
 
-def rewrite(closed: Any) -> Any:
+def rewrite(closed: Any) -> tuple[Any, list[Any]]:
+    """The program as it is to run, and what was said of it."""
+    said: list[Any] = []
     for change in _rewrites:
-        closed = change(closed)
-    return closed
+        closed, more = change(closed)
+        said += more
+    return closed, said

@@ -4,6 +4,7 @@ This is the one place that asks JAX for a gradient, as the thing compared with. 
 `fb.drop_in`, which puts ours in the place of `jax.vjp`: we would be compared with ourselves.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,11 +35,15 @@ def automatic_value_and_grad(fun: Callable, *settings: Any, **options: Any) -> C
     return value_and_grad_fun
 
 
-BACKWARDS: dict[str, Callable] = {"manual": value_and_grad, "automatic": automatic_value_and_grad}
+BACKWARDS: dict[str, Callable] = {
+    "manual": value_and_grad,
+    "fused": functools.partial(value_and_grad, fuse=True),
+    "automatic": automatic_value_and_grad,
+}
 
 
 def value_and_grad_by(backward: str) -> Callable:
-    """`value_and_grad` by the "manual" or the "automatic" backward; both have the same signature."""
+    """`value_and_grad` by the "manual" backward, by the same with blocks ("fused"), or by the "automatic" one."""
     if backward not in BACKWARDS:
         raise ValueError(f"backward must be one of {', '.join(map(repr, BACKWARDS))}, not {backward!r}.")
     return BACKWARDS[backward]

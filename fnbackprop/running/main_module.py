@@ -46,7 +46,9 @@ def main() -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=f"{PACKAGE} run", description=DESCRIPTION, usage="%(prog)s [--compare] [--budget B] [-m] SCRIPT ..."
+        prog=f"{PACKAGE} run",
+        description=DESCRIPTION,
+        usage="%(prog)s [--compare] [--budget B] [--fuse] [-m] SCRIPT ...",
     )
     parser.add_argument(
         "--compare",
@@ -58,6 +60,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         type=float,
         metavar="B",
         help="what loops and jitted functions may save for the backward, in bytes or as a fraction up to 1",
+    )
+    parser.add_argument(
+        "--fuse",
+        action="store_true",
+        help="run blocks where attention or cross-entropy is written out in plain JAX; the table lists where",
     )
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module, as in python -m")
     parser.add_argument("script", metavar="SCRIPT", help="the file")
@@ -161,7 +168,8 @@ class _Session:
             _load_package()
             from fnbackprop.running.session import Session
 
-            options = {} if self.options.budget is None else {"budget": self.options.budget}
+            options = {"fuse": True} if self.options.fuse else {}
+            options |= {} if self.options.budget is None else {"budget": self.options.budget}
             self.session = Session(self.options.compare, options)
         except ImportError as error:
             print(f"{PACKAGE} run: jax.grad is left in its place: {error}", file=sys.stderr)

@@ -40,6 +40,7 @@ class Place:
       fallback: why JAX differentiates here; empty where it does not.
       within: the place whose function takes this gradient, if that is so; the two are compared as one.
       captured: the first call's function and arguments, if asked for.
+      fusions: what looks like a block in its function (`fb.Fusion`), if blocks are to run.
     """
 
     line: str
@@ -48,6 +49,7 @@ class Place:
     fallback: str = ""
     within: str = ""
     captured: Captured | None = None
+    fusions: list[Any] = field(default_factory=list)
     needs_values: bool = field(default=False, repr=False)  # the function cannot be traced
 
 
@@ -93,6 +95,7 @@ class Places:
         finally:
             self._nested.within = outer
         place.needs_values = call.traced is None
+        place.fusions += [fusion for fusion in call.fusions if fusion not in place.fusions]
         if outer is not None:
             place.within = outer.line
         elif self.keep and place.captured is None:

@@ -36,7 +36,8 @@ class Session:
         places = list(self.places.found.values())
         started = time.perf_counter()
         measured = self._measure(places) if self.compare and not interrupted else {}
-        self._say(text(places, measured, time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        self._say(text(places, measured, seconds, fuse=bool(self.options.get("fuse"))))
 
     def _measure(self, places: list[Place]) -> dict[str, Measured]:
         """What was measured, by the place's line. The user's function prints nothing meanwhile."""

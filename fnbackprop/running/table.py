@@ -16,14 +16,16 @@ TEXT = ("place", "verdict", "by")  # columns of words, not of numbers
 BY_JAX = "jax.grad"  # in the place of a verdict
 
 
-def text(places: Sequence[Place], measured: dict[str, Measured], seconds: float) -> str:
-    """The table and what it cannot hold; `measured` by the place's line, empty where nothing was compared."""
+def text(places: Sequence[Place], measured: dict[str, Measured], seconds: float, fuse: bool = False) -> str:
+    """The table and what it cannot hold; `measured` by the place's line, empty where nothing was compared.
+    fuse: whether blocks were to run."""
     if not places:
         return "no gradient was taken"
     ours = sum(not place.fallback for place in places)
     head = f"{_count(ours, 'place')} of {len(places)} by hand-written gradients"
     titles, rows = _columns(places, measured)
-    lines = [head, *_aligned(titles, rows), *_remarks(places, measured), *_measurement(places, measured, seconds)]
+    lines = [head, *_aligned(titles, rows), *_remarks(places, measured), *(_fusions(places) if fuse else [])]
+    lines += _measurement(places, measured, seconds)
     return "\n".join(lines)
 
 
@@ -75,6 +77,13 @@ def _aligned(titles: list[str], rows: list[list[str]]) -> list[str]:
 def _cut(cell: str, width: int) -> str:
     """The end of a cell that is too long: of a path, the file and the line."""
     return cell if len(cell) <= width else ".." + cell[len(cell) - width + 2 :]
+
+
+def _fusions(places: Sequence[Place]) -> list[str]:
+    """What ran as a block, and what did not and why."""
+    found = dict.fromkeys(str(fusion) for place in places for fusion in place.fusions)
+    lines = list(found) or ["neither attention nor linear + cross-entropy is written out in these places"]
+    return [textwrap.fill(f"fuse: {line}", WIDTH, subsequent_indent="  ") for line in lines]
 
 
 def _remarks(places: Sequence[Place], measured: dict[str, Measured]) -> list[str]:

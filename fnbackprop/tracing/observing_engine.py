@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 from jax.interpreters import batching
 
+from ..backprop.constants import lift
 from ..backprop.engine import Engine
 from ..backprop.plan import Plan
 from ..backprop.registry import Structured
+from ..backprop.rewriting import rewrite
+from ..comparing.program import TracedProgram
 from ..jaxprs.avals import aval_of
 from ..jaxprs.evaluate import interpret, literals_as_arrays, read_array
 from ..jaxprs.primitives import Trait, has
@@ -30,6 +33,11 @@ observe_p.multiple_results = True
 observe_p.def_abstract_eval(lambda *avals, mark: [])
 observe_p.def_impl(lambda *values, mark: [])
 batching.primitive_batchers[observe_p] = lambda values, axes, mark: (observe_p.bind(*values, mark=mark), [])
+
+
+def with_blocks(closed: TracedProgram, options: Mapping[str, Any]) -> TracedProgram:
+    """The program that is differentiated: with blocks in it, if the option `fuse` asks for them."""
+    return closed._replace(closed=lift(rewrite(closed.closed)[0])) if options.get("fuse") else closed
 
 
 class NotCompiled(Exception):

@@ -21,7 +21,7 @@ from .blame import Blame, blame_by_statistics, find_blame
 from .bodies import closed_bodies
 from .compiled import compile_gradient, fill
 from .findings import find_findings
-from .observing_engine import NotCompiled
+from .observing_engine import NotCompiled, with_blocks
 from .recorder import Recorder, Walk
 from .recording_engine import RecordingEngine
 from .records import Evidence, Place, Record
@@ -79,6 +79,7 @@ def trace(
     program = make_program(fun, args, argnums, has_aux)
     others, place, tied = _names_of_others(program, args), _place_of_function(fun), _tied_leaves(program)
     program, closed, notes = traced(program)
+    closed = with_blocks(closed, options)
     check_differentiable(closed, "trace")
     _require_numbers(closed)
     wanted = (keep,) if isinstance(keep, str | int) else tuple(keep)

@@ -20,7 +20,7 @@ from ..jaxprs.primitives import Trait, has
 from ..jaxprs.views import Scan
 from .compiled import observed_gradient
 from .harvest import Block, harvest
-from .observing_engine import Mark, Marks, ObservingEngine
+from .observing_engine import Mark, Marks, ObservingEngine, with_blocks
 from .recorder import Recorder
 from .recording_engine import settings_of
 from .records import Record
@@ -75,7 +75,7 @@ def watch(
       Array([4., 2., 1.], dtype=float32)
     """
     program = make_program(fun, args, argnums, has_aux)
-    closed = trace_program(program)
+    closed = with_blocks(trace_program(program), options)
     check_differentiable(closed, "watch")
     marks = Marks(Recorder(lambda record: False))
     engine = WatchingEngine.marking(marks, options)

@@ -18,7 +18,7 @@ def broken_update(experiment: Experiment, state: TrainState, batch: Any, backwar
       experiment: without several updates, there is one, named "".
       state: before the step.
       batch: of the step.
-      backward: "manual" or "automatic".
+      backward: "manual", "fused" or "automatic".
 
     Returns:
       if all are finite, the first update.

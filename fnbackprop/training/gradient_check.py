@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from fnbackprop.blocks.fusing.rewriting import with_blocks
 from fnbackprop.comparing.arrays import relative_error
 from fnbackprop.comparing.comparison import Comparison, GradientMismatch
 from fnbackprop.comparing.gradient_sources import value_and_grad_by
@@ -35,6 +36,7 @@ class GradientCheck:
         writes nothing.
       layout: of a run on a mesh.
       update: the name of the update, if a step makes several.
+      fuse: the manual gradient is that of the loss with blocks in it; the automatic one, of the loss as it is.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class GradientCheck:
         folder: RunFolder | None = None,
         layout: Layout | None = None,
         update: str = "",
+        fuse: bool = False,
     ):
-        self._loss = loss_in_precision(experiment, precision_of(experiment.precision))
+        self._plain = loss_in_precision(experiment, precision_of(experiment.precision))
+        self._loss = with_blocks(self._plain) if fuse else self._plain
         self._every, self._layout, self._accumulate = every, layout, experiment.accumulate
         self._log, self._path = log, None if folder is None else folder.comparison_of(update)
         self._comparison: Comparison | None = None
@@ -81,8 +85,8 @@ class GradientCheck:
     def _both_gradients(self, *arguments: Any) -> tuple[Any, Any]:
         with jax.default_matmul_precision("highest"):  # as `fb.compare` has it
             manual, automatic = (
-                value_and_grad_by(backward)(self._loss, has_aux=True)(*arguments)[1]
-                for backward in ("manual", "automatic")
+                value_and_grad_by(backward)(loss, has_aux=True)(*arguments)[1]
+                for backward, loss in (("manual", self._loss), ("automatic", self._plain))
             )
         return manual, automatic
 

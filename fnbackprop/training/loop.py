@@ -31,6 +31,7 @@ def train(
     experiment: Experiment,
     *,
     backward: str = "manual",
+    fuse: bool = False,
     steps: int | None = None,
     state: TrainState | None = None,
     directory: str | Path | None = "runs",
@@ -68,6 +69,9 @@ def train(
       experiment: what to train.
       backward: "manual" (this package's backward pass), "automatic" (`jax.value_and_grad`), or "both": the manual one,
         compared with the automatic one every `compare_every` steps; the run's report shows the last comparison.
+      fuse: run blocks where the loss writes out attention or cross-entropy in plain JAX: faster and in less memory. The
+        run begins by saying where it does, and where not and why (`fb.fusions`). With `backward="both"`, the gradient
+        so computed is compared with that of the plain loss.
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state, in a new run; by default, from the initial one of the experiment's seed.
       directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png`,

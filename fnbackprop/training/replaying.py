@@ -75,7 +75,7 @@ def replay(
       experiment: the one that was trained, made from the same config.
       step: its number; by default, that of the newest batch that was kept.
       directory: the run's own folder; or where the runs are, for the newest of this name that has kept a batch.
-      backward: "manual" or "automatic", as in the run.
+      backward: "manual", "fused" (of a run with `fuse=True`) or "automatic", as in the run.
 
     Returns:
       A Replay: print it, or ask it `.where` (the line), `.broken`, `.loss`.

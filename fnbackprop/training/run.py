@@ -29,6 +29,7 @@ class Run:
 
     experiment: Experiment
     backward: str = "manual"
+    fuse: bool = False
     steps: int | None = None
     state: "TrainState | None" = None
     directory: str | Path | None = "runs"
@@ -73,6 +74,10 @@ class Run:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ExperimentError(f"{name} must be an integer of at least {least}, or None, not {value!r}.")
+        if self.fuse and self.backward == "automatic":
+            raise ExperimentError(
+                'fuse puts blocks into what the manual backward differentiates: not backward="automatic".'
+            )
         if self.directory is not None:
             local_directory(self.directory)
         for logger in self.loggers:
@@ -101,8 +106,8 @@ class Run:
 
     @property
     def differentiator(self) -> str:
-        """Whose gradient the update uses, "manual" or "automatic"; "both" compares, and updates by the manual one."""
-        return "manual" if self.backward == "both" else self.backward
+        """Whose gradient the update uses, "manual", "fused" or "automatic"; "both" updates by one of the first two."""
+        return "fused" if self.fuse else "manual" if self.backward == "both" else self.backward
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .evaluating import context_of
+from .first_notes import first_notes
 from .gradient_check import GradientCheck
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
@@ -35,7 +36,6 @@ from .record.run_watch import RunWatch
 from .record.throughput import amount_of
 from .run import Run
 from .run_folder import RunFolder
-from .step.mixed_precision import precision_of, uncast_note
 from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .step_balance import StepBalance
@@ -159,7 +159,7 @@ class Session:
         """What looks at one update before the steps: `before_step(step, state, batch) -> metrics, or None`."""
         run, log = self._run, self._log
         if run.backward == "both":
-            check = GradientCheck(part, run.compare_every, log, written, self._layout, update)
+            check = GradientCheck(part, run.compare_every, log, written, self._layout, update, run.fuse)
             _close_with_error(stack, check.close)
             yield check
         if run.balance_every is not None:
@@ -190,7 +190,7 @@ class Session:
         with nullcontext() if self._signals is None else self._signals.waiting():
             batch = self._batches(step)
         self._peers.has_batch(step)
-        if self._first_batch and (note := uncast_note(batch, precision_of(self._run.experiment.precision))):
+        for note in first_notes(self._run, self.state, batch) if self._first_batch else ():
             self._log.say(note)
         self._first_batch = False
         if (line := self._shapes.look(batch, step)) is not None:

@@ -94,3 +94,14 @@ def test_usage(tmp_path):
     assert start_ours(tmp_path).status == 2
     told = start_ours(tmp_path, "--help")
     assert told.status == 0 and "--compare" in told.stdout and "--budget" in told.stdout
+
+
+def test_blocks_run_in_a_script_and_are_listed(tmp_path):
+    source = """
+        import jax, jax.numpy as jnp
+        def loss(x):
+            return jnp.sum((jax.nn.softmax(x @ x.T) @ x)[0] ** 2)
+        print(jax.jit(jax.grad(loss))(jnp.ones((4, 2))).round(3))
+    """
+    plain, ours = both_ways(tmp_path, source, options=["--fuse"])
+    assert "fuse: attention at" in ours.table and "script.py:4" in ours.table and "saves" in ours.table

@@ -1,5 +1,6 @@
 """The table of the places where a program takes gradients."""
 
+from fnbackprop.blocks.fusing.rewriting import Fusion
 from fnbackprop.comparing.results import Verdict
 from fnbackprop.running.measuring import Measured, not_compared
 from fnbackprop.running.places import Place
@@ -47,6 +48,16 @@ def test_a_wrong_gradient_shows_its_whole_comparison():
     table = text([HAND], measured, 3.0)
     assert "FAIL" in cells(table, 12)
     assert "leaf w: 2 times too large" in table.splitlines()
+
+
+def test_what_ran_as_a_block_is_listed_once():
+    taken = Fusion("attention", "/home/somebody/train.py:9:4 (attend)", 2**21, True)
+    missed = Fusion("attention", "/home/somebody/train.py:30:4 (attend)", 0, False, "its weights are dropped")
+    places = [Place("/home/somebody/train.py:12", fusions=[taken]), Place("train.py:40", fusions=[taken, missed])]
+    words = " ".join(text(places, {}, 0, fuse=True).split())
+    assert words.count("fuse: attention at /home/somebody/train.py:9:4 (attend): saves 2 MiB") == 1
+    assert "train.py:30:4 (attend): not taken: its weights are dropped" in words
+    assert "fuse: neither attention nor" in text([HAND], {}, 0, fuse=True) and "fuse" not in text([HAND], {}, 0)
 
 
 def test_it_is_never_wider_than_a_terminal():

@@ -29,6 +29,7 @@ def test_what_follows_from_them():
     run = Run(MADE, backward="both", directory="there")
     assert (run.stop, run.differentiator) == (9, "manual") and Run(MADE, steps=4, directory=None).stop == 4
     assert Run(MADE, backward="automatic").settings["backward"] == "automatic"
+    assert Run(MADE, backward="both", fuse=True).settings["backward"] == "fused"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_what_follows_from_them():
         ({"directory": pathlib.Path("s3://bucket")}, "s3:/bucket is the address of a bucket"),
         ({"keep": 0}, "keep must be an integer of at least 1"),
         ({"backward": "both", "compare_every": 0}, "compare_every must be at least 1, not 0"),
+        ({"backward": "automatic", "fuse": True}, "not backward=.automatic"),
         ({"best_mode": "highest"}, 'best_mode must be "max" or "min"'),
         ({"resume": True, "overwrite": True}, "give one of them"),
     ],

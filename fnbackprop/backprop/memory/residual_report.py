@@ -67,7 +67,7 @@ def residuals(fun: Callable, *args: Any, **options: Unpack[Options]) -> Residual
     """
     require_floating({f"args[{i}]": arg for i, arg in enumerate(args)}, "residuals")
     engine, closed = Engine.of_options(options), trace_flat(*function_of_arrays(fun, args, {})).closed
-    closed = rewrite(closed) if engine.fuse else closed
+    closed = rewrite(closed)[0] if engine.fuse else closed
     active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
     wanted = tuple(is_inexact(v.aval) for v in closed.jaxpr.outvars)
     return Residuals(tuple(_rows(engine.new_plan(closed, active, wanted))))

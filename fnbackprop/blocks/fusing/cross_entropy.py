@@ -2,38 +2,39 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from ...jaxprs.graph import ancestors
-from ..linear_cross_entropy import tiled_logits
+from ..tiled_logits import Summary, tiled_logits
 from .attention_call import arranged, operand_axes
 from .attention_pattern import OF_MAXIMUM, laid_out, made_of, same_value
 from .attention_scores import Miss, peeled, product_axes
 from .axes import CASTS, LAYOUTS, Axes, Label, carried
 from .graph import Graph, users_line
+from .labels import AtLabel, at_label, is_constant_along_classes, sums_classes
 
 
 class CrossEntropyCall:
     """What is matched, and the call of the block in its place. Raises Miss with the reason if there is none.
 
-    gather: the equation that takes the logit, or log-probability, at the label. lse: the equation whose result is
-    logsumexp; None where `gather` takes log-probabilities. equations: all that are matched. first: those that the
-    labels depend on.
+    at: the logit, or log-probability, at the label. lse: the equation whose result is logsumexp; None where `at` is of
+    log-probabilities. sums: the equations that sum what `at` is taken from over all classes, as label smoothing does.
+    equations: all that are matched. first: those that the block's operands depend on.
     """
 
-    def __init__(self, graph: Graph, gather: Any, logits: Any, lse: Any, equations: list[Any]):
-        self.graph, self.gather, self.lse = graph, gather, lse
-        self.product, axes, self.bias, chain = _linear(graph, logits)
-        self.equations = [*equations, *chain, gather]
-        ends = [gather] if lse is None else [gather, lse]
-        if reason := graph.used_elsewhere(self.equations, ends):
+    def __init__(self, graph: Graph, at: AtLabel, logits: Any, lse: Any, equations: list[Any]):
+        self.graph, self.at, self.lse = graph, at, lse
+        self.sums = [e for e in graph.readers.get(at.source, ()) if sums_classes(e)]
+        linear = _linear(graph, logits)
+        self.product, axes, self.bias, self.mask = linear.product, linear.axes, linear.bias, linear.mask
+        self.replaced = [at.equation, *self.sums, *([] if lse is None else [lse])]
+        self.equations = [*equations, *linear.equations, *at.equations, *self.sums]
+        if reason := graph.used_elsewhere(self.equations, self.replaced):
             raise Miss(reason)
-        self.replaced = ends
         self.classes, self.tokens = self._split(axes)
-        self.first = ancestors(graph.jaxpr.eqns, [gather.invars[1]])
+        self.first = ancestors(graph.jaxpr.eqns, [at.labels, *([] if self.mask is None else [self.mask])])
         own = {v for e in self.equations for v in e.outvars}
         if own.intersection(self.first):
             raise Miss("the labels depend on the logits")
@@ -51,10 +52,14 @@ class CrossEntropyCall:
         if id(self) not in done:
             done[id(self)] = self._summary(read)
         summary, aval = done[id(self)], equation.outvars[0].aval
-        of_gather = summary.at_label
-        if self.lse is None:  # NaN of a label that is no class; nothing then depends on the logits
-            of_gather = jnp.where(jnp.isnan(of_gather), of_gather, of_gather - summary.lse)
-        result = of_gather if equation is self.gather else summary.lse
+        shift = summary.lse if self.lse is None else jnp.zeros_like(summary.lse)  # of log-probabilities
+        if equation is self.lse:
+            result = summary.lse
+        elif equation is self.at.equation:  # of a label that is no class; nothing then depends on the logits
+            outside = jnp.isnan(summary.at_label)
+            result = jnp.where(outside, self.at.outside, summary.at_label - shift)
+        else:
+            result = self.classes.size * (summary.mean - shift)
         return [result.reshape(aval.shape).astype(aval.dtype)]
 
     def _summary(self, read: Callable[[Any], Any]) -> Any:
@@ -68,36 +73,31 @@ class CrossEntropyCall:
         tied = w_axes[0] == (self.classes,)
         x = arranged(x, x_axes, (self.tokens, size))
         w = arranged(w, w_axes, ([self.classes], size) if tied else (size, [self.classes]))
-        labels = read(self.gather.invars[1]).reshape(x.shape[0]).astype(jnp.int32)
+        labels = read(self.at.labels)
+        labels = (labels[..., 0] if self.at.repeated else labels).reshape(x.shape[0]).astype(jnp.int32)
         bias = None if self.bias is None else read(self.bias).reshape(self.classes.size)
-        return tiled_logits(x, w, bias, labels, None, tied=tied, with_mean=False)
+        mask = None if self.mask is None else read(self.mask)[..., 0].reshape(x.shape[0])
+        found = tiled_logits(x, w, bias, labels, mask, tied=tied, with_mean=bool(self.sums))
+        return found if mask is None else _masked(found, mask, self.classes.size)
 
 
-def match(graph: Graph, gather: Any) -> CrossEntropyCall | None:
+def _masked(summary: Summary, mask: Any, classes: int) -> Summary:
+    """Of logits that are 0 where the mask is False; a label that is no class stays NaN."""
+    at_label = jnp.where(mask, summary.at_label, jnp.where(jnp.isnan(summary.at_label), jnp.nan, 0))
+    mean = None if summary.mean is None else jnp.where(mask, summary.mean, 0)
+    return Summary(jnp.where(mask, summary.lse, math.log(classes)), at_label, mean)
+
+
+def match(graph: Graph, equation: Any) -> CrossEntropyCall | None:
     """The cross-entropy whose logit at the label this equation takes; None if there is none."""
-    if not _takes_one_of_the_last_axis(gather):
+    at = at_label(graph, equation)
+    if at is None:
         return None
-    logits = gather.invars[0]
-    if (log_softmax := _log_softmax(graph, logits)) is not None:
+    if (log_softmax := _log_softmax(graph, at.source)) is not None:
         logits, equations = log_softmax
-        return CrossEntropyCall(graph, gather, logits, None, equations)
-    lse = _logsumexp_of(graph, logits)
-    return None if lse is None else CrossEntropyCall(graph, gather, logits, *lse)
-
-
-def _takes_one_of_the_last_axis(gather: Any) -> bool:
-    """`jnp.take_along_axis(x, i[..., None], -1)`; one that clips an index, or has another fill than NaN, is
-    another function."""
-    numbers, operand = gather.params["dimension_numbers"], gather.invars[0].aval
-    last = operand.ndim - 1
-    leading = tuple(range(last))
-    places = numbers.collapsed_slice_dims, numbers.start_index_map, numbers.operand_batching_dims
-    fits = places == ((last,), (last,), leading) and tuple(numbers.start_indices_batching_dims) == leading
-    if not fits or last < 0 or gather.invars[1].aval.size != math.prod(operand.shape[:-1]):
-        return False
-    fill = gather.params["fill_value"]
-    usual = "CLIP" not in str(gather.params["mode"]) and (fill is None or bool(np.isnan(fill)))
-    return usual and jnp.issubdtype(operand.dtype, jnp.floating)
+        return CrossEntropyCall(graph, at, logits, None, equations)
+    lse = _logsumexp_of(graph, at.source)
+    return None if lse is None else CrossEntropyCall(graph, at, at.source, *lse)
 
 
 def _log_softmax(graph: Graph, atom: Any) -> tuple[Any, list[Any]] | None:
@@ -158,26 +158,47 @@ def _end_of_chain(graph: Graph, equation: Any, names: tuple[str, ...]) -> Any:
     return equation
 
 
-def _linear(graph: Graph, logits: Any) -> tuple[Any, Axes, Any, list[Any]]:
-    """The product x w, the axes of the logits, the bias or None, and the equations."""
+class Linear(NamedTuple):
+    """x w + b, with the axes of the result. mask: the atom, repeated along the classes, where it becomes 0 if False."""
+
+    product: Any
+    axes: Axes
+    bias: Any
+    mask: Any
+    equations: list[Any]
+
+
+def _linear(graph: Graph, logits: Any) -> Linear:
     layouts, atom = laid_out(graph, logits)
+    mask, selection = _mask_of(graph, atom)
+    if selection is not None:
+        more, atom = laid_out(graph, selection.invars[2])
+        layouts += [selection, *more]
     bias, added = None, graph.named(atom, "add")
-    more: list[Any] = []
+    before: list[Any] = []
     if added is not None:
-        more, atom = laid_out(graph, added.invars[0])
+        before, atom = laid_out(graph, added.invars[0])
     product = graph.named(atom, "dot_general")
     if product is None:
         raise Miss("the logits are no product of two arrays in the same function")
     axes = product_axes(product)
-    for equation in reversed(more):
+    for equation in reversed(before):
         axes = _through(equation, axes)
     if added is not None:
         bias, of_bias = peeled(graph, added.invars[1], axes)
         if added.invars[0].aval.shape != added.outvars[0].aval.shape or [a for a in of_bias if a] != [axes[-1]]:
             raise Miss(f"what is added to the logits at {users_line(added)} is no bias of the classes")
     for equation in reversed(layouts):
-        axes = _through(equation, axes)
-    return product, axes, bias, [product, *more, *([] if added is None else [added]), *layouts]
+        axes = axes if equation is selection else _through(equation, axes)
+    return Linear(product, axes, bias, mask, [product, *before, *([] if added is None else [added]), *layouts])
+
+
+def _mask_of(graph: Graph, atom: Any) -> tuple[Any, Any]:
+    """Of `jnp.where(mask[..., None], y, 0)`: the mask, and the equation."""
+    selection = graph.named(atom, "select_n")
+    if selection is None or len(selection.invars) != 3 or graph.number(selection.invars[1]) != 0:
+        return None, None
+    return (selection.invars[0], selection) if is_constant_along_classes(graph, selection.invars[0]) else (None, None)
 
 
 def _through(equation: Any, axes: Axes) -> Axes:

@@ -1,6 +1,7 @@
 """A jaxpr as what a pattern is matched against: who computes a value, who reads it, and where the user wrote it."""
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from ...jaxprs.graph import live
 from ...jaxprs.types import Literal, is_var
 from .axes import CASTS, LAYOUTS, Axes, Label, axis_of, carried, keeps_values
 
-INSTALLED = ("site-packages", "dist-packages")
+UNKNOWN = "an unknown line"
+INSTALLED = ("site-packages", "dist-packages", str(Path(__file__).parents[2]))  # and this package
 FOLDED = {
     "sqrt": lambda x, _: np.sqrt(x),
     "rsqrt": lambda x, _: 1 / np.sqrt(x),
@@ -128,4 +130,4 @@ def users_line(equation: Any) -> str:
     """Where the user wrote an equation; of what an installed library wrote, the user's line that called it."""
     lines = source_lines(equation)
     own = (line for line in lines if not any(part in line for part in INSTALLED))
-    return next(own, lines[0] if lines else "an unknown line")
+    return next(own, lines[0] if lines else UNKNOWN)

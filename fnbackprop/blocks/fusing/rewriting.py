@@ -1,18 +1,22 @@
 """A traced program with blocks in the place of what they match, also inside of jits, loops, branches, checkpoints."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
+from ...backprop.pullback import Call as TracedCall
 from ...backprop.rewriting import register_rewrite
 from ...jaxprs.compat import branch_platforms, checkpointed, jit_shardings, switch_branch
-from ...jaxprs.evaluate import as_function, bind, environment, evaluate, interpret, read_atom, trace_avals
+from ...jaxprs.evaluate import as_function, bind, environment, evaluate, interpret, read_atom, trace_avals, trace_flat
 from ...jaxprs.graph import holds, live
 from ...jaxprs.types import close_jaxpr, is_var
 from ...jaxprs.views import Call, Cond, Scan
 from .attention_call import match_attention
 from .attention_scores import Miss
 from .cross_entropy import match as match_cross_entropy
-from .graph import Graph, users_line
+from .graph import UNKNOWN, Graph, users_line
 from .positions import position_of
 
 
@@ -38,12 +42,25 @@ class Fusion(NamedTuple):
         return f"{self.block} at {self.where}: {what}"
 
 
-def fused(closed: Any) -> Any:
-    """The same program with blocks in it; itself, if there are none."""
+def fused(closed: Any) -> tuple[Any, list[Fusion]]:
+    """The same program with blocks in it; itself, if there are none. And what was found in it."""
     function, found = rewritten(closed)
     if not any(fusion.taken for fusion in found):
-        return closed
-    return trace_avals(function, [v.aval for v in closed.jaxpr.invars])
+        return closed, found
+    return trace_avals(function, [v.aval for v in closed.jaxpr.invars]), found
+
+
+def with_blocks(fun: Callable) -> Callable:
+    """The function of the same arrays with blocks in it, whoever differentiates it."""
+
+    @functools.wraps(fun, updated=())
+    def run(*args):
+        leaves, tree = jax.tree.flatten(args)
+        call = TracedCall(fun, tree, has_aux=False)
+        closed, _ = fused(trace_flat(call, leaves).closed)
+        return call.value(as_function(closed)(*leaves))
+
+    return run
 
 
 def rewritten(closed: Any, known: Mapping[int, Any] | None = None, times: int = 1) -> tuple[Callable, list[Fusion]]:
@@ -84,12 +101,13 @@ def rewritten(closed: Any, known: Mapping[int, Any] | None = None, times: int = 
 
 def _place(graph: Graph, equation: Any) -> str:
     """The user's line; of what JAX traced by itself, that of what reads it."""
-    while not (line := users_line(equation)) and len(readers := graph.readers.get(equation.outvars[0], [])) == 1:
+    while (line := users_line(equation)) == UNKNOWN and len(readers := graph.readers.get(equation.outvars[0], [])) == 1:
         (equation,) = readers
     return line
 
 
-PATTERNS = {"dot_general": ("attention", match_attention), "gather": ("linear_cross_entropy", match_cross_entropy)}
+CROSS_ENTROPY = "linear_cross_entropy", match_cross_entropy
+PATTERNS = {"dot_general": ("attention", match_attention), "gather": CROSS_ENTROPY, "reduce_sum": CROSS_ENTROPY}
 
 
 def _matches(graph: Graph, times: int) -> tuple[dict[int, Any], set[int], list[Fusion]]:

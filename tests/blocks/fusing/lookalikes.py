@@ -86,8 +86,21 @@ def maximum_not_added_again(q, k, v):
     return jnp.exp(s - jnp.log(jnp.sum(jnp.exp(s - s.max(-1, keepdims=True)), -1, keepdims=True))) @ v
 
 
-def smoothed(x, w, b):
-    return losses.softmax_cross_entropy(x @ w, jnp.asarray(LABELS), label_smoothing=0.1)
+def squares_summed(x, w, b):
+    logits = x @ w
+    return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1e-4 * jnp.mean(jnp.square(logits))
+
+
+def smoothed_one_hot(x, w, b):
+    target = 0.9 * jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype) + 0.02
+    return -jnp.mean(jnp.sum(target * jax.nn.log_softmax(x @ w), -1))
+
+
+def one_hot_of_tokens(x, w, b):
+    """Along the wrong axis: which token, not which class, is the number."""
+    logits = (x @ w)[0]
+    hot = (jnp.arange(5)[None] == jnp.arange(3)[:, None]).astype(x.dtype)
+    return jnp.sum(jnp.sum(hot * logits * logits, -1)) + jnp.sum(jnp.sum(hot.T * logits.T, -1))
 
 
 def accuracy_too(x, w, b):
@@ -141,12 +154,13 @@ MISSED = [
     (dropped, BATCHED, "weights are dropped .* fb.attention"),
     (of_parameters, BATCHED, "pass through sin"),
     (over_queries, BATCHED, "does not run over one axis of keys"),
-    (smoothed, LAYER, "result of dot_general is read by reduce_sum"),
+    (squares_summed, LAYER, "result of dot_general is read by square"),
     (accuracy_too, LAYER, "result of dot_general is read by argmax"),
 ]
 LOOKALIKES = [
     (divided_along_the_wrong_axis, ONE), (shifted_along_the_wrong_axis, ONE), (quantized_weights, ONE),
     (lowered_by_a_number, ONE), (maximum_not_added_again, ONE), (logsumexp_plus_a_number, LAYER),
-    (logarithm_of_a_sum_of_other_exponentials, LAYER), (two_labels_of_each_token, LAYER),
+    (logarithm_of_a_sum_of_other_exponentials, LAYER), (two_labels_of_each_token, LAYER), (smoothed_one_hot, LAYER),
+    (one_hot_of_tokens, LAYER),
     (number_for_a_label_that_is_no_class, LAYER),
 ]  # fmt: skip

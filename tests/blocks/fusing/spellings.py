@@ -251,7 +251,40 @@ def z_loss_by_hand(x, w, b):
     return jnp.sum((lse - at_label(logits)) * jnp.arange(3.0)[None] + 0.1 * lse**2)
 
 
-LOSSES = [our_loss, tied_embedding, optax_loss, log_probabilities, label_that_is_no_class, z_loss_by_hand]
+def smoothed(x, w, b):
+    return losses.softmax_cross_entropy(x @ w + b[None, None], jnp.asarray(LABELS), label_smoothing=0.1)
+
+
+def smoothed_log_probabilities(x, w, b):
+    log_p = jax.nn.log_softmax(x @ w + b[None, None])
+    return -jnp.mean(0.9 * at_label(log_p) + 0.1 * jnp.mean(log_p, -1))
+
+
+def masked_loss(x, w, b):
+    mask, labels = jnp.asarray(LABELS) != 2, jnp.asarray(LABELS).at[0, 0].set(7)
+    return losses.softmax_cross_entropy(x @ w + b[None, None], labels, label_smoothing=0.1, mask=mask & (labels < 5))
+
+
+def ignored_labels(x, w, b):
+    labels = jnp.where(jnp.asarray(LABELS) == 2, -100, jnp.asarray(LABELS))
+    per_token = optax.softmax_cross_entropy_with_integer_labels(x @ w, jnp.where(labels < 0, 0, labels))
+    return jnp.sum(jnp.where(labels < 0, 0, per_token)) / jnp.sum(labels >= 0)
+
+
+def one_hot_of_a_label_that_is_no_class(x, w, b):
+    hot = (jnp.asarray(LABELS).at[0, 0].set(7)[..., None] == jnp.arange(5)).astype(x.dtype)
+    logits = x @ w + b
+    return jnp.mean(jax.nn.logsumexp(logits, -1) - jnp.sum(hot * logits, -1))
+
+
+def one_hot_by_optax(x, w, b):
+    return optax.softmax_cross_entropy(x @ w + b, jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype)).mean()
+
+
+LOSSES = [
+    our_loss, tied_embedding, optax_loss, log_probabilities, label_that_is_no_class, z_loss_by_hand, smoothed,
+    smoothed_log_probabilities, masked_loss, ignored_labels, one_hot_of_a_label_that_is_no_class, one_hot_by_optax,
+]  # fmt: skip
 
 TAKEN = [
     (plain, BATCHED), (scaled_before, BATCHED), (unscaled, BATCHED), (matmul, HEADS_FIRST), (of_one_head, ONE),

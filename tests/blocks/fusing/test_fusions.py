@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import fnbackprop as fb
+from fnbackprop import losses
 from fnbackprop.blocks.fusing import attention_call
 from fnbackprop.blocks.fusing.rewriting import fused
 
@@ -53,7 +56,7 @@ def test_a_spelling_that_is_taken(function, operands, monkeypatch):
 def test_a_loss_that_is_taken(function):
     found = fb.fusions(function, *spellings.LAYER)
     assert [(fusion.block, fusion.taken) for fusion in found] == [("linear_cross_entropy", True)], found
-    assert found[0].where and found[0].saves == 2 * 8 * 30
+    assert "spellings.py" in found[0].where and found[0].saves == 2 * 8 * 30
     operands = tuple(map(jnp.asarray, spellings.LAYER))
     got = jax.jit(fb.value_and_grad(function, (0, 1, 2), fuse=True))(*operands)
     assert_close(got, jax.jit(jax.value_and_grad(function, (0, 1, 2)))(*operands), 1e-11)
@@ -72,7 +75,8 @@ def test_a_near_miss_says_why(function, operands, reason):
 @pytest.mark.parametrize("function, operands", lookalikes.LOOKALIKES, ids=lambda x: getattr(x, "__name__", ""))
 def test_what_only_looks_like_a_block_is_left_as_it_is(function, operands):
     closed = jax.make_jaxpr(function)(*operands)
-    assert fused(closed) is closed
+    same, found = fused(closed)
+    assert same is closed and not any(fusion.taken for fusion in found)
 
 
 def test_what_is_no_attention_is_not_mentioned():
@@ -86,3 +90,39 @@ def test_residuals_are_those_of_the_fused_program():
     q, k, v = (np.zeros((1, 512, 1, 4), np.float32) for _ in range(3))
     plain, fused = (fb.residuals(loss_of(spellings.unscaled), q, k, v, fuse=fuse).nbytes for fuse in (False, True))
     assert plain >= 4 * 512**2 and fused < plain / 10
+
+
+def test_what_looks_at_a_gradient_looks_at_the_fused_program():
+    q, k, v = (jnp.asarray(x) for x in spellings.ONE)
+
+    def loss(q):
+        return jnp.sum(fb.name(spellings.of_one_head(q, k, v), "out") ** 2)
+
+    want = fb.grad(loss)(q)
+    for fuse in (False, True):
+        seen = fb.trace(loss, q, fuse=fuse)
+        primitives = {record.primitive for record in seen.records}
+        assert ("custom_vjp_call" in primitives) == fuse and ("exp" in primitives) != fuse
+        assert_close(*seen.gradients.values(), want, 1e-11)
+        watched = str(jax.make_jaxpr(lambda q, fuse=fuse: fb.watch(loss, q, fuse=fuse))(q))
+        assert (" log " in watched) == fuse  # of the block: log Σ exp(s)
+        got = fb.named_grad(loss, "out", fuse=fuse)(q)["out"]
+        assert_close(got, 2 * spellings.of_one_head(q, k, v), 1e-11)
+
+
+def test_on_a_mesh_with_explicit_shardings():
+    """The batch divided over two devices: attention, and the last layer with the loss."""
+
+    def both(q, k, v, x, w):
+        attended = spellings.masked_where(q, k, v)
+        return jnp.sum(jnp.sin(attended)) + losses.softmax_cross_entropy(x @ w, jnp.asarray(spellings.LABELS))
+
+    operands = [jnp.asarray(x) for x in (*spellings.BATCHED, *spellings.LAYER[:2])]
+    places = [P("data")] * 4 + [P()]
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        placed = [jax.device_put(x, NamedSharding(mesh, p)) for x, p in zip(operands, places, strict=True)]
+        assert [fusion.taken for fusion in fb.fusions(both, *placed)] == [True, True]
+        got = jax.jit(fb.grad(both, (0, 1, 2, 3, 4), fuse=True))(*placed)
+    want = jax.grad(both, (0, 1, 2, 3, 4))(*operands)
+    assert_close(jax.tree.map(np.asarray, got), jax.tree.map(np.asarray, want), 1e-11)
