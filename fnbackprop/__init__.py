@@ -31,7 +31,9 @@ from .backprop.transforms import grad, hessian, jacrev, value_and_grad
 from .blocks.attention import attention
 from .blocks.block import block
 from .blocks.fusing.fusions import fusions
+from .blocks.gated import geglu, swiglu
 from .blocks.linear_cross_entropy import linear_cross_entropy
+from .blocks.norms import layer_norm, rms_norm
 from .deprecation import RENAMED, current_name
 from .extras import MissingExtra, missing_modules
 from .jaxprs.tested_versions import UntestedVersionWarning
@@ -108,10 +110,12 @@ __all__ = [
     "export_model",
     "fit_budget",
     "fusions",
+    "geglu",
     "grad",
     "hessian",
     "implicit",
     "jacrev",
+    "layer_norm",
     "linear_cross_entropy",
     "load_checkpoint",
     "load_parameters",
@@ -123,9 +127,11 @@ __all__ = [
     "read_metrics",
     "replay",
     "residuals",
+    "rms_norm",
     "run",
     "save_parameters",
     "scale_by_layer",
+    "swiglu",
     "testing",
     "trace",
     "train",

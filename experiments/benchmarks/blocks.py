@@ -20,6 +20,7 @@ import measuring
 import numpy as np
 
 import fnbackprop as fb
+from fnbackprop.blocks import norms
 from fnbackprop.blocks.gru import gru
 from fnbackprop.blocks.lstm import lstm
 from fnbackprop.blocks.rnn import rnn
@@ -73,6 +74,38 @@ def recurrent(block, gates, parts, steps, rows, hidden):
     return squared(block.plain), squared(block), args, 6 * 2 * steps * rows * gates * hidden**2
 
 
+def normalised_layers(norm, plain, layers=6, tokens=2048, width=384):
+    """Scanned layers of a norm and a product."""
+
+    def squared(norm):
+        def loss(x, scale, w):
+            return jnp.sum(jax.lax.scan(lambda x, p: (x + norm(x, p[0]) @ p[1], None), x, (scale, w))[0] ** 2)
+
+        return loss
+
+    args = normal(tokens, width), jnp.ones((layers, width)), normal(layers, width, width, scale=width**-0.5)
+    return squared(plain), squared(norm), args, 6 * layers * tokens * width**2
+
+
+def gated_layers(gated, activation, layers=6, tokens=2048, width=384):
+    """Scanned layers of gated MLPs, four times as wide inside."""
+
+    def squared(gated):
+        def layer(x, p):
+            gate, up, down = p
+            return x + gated(x @ gate, x @ up) @ down, None
+
+        return lambda x, gate, up, down: jnp.sum(jax.lax.scan(layer, x, (gate, up, down))[0] ** 2)
+
+    inside, outside = (layers, width, 4 * width), (layers, 4 * width, width)
+    args = normal(tokens, width), *(normal(*s, scale=s[1] ** -0.5) for s in (inside, inside, outside))
+    return squared(lambda gate, x: activation(gate) * x), squared(gated), args, 6 * 3 * layers * tokens * 4 * width**2
+
+
+def plain_norm(centred, epsilon):
+    return lambda x, scale: norms.plain_norm(x, scale, None, centred=centred, epsilon=epsilon)
+
+
 WORKLOADS = {
     "causal attention 8x1024x64": lambda: attention(8, 1024),
     "causal attention 4x4096x64": lambda: attention(4, 4096),
@@ -83,6 +116,10 @@ WORKLOADS = {
     "LSTM T256 B4 H512": lambda: recurrent(lstm, 4, 2, 256, 4, 512),
     "GRU T256 B8 H256": lambda: recurrent(gru, 3, 1, 256, 8, 256),
     "RNN T512 B1 H256": lambda: recurrent(rnn, 1, 1, 512, 1, 256),
+    "layer norm, scan L6 N2048 D384": lambda: normalised_layers(fb.layer_norm, plain_norm(True, 1e-5)),
+    "RMS norm, scan L6 N2048 D384": lambda: normalised_layers(fb.rms_norm, plain_norm(False, 1e-6)),
+    "SwiGLU MLP, scan L6 N2048 D384": lambda: gated_layers(fb.swiglu, jax.nn.silu),
+    "GeGLU MLP, scan L6 N2048 D384": lambda: gated_layers(fb.geglu, jax.nn.gelu),
 }
 
 

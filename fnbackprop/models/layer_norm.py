@@ -1,4 +1,4 @@
-"""Layer normalisation over the last axis.
+"""Layer normalisation over the last axis: the block `fb.layer_norm`, whose plain definition stands beside it.
 
 Source: J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, 2016.
 """
@@ -7,9 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from fnbackprop.trees import accumulation_dtype
+from fnbackprop.blocks.norms import layer_norm
 
 Params = dict[str, Any]
 
@@ -24,8 +23,4 @@ def apply(params: Params, x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
 
     Mean and variance are taken, and the result is put together, in float32 (float64 for float64).
     """
-    dtype = accumulation_dtype(x)
-    scale, bias = (jnp.broadcast_to(params[name].astype(dtype), x.shape) for name in ("scale", "bias"))
-    centred = x.astype(dtype) - jnp.mean(x, axis=-1, keepdims=True, dtype=dtype)
-    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    return (scale * (centred * lax.rsqrt(variance + epsilon)) + bias).astype(x.dtype)
+    return layer_norm(x, params["scale"], params["bias"], epsilon=epsilon)
