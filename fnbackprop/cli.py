@@ -102,6 +102,8 @@ def _main(argv: list[str]) -> int:
         return function_command(name, rest[0], rest[1:])
     if name in OF_A_RUN:
         rest = with_run(rest)
+        if not rest[0].endswith(".py") and not os.path.isfile(rest[0]):
+            raise CommandError(f"there is neither a file nor a run {rest[0]}. To list runs: fnbackprop runs")
     return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
 
 

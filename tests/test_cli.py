@@ -262,6 +262,7 @@ def test_help_names_commands_options_and_their_meaning(file, capsys):
         (["train", "lime.py"], "there is no file lime.py. Did you mean line.py?"),
         (["train", "nowhere/at_all.py"], "there is no file nowhere/at_all.py."),
         (["train", "notes.txt"], "notes.txt is no Python file"),
+        (["export", "nowhere"], "there is neither a file nor a run nowhere."),
     ],
 )
 def test_mistakes_are_answered_with_status_two(file, capsys, argv, message):

@@ -140,7 +140,7 @@ def train(
     with Session(run, layout) as session:
         state = session.state
         for number in session.steps():
-            batch = session.batch(number)
+            batch = session.batch(number, state)
             session.inspect(number, state, batch)
             state, metrics = step(state, batch)  # forward pass, loss, backward pass, weight update
             session.record(number, state, metrics)

@@ -39,7 +39,7 @@ from .run_folder import RunFolder
 from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .step_balance import StepBalance
-from .stopping import Interrupted, Signals, Terminated
+from .stopping import Signals
 from .trial import try_checkpoint, try_evaluation, try_optimizers
 from .watch_steps import WatchSteps
 
@@ -78,6 +78,9 @@ class Session:
             self._peers = stack.enter_context(watched_peers(self._run.batch_timeout))
             self._folder = None if self._run.directory is None else stack.enter_context(Claim(self._run)).folder
             self._begin()
+            self._signals = stack.enter_context(Signals())
+            if self._run.trial and self._first < self._run.stop:
+                self._notes += self._try()
             self._open(stack)
             self._stack = stack.pop_all()  # closed by __exit__; here, only if opening failed
         return self
@@ -105,8 +108,6 @@ class Session:
             )
         if self._data is None and self._first < run.stop:
             self._data = first_fingerprint(experiment.batch, self._first)
-        if run.trial and self._first < run.stop:
-            self._notes += self._try()
 
     def _restore_stream(self, step: int, saved: Any) -> None:
         """Go to where the data were; that it may take a while is told, before there is a log."""
@@ -119,7 +120,6 @@ class Session:
     def _open(self, stack: ExitStack) -> None:
         run, first, experiment, folder = self._run, self._first, self._run.experiment, self._folder
         written = folder if leads() else None
-        self._signals = stack.enter_context(Signals())
         self._log = RunLog(run.name, written, start=first, stop=run.stop, progress=run.progress and leads())
         log = stack.enter_context(self._log)
         log.most_skipped = experiment.skip_nonfinite or 0
@@ -184,10 +184,11 @@ class Session:
                 return
             yield step
 
-    def batch(self, step: int) -> Any:
-        """The batch of a step; raises ExperimentError if its shapes are not those of the first."""
+    def batch(self, step: int, state: TrainState) -> Any:
+        """The batch of a step that this state comes before; raises ExperimentError if its shapes are not those of the
+        first, and Interrupted or Terminated, with the state, if a signal comes meanwhile."""
         self._peers.waits_for_batch(step)
-        with nullcontext() if self._signals is None else self._signals.waiting():
+        with nullcontext() if self._signals is None else self._signals.waiting(state):
             batch = self._batches(step)
         self._peers.has_batch(step)
         for note in first_notes(self._run, self.state, batch) if self._first_batch else ():
@@ -262,11 +263,7 @@ class Session:
         if self._checkpoints is not None:
             self._checkpoints.save_if_due(updates, state, self._asks_to_save)
         if self._signals is not None:
-            try:
-                self._signals.raise_received(updates)
-            except (Interrupted, Terminated) as stop:
-                stop.state = state
-                raise
+            self._signals.raise_received(updates, state)
 
     def finish(self, state: TrainState) -> None:
         """Wait for the last step, write the model, and say how long the run took."""

@@ -54,6 +54,7 @@ class Signals:
 
     def __init__(self):
         self._received: int | None = None
+        self._state: Any = None  # the one after the last step, while a signal is raised at once
         self._waiting = False
         self._many = jax.process_count() > 1
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -73,27 +74,31 @@ class Signals:
             self._raise()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Within, a signal ends the run at once."""
-        self._waiting = not self._many
+    def waiting(self, state: Any) -> Iterator[None]:
+        """Within, a signal ends the run at once; the exception has the state after the last step."""
+        self._waiting, self._state = not self._many, state
         try:
             if self._waiting:
                 self._raise()
             yield
         finally:
-            self._waiting = False
+            self._waiting, self._state = False, None
 
-    def raise_received(self, updates: int) -> None:
-        """Raise Interrupted or Terminated if there was a signal; `updates` is the number of updates made."""
+    def raise_received(self, updates: int, state: Any) -> None:
+        """Raise Interrupted or Terminated, with this state, if there was a signal; `updates` were made before it."""
+        self._state = state
         self._raise()
         if self._many and multihost_utils.reached_preemption_sync_point(updates):
-            raise Terminated
+            self._received = signal.SIGTERM
+            self._raise()
+        self._state = None
 
     def _raise(self) -> None:
-        if self._received == signal.SIGINT:
-            raise Interrupted
-        if self._received is not None:
-            raise Terminated(self._received)
+        if self._received is None:
+            return
+        error = Interrupted() if self._received == signal.SIGINT else Terminated(self._received)
+        error.state = self._state
+        raise error
 
     def _receive(self, number: int, frame: Any) -> None:
         if self._received == number == signal.SIGINT:

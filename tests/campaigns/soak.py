@@ -101,7 +101,8 @@ def children_of(process: int) -> list[int]:
 
 def records(place: pathlib.Path) -> int:
     """How many records the metrics files have."""
-    return sum(path.read_bytes().count(b"\n") for path in place.rglob("metrics.jsonl"))
+    runs = (*place.glob("survivor/metrics.jsonl"), *place.glob("*-sweep/*/survivor/metrics.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in runs)
 
 
 def cut_off(place: pathlib.Path) -> str:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from fnbackprop.cli import main
@@ -67,6 +68,7 @@ def test_a_signal_ends_a_run_whose_data_hang(tmp_path, monkeypatch, capfd, prefe
         train(dataclasses.replace(made, batch=batch), directory=tmp_path, progress=False, prefetch=prefetch)
     forever.set()
     assert ended.value.code == 143 and time.monotonic() - began < 30
+    assert ended.value.state.step == 5 and np.isfinite(ended.value.state.params["w"]).all()
     assert "SIGTERM: stopping." in capfd.readouterr().err
     assert load_checkpoint(made, directory=tmp_path).step == 5
 
@@ -116,7 +118,7 @@ def test_handlers_of_the_program_are_left_alone():
     try:
         with Signals() as signals:
             signal.raise_signal(signal.SIGTERM)
-            signals.raise_received(1)
+            signals.raise_received(1, None)
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -54,7 +54,8 @@ def import_ahead() -> None:
 
     def work() -> None:
         with contextlib.suppress(Exception):  # it is told where it is needed
-            importlib.import_module("matplotlib.backends.backend_agg")
+            for module in ("matplotlib.backends.backend_agg", "matplotlib.figure"):
+                importlib.import_module(module)
 
     threading.Thread(target=work, name="import matplotlib", daemon=True).start()
 

@@ -91,24 +91,28 @@ class LiveProgress(SilentProgress):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.table import Column
 
-        shrinks, stays = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True, min_width=52)
+        width = rich.get_console().width
+        self._tight, self._narrow, self._wide = width < 72, width <= 100, width >= 140
+        least = 42 if self._tight else 52
+        shrinks, stays = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True, min_width=least)
         count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(stop)) + 1))
         columns = [TextColumn("{task.description}", table_column=shrinks), count]
         columns.append(TextColumn("{task.fields[summary]}", table_column=stays))
-        self._narrow = rich.get_console().width <= 100
         if not self._narrow:
             columns.insert(1, BarColumn(bar_width=20))
         self._bar = Progress(*columns)
         self._task = self._bar.add_task(name, total=stop, completed=start, summary="compiling ...")
         self._rate, self._began = Rate(stop), time.monotonic()
-        self._wide = rich.get_console().width >= 140
         self._bar.start()
 
     def show(self, rows: list[MetricsRow]) -> None:
         steps = [row for row in rows if "loss" in row]
         if steps:
-            done = steps[-1]["step"] + 1
-            text = describe(steps[-1], *self._rate.after(done - 1), self.amount, self._narrow)
+            row = steps[-1]
+            done = row["step"] + 1
+            if self._tight:
+                row = {name: value for name, value in row.items() if name != "update_ratio"}
+            text = describe(row, *self._rate.after(done - 1), self.amount, self._narrow)
             if self._wide:
                 so_far = f"{clock_time(time.monotonic() - self._began)} so far"
                 text = "  ".join([text, so_far, *own_metrics(steps[-1])[:OWN_SHOWN_LIVE]])

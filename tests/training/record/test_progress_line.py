@@ -59,6 +59,16 @@ def test_describe():
     assert longest == "loss 1.235e-05 grad 1e-12 upd 1e-03 10.2M tok/s 10:00:00 left"
 
 
+def test_a_live_line_of_sixty_columns_keeps_its_name(monkeypatch, capsys):
+    monkeypatch.setattr(rich, "_console", Console(force_terminal=True, width=60, no_color=True))
+    shown = LiveProgress("waves", 0, 400)
+    monkeypatch.setattr(shown._rate, "after", lambda step: (1234.5, 65.0))
+    shown.amount = Amount(64, "examples")
+    shown.show([row | {"update_ratio": 1e-3} for row in records([99])])
+    shown.close()
+    assert "waves 100/400 loss 0.01 grad 5e-01 79.0k ex/s 1:05 left" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("width, bar", [(80, False), (200, True)])
 def test_live_line_fits(monkeypatch, capsys, width, bar):
     monkeypatch.setattr(rich, "_console", Console(force_terminal=True, width=width, no_color=True))
