@@ -1,5 +1,6 @@
 """The fuzzer finds nothing in a short run, finds and shrinks a planted wrong rule, and prints what runs."""
 
+import json
 from collections import Counter
 
 import jax
@@ -11,7 +12,8 @@ from fnbackprop.backprop import registry
 
 from . import __main__ as campaigns
 from .fuzz import check, generate, programs, wrappers
-from .fuzz.command import fuzz, run_one, summary
+from .fuzz.command import fuzz, main, run_one, settings, summary
+from .fuzz.tiers import COMPILED, IN_NUMPY
 
 
 @pytest.fixture
@@ -27,26 +29,45 @@ def wrong_mul(plant):
 @pytest.fixture
 def permissive():
     """The promotion that programs are written for, in 64-bit mode."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with settings():
         yield
 
 
-def test_short_run_finds_nothing(capsys):
+def test_short_run_finds_nothing(permissive, capsys):
     counts = fuzz(seed=1, programs=10, length=4)  # short ones: the time goes into compilation
     assert counts["programs"] == 10
     assert not counts["mismatches"], capsys.readouterr().out
     assert summary(counts).startswith("10 programs, 0 mismatches, ")
 
 
-def test_short_run_on_an_explicit_mesh(capsys):
+def test_short_run_in_numpy(permissive, capsys):
+    counts = fuzz(seed=1, start=1, programs=15, length=5, tier=IN_NUMPY)  # none of them is compiled too
+    assert (counts["programs"], counts["mismatches"]) == (15, 0), capsys.readouterr().out
+    fuzz(seed=1, programs=1, length=1, tier=IN_NUMPY)  # this one is
+
+
+@pytest.mark.parametrize("tier", [COMPILED, IN_NUMPY], ids=lambda tier: tier.name)
+def test_short_run_on_an_explicit_mesh(tier, capsys):
     """Cotangents are laid out as their inputs; a case is printed with its mesh."""
-    counts = fuzz(seed=1, programs=4, length=3, explicit=True)
-    assert (counts["programs"], counts["mismatches"]) == (4, 0), capsys.readouterr().out
-    with jax.enable_x64(True), jax.set_mesh(programs.NAMESPACE["EXPLICIT"]):
-        case = generate.generate(1, 0, 3)
+    with settings(explicit=True):
+        counts = fuzz(seed=1, start=1, programs=4, length=3, tier=tier)
+        assert (counts["programs"], counts["mismatches"]) == (4, 0), capsys.readouterr().out
+        case = generate.generate(1, 0, 3, tier)
         assert {"e"} < {axis for x in case.inputs for axis in programs.partitions(x)}
         text = programs.script(case, ())
     assert "jax.set_mesh(EXPLICIT)" in text and "P('e'" in text
+
+
+def test_the_next_run_goes_on_after_the_results(tmp_path, capsys):
+    file = tmp_path / "results" / "fuzz.jsonl"
+    options = ["--numpy", "--start", "1", "--seeds", "2", "--results", str(file)]
+    assert main([*options, "--programs", "1"]) == 0
+    assert main([*options, "--programs", "2"]) == 0
+    rows = list(map(json.loads, file.read_text(encoding="utf-8").splitlines()))
+    assert [(row["settings"]["seed"], row["start"]) for row in rows] == [(0, 1), (1, 1), (0, 2), (1, 2)]
+    assert main([*options, "--programs", "2"]) == 0  # nothing is left
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 4
+    assert capsys.readouterr().out.splitlines()[-1].startswith("4 programs, 0 mismatches, ")
 
 
 def test_the_messages_of_time_and_of_a_wrong_name(capsys):
@@ -59,15 +80,16 @@ def test_the_messages_of_time_and_of_a_wrong_name(capsys):
 
 
 def test_a_program_depends_on_seed_and_number_alone():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with settings():
         first = [programs.source(generate.generate(3, n).program) for n in (5, 4)]
         again = [programs.source(generate.generate(3, n).program) for n in (4, 5)]
     assert first == again[::-1]
     assert first[0] != first[1]
 
 
-def test_planted_error_is_found_and_shrunk(wrong_mul, permissive, capsys):
-    found = next(filter(None, (run_one(1, n, Counter()) for n in range(30))))
+@pytest.mark.parametrize("tier", [COMPILED, IN_NUMPY], ids=lambda tier: tier.name)
+def test_planted_error_is_found_and_shrunk(tier, wrong_mul, permissive, capsys):
+    found = next(filter(None, (run_one(1, n, Counter(), tier=tier) for n in range(1, 30))))
     assert found.program.size <= 5
     assert check.check(found).kind == "mismatch"
     printed = capsys.readouterr().out

@@ -6,7 +6,7 @@ the last bits of inputs and cotangents change. The noise is only measured where 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +16,9 @@ import numpy as np
 import fnbackprop as fb
 from fnbackprop.backprop.memory.save_policy import BudgetError
 
-from .programs import Case, function, partitions, place
+from .programs import Case
+from .tiers import COMPILED, FLOAT0, IN_NUMPY, Gradient, Tier
 
-FLOAT0 = jax.dtypes.float0
 RELATIVE = 1e-12
 FLOAT32 = 1e-6  # where the program computes in it on the way: a cotangent is rounded there, and a tangent of 1 is not
 OF_LARGEST = 1e-14
@@ -34,36 +34,42 @@ class Verdict(NamedTuple):
     why: str = ""
 
 
-def check(case: Case) -> Verdict:
+def check(case: Case, tier: Tier = COMPILED) -> Verdict:
     """Compare value and gradient of a case by `fb.vjp` and `jax.vjp`."""
-    program = function(case.program)
     try:
-        reference, (want_value, cotangents, want) = run_reference(program, case)
+        program = tier.function(case)
+        reference, want = run_reference(program, case, tier)
     except Exception as error:
         return Verdict("skipped", f"JAX raises {type(error).__name__}")
     try:
-        value, _, got = run(functools.partial(fb.vjp, **OPTIONS), program, case)
+        got = tier.gradient(functools.partial(fb.vjp, **OPTIONS), program, case)
     except BudgetError:
         return Verdict("skipped", "the budget cannot be kept")
     except Exception as error:
-        if _raises_under_jit(reference, program, case):
+        if tier is COMPILED and _raises_under_jit(reference, program, case):
             return Verdict("skipped", "JAX raises under jit, as ours does")
         return Verdict("mismatch", f"fb.vjp raises {type(error).__name__}: {error}")
-    if not all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(value, want_value, strict=True)):
-        return Verdict("mismatch", "the value differs")
     rounded = reference is vjp_by_forward_mode and "float32" in repr(case.program)
-    relative = FLOAT32 if rounded else RELATIVE
-    return _compare(case, functools.partial(reference, program), cotangents, got, want, relative)
+    return _compare(case, got, want, FLOAT32 if rounded else RELATIVE)
 
 
-def run_reference(program: Callable, case: Case) -> tuple[Callable, tuple]:
-    """JAX's transform for a program, and what `run` gives by it."""
+def check_numpy(case: Case) -> Verdict:
+    """Compare value and gradient by JAX as numpy evaluates them with those that are compiled."""
     try:
-        return jax.vjp, run(jax.vjp, program, case)
+        want, got = (run_reference(tier.function(case), case, tier)[1] for tier in (COMPILED, IN_NUMPY))
+    except Exception as error:
+        return Verdict("skipped", f"JAX raises {type(error).__name__}")
+    return _compare(case, got, want, RELATIVE)
+
+
+def run_reference(program: Callable, case: Case, tier: Tier) -> tuple[Callable, Gradient]:
+    """JAX's transform for a program, and the gradient that it gives."""
+    try:
+        return jax.vjp, tier.gradient(jax.vjp, program, case)
     except ValueError as error:
         if "while_loop" not in str(error):
             raise
-    return vjp_by_forward_mode, run(vjp_by_forward_mode, program, case)
+    return vjp_by_forward_mode, tier.gradient(vjp_by_forward_mode, program, case)
 
 
 def vjp_by_forward_mode(program: Callable, *inputs: Any) -> tuple[Any, Callable]:
@@ -83,36 +89,16 @@ def vjp_by_forward_mode(program: Callable, *inputs: Any) -> tuple[Any, Callable]
 def _raises_under_jit(reference: Callable, program: Callable, case: Case) -> bool:
     """Whether JAX fails where the program is traced, too: some jaxprs of its own making are not well-typed."""
     try:
-        run(reference, jax.jit(program), case)
+        COMPILED.gradient(reference, jax.jit(program), case)
     except Exception:
         return True
     return False
 
 
-def cotangents_of(values: Sequence[Any], seed: int) -> tuple[Any, ...]:
-    """A normal cotangent for each output."""
-    rng = np.random.default_rng(seed)
-    return tuple(_normal_like(rng, y) for y in values)
-
-
-def _normal_like(rng: np.random.Generator, y: Any) -> Any:
-    normal = rng.normal(size=y.shape)
-    ct = jnp.asarray(normal + 1j * rng.normal(size=y.shape) if jnp.iscomplexobj(y) else normal, y.dtype)
-    return place(ct, partitions(y))
-
-
-def run(transform: Callable, program: Callable, case: Case) -> tuple[Any, tuple, list[np.ndarray]]:
-    """The value, the cotangents used and the inputs' cotangents."""
-    value, pullback = transform(program, *case.inputs)
-    cotangents = cotangents_of(value, case.seed)
-    leaves = pullback(cotangents)
-    for x, leaf in zip(case.inputs, leaves, strict=True):
-        if leaf.dtype != FLOAT0 and partitions(leaf) != partitions(x):
-            raise ValueError(f"a cotangent laid out as {partitions(leaf)}, of an input as {partitions(x)}")
-    return value, cotangents, [np.asarray(leaf) for leaf in leaves]
-
-
-def _compare(case: Case, vjp: Callable, cotangents: tuple, got: list, want: list, relative: float) -> Verdict:
+def _compare(case: Case, found: Gradient, expected: Gradient, relative: float) -> Verdict:
+    if not all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(found.value, expected.value, strict=True)):
+        return Verdict("mismatch", "the value differs")
+    got, want, cotangents = found.leaves, expected.leaves, expected.cotangents
     problems = [_different_kind(i, g, w) for i, (g, w) in enumerate(zip(got, want, strict=True))]
     if any(problems):
         return Verdict("mismatch", next(filter(None, problems)))
@@ -124,7 +110,7 @@ def _compare(case: Case, vjp: Callable, cotangents: tuple, got: list, want: list
     largest = max((_norm(x) for x in [*cotangents, *(want[i] for i in floating)]), default=0.0)
     errors = {i: _norm(got[i] - want[i]) for i in floating}
     suspects = [i for i in floating if not errors[i] <= max(relative * _norm(want[i]), OF_LARGEST * largest)]
-    return _judge_by_noise(case, vjp, cotangents, want, suspects, errors) if suspects else Verdict("same")
+    return _judge_by_noise(case, expected, suspects, errors) if suspects else Verdict("same")
 
 
 def _different_kind(number: int, got: np.ndarray, want: np.ndarray) -> str:
@@ -134,10 +120,9 @@ def _different_kind(number: int, got: np.ndarray, want: np.ndarray) -> str:
     return f"x{number}: {got.dtype}{got.shape} against {want.dtype}{want.shape}"
 
 
-def _judge_by_noise(
-    case: Case, vjp: Callable, cotangents: tuple, want: list, suspects: list[int], errors: dict[int, float]
-) -> Verdict:
-    moved = [_gradient_nearby(case, vjp, cotangents, seed) for seed in range(3)]
+def _judge_by_noise(case: Case, expected: Gradient, suspects: list[int], errors: dict[int, float]) -> Verdict:
+    want = expected.leaves
+    moved = [_gradient_nearby(case, expected, seed) for seed in range(3)]
     skipped = Verdict("same")
     for i in suspects:
         noise = NOISE_FACTOR * max(_norm(other[i] - want[i]) for other in moved)
@@ -149,11 +134,11 @@ def _judge_by_noise(
     return skipped
 
 
-def _gradient_nearby(case: Case, vjp: Callable, cotangents: tuple, seed: int) -> list[np.ndarray]:
+def _gradient_nearby(case: Case, expected: Gradient, seed: int) -> list[np.ndarray]:
     """JAX's gradient with the last bits of inputs and cotangents changed."""
     rng = np.random.default_rng(seed)
-    _, pullback = vjp(*(_nudge(rng, x) for x in case.inputs))
-    return [np.asarray(leaf) for leaf in pullback(tuple(_nudge(rng, ct) for ct in cotangents))]
+    inputs = [_nudge(rng, x) for x in case.inputs]
+    return expected.again(inputs, [_nudge(rng, ct) for ct in expected.cotangents])
 
 
 def _nudge(rng: np.random.Generator, x: Any) -> Any:

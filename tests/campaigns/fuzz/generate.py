@@ -8,14 +8,15 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax._src.core import ShardingTypeError
 
 from .operations import FAMILIES, Operation
-from .programs import Case, Instruction, Program, Type, evaluate, partitions, place, type_of
+from .programs import Case, Instruction, Program, Type, partitions, place, type_of
+from .tiers import COMPILED, Tier
 from .wrappers import SIGNATURES, WRAPPERS, Wrapper
 
 SHAPES = ((), (3,), (4,), (3, 4), (3, 3), (2, 3, 4))
@@ -71,11 +72,19 @@ GUARDS: dict[str, Callable[..., bool]] = {
 REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError, ShardingTypeError)
 
 # What an operation on operands of known types gives, or None where it fails or leaves the shapes in use.
-_results: dict[tuple[Instruction, tuple[Type, ...], tuple[Any, ...]], Type | None] = {}
+_results: dict[tuple[Tier, Instruction, tuple[Type, ...], tuple[Any, ...]], Type | None] = {}
 
 
-def generate(seed: int, number: int, length: int = 10) -> Case:
+class Source(NamedTuple):
+    """Where programs are drawn from: the seed of the pool of bodies, and how instructions are evaluated."""
+
+    seed: int
+    tier: Tier
+
+
+def generate(seed: int, number: int, length: int = 10, tier: Tier = COMPILED) -> Case:
     """Program `number` of `seed`, with about `length` instructions, and its inputs."""
+    pool = Source(seed, tier)
     rng = random.Random(f"{seed}/{number}")
     shapes = [(3, 4), *rng.sample(SHAPES, 3)]
     values = [_input(shape, rng) for shape in shapes]
@@ -85,7 +94,7 @@ def generate(seed: int, number: int, length: int = 10) -> Case:
     steps = []
     for _ in range(rng.randint(2, length)):
         nested = rng.random() < NESTED_SHARE
-        step = _nested_step(rng, values, seed, depth=1) if nested else _step(rng, values)
+        step = _nested_step(rng, values, pool, depth=1) if nested else _step(rng, values, pool)
         if step is not None:
             steps.append(step)
     program = Program(tuple(map(type_of, inputs)), tuple(steps), ())
@@ -111,16 +120,16 @@ def _sinks(program: Program, values: Sequence[Any]) -> tuple[int, ...]:
     return tuple(i for i in inexact if i >= len(program.types) and i not in used) or (inexact[-1],)
 
 
-def _step(rng: random.Random, values: list[Any], families: Any = FAMILIES) -> Instruction | None:
+def _step(rng: random.Random, values: list[Any], pool: Source) -> Instruction | None:
     """Draw operations until one applies; its value is appended."""
     for _ in range(20):
-        (family,) = rng.choices([f for _, f in families], [w for w, _ in families])
+        (family,) = rng.choices([f for _, f in FAMILIES], [w for w, _ in FAMILIES])
         operation = rng.choice(family)
         operands = _operands(rng, operation.operands, values)
         if operands is None:
             continue
         step = Instruction(_template(rng, operation, values[operands[0]].ndim), operands)
-        if _accepted(step, operation.guard, values):
+        if _accepted(step, operation.guard, values, pool.tier):
             return step
     return None
 
@@ -145,17 +154,17 @@ def _template(rng: random.Random, operation: Operation, rank: int) -> str:
     return text
 
 
-def _accepted(step: Instruction, guard: str | None, values: list[Any]) -> bool:
+def _accepted(step: Instruction, guard: str | None, values: list[Any], tier: Tier) -> bool:
     """Whether the instruction applies to these values; if so, its value is appended."""
     operands = [values[i] for i in step.operands]
     unplaced = Instruction(step.template, (), step.bodies, step.definition)
-    key = unplaced, tuple(map(type_of, operands)), tuple(map(partitions, operands))
+    key = tier, unplaced, tuple(map(type_of, operands)), tuple(map(partitions, operands))
     if _results.get(key, True) is None:
         return False
     if guard and not GUARDS[guard](*(np.asarray(x) for x in operands if jnp.issubdtype(x.dtype, np.inexact))):
         return False
     try:
-        value = evaluate(step, values)
+        value = tier.evaluate(step, values)
     except REFUSALS:
         _results[key] = None
         return False
@@ -174,15 +183,16 @@ def _moderate(value: np.ndarray) -> bool:
 # ---------------------------------------------------------------- nested programs
 
 
-def _nested_step(rng: random.Random, values: list[Any], seed: int, depth: int) -> Instruction | None:
+def _nested_step(rng: random.Random, values: list[Any], pool: Source, depth: int) -> Instruction | None:
     """A wrapper around bodies of the pool, on operands that fit; tried some times."""
     for _ in range(10):
         wrapper, signature = rng.choice(WRAPPERS), rng.choice(SIGNATURES)
         operands = _wrapped_operands(rng, wrapper, signature, values)
         if operands is None:
             continue
-        bodies = tuple(_body(seed, signature, rng.randrange(POOL), depth) for _ in range(_body_count(wrapper)))
-        if _accepted(step := Instruction(wrapper.template, operands, bodies, wrapper.definition), None, values):
+        bodies = tuple(_body(pool, signature, rng.randrange(POOL), depth) for _ in range(_body_count(wrapper)))
+        step = Instruction(wrapper.template, operands, bodies, wrapper.definition)
+        if _accepted(step, None, values, pool.tier):
             return step
     return None
 
@@ -205,15 +215,15 @@ def _wrapped_operands(
 
 
 @lru_cache(maxsize=4096)
-def _body(seed: int, signature: Any, number: int, depth: int) -> Program:
+def _body(pool: Source, signature: Any, number: int, depth: int) -> Program:
     """A body of the pool: a few instructions that end in a value of the first operand's type, some wrapped again."""
-    rng = random.Random(f"{seed}/{signature}/{number}/{depth}")
+    rng = random.Random(f"{pool.seed}/{signature}/{number}/{depth}")
     values = [_input(shape, rng) for shape in signature]
     types = tuple(map(type_of, values))
     steps = []
     for _ in range(rng.randint(2, 4)):
         nested = depth > 0 and rng.random() < 0.15
-        step = _nested_step(rng, values, seed, depth - 1) if nested else _step(rng, values)
+        step = _nested_step(rng, values, pool, depth - 1) if nested else _step(rng, values, pool)
         steps += [] if step is None else [step]
     last = max(i for i, v in enumerate(values) if type_of(v) == types[0])
     if last < len(types):

@@ -73,12 +73,17 @@ def partitions(x: Any) -> tuple[Any, ...] | None:
     """Over which mesh axis each axis of a value is divided, by its type; None without an explicit mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return None
-    return tuple(jax.typeof(x).sharding.spec)
+    aval = x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
+    return tuple(aval.sharding.spec)
+
+
+def sharding(parts: tuple[Any, ...] | None) -> NamedSharding | None:
+    return None if parts is None else NamedSharding(NAMESPACE["EXPLICIT"], PartitionSpec(*parts))
 
 
 def place(x: Any, parts: tuple[Any, ...] | None) -> Any:
     """A value so divided; None: as it is."""
-    return x if parts is None else jax.device_put(x, NamedSharding(NAMESPACE["EXPLICIT"], PartitionSpec(*parts)))
+    return x if parts is None else jax.device_put(x, sharding(parts))
 
 
 def source(program: Program, name: str = "program") -> tuple[str, dict[str, str]]:
@@ -139,7 +144,8 @@ def _executed(text: str, defined: dict[str, str], name: str) -> Callable:
 
 
 @lru_cache(maxsize=8192)
-def _step_function(step: Instruction) -> Callable:
+def instruction_function(step: Instruction) -> Callable:
+    """An instruction as a function of its operands."""
     defined: dict[str, str] = {}
     text = _expression(replace(step, operands=tuple(range(len(step.operands)))), defined)
     names = ", ".join(f"x{i}" for i in range(len(step.operands)))
@@ -149,7 +155,7 @@ def _step_function(step: Instruction) -> Callable:
 def evaluate(step: Instruction, values: Sequence[Any]) -> Any:
     """The value of one instruction on the values before it."""
     unplaced = replace(step, operands=tuple(range(len(step.operands))))
-    return jnp.asarray(_step_function(unplaced)(*(values[i] for i in step.operands)))
+    return jnp.asarray(instruction_function(unplaced)(*(values[i] for i in step.operands)))
 
 
 def evaluate_all(case: Case) -> list[Any]:

@@ -137,34 +137,41 @@ LINEAR_ALGEBRA = [
     ),
 ]
 
+# Where the number of entries is not told, it is found from the values, which a traced program does not have.
+_TOLD = ("", ", nse={0}.size")
+
 SPARSE = [
     *rows(
         "matrix times",
         """
-        sparse.BCOO.fromdense({0}) @ {1}
-        sparse.BCSR.fromdense({0}) @ {1}
-        sparse.COO.fromdense({0}) @ {1}
-        sparse.CSR.fromdense({0}) @ {1}
-        sparse.BCOO.fromdense({0}, n_dense=1) @ {1}
+        sparse.BCOO.fromdense({0}{nse}) @ {1}
+        sparse.BCSR.fromdense({0}{nse}) @ {1}
+        sparse.COO.fromdense({0}{nse}) @ {1}
+        sparse.CSR.fromdense({0}{nse}) @ {1}
         """,
+        nse=_TOLD,
     ),
+    *rows("matrix times", "sparse.BCOO.fromdense({0}, n_dense=1{nse}) @ {1}", nse=("", ", nse={0}.shape[0]")),
     *rows(
         "matrix",
         """
-        sparse.BCOO.fromdense({0}).T.todense()
+        sparse.BCOO.fromdense({0}{nse}).T.todense()
         sparse.BCOO.fromdense({0}).sum_duplicates(remove_zeros=False).todense()
-        sparse.BCOO.fromdense({0}).sum({axis}).todense()
-        sparse.BCSR.fromdense({0}).todense()
-        sparse.BCOO.fromdense({0}).sort_indices().data.reshape({0}.shape)
-        sparse.BCOO.fromdense({0}, n_batch=1)[1].todense()
+        sparse.BCOO.fromdense({0}{nse}).sum_duplicates(nse={0}.size).todense()
+        sparse.BCOO.fromdense({0}{nse}).sum({axis}).todense()
+        sparse.BCSR.fromdense({0}{nse}).todense()
+        sparse.BCOO.fromdense({0}{nse}).sort_indices().data[:{0}.size].reshape({0}.shape)
         """,
+        nse=_TOLD,
     ),
+    *rows("matrix", "sparse.BCOO.fromdense({0}, n_batch=1{nse})[1].todense()", nse=("", ", nse={0}.shape[1]")),
     *rows(
         "matrix like",
         """
-        (sparse.BCOO.fromdense({0}) * {1}).todense()
-        (sparse.BCOO.fromdense({0}) + sparse.BCOO.fromdense({1})).todense()
+        (sparse.BCOO.fromdense({0}{nse}) * {1}).todense()
+        (sparse.BCOO.fromdense({0}{nse}) + sparse.BCOO.fromdense({1}{nse})).todense()
         """,
+        nse=_TOLD,
     ),
     *rows(
         "matrix like",
