@@ -30,7 +30,8 @@ def pointwise(x, v, i):
         lax.reduce_precision(x, 8, 23),
         v.astype(int) ** 2,
         lax.pow(v, i),
-        lax.pow(lax.complex(v, v), jnp.abs(v)),
+        lax.pow(lax.complex(v, v), i),
+        lax.pow(lax.complex(v, v), lax.complex(v, x[0])),
     )
 
 

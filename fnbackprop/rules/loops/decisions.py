@@ -8,6 +8,7 @@ of such a loop is zero, or that of its first bracket alone, and both are wrong: 
 from functools import lru_cache
 from typing import Any
 
+from ...backprop.discharge import without_references
 from ...backprop.plan import active_variables
 from ...jaxprs.avals import is_inexact
 from ...jaxprs.evaluate import source_line, warn_at_user
@@ -43,6 +44,7 @@ def decided_carries(engine: Any, loop: While, active: tuple[bool, ...]) -> tuple
     and ends by a tolerance is an iteration that converges, whose slope is right.) What each step hands on unchanged
     counts as a constant; what passes `stop_gradient` is taken as meant.
     """
+    loop = loop._replace(body=without_references(loop.body))
     condition_consts, consts, carry = loop.split(active)
     body, condition = loop.body.jaxpr, loop.condition.jaxpr
     _, carried = loop.split_body(body.invars)
@@ -63,6 +65,7 @@ def decided_carries(engine: Any, loop: While, active: tuple[bool, ...]) -> tuple
 def decided_carries_of_scan(engine: Any, loop: Scan, active: tuple[bool, ...]) -> tuple[bool, ...]:
     """As `decided_carries`, where the number of steps is fixed: of these, the carries that are compared themselves, as
     the bracket of a bisection is. A running count of what exceeds a threshold is none."""
+    loop = loop._replace(body=without_references(loop.body))
     consts, carry, xs = loop.split(active)
     body = loop.body.jaxpr
     carried, results = loop.split(body.invars).carry, loop.split_results(body.outvars)[0]

@@ -10,7 +10,7 @@ the next run. `--budget 0.5` tries what budgets make of loops and jitted functio
 say how they are laid out on a mesh.
 
 With `--numpy`, programs and their gradients are traced, and numpy evaluates the equations, loops and branches in
-Python: nearly nothing is compiled, but for one program in fifty, which is checked as without it too, and numpy's
+Python: nearly nothing is compiled, but for one program in two hundred, which is checked as without it too, and numpy's
 gradient against the compiled one. For many programs, of many seeds, with a file from which the next run goes on:
 
     python -m tests.campaigns fuzz --numpy --seeds 50 --programs 2000 --results fuzz.jsonl
@@ -33,7 +33,7 @@ from .shrink import shrink
 from .tiers import COMPILED, IN_NUMPY, Tier, cotangents_of
 
 Check = Callable[[Case], Verdict]
-COMPILED_TOO = 50  # in numpy, one program in this many
+COMPILED_TOO = 200  # in numpy, one program in this many
 WRITTEN = 100  # programs for a row of the results
 
 

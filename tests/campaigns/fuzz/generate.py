@@ -103,12 +103,15 @@ def generate(seed: int, number: int, length: int = 10, tier: Tier = COMPILED) ->
 
 
 def _input(shape: tuple[int, ...], rng: random.Random) -> Any:
-    """Numbers of size 0.1 to about 2, of both signs or, now and then, positive; on an explicit mesh mostly divided."""
+    """Numbers of size 0.1 to about 2, of both signs or, now and then, positive; on an explicit mesh mostly divided.
+
+    Without one, a single number is often of weak type.
+    """
     draw = np.random.default_rng(rng.getrandbits(32))
     signs = 1 if rng.random() < 0.3 else draw.choice([-1, 1], size=shape)
     x = jnp.asarray(signs * (0.1 + np.abs(draw.normal(size=shape)) * 0.8), jnp.float64)
     if partitions(x) is None:
-        return x
+        return jnp.asarray(float(x)) if not shape and rng.random() < 0.5 else x  # as of a Python number: a weak type
     axis = rng.randrange(-1, len(shape))
     return place(x, tuple("e" if i == axis else None for i in range(len(shape))))
 

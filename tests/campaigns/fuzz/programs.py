@@ -187,5 +187,7 @@ def _mesh() -> str:
 
 def _literal(x: Any) -> str:
     values, parts = np.asarray(x).tolist(), partitions(x)
+    if getattr(x, "weak_type", False):
+        return f"jnp.asarray({values!r})"
     array = f"jnp.array({values!r}, {str(np.asarray(x).dtype)!r})"
     return array if parts is None else f"jax.device_put({array}, jax.NamedSharding(EXPLICIT, P{parts!r}))"

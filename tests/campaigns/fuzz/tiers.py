@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnbackprop.jaxprs.avals import as_weak, is_weak
 from fnbackprop.jaxprs.evaluate import as_function
 
 from .in_numpy.evaluate import Run, prepared
@@ -38,12 +39,14 @@ Leaves = list[np.ndarray]
 class Gradient(NamedTuple):
     """A program's value, the cotangents of its outputs and the inputs' cotangents.
 
+    weak: whether each value, and then each input's cotangent, is of weak type, as a Python number is.
     `again` finds the latter once more, for other inputs and output cotangents of the same types.
     """
 
     value: Sequence[Any]
     cotangents: tuple[Any, ...]
     leaves: Leaves
+    weak: list[bool]
     again: Callable[[Sequence[Any], Sequence[Any]], Leaves]
 
 
@@ -57,7 +60,7 @@ class Tier(NamedTuple):
 
 
 def cotangents_of(values: Sequence[Any], seed: int) -> tuple[Any, ...]:
-    """A normal cotangent for each output."""
+    """A normal cotangent for each output, of its type."""
     rng = np.random.default_rng(seed)
     return tuple(_normal_like(rng, y) for y in values)
 
@@ -66,7 +69,7 @@ def _normal_like(rng: np.random.Generator, y: Any) -> Any:
     normal = rng.normal(size=y.shape)
     is_complex = jnp.issubdtype(y.dtype, np.complexfloating)
     ct = jnp.asarray(normal + 1j * rng.normal(size=y.shape) if is_complex else normal, y.dtype)
-    return place(ct, partitions(y))
+    return place(as_weak(ct) if is_weak(y) else ct, partitions(y))
 
 
 def _check_layout(inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
@@ -84,7 +87,7 @@ def _compiled_gradient(transform: Callable, program: Callable, case: Case) -> Gr
     def again(inputs: Sequence[Any], cotangents: Sequence[Any]) -> Leaves:
         return list(map(np.asarray, transform(program, *inputs)[1](tuple(cotangents))))
 
-    return Gradient(value, cotangents, list(map(np.asarray, leaves)), again)
+    return Gradient(value, cotangents, list(map(np.asarray, leaves)), list(map(is_weak, (*value, *leaves))), again)
 
 
 COMPILED = Tier("compiled", evaluate, lambda case: function(case.program), _compiled_gradient)
@@ -120,7 +123,8 @@ def _gradient_in_numpy(transform: Callable, program: Any, case: Case) -> Gradien
             return run([np.asarray(x) for x in (*inputs, *cotangents)])
 
     found = both(case.inputs, cotangents)
-    return Gradient(found[:count], cotangents, found[count:], lambda *given: both(*given)[count:])
+    weak = list(map(is_weak, closed.out_avals))
+    return Gradient(found[:count], cotangents, found[count:], weak, lambda *given: both(*given)[count:])
 
 
 def _evaluate_in_numpy(step: Instruction, values: Sequence[Any]) -> Any:

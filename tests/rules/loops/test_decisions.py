@@ -56,6 +56,19 @@ def in_a_fixed_number_of_steps(a):
     return jax.lax.fori_loop(0, 40, lambda i, s: halve(square, a, *s), (0.0, jnp.maximum(a, 1.0)))[0]
 
 
+def through_references(a, loop=jax.lax.while_loop):
+    def step(s):
+        low, high = map(jax.new_ref, s)
+        low[...], high[...] = halve(square, a, *s)
+        return low[...], high[...]
+
+    return loop(going_on, step, (0.0, 10.0))[0]
+
+
+def through_references_in_a_fixed_number_of_steps(a):
+    return through_references(a, lambda _, step, s: jax.lax.fori_loop(0, 40, lambda i, s: step(s), s))
+
+
 def by_the_sign_alone(a):
     step = lambda s, _: ((s[0] + s[1] * jnp.sign(a - s[0] ** 2), s[1] / 2), None)  # noqa: E731
     return jax.lax.scan(step, (5.0, 2.5), length=40)[0][0]
@@ -66,6 +79,8 @@ def by_the_sign_alone(a):
     [
         in_a_fixed_number_of_steps,
         by_the_sign_alone,
+        through_references,
+        through_references_in_a_fixed_number_of_steps,
         from_a_constant,
         from_a_bracket_that_depends,
         with_the_parameter_in_the_carry,
@@ -127,6 +142,15 @@ def counted_in_floats(a):
     return a * jax.lax.scan(lambda n, x: (n + (x > a).astype(float), None), 0.0, jnp.arange(4.0))[0]
 
 
+def with_a_reference_for_an_inner_loop(a):
+    def step(i, s):
+        r = jax.new_ref(s[1])
+        jax.lax.fori_loop(0, 2, lambda i, _: jax.ref.addupdate(r, (), a), None)
+        return s[0] * 0.5 + i, r[...]
+
+    return jax.lax.fori_loop(0, 3, step, (1.0, a))[1]
+
+
 def the_smallest(a):
     return jax.lax.scan(lambda low, x: (jnp.where(a * x < low, a * x, low), None), 9.0, jnp.arange(4.0))[0]
 
@@ -145,6 +169,7 @@ def with_a_threshold_for_a_factor(a):
         stopped_then_polished,
         counted,
         counted_in_floats,
+        with_a_reference_for_an_inner_loop,
         the_smallest,
         with_a_threshold_for_a_factor,
     ],
