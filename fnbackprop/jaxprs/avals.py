@@ -134,6 +134,7 @@ def zeros_like_aval(aval: Any, lead: tuple[int, ...] = ()) -> Any:
         return jax.lax.broadcast(aval.dtype._rules.zero(aval.dtype), (*lead, *aval.shape), out_sharding=sharding)
     with in_mesh_of(aval):
         zeros = jax.lax.full((*lead, *aval.shape), 0, aval.dtype, sharding=sharding)
+    zeros = lay_out(zeros, sharding)  # outside of its mesh, JAX 0.12 makes them of none
     return _manual_like(zeros, aval.manual_axis_type)
 
 

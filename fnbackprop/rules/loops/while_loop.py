@@ -25,7 +25,7 @@ from jax import lax
 from ...backprop.memory import residuals, save_policy
 from ...backprop.planning_notes import cached_plan, note
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import varying_axes, zero_cotangent
+from ...jaxprs.avals import explicit_sharding, lay_out, varying_axes, zero_cotangent
 from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.lists import merge, pairs, present, select, split
 from ...jaxprs.views import While
@@ -162,6 +162,8 @@ def _forward(loop, slots, axes, operands):
     """
     condition_consts, c, h = loop.split(operands)
     condition, f = as_function(loop.condition), as_function(loop.body)
+    # A step may lay the carry out on a mesh that the start is of no part of: that of a shard_map in it.
+    h = [lay_out(x, explicit_sharding(v.aval)) for x, v in zip(h, loop.body.jaxpr.outvars, strict=True)]
 
     def goes_on(h):
         return condition(*condition_consts, *h)[0]

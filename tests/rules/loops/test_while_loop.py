@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import fnbackprop as fb
 
@@ -104,3 +106,15 @@ def test_newton_until_convergence():
         return jax.lax.while_loop(lambda s: s[1] > 1e-12, step, (a, jnp.ones_like(a)))[0]
 
     assert_close(fb.grad(root)(7.0), jnp.asarray(0.5 / np.sqrt(7.0)), 1e-9)
+
+
+def test_a_step_lays_the_carry_out_on_a_mesh_that_the_start_is_of_no_part_of():
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Explicit,))
+    scaled = jax.shard_map(jnp.multiply, mesh=mesh, in_specs=(P(), P()), out_specs=P(), check_vma=False)
+
+    def cubic(h, c):
+        return jnp.sum(jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, scaled(s[1], c)), (0, h))[1])
+
+    h, c = jnp.array([0.5, -2.0]), jnp.array([3.0, 0.7])
+    dh, dc = jax.jit(fb.grad(cubic, argnums=(0, 1)))(h, c)
+    assert_close((dh, dc), (c**3, 3 * h * c**2), 1e-6)
