@@ -56,6 +56,7 @@ class Tier(NamedTuple):
     name: str
     evaluate: Callable[[Instruction, Sequence[Any]], Any]
     function: Callable[[Case], Callable]
+    value: Callable[[Callable, Case], Sequence[Any]]  # of the function undifferentiated, or its types
     gradient: Callable[[Callable, Callable, Case], Gradient]  # (transform, the program's function, case)
 
 
@@ -90,7 +91,13 @@ def _compiled_gradient(transform: Callable, program: Callable, case: Case) -> Gr
     return Gradient(value, cotangents, list(map(np.asarray, leaves)), list(map(is_weak, (*value, *leaves))), again)
 
 
-COMPILED = Tier("compiled", evaluate, lambda case: function(case.program), _compiled_gradient)
+COMPILED = Tier(
+    "compiled",
+    evaluate,
+    lambda case: function(case.program),
+    lambda program, case: program(*case.inputs),
+    _compiled_gradient,
+)
 
 
 # ---------------------------------------------------------------- in numpy
@@ -143,4 +150,6 @@ def _prepared_step(step: Instruction, types: tuple[Type, ...], parts: tuple[Any,
     return closed, prepared(closed)
 
 
-IN_NUMPY = Tier("in numpy", _evaluate_in_numpy, _Traced, _gradient_in_numpy)
+IN_NUMPY = Tier(
+    "in numpy", _evaluate_in_numpy, _Traced, lambda program, case: program.closed.out_avals, _gradient_in_numpy
+)
