@@ -12,8 +12,7 @@ from ...jaxprs.types import Tracer
 
 
 def behind_barrier(function: Callable, avals: Sequence[Any], operands: Any, cotangents: Any) -> list[Any]:
-    """`function(operands, cotangents)`, arrays of these avals, which no compiler merges with equal work elsewhere; and
-    none computes an operand again within it, which would round it otherwise than elsewhere.
+    """`function(operands, cotangents)`, arrays of these avals, which no compiler merges with equal work elsewhere.
 
     XLA drops optimization barriers on a CPU. There the function is a branch that is always taken, on a condition that
     reads a cotangent, so that neither the condition nor the branch can be evaluated before the backward pass.
@@ -29,6 +28,12 @@ def behind_barrier(function: Callable, avals: Sequence[Any], operands: Any, cota
     first = lax.squeeze(lax.slice(read, (0,) * read.ndim, (1,) * read.ndim), range(read.ndim))
     always = lax.platform_dependent(first, cpu=_is_number_or_not, default=_true)
     return lax.cond(always, function, lambda *_: [zeros_like_aval(aval) for aval in avals], operands, cotangents)
+
+
+def in_memory(x: Any, cotangent: Any) -> Any:
+    """An array as one buffer, whose numbers are the same wherever it is read: a compiler may compute a value again in
+    each kernel that reads it, with another rounding in each (a fused multiply-add, a bfloat16 kept in float32)."""
+    return behind_barrier(lambda x, _: [x], [aval_of(x)], x, cotangent)[0]
 
 
 def _has_first_number(aval: Any) -> bool:

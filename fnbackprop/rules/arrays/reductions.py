@@ -4,8 +4,7 @@ from jax import lax
 
 from ...backprop import registry
 from ...backprop.memory.recompute_barrier import behind_barrier
-from ...jaxprs.avals import cotangent_aval
-from ..expressions import Expr, on_expressions, wide
+from ..expressions import Expr, on_expressions, vjp_rule, wide
 from .generic_reductions import vjp_of_equivalent
 from .layouts import spread
 
@@ -16,37 +15,37 @@ def reduce_sum_vjp(dy, x_aval, *, axes):
     return spread(dy, x_aval, axes)
 
 
-@registry.vjp_rule("reduce_max")
-def reduce_max_vjp(dy, x, x_aval, *, axes):
+@vjp_rule("reduce_max")
+def reduce_max_vjp(dy, x, x_aval, y_aval, *, axes):
     """y = max x: dy goes to the greatest elements, in equal shares where several tie."""
-    return _share_among_extremes(dy, x, x_aval, axes, lax.reduce_max)
+    return _share_among_extremes(dy, x, x_aval, y_aval, axes, lax.reduce_max)
 
 
-@registry.vjp_rule("reduce_min")
-def reduce_min_vjp(dy, x, x_aval, *, axes):
+@vjp_rule("reduce_min")
+def reduce_min_vjp(dy, x, x_aval, y_aval, *, axes):
     """y = min x: dy goes to the least elements, in equal shares where several tie."""
-    return _share_among_extremes(dy, x, x_aval, axes, lax.reduce_min)
+    return _share_among_extremes(dy, x, x_aval, y_aval, axes, lax.reduce_min)
 
 
-def _share_among_extremes(dy, x, x_aval, axes, reduce_extreme):
+def _share_among_extremes(dy, x, x_aval, y_aval, axes, reduce_extreme):
     """dx = dy / (number of elements that attain the extreme), at each of these.
 
     The extreme is compared with one x in memory, never with the output y: a compiler may compute x again inside each
     kernel that reads it, with another rounding (a fused multiply-add, a bfloat16 kept in float32), and then x == y
-    holds nowhere. Behind the barrier x is one buffer: extreme, comparison and count see the same numbers."""
+    holds nowhere. Behind the barrier extreme, comparison and count see the same numbers."""
 
     def back(y):
         return Expr(spread(y.array, x_aval, axes))
 
     @on_expressions
-    def shares(x, dy):
-        extreme = Expr(reduce_extreme(x.array, axes))
-        attains = (x == back(extreme)).astype(dy.dtype)
-        share = wide(dy) / Expr(lax.reduce_sum(wide(attains).array, axes))
-        return [attains * back(share.astype(dy.dtype))]
+    def winners(x, _):
+        attains = x == back(Expr(reduce_extreme(x.array, axes)))
+        return [attains, Expr(lax.reduce_sum(attains.astype(total.dtype).array, axes))]
 
-    (dx,) = behind_barrier(shares, [cotangent_aval(x_aval).update(dtype=dy.dtype)], x, dy)
-    return dx
+    total = wide(dy)
+    avals = [x_aval.update(dtype=bool), y_aval.update(dtype=total.dtype)]
+    attains, count = map(Expr, behind_barrier(winners, avals, x.array, dy.array))
+    return attains.astype(dy.dtype) * back((total / count).astype(dy.dtype))
 
 
 @registry.structured_rule("reduce_prod")

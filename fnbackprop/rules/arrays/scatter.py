@@ -12,7 +12,7 @@ from jax import lax
 from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.memory.recompute_barrier import behind_barrier
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import aval_of, cotangent_aval, operand_avals
+from ...jaxprs.avals import aval_of, operand_avals
 from ...jaxprs.evaluate import bind
 from ...jaxprs.types import close_jaxpr
 from ..expressions import Expr, on_expressions, scalar, vjp_rule, where, wide
@@ -185,15 +185,14 @@ def _share_among_extremes(dy, x, u, S, scatter_extreme):
     dy = wide(dy)
 
     @on_expressions
-    def shares(operands, dy):
+    def winners(operands, _):
         x, u = operands
         extreme = S.write(scatter_extreme, x, u)
-        x_attains = (x == extreme).astype(dy.dtype)
-        u_attains = (u == S.read(extreme)).astype(dy.dtype)
-        count = S.write(lax.scatter_add, x_attains, u_attains)
-        share = dy / Expr(lax.max(count.array, scalar(1, count)))
-        return [x_attains * share, u_attains * S.read(share)]
+        return [x == extreme, u == S.read(extreme)]
 
-    avals = [cotangent_aval(aval_of(operand.array)).update(dtype=dy.dtype) for operand in (x, u)]
-    dx, du = behind_barrier(shares, avals, (x.array, u.array), dy.array)
-    return Expr(dx), None, Expr(du)
+    avals = [aval_of(operand.array).update(dtype=bool) for operand in (x, u)]
+    attains = behind_barrier(winners, avals, (x.array, u.array), dy.array)
+    x_attains, u_attains = (Expr(mask).astype(dy.dtype) for mask in attains)
+    count = S.write(lax.scatter_add, x_attains, u_attains)
+    share = dy / Expr(lax.max(count.array, scalar(1, count)))
+    return x_attains * share, None, u_attains * S.read(share)
