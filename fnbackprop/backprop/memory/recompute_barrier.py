@@ -26,7 +26,7 @@ def behind_barrier(function: Callable, avals: Sequence[Any], operands: Any, cota
     if read is None:
         return function(operands, cotangents)
     first = lax.squeeze(lax.slice(read, (0,) * read.ndim, (1,) * read.ndim), range(read.ndim))
-    always = lax.platform_dependent(first, cpu=_is_number_or_not, default=_true)
+    always = lax.platform_dependent(lax.stop_gradient(first), cpu=_is_number_or_not, default=_true)
     return lax.cond(always, function, lambda *_: [zeros_like_aval(aval) for aval in avals], operands, cotangents)
 
 
@@ -44,8 +44,15 @@ def _has_first_number(aval: Any) -> bool:
     return is_inexact(aval) and aval.size > 0 and not (any(spec.partitions) or spec.unreduced or spec.reduced)
 
 
+@jax.custom_batching.custom_vmap
 def _is_number_or_not(x: Any) -> Any:
     return lax.bitwise_or(lax.eq(x, x), lax.ne(x, x))
+
+
+@_is_number_or_not.def_vmap
+def _is_number_or_not_of_the_first(size: int, batched: Any, x: Any) -> Any:
+    """One condition for all examples: with one for each, the branch would be a selection, and no barrier."""
+    return _is_number_or_not(lax.index_in_dim(x, 0, keepdims=False)), False
 
 
 def _true(x: Any) -> Any:
