@@ -1,6 +1,7 @@
 """The mutation tool: what it proposes, that it leaves no trace, and that `fb.compare` catches a fixed sample."""
 
 import ast
+import itertools
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import fnbackprop as fb
 from fnbackprop.backprop import registry
 
 from . import false_alarms
-from .mutants import rules, trial
+from .mutants import blocks, rules, trial
 from .mutants.command import GAVE_UP, main, report, sample
 from .mutants.equivalent import EQUIVALENT, names
 from .mutants.programs import EXISTING, PROGRAMS, WITHOUT_PROGRAM
@@ -199,6 +200,23 @@ FIXED = [
 def test_compare_catches_a_mutant(function, operator):
     found = trial.run(mutant_of(function, operator), {"compare": trial.by_compare})
     assert found.outcome is trial.Outcome.CAUGHT and found.programs
+
+
+OF_BLOCKS = [
+    ("blocks.tiled_attention", "attention_backward", "term dropped"),
+    ("blocks.tiled_logits", "logits_backward", "mask forgotten"),
+    ("blocks.gru", "backward", "1 % too large"),
+]
+
+
+@pytest.mark.parametrize("module, function, operator", OF_BLOCKS)
+def test_compare_catches_a_mutant_of_a_block(module, function, operator):
+    found = ((m.module, m.function, m.edit.operator) == (module, function, operator) for m in blocks.mutants())
+    mutant = next(itertools.compress(blocks.mutants(), found))
+    right = sys.modules[f"fnbackprop.{module}"]
+    found = trial.run(mutant, {"compare": trial.by_compare})
+    assert found.outcome is trial.Outcome.CAUGHT and found.programs
+    assert sys.modules[f"fnbackprop.{module}"] is right
 
 
 def everything(cache=[]):  # noqa: B006 (kept from test to test)

@@ -7,6 +7,7 @@ hundreds: by default each function gives its first few, a different choice for e
 
     python -m tests.campaigns mutants --per-function 3          # about 600 mutants
     python -m tests.campaigns mutants --rules tanh dot_general --per-function 100
+    python -m tests.campaigns mutants --blocks                  # of the hand-derived blocks, in the place of the rules
     python -m tests.campaigns mutants --checkers compare        # without the two others
     python -m tests.campaigns mutants --only "tanh_vjp 0.0.1 term dropped #2"  # as reported, to the colon
     python -m tests.campaigns mutants --only "tanh_vjp *" "erf_*"              # or by patterns
@@ -55,7 +56,8 @@ def work(options: argparse.Namespace) -> int:
     """Try the chosen mutants that have no row in the record, and print the report."""
     from . import trial
 
-    chosen = named(options.only) if options.only else sample(options.rules, options.seed, options.per_function)
+    which = options.rules, options.seed, options.per_function, options.blocks
+    chosen = named(options.only) if options.only else sample(*which)
     chosen = chosen[: options.limit]
     checkers = {name: trial.CHECKERS[name] for name in options.checkers}
     trial.keep_compiled(options.cache or str(options.record.with_suffix(".cache")))
@@ -67,6 +69,7 @@ def work(options: argparse.Namespace) -> int:
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns mutants", description=__doc__.split("\n")[0])
     parser.add_argument("--rules", nargs="*", help="primitives whose rules are mutated; all by default")
+    parser.add_argument("--blocks", action="store_true", help="of blocks, in the place of rules")
     parser.add_argument("--only", nargs="+", help="these mutants, by name or pattern")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of mutants")
     parser.add_argument("--per-function", type=int, default=3, help="the most mutants of one function")
@@ -80,27 +83,27 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 def named(names: Sequence[str]) -> list[Any]:
     """The mutants whose name, with or without the module, is one of these or matches one as a pattern."""
-    from . import rules
+    from . import blocks, rules
     from .programs import PROGRAMS
 
     wanted = [name.partition(":")[0].strip() for name in names]
-    everything = list(rules.mutants(set(PROGRAMS)))
+    everything = [*rules.mutants(set(PROGRAMS)), *blocks.mutants()]
     found = [m for m in everything if any(fnmatchcase(n, w) for w in wanted for n in (m.key, f"{m.module}.{m.key}"))]
     if not found:
         raise SystemExit(f"no mutant is called {', '.join(wanted)}")
     return found
 
 
-def sample(names: Iterable[str] | None, seed: int, per_function: int) -> list[Any]:
+def sample(names: Iterable[str] | None, seed: int, per_function: int, of_blocks: bool = False) -> list[Any]:
     """Some mutants of each function, as different in kind as they may be, in a random order."""
-    from . import rules
+    from . import blocks, rules
     from .programs import PROGRAMS
 
     wanted = set(PROGRAMS) if names is None else set(names)
     if unknown := wanted - set(PROGRAMS):
         raise SystemExit(f"no program for {', '.join(sorted(unknown))}; there are: {', '.join(sorted(PROGRAMS))}")
     chance, chosen = random.Random(seed), []
-    everything = rules.mutants(wanted)
+    everything = blocks.mutants() if of_blocks else rules.mutants(wanted)
     for _, group in itertools.groupby(everything, key=lambda mutant: (mutant.module, mutant.function)):
         group = list(group)
         chance.shuffle(group)

@@ -4,6 +4,7 @@ import enum
 import hashlib
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -16,7 +17,7 @@ from jax.test_util import check_grads
 import fnbackprop as fb
 from fnbackprop.comparing.results import SEVERITY, Verdict
 
-from . import rules
+from . import blocks, rules
 from .programs import PROGRAMS, Program
 
 
@@ -75,9 +76,16 @@ def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
 
 def programs_of(mutant: rules.Mutant) -> list[Program]:
     """The programs of the primitives whose rules reach the mutated function: one of each, then a second of each ..."""
+    if mutant.module.startswith(blocks.PREFIX):
+        return blocks.programs_of(mutant.module)
     names = rules.reached()[mutant.module, mutant.function]
     rows = itertools.zip_longest(*(PROGRAMS.get(name, ()) for name in names))
     return [program for row in rows for program in row if program is not None][:MOST_PROGRAMS]
+
+
+def installed(mutant: rules.Mutant) -> AbstractContextManager[None]:
+    """The mutant in the place of the right rule, or of the right block."""
+    return (blocks if mutant.module.startswith(blocks.PREFIX) else rules).installed(mutant)
 
 
 # ---------------------------------------------------------------- whether a program's gradient is another
@@ -93,7 +101,7 @@ class Effect(enum.Enum):
 
 def effect_of(mutant: rules.Mutant, program: Program) -> Effect:
     right = original(program)
-    with rules.installed(mutant):
+    with installed(mutant):
         try:
             return Effect.NONE if fingerprint(program) == right else Effect.ANOTHER
         except Exception:  # whatever a broken rule may raise
@@ -101,7 +109,7 @@ def effect_of(mutant: rules.Mutant, program: Program) -> Effect:
 
 
 def runs(program: Program, mutant: rules.Mutant) -> bool:
-    with rules.installed(mutant):
+    with installed(mutant):
         try:
             jax.block_until_ready(jax.jit(fb.grad(program.loss, program.argnums))(*program.operands))
         except Exception:  # as above
@@ -142,7 +150,7 @@ def verdicts(program: Program) -> list[int]:
 def by_compare(program: Program, mutant: rules.Mutant) -> bool:
     """A verdict worse than that of the right rules: at a kink, say, not even they PASS."""
     right = baseline(program)
-    with rules.installed(mutant):
+    with installed(mutant):
         return any(found > before for found, before in zip(verdicts(program), right, strict=True))
 
 
@@ -157,7 +165,7 @@ def by_chex(program: Program, mutant: rules.Mutant) -> bool:
 
 
 def _raises(check: Callable, program: Program, mutant: rules.Mutant) -> bool:
-    with rules.installed(mutant):
+    with installed(mutant):
         try:
             check(*as_custom_vjp(program))
         except Exception:  # an AssertionError, or what the broken gradient makes JAX say
