@@ -70,8 +70,8 @@ def linear_cross_entropy(
         (rows, w, bias, labels, mask),
         {"label_smoothing": float(label_smoothing), "z_loss": float(z_loss)},
     )
-    if tokens_at_once(rows, w, tied):
-        return loss_in_chunks(*operands, tied=tied, **options)
+    if at_once := tokens_at_once(rows, w, tied):
+        return loss_in_chunks(*operands, tied=tied, at_once=at_once, **options)
     return _mean_loss(tiled_logits(*operands, tied=tied, with_mean=label_smoothing > 0), mask, **options)
 
 
@@ -99,29 +99,29 @@ def tokens_at_once(x: Array, w: Array, tied: bool) -> int:
     return 0 if divided or most < min(FEWEST, x.shape[0]) else even_size(x.shape[0], most)
 
 
-def plain_loss(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
-    """The definition: all logits at once."""
+def plain_loss(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_loss):
+    """The definition: all logits, whatever `at_once` says."""
     summary = plain_logits(x, w, bias, labels, mask, tied=tied, with_mean=label_smoothing > 0)
     return _mean_loss(summary, mask, label_smoothing, z_loss)
 
 
-def loss_value(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss):
+def loss_value(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_loss):
     summary = tiled_logits(x, w, bias, labels, mask, tied=tied, with_mean=label_smoothing > 0)
     return _mean_loss(summary, mask, label_smoothing, z_loss)
 
 
-def loss_forward(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss, wanted):
-    """The gradient of a chunk is computed with its loss, while its logits are there."""
+def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_loss, wanted):
+    """The gradient of a chunk of `at_once` tokens is computed with its loss, while its logits are there."""
     dtype, counted, (tokens, _) = accumulation_dtype(x, w), counted_of(mask, labels), x.shape
-    size, columns = tokens_at_once(x, w, tied), jnp.arange(w.shape[0 if tied else 1], dtype=jnp.int32)
+    columns = jnp.arange(w.shape[0 if tied else 1], dtype=jnp.int32)
     share = 1 / jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
 
     def step(carry: tuple[Array, ...], begin: Array) -> tuple[tuple[Array, ...], None]:
         loss, dx, dw, db = carry
-        start = lax.min(begin, np.int32(tokens - size))  # the last chunk overlaps another
-        own, labels_i, x_i = (lax.dynamic_slice_in_dim(a, start, size) for a in (counted, labels, x))
+        start = lax.min(begin, np.int32(tokens - at_once))  # the last chunk overlaps another
+        own, labels_i, x_i = (lax.dynamic_slice_in_dim(a, start, at_once) for a in (counted, labels, x))
         x_i = jnp.where(own[:, None], x_i, 0)
-        fresh = own & (start + jnp.arange(size, dtype=jnp.int32) >= begin)
+        fresh = own & (start + jnp.arange(at_once, dtype=jnp.int32) >= begin)
         weight = jnp.where(fresh, share, 0)
         z = logits_of(x_i, w, bias, tied, dtype)  # 1
         m = jnp.max(z, -1)
@@ -144,7 +144,7 @@ def loss_forward(x, w, bias, labels, mask, *, tied, label_smoothing, z_loss, wan
 
     targets = zip((x, w, bias), wanted[:3], strict=True)
     zeros = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
-    begins = jnp.arange(0, tokens, max(size, 1), dtype=jnp.int32)
+    begins = jnp.arange(0, tokens, at_once, dtype=jnp.int32)
     (loss, *gradients), _ = lax.scan(step, (share * 0, *zeros), begins)
     return loss, gradients
 

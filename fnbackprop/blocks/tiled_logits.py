@@ -20,7 +20,7 @@ from .block import block
 from .tiling import even_size, may_be_divided, product
 
 Array = jax.Array
-TOKENS, LOGITS = 1024, 2**20  # of a tile: in float32, 4 MiB of logits
+TOKENS, LOGITS = 2048, 2**20  # of a tile: in float32, 4 MiB of logits
 
 
 class Summary(NamedTuple):
