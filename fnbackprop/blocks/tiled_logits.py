@@ -69,8 +69,8 @@ class Tile:
         self.token = lax.min(begin[0], np.int32(tokens - cut.tokens))
         self.column = lax.min(begin[1], np.int32(classes - cut.classes))
         self.count = cut.tokens
-        counted, labels = self.rows(counted), self.rows(labels)
-        self.x = jnp.where(counted[:, None], self.rows(x), 0)
+        self.counted, labels = self.rows(counted)[:, None], self.rows(labels)
+        self.x = jnp.where(self.counted, self.rows(x), 0)
         self.w = lax.dynamic_slice_in_dim(w, self.column, cut.classes, self.w_axis)
         bias = None if bias is None else lax.dynamic_slice_in_dim(bias, self.column, cut.classes)
         self.logits = logits_of(self.x, self.w, bias, tied, accumulation_dtype(x, w))
@@ -123,7 +123,7 @@ def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
         dx, dw, db = found
         if dx is not None:
             part = product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype)
-            dx = add_at(dx, part, tile.token, 0)
+            dx = add_at(dx, jnp.where(tile.counted, part, 0), tile.token, 0)
         if dw is not None:
             part = product("nv,nd->vd" if tied else "nv,nd->dv", dlogits, tile.x, dtype)
             dw = add_at(dw, part, tile.column, tile.w_axis)
