@@ -1,6 +1,5 @@
 """The tiles of attention: which are visited, how they are cut out of the operands, and what a query may see in one."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +9,8 @@ from jax import lax
 
 from .tiling import even_size, may_be_divided
 
-SCORES = 2**20  # of a tile; in float32, 4 MiB
-ROWS = 128  # queries of a tile, at most
-GROUPS = 8  # of neighbouring queries: each has a range of keys of its own, and is compiled by itself
+SIDE = 128  # queries and keys of a tile
+ROWS = 256  # queries times sequences times heads of a tile: with SIDE keys, 128 KiB of scores, kept in a core's cache
 
 
 class Visible(NamedTuple):
@@ -35,10 +33,59 @@ class Visible(NamedTuple):
             conditions.append(lax.ge(keys, queries - self.left))
         return conditions[0] if len(conditions) == 1 else lax.bitwise_and(*conditions) if conditions else None
 
-    def range_of(self, queries: range, keys: int) -> range:
-        """The keys that any of these queries may see."""
-        first = 0 if self.left is None else max(queries[0] - self.left, 0)
-        return range(first, keys if self.right is None else min(queries[-1] + self.right + 1, keys))
+    def meets(self, queries: range, keys: range) -> bool:
+        """Whether any of these queries may see any of these keys."""
+        after = self.right is not None and keys[0] > queries[-1] + self.right
+        before = self.left is not None and keys[-1] < queries[0] - self.left
+        return not (after or before)
+
+
+class Tiling(NamedTuple):
+    """How (batch, kv heads, queries, keys) is cut.
+
+    shape: of a tile. padded: of the whole. steps: (count, 4), where the tiles that are visited begin.
+    """
+
+    shape: tuple[int, int, int, int]
+    padded: tuple[int, int, int, int]
+    steps: np.ndarray
+
+    @classmethod
+    def of(cls, q: Any, k: Any, visible: Visible, dropout: float) -> "Tiling":
+        (batch, heads, group, queries, _), keys = q.shape, k.shape[2]
+        tile_q, tile_k = even_size(queries, SIDE), even_size(keys, SIDE)
+        most = max(ROWS // max(group * tile_q, 1), 1)
+        tile_h = _divisor(heads, most)
+        tile_b = _divisor(batch, max(most // tile_h, 1))
+        if may_be_divided(q) or dropout:  # dropped weights are the same on any number of devices
+            tile_b, tile_h = batch, heads
+        shape = tile_b, tile_h, tile_q, tile_k
+        sizes = batch, heads, queries, keys
+        padded = tuple(-(-size // max(side, 1)) * side for size, side in zip(sizes, shape, strict=True))
+        return cls(shape, padded, _steps(shape, padded, visible))
+
+    def pad(self, x: Any, axis: int, which: int) -> Any:
+        """An array padded along the axis of the queries (which = 2) or the keys (3)."""
+        missing = self.padded[which] - x.shape[axis]
+        if not missing or x.shape[axis] == 1:
+            return x
+        return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
+
+
+def _divisor(size: int, most: int) -> int:
+    return max((d for d in range(1, min(size, most) + 1) if size % d == 0), default=size)
+
+
+def _steps(shape: tuple[int, ...], padded: tuple[int, ...], visible: Visible) -> np.ndarray:
+    """Where the visited tiles begin; for each range of queries at least one, so that no row is left out."""
+    if 0 in padded:
+        return np.zeros((0, 4), np.int32)
+    starts = [range(0, size, side) for size, side in zip(padded, shape, strict=True)]
+    pairs = []
+    for i in starts[2]:
+        seen = [j for j in starts[3] if visible.meets(range(i, i + shape[2]), range(j, j + shape[3]))]
+        pairs += [(i, j) for j in seen or starts[3][:1]]
+    return np.array([(b, h, i, j) for b in starts[0] for h in starts[1] for i, j in pairs], np.int32)
 
 
 class Tile(NamedTuple):
@@ -83,69 +130,6 @@ class Tile(NamedTuple):
         return [start for start, _ in places], [size for _, size in places]
 
 
-class Tiles(NamedTuple):
-    """Tiles of one shape, by where they begin: (count, 4)."""
-
-    shape: tuple[int, int, int, int]
-    begins: np.ndarray
-
-
-class Tiling(NamedTuple):
-    """How (batch, kv heads, queries, keys) is cut: a tile has all keys that any of its queries may see.
-
-    queries: how many there are with those that fill up the last tile.
-    """
-
-    queries: int
-    groups: tuple[Tiles, ...]
-
-    @classmethod
-    def of(cls, q: Any, k: Any, visible: Visible, dropout: float) -> "Tiling":
-        (batch, heads, group, queries, _), keys = q.shape, k.shape[2]
-        if 0 in (batch, heads, group, queries, keys):
-            return cls(queries, ())
-        most = max(SCORES // (group * len(visible.range_of(range(keys, keys + ROWS), 2 * keys))), 1)
-        if may_be_divided(q) or dropout:  # dropped weights are the same on any number of devices
-            tile_b, tile_h, rows = batch, heads, even_size(queries, max(most // (batch * heads), 1))
-        else:
-            rows = even_size(queries, min(most, ROWS))
-            tile_h = _divisor(heads, most // rows)
-            tile_b = _divisor(batch, most // (rows * tile_h))
-        strips = [range(i, i + rows) for i in range(0, queries, rows)]
-        together = len(strips) if visible == (None, None) else -(-len(strips) // GROUPS)
-        groups = []
-        for i in range(0, len(strips), together):
-            seen = [(strip[0], visible.range_of(strip, keys)) for strip in strips[i : i + together]]
-            size = max(len(of_strip) for _, of_strip in seen)
-            starts = [(row, min(of_strip.start, keys - size)) for row, of_strip in seen if of_strip]
-            outer = [(b, h) for b in range(0, batch, tile_b) for h in range(0, heads, tile_h)]
-            if starts:
-                begins = np.array([(b, h, row, key) for b, h in outer for row, key in starts], np.int32)
-                groups.append(Tiles((tile_b, tile_h, rows, size), begins))
-        return cls(len(strips) * rows, tuple(groups))
-
-    def visit(self, step: Callable[[Any, Tile], Any], carry: Any) -> Any:
-        """`step(carry, tile) -> carry` over all tiles."""
-        for shape, begins in self.groups:
-            if len(begins) == 1:
-                carry = step(carry, Tile(begins[0], shape))
-            else:
-                walk = lambda carry, begin, shape=shape: (step(carry, Tile(begin, shape)), None)  # noqa: E731
-                carry, _ = lax.scan(walk, carry, jnp.asarray(begins))
-        return carry
-
-    def pad(self, x: Any, axis: int) -> Any:
-        """An array filled up along its axis of queries."""
-        missing = self.queries - x.shape[axis]
-        if not missing or x.shape[axis] == 1:
-            return x
-        return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
-
-
-def _divisor(size: int, most: int) -> int:
-    return max((d for d in range(1, min(size, most) + 1) if size % d == 0), default=1)
-
-
 # Which of a tile's axes each axis is, of (batch, kv heads, group, queries, size), (batch, kv heads, keys, size) and
 # (batch, kv heads, group, queries, keys).
 QUERIES, KEYS, PAIRS = (0, 1, None, 2), (0, 1, 3), (0, 1, None, 2, 3)
@@ -160,10 +144,11 @@ def keep_mask(key: Any, begin: Any, shape: tuple[int, ...], keep: float) -> Any:
 
 def keep_all(tiling: Tiling, key: Any, shape: tuple[int, ...], keep: float) -> Any:
     """As `keep_mask` of all tiles at once: (batch, kv heads, group, queries, keys)."""
-
-    def step(kept: Any, tile: Tile) -> Any:
-        size = (*tile.shape[:2], shape[2], *tile.shape[2:])
-        return tile.put(kept, keep_mask(key, tile.begin, size, keep), PAIRS)
-
-    whole = jnp.zeros((*shape[:3], tiling.queries, shape[4]), bool)
-    return tiling.visit(step, whole)[:, :, :, : shape[3]]
+    counts = [size // max(side, 1) for size, side in zip(tiling.padded, tiling.shape, strict=True)]
+    tile_b, tile_h, tile_q, tile_k = tiling.shape
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in counts), indexing="ij"), -1).reshape(-1, 4)
+    begins = jnp.asarray(grid * np.array(tiling.shape), jnp.int32)
+    kept = jax.vmap(lambda begin: keep_mask(key, begin, (tile_b, tile_h, shape[2], tile_q, tile_k), keep))(begins)
+    kept = jnp.transpose(kept.reshape(*counts, *kept.shape[1:]), (0, 4, 1, 5, 6, 2, 7, 3, 8))
+    batch, heads, queries, keys = tiling.padded
+    return kept.reshape(batch, heads, shape[2], queries, keys)[:, :, :, : shape[3], : shape[4]]

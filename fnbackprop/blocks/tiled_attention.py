@@ -1,8 +1,8 @@
 """Attention, softmax(q kᵀ) v, tile by tile: no array of (queries, keys) is ever held, forward or backward.
 
-A tile has all keys that its queries may see. The forward keeps, of each query, out and lse = log Σ exp(s); the backward
-makes each tile of the weights again from s and lse (M. Rabe and C. Staats, Self-attention Does Not Need O(n²) Memory,
-2021; T. Dao et al., FlashAttention, 2022).
+The forward keeps, of each query's row, the maximum m of the scores, the sum Σp of p = exp(s - m) and the product p v of
+the tiles so far (M. Rabe and C. Staats, Self-attention Does Not Need O(n²) Memory, 2021). The backward makes each tile
+of the weights again from s and lse = m + log Σp (T. Dao et al., FlashAttention, 2022).
 
 Shapes in this file: q (batch, kv heads, group, queries, size), k and v (batch, kv heads, keys, size); bias and mask
 (batch, kv heads, group, queries, keys), segments (batch, queries) and (batch, keys): each axis whole or of size 1.
@@ -35,10 +35,11 @@ class Operands(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What the forward knows of each query."""
+    """What the forward knows of each query's row after some of its tiles."""
 
-    out: Array  # (batch, kv heads, group, queries, size)
-    lse: Array  # log of the sum of exp of its scores, (batch, kv heads, group, queries)
+    m: Array  # (batch, kv heads, group, queries)
+    total: Array
+    weighted: Array  # Σ p v, (batch, kv heads, group, queries, size)
 
 
 def plain_attention(q, k, v, bias, mask, segments, key, *, causal, window, scale, softcap, dropout):
@@ -47,7 +48,7 @@ def plain_attention(q, k, v, bias, mask, segments, key, *, causal, window, scale
     s = scale * jnp.einsum("bkgqd,bksd->bkgqs", q, k, preferred_element_type=dtype)
     s = s if softcap is None else softcap * jnp.tanh(s / softcap)
     s = s if bias is None else s + jnp.broadcast_to(bias.astype(dtype), s.shape)
-    seen = _seen(Tile.whole(q, k), Operands(q, k, v, bias, mask, segments, key), visible)
+    seen = _seen(Tile.whole(q, k), Operands(q, k, v, bias, mask, segments, key), visible, k.shape[2])
     seen = jnp.ones_like(s, bool) if seen is None else jnp.broadcast_to(seen, s.shape)
     weights = jax.nn.softmax(jnp.where(seen, s, hidden(dtype)), -1)
     if dropout:
@@ -61,20 +62,25 @@ def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, sca
     tiling, dtype = Tiling.of(q, k, visible, dropout), accumulation_dtype(q)
     padded = _padded(operands, tiling)
 
-    def step(rows: Rows, tile: Tile) -> Rows:
-        s, _ = _scores(tile, padded, visible, scale, softcap)  # 1  scale q kᵀ, capped, + bias, hidden
-        m = jnp.max(s, -1, initial=jnp.finfo(dtype).min)  # 2
+    def step(rows: Rows, begin: Array) -> tuple[Rows, None]:
+        tile = Tile(begin, tiling.shape)
+        s, _ = _scores(tile, padded, visible, k.shape[2], scale, softcap)  # 1  scale q kᵀ, capped, + bias, hidden
+        before = Rows(*(tile.cut(x, QUERIES) for x in rows))
+        m = lax.max(before.m, jnp.max(s, -1, initial=jnp.finfo(dtype).min))  # 2
         p = lax.exp(s - m[..., None])  # 3
-        total = jnp.sum(p, -1)  # 4
+        shrink = lax.exp(before.m - m)
+        total = before.total * shrink + jnp.sum(p, -1)  # 4
         p, _ = _dropped(tile, p, key, dropout)  # 5
-        out = product("bkgqs,bksd->bkgqd", p, tile.cut(v, KEYS), dtype) / total[..., None]  # 6
-        lse = jnp.where(m <= hidden(dtype), jnp.inf, m + jnp.log(total))  # 7  infinite where no key is seen
-        found = Rows(out.astype(q.dtype), lse)
-        return Rows(*(tile.put(x, part, QUERIES) for x, part in zip(rows, found, strict=True)))
+        pv = product("bkgqs,bksd->bkgqd", p, tile.cut(padded.v, KEYS), dtype)  # 6
+        after = Rows(m, total, before.weighted * shrink[..., None] + pv)
+        return Rows(*(tile.put(x, part, QUERIES) for x, part in zip(rows, after, strict=True))), None
 
-    out, lse = (x[:, :, :, : q.shape[3]] for x in tiling.visit(step, _no_rows(padded.q, v.shape[-1], dtype)))
-    mean = _mean_of_values(v, dtype).astype(q.dtype)
-    out = jnp.where((lse == jnp.inf)[..., None], mean, out)  # 8  all keys have the same weight
+    rows, _ = lax.scan(step, _no_rows(padded.q, v.shape[-1], dtype), jnp.asarray(tiling.steps))
+    m, total, weighted = (x[:, :, :, : q.shape[3]] for x in rows)
+    blind = m <= hidden(dtype)  # 7  rows that see no key: all have the same weight
+    out = jnp.where(blind[..., None], _mean_of_values(v, dtype), weighted / total[..., None])  # 8
+    lse = jnp.where(blind, jnp.inf, m + jnp.log(total))  # 9
+    out = out.astype(q.dtype)
     return out, (operands, out, lse)
 
 
@@ -89,30 +95,32 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
     tiling = Tiling.of(q, k, visible, dropout)
     padded = _padded(operands, tiling)
     delta = jnp.sum(dout.astype(dtype) * out.astype(dtype), -1)
-    rows = [tiling.pad(x, 3) for x in (dout, lse, delta)]
+    rows = [tiling.pad(x, 3, 2) for x in (dout, lse, delta)]
 
-    def step(found: list[Array | None], tile: Tile) -> list[Array | None]:
-        q_i, k_j, v_j = tile.cut(padded.q, QUERIES), tile.cut(k, KEYS), tile.cut(v, KEYS)
+    def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
+        tile = Tile(begin, tiling.shape)
+        q_i, k_j, v_j = tile.cut(padded.q, QUERIES), tile.cut(padded.k, KEYS), tile.cut(padded.v, KEYS)
         dout_i, lse_i, delta_i = (tile.cut(x, QUERIES) for x in rows)
-        s, slope = _scores(tile, padded, visible, scale, softcap)
-        p = lax.exp(s - lse_i[..., None])  # 0 in rows that see no key, by 7
+        s, slope = _scores(tile, padded, visible, k.shape[2], scale, softcap)
+        p = lax.exp(s - lse_i[..., None])  # 0 in rows that see no key, by 9
         dropped, kept = _dropped(tile, p, key, dropout)
         dv = product("bkgqs,bkgqd->bksd", dropped, dout_i, dtype)  # of 6
         dp = product("bkgqd,bksd->bkgqs", dout_i, v_j, dtype)  # of 6
         dp = dp if kept is None else dp * kept  # of 5
-        dbias = p * (dp - delta_i[..., None])  # of 3, 4 and 6
+        dbias = p * (dp - delta_i[..., None])  # of 3, 4 and 8
         ds = scale * (dbias if slope is None else dbias * slope)  # of 1
         dq = product("bkgqs,bksd->bkgqd", ds, k_j, dtype)  # of 1
         dk = product("bkgqs,bkgqd->bksd", ds, q_i, dtype)  # of 1
         parts = (dq, QUERIES), (dk, KEYS), (dv, KEYS), (dbias, PAIRS)
         pairs = zip(found, parts, strict=True)
-        return [None if x is None else tile.add(x, part, axes) for x, (part, axes) in pairs]
+        return [None if x is None else tile.add(x, part, axes) for x, (part, axes) in pairs], None
 
-    targets = (padded.q, k, v, padded.bias)
+    targets = (padded.q, padded.k, padded.v, padded.bias)
     start = [
         lax.full_like(x, 0, dtype) if on and x is not None else None for x, on in zip(targets, wanted, strict=False)
     ]
-    pairs = zip(tiling.visit(step, start), (q, k, v, operands.bias), strict=True)
+    found, _ = lax.scan(step, start, jnp.asarray(tiling.steps))
+    pairs = zip(found, (q, k, v, operands.bias), strict=True)
     dq, dk, dv, dbias = (None if x is None else x[tuple(map(slice, like.shape))] for x, like in pairs)
     if dv is not None:
         blind = jnp.where((lse == jnp.inf)[..., None], dout.astype(dtype), 0)
@@ -132,7 +140,7 @@ def hidden(dtype: Any) -> Any:
 
 
 def _scores(
-    tile: Tile, operands: Operands, visible: Visible, scale: float, softcap: float | None
+    tile: Tile, operands: Operands, visible: Visible, keys: int, scale: float, softcap: float | None
 ) -> tuple[Array, Array | None]:
     """The scores of a tile, and the slope of the cap."""
     q, k = tile.cut(operands.q, QUERIES), tile.cut(operands.k, KEYS)
@@ -143,14 +151,16 @@ def _scores(
         s, slope = softcap * y, 1 - y**2
     if operands.bias is not None:
         s = s + jnp.broadcast_to(tile.cut(operands.bias, PAIRS).astype(dtype), s.shape)
-    seen = _seen(tile, operands, visible)
+    seen = _seen(tile, operands, visible, keys)
     return s if seen is None else jnp.where(jnp.broadcast_to(seen, s.shape), s, hidden(dtype)), slope
 
 
-def _seen(tile: Tile, operands: Operands, visible: Visible) -> Array | None:
-    """Which keys each query of a tile sees, of rank 5; None: all."""
+def _seen(tile: Tile, operands: Operands, visible: Visible, keys: int) -> Array | None:
+    """Which keys each query of a tile sees, of rank 5; None: all. Those that pad the last tile are seen by none."""
     rows, columns = tile.positions()
     conditions = [visible.mask(rows, columns)]
+    if keys % max(tile.shape[3], 1):
+        conditions.append(columns < keys)
     conditions = [jnp.broadcast_to(c, tile.shape[2:])[None, None, None] for c in conditions if c is not None]
     if operands.mask is not None:
         conditions.append(tile.cut(operands.mask, PAIRS))
@@ -175,16 +185,17 @@ def _dropped(tile: Tile, p: Array, key: Array | None, dropout: float) -> tuple[A
 
 
 def _padded(operands: Operands, tiling: Tiling) -> Operands:
-    """The operands with as many queries as fill the tiles."""
+    """The operands of whole tiles."""
     q, k, v, bias, mask, segments, key = operands
-    bias, mask = (None if x is None else tiling.pad(x, 3) for x in (bias, mask))
-    segments = None if segments is None else (tiling.pad(segments[0], 1), segments[1])
-    return Operands(tiling.pad(q, 3), k, v, bias, mask, segments, key)
+    q, k, v = tiling.pad(q, 3, 2), tiling.pad(k, 2, 3), tiling.pad(v, 2, 3)
+    bias, mask = (None if x is None else tiling.pad(tiling.pad(x, 3, 2), 4, 3) for x in (bias, mask))
+    segments = None if segments is None else (tiling.pad(segments[0], 1, 2), tiling.pad(segments[1], 1, 3))
+    return Operands(q, k, v, bias, mask, segments, key)
 
 
 def _no_rows(q: Array, size: int, dtype: Any) -> Rows:
     zeros = lax.full_like(q[..., 0], 0, dtype)
-    return Rows(jnp.broadcast_to(zeros[..., None], (*zeros.shape, size)).astype(q.dtype), zeros + jnp.inf)
+    return Rows(zeros + jnp.finfo(dtype).min, zeros, jnp.broadcast_to(zeros[..., None], (*zeros.shape, size)))
 
 
 def _mean_of_values(v: Array, dtype: Any) -> Array:
