@@ -16,7 +16,7 @@ from fnbackprop.jaxprs.custom import custom_rule_place, function_source
 
 from ..arrays import array_norm, distance, quotient, to_float64
 from ..diagnosis import diagnose
-from ..noise import shaken
+from ..noise import MORE_SAMPLES, shaken
 from ..program import place_of
 from ..results import Agreement, Cause, EquationComparison, EquationKind, Hypothesis, Verdict
 from ..tolerance import NOISE, SAME_PRECISION, facts_of_equation, rounding_floor
@@ -146,11 +146,13 @@ def _against_reference(
 
 
 def _shaken_noise(evidence: Evidence, i: int) -> float:
-    """How far the automatic cotangent moves, relatively, when the last bit of every operand and cotangent changes."""
+    """How far the automatic cotangent moves, relatively, when the last bit of every operand and cotangent changes.
+
+    By as many samples as for a leaf without a finer reference: a continued fraction moves by nothing, or by much."""
     check = evidence.check
     roundoff = facts_of_equation(check.equation).roundoff
     values = list(evidence.operands), list(evidence.cotangents)
-    moved = (COMPILED.both(check, *shaken(values, sample, roundoff))[i].second for sample in range(2))
+    moved = (COMPILED.both(check, *shaken(values, sample, roundoff))[i].second for sample in range(MORE_SAMPLES))
     return max(distance(one, evidence.pairs[i].second) for one in moved)
 
 

@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from fnbackprop.comparing.equations.check import CotangentPair
+from fnbackprop.comparing.equations.check import COMPILED, CotangentPair
 from fnbackprop.comparing.equations.verdict import Finding, difference_of
 
 FLOOR = 4.8e-7
@@ -31,3 +32,18 @@ def test_what_a_difference_is(low, high, finding):
     assert found.finding is finding
     error = np.linalg.norm(found.ours - found.theirs) / np.linalg.norm(found.theirs)
     assert finding is Finding.ROUNDING or error > found.allowed
+
+
+def test_noise_in_float64_is_the_largest_of_eight_samples(monkeypatch):
+    """As of the derivative of a gamma sample: a last bit of its operand moves it by nothing, or by 20 last bits."""
+    moves = iter([0.0, 1e-16, 3e-16, 0.0, 2e-15, 1e-16, 0.0, 0.0])
+
+    def shaken(check, operands, cotangents):
+        return [CotangentPair(RIGHT, RIGHT * (1 + next(moves)), np.ones(4))]
+
+    monkeypatch.setattr(COMPILED, "both", shaken)
+    check = SimpleNamespace(users_mode=True, equation=jax.make_jaxpr(jax.lax.sin)(1.0).eqns[0])
+    pair = CotangentPair(RIGHT * (1 + 6e-15), RIGHT, np.ones(4))
+    evidence = SimpleNamespace(pairs=[pair], check=check, operands=[RIGHT], cotangents=[RIGHT])
+    found = difference_of(evidence, 0, ([RIGHT], [RIGHT]), 8.9e-16)
+    assert found.finding is Finding.ROUNDING and 7e-15 < found.allowed < 9e-15
