@@ -89,6 +89,8 @@ EXEMPT: tuple[Exempt, ...] = (
         "LogTest::test_custom_vjp_plumbing_scan*",
         "a mutable hijax type within a scan: such types are gone from later versions of JAX",
     ),
+    Exempt("lax_autodiff", "::testPowSecondDerivative", "demands that the slope of 0.0 ** 0.0 is NaN; ours is 0"),
+    Exempt("lax_autodiff", "::test_scatter_apply_vjp", "demands that x.at[i].apply is refused; ours differentiates it"),
     Exempt("lax_control_flow", "::testWhileGradError*", "demands that the gradient of a while loop is refused"),
     Exempt("lax_control_flow", "::testSwitchResidualsMerge", "counts what JAX's switch returns beside its outputs"),
     Exempt(
