@@ -18,8 +18,9 @@ from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, 
 from fnbackprop.config_files import with_config_file, with_run
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_commands import COMMANDS, ExperimentTraceOptions, ReplayOptions, TrainOptions
-from fnbackprop.experiment_files import ENTRY, config_type, import_file, import_module, load
+from fnbackprop.experiment_files import ENTRY, config_type, entry_of, import_file
 from fnbackprop.extras import MissingExtra
+from fnbackprop.function_commands import OF_A_FUNCTION, function_command, functions_of
 from fnbackprop.running.start import HELP as RUN_HELP
 from fnbackprop.running.start import run_script
 from fnbackprop.sweeping.command import HELP as SWEEP_HELP
@@ -95,44 +96,22 @@ def _main(argv: list[str]) -> int:
     if name == "sweep":
         return run_sweep(rest)
     _require_command(name)
+    if rest[:1] in (["-h"], ["--help"]):
+        return _print_help(name)
     if not rest or rest[0].startswith("-"):
-        wants_help = " --help" if {"-h", "--help"} & set(rest) else ""
-        raise CommandError(f"which experiment? For example: fnbackprop {name} experiments/digits.py{wants_help}")
-    if name in ("compare", "trace", "memory") and ":" in rest[0]:
+        what = f"{name} FILE.py, or {name} FILE.py:FUNCTION" if name in OF_A_FUNCTION else f"{name} FILE.py"
+        raise CommandError(f"which experiment? It is fnbackprop {what}. A new one is written by fnbackprop new FILE.py")
+    if name in OF_A_FUNCTION and ":" in rest[0]:
         return function_command(name, rest[0], rest[1:])
     if name in OF_A_RUN:
         rest = with_run(rest)
         if not rest[0].endswith(".py") and not os.path.isfile(rest[0]):
             raise CommandError(f"there is neither a file nor a run {rest[0]}. To list runs: fnbackprop runs")
-    return run_command(load(rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
-
-
-def function_command(command: str, target: str, argv: Sequence[str]) -> int:
-    """`fnbackprop compare MODULE:FUNCTION --args ...`, or trace; the module by its dotted name, or as a file."""
-    import tyro
-
-    from fnbackprop.comparing.command import FORMS, FunctionOptions, TargetError
-    from fnbackprop.memory_command import FunctionMemoryOptions, memory_of_function
-    from fnbackprop.tracing.command import FunctionTraceOptions, compare_function, trace_function
-
-    kind, action = {
-        "compare": (FunctionOptions, compare_function),
-        "trace": (FunctionTraceOptions, trace_function),
-        "memory": (FunctionMemoryOptions, memory_of_function),
-    }[command]
-    where, _, name = target.partition(":")
-    module = import_file(where) if where.endswith(".py") else import_module(where)
-    about = "\n  ".join([f"{command} {name}: {COMMANDS[command].help}. An argument is", *FORMS])
-    options = tyro.cli(
-        kind,
-        args=list(argv),
-        prog=f"fnbackprop {command} {target}",
-        description=about,
-    )
-    try:
-        return action(module, name, options)
-    except TargetError as error:
-        raise CommandError(str(error)) from None
+    module = import_file(rest[0])
+    if name in OF_A_FUNCTION and not hasattr(module, ENTRY) and (of_functions := functions_of(module)):
+        targets = ", ".join(f"{rest[0]}:{function}" for function in of_functions[:5])
+        raise CommandError(f"{rest[0]} has no function {ENTRY}(config: Config). To {name} one that it has: {targets}")
+    return run_command(entry_of(module, rest[0]), [name, *rest[1:]], "fnbackprop", file=rest[0])
 
 
 def _run_tool(name: str, argv: list[str]) -> int:
@@ -243,6 +222,18 @@ def _parse(config: type, options: type | None, argv: list[str], program: str, ab
     if {"-h", "--help"} & set(argv):
         print(about, end="\n\n")  # as its author wrote it: tyro would join the lines of a paragraph
     return tyro.cli(arguments, args=argv, prog=program, description=" ")
+
+
+def _print_help(name: str) -> int:
+    """What a command does, before its experiment is named; returns the exit status."""
+    import tyro
+
+    lines = [COMMANDS[name].help, "", f"An experiment has options of its own: fnbackprop {name} FILE.py --help"]
+    if name in OF_A_FUNCTION:
+        lines.append(f"Of any function: fnbackprop {name} FILE.py:FUNCTION --args ..., and its options by --help")
+    print("\n".join(lines), end="\n\n")
+    tyro.cli(COMMANDS[name].options, args=["--help"], prog=f"fnbackprop {name} FILE.py", description=" ")
+    return 0
 
 
 def _require_command(name: str) -> None:

@@ -1,6 +1,7 @@
 """`fnbackprop doctor`: versions, devices, a gradient compared on this machine, and what is not installed."""
 
 import platform
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,16 @@ from .extras import EXTRAS, missing_modules
 from .jaxprs.tested_versions import TESTED_JAX, is_tested
 from .version import __version__
 
+PACKAGES = ("jaxlib", "numpy", "scipy", "optax", "orbax-checkpoint", "flax", "equinox")  # whose versions matter
+
 
 def report() -> int:
     """Print it, line by line as it becomes known; returns 0 if the gradient is right here, else 1."""
     _say("versions", f"fnbackprop {__version__}, Python {platform.python_version()}, {platform.system()}")
     tested = "" if is_tested(jax.__version_info__) else "; this version was NOT"
     _say("", f"JAX {jax.__version__} ({TESTED_JAX[0]} to {TESTED_JAX[-1]} were tested{tested})")
+    found = [f"{package} {version}" for package in PACKAGES if (version := _version_of(package))]
+    _say("", ", ".join(found))
     devices = jax.devices()
     _say("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
     missing = [row.primitive for row in coverage().missing]
@@ -30,6 +35,13 @@ def report() -> int:
         advice = f"without {', '.join(absent)}: pip install 'fnbackprop[{extra}]'" if absent else "installed"
         _say(f"[{extra}]", advice)
     return 0 if compared.ok else 1
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _say(subject: str, text: str) -> None:

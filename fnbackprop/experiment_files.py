@@ -21,7 +21,11 @@ ENTRY = "experiment"  # the function that an experiment file must hold
 
 def load(path: str) -> Callable[[Any], Experiment]:
     """The function `experiment` of a file; raises CommandError if the file is not there, broken, or has none."""
-    module = import_file(path)
+    return entry_of(import_file(path), path)
+
+
+def entry_of(module: ModuleType, path: str) -> Callable[[Any], Experiment]:
+    """The function `experiment` of a file's module; raises CommandError if it has none."""
     if not callable(getattr(module, ENTRY, None)):
         raise CommandError(f"{path} has no function {ENTRY}(config: Config) -> Experiment.", status=1)
     return getattr(module, ENTRY)
@@ -33,7 +37,10 @@ def import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise CommandError(f"there is no module {error.name} (wanted: {name}).") from None
+        file = Path(f"{name}.py")
+        said = f" There is a file: {file}." if file.is_file() else ""
+        wanted = "" if error.name == name else f", which {name} wants"
+        raise CommandError(f"there is no module {error.name}{wanted}.{said}") from None
     except Exception as error:
         raise CommandError(f"{name} cannot be imported.\n{type(error).__name__}: {error}", status=1) from None
 
@@ -42,7 +49,12 @@ def import_file(path: str) -> ModuleType:
     """A Python file as a module."""
     file = Path(path)
     if not file.is_file():
-        raise CommandError(f"there is no file {path}.{nearest(path, map(str, file.parent.glob('*.py')))}")
+        near = (
+            f" Did you mean {path}.py?"
+            if Path(f"{path}.py").is_file()
+            else nearest(path, map(str, file.parent.glob("*.py")))
+        )
+        raise CommandError(f"there is no file {path}.{near}")
     spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise CommandError(f"{path} is no Python file.")

@@ -249,17 +249,29 @@ def test_help_names_commands_options_and_their_meaning(file, capsys):
 
 
 @pytest.mark.parametrize(
+    "command, function, option", [("train", False, "--mesh"), ("trace", True, "--lines"), ("memory", True, "--fit")]
+)
+def test_the_help_of_a_command_needs_no_experiment(capsys, command, function, option):
+    assert status(command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert f"fnbackprop {command} FILE.py --help" in shown and option in shown
+    assert (f"fnbackprop {command} FILE.py:FUNCTION --args" in shown) == function
+
+
+@pytest.mark.parametrize(
     "argv, message",
     [
         (["train", "line.py", "--stps", "4"], "--steps"),
         (["train", "line.py", "--steps", "four"], "four"),
         (["train", "line.py", "--shape", "circle"], "invalid choice 'circle' for argument"),
         (["trian", "line.py"], "there is no command 'trian'. Did you mean train? The commands are: train, "),
-        (["train"], "which experiment? For example: fnbackprop train experiments/digits.py"),
+        (["train"], "which experiment? It is fnbackprop train FILE.py. A new one"),
+        (["memory"], "It is fnbackprop memory FILE.py, or memory FILE.py:FUNCTION."),
         (["train", "--steps", "4"], "which experiment?"),
-        (["trace", "--help"], "For example: fnbackprop trace experiments/digits.py --help"),
         (["line.py"], "a command comes first: fnbackprop train line.py"),
         (["train", "lime.py"], "there is no file lime.py. Did you mean line.py?"),
+        (["train", "line"], "there is no file line. Did you mean line.py?"),
+        (["compare", "functions.py"], "To compare one that it has: functions.py:loss, functions.py:metric"),
         (["train", "nowhere/at_all.py"], "there is no file nowhere/at_all.py."),
         (["train", "notes.txt"], "notes.txt is no Python file"),
         (["export", "nowhere"], "there is neither a file nor a run nowhere."),
@@ -267,6 +279,7 @@ def test_help_names_commands_options_and_their_meaning(file, capsys):
 )
 def test_mistakes_are_answered_with_status_two(file, capsys, argv, message):
     pathlib.Path("notes.txt").write_text("no code")
+    pathlib.Path("functions.py").write_text("def loss(x): ...\ndef metric(x): ...\ndef _hidden(x): ...")
     assert status(*argv) == 2
     printed = capsys.readouterr()
     assert message in printed.err and "Traceback" not in printed.err

@@ -19,10 +19,11 @@ doubled.defvjp(lambda x: (2 * x, None), lambda _, dy: (dy,))  # a factor 2 is mi
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    subjects = ["versions", "", "devices", "rules", "gradient", *(f"[{extra}]" for extra in EXTRAS)]
+    subjects = ["versions", "", "", "devices", "rules", "gradient", *(f"[{extra}]" for extra in EXTRAS)]
     assert [line[:14].strip() for line in lines] == subjects
     assert f"JAX {jax.__version__} (" in lines[1] and "NOT" not in lines[1]
-    assert "PASS" in lines[4]
+    assert f"jaxlib {jax.lib.__version__}, numpy " in lines[2] and "optax " in lines[2]
+    assert "PASS" in lines[5]
 
 
 def test_a_wrong_gradient_and_what_is_missing(capsys, monkeypatch):

@@ -34,6 +34,7 @@ from ..jaxprs.staging import is_staging, present_context
 from ..jaxprs.types import Aval, ClosedJaxpr, Equation, Var, is_var
 from . import registry
 from .jvp_by_rules import bind_with_jvp, is_wrong_in_jax
+from .memory.save_policy import check_limits
 from .plan import Plan, PlannedEquation, RuleCall, active_outputs, make_plan
 from .planning_notes import cached_plan
 from .precision import wide
@@ -79,10 +80,7 @@ class Engine:
     shares_steps: ClassVar[bool] = True  # whether equal steps of a traced backward walk may share what they emit
 
     def __post_init__(self):
-        if self.checkpoints < 1:
-            raise ValueError(f"checkpoints must be at least 1, but got {self.checkpoints}")
-        if self.budget is not None and self.budget < 0:
-            raise ValueError(f"budget must be bytes, or a fraction up to 1, but got {self.budget}")
+        check_limits(self.budget, self.checkpoints)
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> "Engine":

@@ -24,13 +24,13 @@ class Options(TypedDict, total=False):
     fuse: bool
 
 
-def takes_options(fun: Transform) -> Transform:
+def takes_options(fun: Transform, but: str = "") -> Transform:
     """Show the options in the signature of a function that takes `**options: Unpack[Options]`, and describe them where
-    its docstring says "options:". One that the function has as a parameter of its own is left out."""
+    its docstring says "options:". One that the function has as a parameter of its own is left out, and so is `but`."""
     signature = inspect.signature(fun)
     *others, last = signature.parameters.values()
     assert last.kind is last.VAR_KEYWORD, fun
-    own = {parameter.name for parameter in others}
+    own = {but, *(parameter.name for parameter in others)}
     spelled = [parameter for parameter in _parameters() if parameter.name not in own]
     fun.__signature__ = signature.replace(parameters=[*others, *spelled])
     fun.__doc__ = _described(fun.__doc__ or "", [parameter.name for parameter in spelled])

@@ -13,6 +13,7 @@ from jax import lax
 from ..jaxprs.avals import aval_of, is_inexact
 from ..jaxprs.tracebacks import hides_internal_frames
 from .arguments import check_callable, check_input, check_output, check_scalar, positions_of, select_arguments
+from .engine import Engine
 from .options import Options, takes_options
 from .pullback import Pullback, vjp
 
@@ -51,6 +52,7 @@ def value_and_grad(
         5.0 [2. 4.]
     """
     check_callable(fun)
+    Engine.of_options(options)  # a mistake in them is told here, and not at the first call
     argnums = positions_of(argnums)
 
     @hides_internal_frames
@@ -141,6 +143,7 @@ def jacrev(
          [0. 4.]]
     """
     check_callable(fun)
+    Engine.of_options(options)  # a mistake in them is told here, and not at the first call
     argnums = positions_of(argnums)
 
     @hides_internal_frames

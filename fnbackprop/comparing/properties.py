@@ -44,7 +44,12 @@ def leaf_pairs(found: Any, usual: Any) -> list[LeafPair]:
 
 
 def check_contract(
-    program: Program, function: Callable, first: tuple[Any, Any], plain: Any, floors: tuple[float, Sequence[float]]
+    program: Program,
+    function: Callable,
+    first: tuple[Any, Any],
+    plain: Any,
+    floors: tuple[float, Sequence[float]],
+    forwards: Sequence[str] = (),
 ) -> tuple[Check, ...]:
     """The four promises of a backward pass.
 
@@ -53,6 +58,7 @@ def check_contract(
       first: what it gave for a cotangent of 1.
       plain: the function's value without a backward pass.
       floors: the relative error that rounding explains in the value, and in each floating leaf.
+      forwards: the user's rules whose forward computes something else than their function, each with its line.
     """
 
     def call(cotangent: float) -> tuple[Any, Any]:
@@ -65,7 +71,7 @@ def check_contract(
         return (Check(Property.REPEATABLE, Verdict.NONDETERMINISTIC, reason, worst, 0.0),)
     return (
         Check(Property.REPEATABLE, Verdict.PASS),
-        _same_value(first[0], plain, floors[0]),
+        _same_value(first[0], plain, floors[0], forwards),
         _zero(leaf_pairs(call(0.0)[1], first[1])),
         _linear(leaf_pairs(call(SCALE)[1], first[1]), floors[1]),
     )
@@ -76,13 +82,15 @@ def _identical(one: Any, two: Any) -> bool:
     return all(np.array_equal(to_float64(a), to_float64(b), equal_nan=True) for a, b in pairs if is_floating(a))
 
 
-def _same_value(value: Any, plain: Any, floor: float) -> Check:
+def _same_value(value: Any, plain: Any, floor: float, forwards: Sequence[str]) -> Check:
     if not (np.isfinite(value) and np.isfinite(plain)):
         return Check(Property.SAME_VALUE, Verdict.SKIPPED, "the value is not finite")
     error = distance(value, plain)
     if error <= floor:
         return Check(Property.SAME_VALUE, Verdict.PASS, "", error, floor)
     reason = f"with a backward pass the function's value is {float(value):.6g}, without {float(plain):.6g}"
+    if forwards:
+        reason = f"{reason}; {'; '.join(forwards)}: its forward computes something else than its function"
     return Check(Property.SAME_VALUE, Verdict.FAIL, reason, error, floor)
 
 

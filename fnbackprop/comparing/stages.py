@@ -160,7 +160,7 @@ def _references(work: Work) -> list[Any]:
 
 def check_equations(work: Work) -> None:
     """Every rule in place; once more and thoroughly if a leaf is wrong and no equation was found."""
-    work.plain_value = None
+    work.plain_value, work.forwards = None, ()
     if not work.options.rules:
         return
     settings = {"seed": work.options.seed, "intended": work.options.intended, "say": work.say}
@@ -174,6 +174,7 @@ def check_equations(work: Work) -> None:
         work.contract = (Check(Property.RULES, Verdict.SKIPPED, first_line(error)),)
         return
     work.equations, work.audited, work.plain_value = list(audit.found), audit.audited, audit.value
+    work.forwards = tuple(audit.forwards)
     work.intended, work.audit_notes = list(audit.replaced), list(audit.notes)
 
 
@@ -185,7 +186,8 @@ def check_properties(work: Work) -> None:
         with tracing_plain_definitions(True):
             plain = jax.jit(program.function)(program.inputs, program.others)
     floors, first = (work.value_floor, work.floating_bounds), (work.value, work.manual)
-    work.contract = (*check_contract(program, work.manual_function, first, plain, floors), *work.contract)
+    contract = check_contract(program, work.manual_function, first, plain, floors, work.forwards)
+    work.contract = (*contract, *work.contract)
 
 
 def take_differences(work: Work) -> None:

@@ -50,10 +50,13 @@ def _weighted_sum(y: jax.Array, random: np.random.Generator) -> jax.Array:
 
 
 def differentiable(args: Sequence[Any]) -> tuple[int, ...]:
-    """The positions of the arguments that have a floating array among their leaves."""
-    found = tuple(i for i, arg in enumerate(args) if any(map(_is_floating_array, jax.tree.leaves(arg))))
-    if not found:
-        raise TypeError("none of the arguments has a floating array, so there is nothing to differentiate.")
+    """The positions of the arguments that have a floating array among their leaves; without any, a floating number."""
+    for is_meant in (_is_floating_array, lambda leaf: isinstance(leaf, float | complex)):
+        found = tuple(i for i, arg in enumerate(args) if any(map(is_meant, jax.tree.leaves(arg))))
+        if found:
+            break
+    else:
+        raise TypeError("none of the arguments has a floating array or number: there is nothing to differentiate.")
     return found
 
 

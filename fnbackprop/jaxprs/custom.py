@@ -123,7 +123,13 @@ def _pull_by_user(
     """The operands' cotangents, None for zero, by a user's backward. Cotangents that are None reach it as zeros, or as
     symbolic zeros if the user asked for these."""
     cts = [zero_for_rule(aval, symbolic) if ct is None else ct for ct, aval in zip(cotangents, avals, strict=True)]
-    out = bwd.call_wrapped(*residuals, *cts)
+    try:
+        out = bwd.call_wrapped(*residuals, *cts)
+    except (TypeError, ValueError) as error:
+        name, _, place = _source(bwd)
+        if place and str(error).startswith("Custom VJP bwd rule must"):  # JAX's words, which do not say which one
+            error.args = (f"{str(error).rstrip('.')}. The bwd rule is {name} at {place}.",)
+        raise
     if len(out) == 2 and isinstance(out[0], list | tuple):  # JAX 0.12: (cotangents, logs)
         out = out[0]
     return [None if _is_zero(ct) else as_jax_array(ct) for ct in out]

@@ -37,7 +37,19 @@ def test_help_shows_them():
 
 
 def test_fit_budget_takes_no_budget():
+    assert "budget" not in inspect.signature(fb.fit_budget).parameters
+    with pytest.raises(TypeError, match="memory must be a number of bytes, but got '2MiB'"):
+        fb.fit_budget(lambda x: x, 1.0, memory="2MiB")
     with pytest.raises(TypeError, match="give no budget="):
         fb.fit_budget(lambda x: x, 1.0, memory=10, budget=0.5)
     with pytest.raises(TypeError, match="unexpected option 'budgt'; the options are safe_select"):
         fb.grad(lambda x: x, budgt=1)(1.0)
+
+
+@pytest.mark.parametrize("transform", [fb.grad, fb.value_and_grad, fb.jacrev, fb.hessian])
+@pytest.mark.parametrize(
+    "options, error", [({"budgt": 0.5}, TypeError), ({"budget": "2MiB"}, ValueError), ({"budget": 1.5}, ValueError)]
+)
+def test_a_mistake_in_the_options_is_told_before_the_first_call(transform, options, error):
+    with pytest.raises(error, match="bud"):
+        transform(lambda x: x, **options)

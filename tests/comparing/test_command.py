@@ -22,6 +22,18 @@ def twice(x):
 
 twice.defvjp(lambda x: (2 * x, None), lambda _, ct: (3 * ct,))
 
+@jax.custom_vjp
+def summed(x):
+    return 2 * x
+
+def summed_bwd(_, ct):
+    return (jnp.sum(ct),)
+
+summed.defvjp(lambda x: (2 * x, None), summed_bwd)
+
+def square(x):
+    return x**2
+
 class Net:
     @staticmethod
     def apply(x):
@@ -116,6 +128,19 @@ def test_mistakes_are_answered_with_status_two(file, capsys, argv, message):
     assert status(*argv) == 2
     printed = capsys.readouterr().err
     assert message in printed and "Traceback" not in printed
+
+
+def test_an_error_of_the_function_is_told_with_its_own_frames(file, capsys):
+    assert status("functions_to_compare:summed", "--args", "f32[3]") == 1
+    told = capsys.readouterr().err
+    assert "functions_to_compare:summed fails." in told and "float32[] corresponding to an input of type" in told
+    assert "The bwd rule is summed_bwd at" in told and "functions_to_compare.py:15." in told
+    assert "Traceback" not in told and "cli.py" not in told
+
+
+def test_a_number_is_differentiated(file, capsys):
+    assert status("functions_to_compare:square", "--args", "2.0") == 0
+    assert "args[0]" in capsys.readouterr().out
 
 
 def test_arguments_by_words():

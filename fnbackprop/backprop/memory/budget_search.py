@@ -1,10 +1,13 @@
 """`fb.fit_budget`: the budget with which a gradient fits into a given memory, found by compiling it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Real
 from typing import Any, Unpack
 
 import jax
 
+from ...jaxprs.tracebacks import hides_internal_frames
 from ..options import Options, takes_options
 from ..transforms import value_and_grad
 from .residual_report import residuals
@@ -14,7 +17,8 @@ CLOSE = 0.9  # of the memory: near enough
 TRIES = 8
 
 
-@takes_options
+@partial(takes_options, but="budget")
+@hides_internal_frames
 def fit_budget(
     fun: Callable,
     *args: Any,
@@ -42,7 +46,7 @@ def fit_budget(
         The budget in bytes; or None, if it fits without one.
     Raises:
         BudgetError: there is no such budget; the message says the least memory that was reached.
-        TypeError: `budget` is given.
+        TypeError: `memory` is no number, or `budget` is given.
     Example:
         >>> import fnbackprop as fb, jax, jax.numpy as jnp
         >>> def loss(w, x):
@@ -56,6 +60,8 @@ def fit_budget(
 
     if "budget" in options:
         raise TypeError("fb.fit_budget finds the budget: give no budget=")
+    if not isinstance(memory, Real):
+        raise TypeError(f"memory must be a number of bytes, but got {memory!r}")
 
     def needed(budget: float | None) -> int:
         differentiated = value_and_grad(fun, argnums, has_aux, allow_int=allow_int, **{**options, "budget": budget})

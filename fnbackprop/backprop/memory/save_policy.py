@@ -8,6 +8,7 @@ for attention's scores), random bits, loops and reductions to something far smal
 import math
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,14 @@ PASS = 100  # operations that a processor does in the time in which it reads an 
 # keys, is recomputed in less time than its result takes to be written and read.
 FEW_TERMS = 128
 Chooser = Callable[["Boundary"], list[Any]]
+
+
+def check_limits(budget: Any, checkpoints: int) -> None:
+    """Raise ValueError for what a user cannot mean as `budget=` or `checkpoints=`."""
+    if checkpoints < 1:
+        raise ValueError(f"checkpoints must be at least 1, but got {checkpoints}")
+    if budget is not None and not (isinstance(budget, Real) and (0 <= budget <= 1 or budget == int(budget) > 1)):
+        raise ValueError(f"budget must be bytes, or a fraction up to 1, but got {budget!r}")
 
 
 @dataclass(frozen=True, eq=False)

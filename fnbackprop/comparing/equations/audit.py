@@ -18,10 +18,10 @@ from fnbackprop.jaxprs.views import ShardMap
 from ..program import TracedProgram, first_line
 from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck, Evidence, GaussianCotangents, manual_cotangents
-from .custom_rules import custom_rule_verdict
+from .custom_rules import custom_rule_verdict, has_another_forward
 from .loops import LOOPS
 from .shard_map import check_body
-from .verdict import equation_verdict
+from .verdict import equation_verdict, users_name
 from .walk import Visit, Walker
 
 IMPLICIT = {"random_gamma": "its derivative keeps a sample's quantile, and is not that of the sampler's own steps"}
@@ -41,6 +41,7 @@ class Audit:
       found: the equations that did not pass, in the order of the backward walk, each rule once.
       audited: how many equations were checked, those of a loop's body once.
       replaced: lines at which a user's rule replaces the derivative on purpose.
+      forwards: lines at which a user's rule computes other outputs than its function.
       notes: what was left out.
       value, cotangents: the function's value, and the cotangents of the operands, computed equation by equation.
     """
@@ -59,6 +60,7 @@ class Audit:
         self.groups: dict[Any, tuple[EquationComparison, set]] = {}
         self.checked: set[Any] = set()
         self.replaced: dict[str, None] = {}
+        self.forwards: dict[str, None] = {}
 
     def run(self) -> "Audit":
         """Walk forward from the operands and back from a cotangent of one."""
@@ -115,6 +117,8 @@ class Audit:
             self._note(visit, said.wrong)
             if said.wrong or said.replaced:
                 break
+        if has_another_forward(check, visit.operands):
+            self.forwards[f"{users_name(visit.equation)} at {visit.location.line}"] = None
 
     def _check_shard_map(self, visit: Visit, cts: list[Any], before: dict) -> None:
         """The body of a `shard_map`, if the whole is wrong or holds rules of the user's; `before`: the groups then."""

@@ -1,8 +1,7 @@
 """The check of one equation with its operands: both sides' cotangents, the hand-written rule's and the automatic ones.
 
-Equal equations (same primitive, parameters, types, active operands) share one compiled check. Both sides can be
-computed again in float64, on the same operands, where a wrong rule cannot hide behind rounding and a right one cannot
-be accused because of it.
+Equal equations (same primitive, parameters, types, active operands) share one compiled check. Both sides can also be
+computed in float64 on the same operands, where a wrong rule cannot hide behind rounding, nor a right one be accused.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,6 +124,11 @@ class CompiledChecks:
         firsts, seconds, stats = run(list(operands), list(cotangents))
         return [CotangentPair(*parts) for parts in zip(firsts, seconds, np.asarray(stats), strict=True)]
 
+    def forward_error(self, check: EquationCheck, operands: Sequence[Any]) -> float:
+        """The largest relative distance of an output by a user's forward from that of the primal."""
+        run = self._compiled(("forward", *_key(check, operands)), partial(_forward_stats, check))
+        return max(CotangentPair(None, None, stats).error for stats in np.asarray(run(list(operands))))
+
     def values(self, equation: Any, operands: Sequence[Any]) -> list[Any]:
         """The equation's outputs.
 
@@ -199,6 +203,13 @@ def both_sides(check: EquationCheck, operands: list[Any], cotangents: list[Any])
         firsts = _pull(vjp, function, moving, cotangents)
         seconds = _pull(automatic_vjp, function, moving, cotangents)
     return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(firsts, seconds, strict=True)])
+
+
+def _forward_stats(check: EquationCheck, operands: list[Any]) -> Any:
+    """For each floating output, the stats of `CotangentPair`: by the user's forward, and by the primal."""
+    function, primal = (equation_function(check, operands, primal) for primal in (False, True))
+    moving = [operands[i] for i in check.targets]
+    return jnp.stack(list(map(_stats, automatic_vjp(function, *moving)[0], primal(*moving))))
 
 
 def manual_cotangents(check: EquationCheck, operands: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:

@@ -27,6 +27,8 @@ from .verdict import (
 )
 from .walk import Location
 
+FORWARD_SLACK = 4.0  # another order of operations in the forward is no other value
+
 
 class CustomRuleVerdict(NamedTuple):
     """What is wrong with a user's rule, what it replaces on purpose, and what else there is to know."""
@@ -79,6 +81,15 @@ def custom_rule_verdict(
         wrong.append(comparison_of(evidence, i, difference, cause, opinion))
     said = f"{name}: no cotangent for operands {', '.join(left_out)}, by a rule that is told what moves"
     return CustomRuleVerdict(wrong, notes=[said] if left_out else [])
+
+
+def has_another_forward(check: EquationCheck, operands: Sequence[Any]) -> bool:
+    """Whether the forward of a user's rule computes other outputs than the function, its primal."""
+    try:
+        error = COMPILED.forward_error(check, operands)
+    except Exception:  # the user's function may refuse to be traced again; what it gives is then in the contract alone
+        return False
+    return error > FORWARD_SLACK * rounding_floor(facts_of_equation(check.equation))
 
 
 def _by_differences(

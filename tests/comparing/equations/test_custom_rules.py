@@ -84,3 +84,16 @@ def test_a_rule_that_is_told_what_moves_may_leave_out_what_does_not():
     result = compare(loss, X)
     assert result.ok and any("told what moves" in note for note in result.notes)
     assert not any(found.numeric is Agreement.MANUAL for found in result.equations)
+
+
+def test_a_forward_that_computes_something_else_is_placed_at_its_line():
+    @jax.custom_vjp
+    def off(x):
+        return jnp.sin(x)
+
+    off.defvjp(lambda x: (jnp.sin(x) + 1e-3, x), lambda x, dy: (jnp.cos(x) * dy,))
+    right, _ = with_rule(jnp.sin, 1.0)
+    found = compare(lambda x: jnp.sum(right(x) * off(x)), X, progress=False)
+    (failed,) = [check for check in found.contract if check.verdict is Verdict.FAIL]
+    assert "; off at " in failed.reason and "its forward computes something else than its function" in failed.reason
+    assert "sine" not in failed.reason
