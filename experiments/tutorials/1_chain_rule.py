@@ -34,7 +34,7 @@ def loss(w1, w2=0.9):
     h = jnp.tanh(u)
     y = w2 * h
     e = y - target
-    return e * e / 2
+    return e**2 / 2
 
 
 # %% [markdown]
@@ -75,6 +75,13 @@ gradient = float(fb.grad(loss)(w1))
 moved = (float(loss(w1 + 1e-3)) - float(loss(w1 - 1e-3))) / 2e-3
 print(f"by hand {running:.5f}   fb.grad {gradient:.5f}   by moving w1 {moved:.5f}")
 assert abs(gradient - running) < 1e-6 and abs(moved - running) < 1e-4
+
+# %% [markdown]
+# ## A value that is used twice
+# Then there are several paths back to it: each gives a product, and the products add up.
+
+# %%
+print(fb.chain_rule(lambda w: (w * x) * (w + 1.0), w1))
 
 # %% [markdown]
 # ## One weight update

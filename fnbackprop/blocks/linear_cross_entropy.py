@@ -116,7 +116,7 @@ def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_
     columns = jnp.arange(w.shape[0 if tied else 1], dtype=jnp.int32)
     share = 1 / jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
 
-    def step(carry: tuple[Array, ...], begin: Array) -> tuple[tuple[Array, ...], None]:
+    def step(carry: Any, begin: Array) -> Any:
         loss, dx, dw, db = carry
         start = lax.min(begin, np.int32(tokens - at_once))  # the last chunk overlaps another
         own, labels_i, x_i = (lax.dynamic_slice_in_dim(a, start, at_once) for a in (counted, labels, x))

@@ -1,7 +1,7 @@
 """`chain_rule`: the gradient of a scalar program as what it is, a product of local derivatives."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,8 @@ from ..pages import document
 from .pipeline import trace
 from .records import Place, Record, Seen
 from .show.graph import derivative_text, graph_svg, number_text
+
+MOST_PATHS = 6  # whose products are written out
 
 
 class Step(NamedTuple):
@@ -47,18 +49,38 @@ class ChainRule(NamedTuple):
 
     @property
     def product(self) -> str:
-        """The product from the value back to the argument, like "2 × 4 = 8"; of several paths, the gradients alone."""
+        """The product from the value back to the argument, like "2 × 4 = 8"; of a few paths, the sum of their products;
+        of many, the gradients alone."""
         if not self.is_chain:
-            return "\n".join(f"d value / d {name} = {number_text(g)}" for name, g in self.gradients.items())
+            return "\n".join(f"d value / d {name} = {self._sum_over_paths(name)}" for name in self.gradients)
         (gradient,) = self.gradients.values()
         if not self.steps and not gradient:
             return "0: the value does not depend on it"
         factors = [derivative_text(step.derivatives[0]) for step in reversed(self.steps)]
         return f"{' × '.join(factors) or '1'} = {number_text(gradient)}"
 
+    def _sum_over_paths(self, name: str) -> str:
+        """Like "3 × 2 + 0.5 × 2 = 7": a product for each path from the value back to an argument, and the gradient."""
+        gradient, counts = self.gradients[name], dict[int | str, int]({name: 1})
+        for i, step in enumerate(self.steps):
+            counts[i] = sum(counts.get(source, 0) for source in step.operands)
+        last = len(self.steps) - 1
+        if not 0 < counts.get(last, 0) <= MOST_PATHS:
+            return number_text(gradient)
+
+        def back(at: int | str) -> Iterator[tuple[float, ...]]:
+            if at == name:
+                yield ()
+            elif isinstance(at, int) and counts[at]:
+                for source, derivative in zip(self.steps[at].operands, self.steps[at].derivatives, strict=True):
+                    yield from ((derivative, *rest) for rest in back(source))
+
+        products = [" × ".join(map(derivative_text, factors)) for factors in back(last)]
+        return f"{' + '.join(products)} = {number_text(gradient)}"
+
     def __str__(self) -> str:
         head = ("line", "equation", "value", "local derivative", "cotangent")
-        rows = [head, *map(_cells, self.steps)]
+        rows = [head, *(_cells(step, self.steps) for step in self.steps)]
         return "\n".join([*aligned(rows), self.product, *self._zero_times_infinity()])
 
     def _zero_times_infinity(self) -> list[str]:
@@ -140,6 +162,10 @@ def _numbers(record: Record, seen: Seen) -> list[float]:
     return [{"nan": math.nan, "inf": math.inf}.get(s.bad, s.low) for s in known]
 
 
-def _cells(step: Step) -> tuple[str, ...]:
-    local = ", ".join(map(derivative_text, step.derivatives))
-    return str(step.place), step.primitive, number_text(step.value), local, number_text(step.cotangent)
+def _cells(step: Step, steps: Sequence[Step]) -> tuple[str, ...]:
+    """A row of the table; of several operands, it says by which each derivative is."""
+    local = list(map(derivative_text, step.derivatives))
+    if len(local) > 1:
+        names = (source if isinstance(source, str) else steps[source].primitive for source in step.operands)
+        local = [f"{derivative} by {name}" for derivative, name in zip(local, names, strict=True)]
+    return str(step.place), step.primitive, number_text(step.value), ", ".join(local), number_text(step.cotangent)

@@ -35,6 +35,23 @@ def test_a_network_of_two_layers():
     assert not found.is_chain and "d value / d args[0] = " in str(found)
 
 
+def test_uses_of_a_value_add_up():
+    """w is used twice: the gradient is the sum of a product for each path."""
+    found = chain_rule(lambda w, x: (w * x) * (w + 1.0) + x, 3.0, 2.0, argnums=(0, 1))
+    assert found.product.splitlines() == [
+        "d value / d args[0] = 1 × 4 × 2 + 1 × 6 × 1 = 14",
+        "d value / d args[1] = 1 × 4 × 3 + 1 = 13",
+    ]
+    assert "2 by args[0], 3 by args[1]" in str(found) and "4 by mul, 6 by add" in str(found)
+
+    def many(x):  # 2 ** 4 paths
+        for _ in range(4):
+            x = x * x
+        return x
+
+    assert chain_rule(many, 1.0).product == "d value / d args[0] = 16"
+
+
 def test_arrays_and_loops_are_refused():
     with pytest.raises(TypeError, match="for scalars, but mul at test_products.py"):
         chain_rule(lambda x: jnp.sum(2 * x), jnp.ones(3))

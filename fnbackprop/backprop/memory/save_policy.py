@@ -8,7 +8,6 @@ for attention's scores), random bits, loops and reductions to something far smal
 import math
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,8 @@ def check_limits(budget: Any, checkpoints: int) -> None:
     """Raise ValueError for what a user cannot mean as `budget=` or `checkpoints=`."""
     if checkpoints < 1:
         raise ValueError(f"checkpoints must be at least 1, but got {checkpoints}")
-    if budget is not None and not (isinstance(budget, Real) and (0 <= budget <= 1 or budget == int(budget) > 1)):
+    is_number = isinstance(budget, int | float | np.number)
+    if budget is not None and not (is_number and (0 <= budget <= 1 or budget > 1 and float(budget).is_integer())):
         raise ValueError(f"budget must be bytes, or a fraction up to 1, but got {budget!r}")
 
 

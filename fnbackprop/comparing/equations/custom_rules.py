@@ -107,6 +107,7 @@ def _by_differences(
             return CustomRuleVerdict(notes=[f"{name} was not compared with its primal: {said}"])
         if found.error > found.allowed and found.allowed < NOISE_LIMIT:
             by = f"the slope by the rule is {found.slope:.6g}, by differences {found.central:.6g}"
+            by += f", a factor of {found.slope / found.central:.3g}" if found.central else ""
             reason = f"{Finding.CUSTOM_RULE.value}, by differences (JAX refuses to differentiate the primal): {by}"
             wrong.append(failed(evidence, i, reason, error=found.error, allowed=found.allowed))
     if wrong and users_name(check.equation) in intended:
