@@ -114,7 +114,8 @@ def show(runs: Sequence[ListedRun], options: RunsOptions) -> None:
     console = rich.get_console()
     if not console.file.isatty():  # a line for each run, whatever its length, for grep and its like: no colours either
         console = Console(file=console.file, width=PIPE_WIDTH, force_terminal=False)
-    console.print(table if table.rows else f"no runs in {options.directory}")
+    those = " like these" if options.where else ""
+    console.print(table if table.rows else f"no runs{those} in {options.directory}")
 
 
 def list_runs(options: RunsOptions) -> None:

@@ -216,7 +216,7 @@ def test_each_step_has_its_own_key():
 
 
 def test_unknown_backward():
-    with pytest.raises(ValueError, match="one of 'manual', 'automatic', not 'magic'"):
+    with pytest.raises(ValueError, match="one of 'manual', 'fused', 'automatic', not 'magic'"):
         make_step(noisy_regression(), "magic")
 
 

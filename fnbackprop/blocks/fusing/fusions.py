@@ -20,8 +20,8 @@ def fusions(fun: Callable, *args: Any) -> list[Fusion]:
         fun: as it would be given to `fb.grad`.
         args: its arguments; nothing is computed with them.
     Returns:
-        A list of `Fusion`: `.block`, `.where` (the user's line), `.saves` (bytes), `.taken` and, of a near miss, the
-        `.reason`. Printed, each is a line.
+        A list of `Fusion`: `.block`, `.where` (the user's line), `.saves` (bytes: of the scores or logits that are then
+        never whole in memory), `.taken` and, of a near miss, the `.reason`. As a string, each is a line.
     Raises:
         TypeError: the function needs values (`if x > 0`), and cannot be traced.
     Example:

@@ -53,7 +53,8 @@ def _more(count: int) -> list[str]:
 
 
 def _worst(row: Row) -> str:
-    bad = f"{row.bad} arrays are not finite" if row.bad else f"cotangent {size_text(row.cotangent.high)}"
+    arrays = "1 array is" if row.bad == 1 else f"{row.bad} arrays are"
+    bad = f"{arrays} not finite" if row.bad else f"cotangent {size_text(row.cotangent.high)}"
     return f"{row.place}: {bad}" + (f"    {row.place.text}" if row.place.text else "")
 
 

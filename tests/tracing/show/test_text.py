@@ -14,7 +14,7 @@ def test_verdict_worst_lines_and_table():
     printed, line = str(found).splitlines(), line_of(where_sqrt)
     assert printed[0].startswith("where_sqrt: 0·inf: a cotangent became NaN at sqrt")
     worst = printed.index("not finite most often:")
-    assert printed[worst + 1].startswith(f"  cases.py:{line}:11 (where_sqrt): 1 arrays are not finite")
+    assert printed[worst + 1].startswith(f"  cases.py:{line}:11 (where_sqrt): 1 array is not finite")
     row = next(text for text in printed[worst + 2 :] if text.startswith(f"cases.py:{line}:11"))
     assert "!1" in row and "sqrt" in row
 
