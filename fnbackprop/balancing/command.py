@@ -59,10 +59,12 @@ def show(found: "Balance", options: BalanceOptions, config: Any, arguments_of: C
     found.html(path)
     print(f"written to {path}")
     if options.apply:
-        print(f"\n{recommended_command(found, config, arguments_of)}")
+        print(f"\n{recommended_command(found, options, config, arguments_of)}")
 
 
-def recommended_command(found: "Balance", config: Any, arguments_of: Callable[[Any], list[str]]) -> str:
+def recommended_command(
+    found: "Balance", options: BalanceOptions, config: Any, arguments_of: Callable[[Any], list[str]]
+) -> str:
     """The command of the run that is suggested; where no option is the learning rate, a sentence."""
     if found.suggestion is None:
         return f"No learning rate is suggested: {found.why_no_suggestion}."
@@ -72,7 +74,8 @@ def recommended_command(found: "Balance", config: Any, arguments_of: Callable[[A
     path, value = rate
     changed = config if found.multiplier == 1 else with_rate(config, path, _two_digits(value * found.multiplier))
     file = getattr(sys.modules.get(type(config).__module__), "__file__", None) or "FILE"
-    return shlex.join(["fnbackprop", "train", _shortest(file), *arguments_of(changed)])
+    of_run = arguments_of(BalanceOptions(name=options.name, mesh=options.mesh))  # `train` calls them the same
+    return shlex.join(["fnbackprop", "train", _shortest(file), *arguments_of(changed), *of_run])
 
 
 def _two_digits(value: float) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 import pytest
 
@@ -40,14 +41,23 @@ def test_each_step_of_a_run_has_a_page_of_its_own(tmp_path, capsys):
     assert {page.name for page in tmp_path.iterdir()} == {"made up.step-20.balance.html", "made up.balance.html"}
 
 
+def recommended(case, config, **options):
+    return recommended_command(balance(case), BalanceOptions(**options), config, arguments_of)
+
+
 def test_apply_prints_the_command():
-    made = recommended_command(balance("too low"), Config(steps=9), arguments_of)
+    made = recommended("too low", Config(steps=9))
     assert made.startswith("fnbackprop train ") and made.endswith("test_command.py --learning-rate 0.4 --steps 9")
-    assert recommended_command(balance("balanced"), Config(), arguments_of).endswith("test_command.py")
-    assert "multiply it by 4" in recommended_command(balance("too low"), None, arguments_of)
-    assert "No learning rate is suggested: there is nothing to go by" in recommended_command(
-        balance("a gradient that is wrong"), Config(), arguments_of
+    assert recommended("balanced", Config()).endswith("test_command.py")
+    assert "multiply it by 4" in recommended("too low", None)
+    assert "No learning rate is suggested: there is nothing to go by" in recommended(
+        "a gradient that is wrong", Config()
     )
+
+
+def test_apply_keeps_the_name_and_the_mesh_of_the_run():
+    words = shlex.split(recommended("too low", Config(), name="wide net", mesh="data=2", at=(3,), check=False))
+    assert words[4:] == ["0.4", "--name", "wide net", "--mesh", "data=2"]
 
 
 @pytest.mark.parametrize("name", CASES)
