@@ -39,7 +39,7 @@ def test_what_is_written_is_not_measured_again(tmp_path):
     file, ran = tmp_path / "found.jsonl", []
 
     def measurement(name, good):
-        return Measurement("noise", name, lambda: ran.append(name) or Finding("1", "2", good))
+        return Measurement("noise", name, lambda: ran.append(name) or Finding("1", "2", np.bool_(good)))
 
     first = measured([measurement("one", True)], file)
     both = measured([measurement("one", True), measurement("two", False)], file)

@@ -47,7 +47,9 @@ def measured(measurements: Sequence[Measurement], file: Path | None) -> list[Row
         row = known.get((one.part, one.name))
         if row is None:
             began = time.process_time()
-            row = Row(one.part, one.name, one.run(), time.process_time() - began)
+            finding = one.run()
+            finding = finding._replace(good=bool(finding.good), unsafe=bool(finding.unsafe))  # JSON knows no NumPy
+            row = Row(one.part, one.name, finding, time.process_time() - began)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("a", encoding="utf-8") as end:
