@@ -5,8 +5,9 @@
 
 Documents have different lengths, so attention must not look at what pads them: its scores there are -inf, which a
 softmax turns into 0. But one document of the collection is empty, as happens. When its turn comes, whole rows of
-scores are -inf, their softmax is NaN, and the run ends. `fb.replay` takes the step again and names the line, the
-reason, and what to do: a large finite number. With `--mask finite` the same run goes on. Expected last line:
+scores are -inf, their softmax is NaN, and the run ends: with the gradient of that step, for its loss is finite, where a
+compiler takes the product with the weights 0 and 1 for a selection. `fb.replay` takes the step again and names the
+line, the reason, and what to do: a large finite number. With `--mask finite` the same run goes on. Expected last line:
 
     the gradient is NaN at step 55; with a finite mask the loss is 1.89 after 120 steps
 """

@@ -47,10 +47,11 @@ def trace(
     values and cotangents of each equation, also in calls, branches and in each step of a loop. A sum over time that
     leaves its loop is seen there alone.
 
-    If a number is NaN, or the value or gradient not finite, the engine also walks the program on numbers, equation by
-    equation, to find where that began; so it does with `keep`, with `detailed`, where a gradient flows through a loop
-    whose number of steps is data, or through a `shard_map`, and for programs of more than 300 equations, which would
-    take long to compile. The rules are those of `fb.grad`, and so are the sums; but loops run one step after another.
+    If a number is NaN, or the value or gradient not finite, or the value that `fun` itself gives, called as it stands,
+    the engine also walks the program on numbers, equation by equation, to find where that began; so it does with
+    `keep`, with `detailed`, where a gradient flows through a loop whose number of steps is data, or through a
+    `shard_map`, and for programs of more than 300 equations, which would take long to compile. The rules are those of
+    `fb.grad`, and so are the sums; but loops run one step after another.
 
     Args:
       fun: a function of real scalar value, or of `(value, aux)`.
@@ -78,6 +79,7 @@ def trace(
     """
     program = make_program(fun, args, argnums, has_aux)
     others, place, tied = _names_of_others(program, args), _place_of_function(fun), _tied_leaves(program)
+    own = program
     program, closed, notes = traced(program)
     closed = with_blocks(closed, options)
     check_differentiable(closed, "trace")
@@ -94,6 +96,11 @@ def trace(
     uncompiled = keep or detailed or is_long or options.get("budget") is not None
     fast = None if uncompiled else compiled_walk(program, closed, is_kept, place, options)
     walk, blame = _walk_and_blame(fast, is_kept, walk_on_numbers)
+    if fast is not None and all_finite(fast.value) and not all_finite(walk.value):
+        notes.append(compiled_apart(fast.value, walk.value))
+    if walk.compiled and blame is None:
+        walk, blame, told = _as_called(walk, lambda: own.function(own.inputs, own.others), is_kept, walk_on_numbers)
+        notes += told
     _require_known(wanted, walk.recorder.records)
     notes = [note.replace("compared as it runs", "traced as it runs") for note in notes]
     notes += closed_bodies(walk.recorder.records)
@@ -115,6 +122,33 @@ def _walk_and_blame(
     if blame is None and compiled is not None and not is_finite(compiled):
         return compiled, blame_by_statistics(compiled)
     return walk, blame
+
+
+def compiled_apart(compiled: Any, walked: Any) -> str:
+    """Why a value may be finite in the compiled program alone."""
+    return (
+        f"compiled as one program the value is {compiled}, operation by operation it is {walked}: 0 times NaN is NaN, "
+        "but a compiler may take a product with a mask for a selection"
+    )
+
+
+def _as_called(
+    compiled: Walk, call: Callable[[], Any], keep: Callable[[Record], bool], walk_on_numbers: Callable[..., Walk]
+) -> tuple[Walk, Blame | None, list[str]]:
+    """What is finite as one compiled program, and may not be when the user calls the function: the walk to be shown,
+    the origin, and notes."""
+    value = call()
+    if all_finite(value):
+        return compiled, None, []
+    told = f"compiled as one program all is finite, but the function itself, called as it stands, gives {value}"
+    walk, blame = _walk_and_blame(None, keep, walk_on_numbers)
+    if blame is None:
+        return (
+            compiled,
+            None,
+            [f"{told}; operation by operation it is finite, too: does it depend on more than its arguments?"],
+        )
+    return walk, blame, [f"{told}: this is a walk operation by operation"]
 
 
 def _place_of_function(fun: Callable) -> Place:

@@ -205,12 +205,14 @@ def _state_before(experiment: Experiment, run: RunFolder, step: int) -> TrainSta
 
 
 def _origin(loss: Callable, *arguments: Any) -> str | None:
-    """Blame's sentence; of a loss through which no gradient can be taken, the first operation that breaks."""
+    """Blame's sentence, and the trace's notes; of a loss through which no gradient can be taken, the first operation
+    that breaks."""
     try:
-        blame = trace(loss, *arguments).blame()
+        found = trace(loss, *arguments)
     except MissingRule:
         return _first_break(loss, *arguments)
-    return None if blame is None else blame.sentence
+    blame = found.blame()
+    return None if blame is None else "\n".join([blame.sentence, *(f"note: {note}" for note in found.notes)])
 
 
 def _first_break(loss: Callable, *arguments: Any) -> str | None:

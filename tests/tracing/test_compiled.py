@@ -201,3 +201,43 @@ def test_what_is_not_finite_only_as_it_is_compiled():
     blame = fb.trace(loss, jnp.ones(4)).blame()
     assert (blame.kind, blame.place.line, blame.reaches) == (Kind.COMPILED, line_of(loss), ("args[0]",))
     assert "only when compiled" in blame.sentence and fb.trace(loss, jnp.ones(4)).ok
+
+
+def test_what_is_not_finite_only_as_it_is_called():
+    """The compiler may take two constant factors for one, which is 1."""
+
+    def loss(x):
+        return jnp.sum(x * np.float32(1e30) * np.float32(1e-30))  # HERE
+
+    args = (jnp.full(4, 1e10),)
+    assert np.isfinite(jax.jit(loss)(*args)) and np.isinf(loss(*args))
+    found = fb.trace(loss, *args)
+    blame = found.blame()
+    assert (blame.kind, blame.place.line, blame.value) == (Kind.OVERFLOW, line_of(loss), True)
+    assert not found.compiled and "called as it stands, gives inf" in found.notes[0]
+
+
+def test_a_function_that_depends_on_more_than_its_arguments():
+    """It is finite where it is traced, and not where it is called."""
+    traced = []
+
+    def loss(x):
+        traced.append(isinstance(x, jax.core.Tracer))
+        return x if traced[-1] else jnp.nan * x
+
+    found = fb.trace(loss, 2.0)
+    assert found.ok and found.compiled and "does it depend on more than its arguments?" in found.notes[0]
+
+
+def test_a_value_that_is_finite_only_as_it_is_compiled():
+    """A mask that is multiplied with, of which the compiler makes a selection; the gradient is NaN both ways."""
+
+    def loss(x):
+        return jnp.sum(jnp.sqrt(x) * (x >= 0).astype("float32"))  # HERE
+
+    x = jnp.array([-1.0, 4.0])
+    assert jax.jit(loss)(x) == 2 and np.isnan(loss(x))
+    found = fb.trace(loss, x)
+    blame = found.blame()
+    assert (blame.kind, blame.place.line, blame.element) == (Kind.POLE, line_of(loss), (0,))
+    assert found.notes[0].startswith("compiled as one program the value is 2.0, operation by operation it is nan")
