@@ -22,7 +22,7 @@ from jax import lax
 
 from ..backprop import precision, registry
 from ..backprop.signatures import Argument
-from ..jaxprs.avals import aval_of, cotangent_aval, zeros_like_aval
+from ..jaxprs.avals import aval_of, cotangent_aval, explicit_sharding, zeros_like_aval
 
 _NUMBERS, _SEQUENCES = (int, float, complex), (tuple, list)
 
@@ -163,9 +163,11 @@ def where(mask: Expr, x: Any, y: Any) -> Expr:
 def same_shape(*xs: Expr) -> list[Expr]:
     """Operands of different ranks, or with axes of size 1, in the shape that they have together."""
     shape = np.broadcast_shapes(*(x.shape for x in xs))
+    whole = next((explicit_sharding(aval_of(x.array)) for x in xs if x.shape == shape), None)
 
     def spread(x):
-        return Expr(lax.broadcast_in_dim(x.array, shape, range(len(shape) - x.ndim, len(shape))))
+        axes = range(len(shape) - x.ndim, len(shape))
+        return Expr(lax.broadcast_in_dim(x.array, shape, axes, out_sharding=whole))
 
     return [x if x.shape == shape else spread(x) for x in xs]
 

@@ -71,6 +71,7 @@ DIVIDED = {
     "bias": case(lambda a, b: a[None] + b, ((4,), P("y")), (A, BOTH)),
     "replicated beside divided": case(lambda a, b: a * b, (A, P()), (A, BOTH)),
     "scalar": case(lambda a, b: a * b, ((), P()), (A, BOTH)),
+    "angle to a scalar": case(jnp.arctan2, (A, BOTH), ((), P())),
     "no-op broadcast": case(lambda a: lax.broadcast_in_dim(a, A, (0, 1), out_sharding=BOTH), (A, P())),
     "split, one part unused": case(lambda a: jnp.split(a, 2, axis=1)[0], (A, ROWS)),
     "split, one part unused, divided": case(lambda a: jnp.split(a, 2, axis=1)[0], ((8, 8), BOTH)),
