@@ -24,5 +24,5 @@ def test_gradient_function_gives_one_gradient_for_each_input(backward):
 
 
 def test_unknown_backward():
-    with pytest.raises(ValueError, match="one of 'manual', 'automatic', not 'both'"):
+    with pytest.raises(ValueError, match="one of 'manual', 'fused', 'automatic', not 'both'"):
         value_and_grad_by("both")
