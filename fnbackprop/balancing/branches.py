@@ -96,8 +96,7 @@ def _step(machine: Machine, params: Any, opt_state: Any, number: int, factor: fl
     if not seen:
         return *machine.advance(gradient, opt_state, params, loss, number, factor), loss, []
     params, opt_state, updates, before = machine.advance_seen(gradient, opt_state, params, loss, number, factor)
-    _, after = machine.gradient(params, number)
-    return params, opt_state, loss, [(before, machine.dot(after, updates))]
+    return params, opt_state, loss, [(before, machine.slope(params, updates, number))]
 
 
 def _goes_on(losses: Sequence, stop_above: float) -> bool:

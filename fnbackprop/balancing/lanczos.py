@@ -1,7 +1,8 @@
 """The largest and the smallest eigenvalue of a symmetric operator, by the recurrence of Lanczos.
 
-Three vectors are in memory, whatever the number of steps. They lose their orthogonality, which repeats eigenvalues that
-have been found, and shifts none: the ends of the spectrum and their residuals stay right (C. Paige, 1972).
+Two vectors are in memory, and the product as it is made, whatever the number of steps. They lose their orthogonality,
+which repeats eigenvalues that have been found, and shifts none: the ends of the spectrum and their residuals stay right
+(C. Paige, 1972).
 """
 
 import dataclasses
@@ -14,10 +15,12 @@ import numpy as np
 import optax
 from scipy.linalg import eigh_tridiagonal
 
-from .vectors import add, dot, norm, scale
+from .vectors import add, dot, norm, scale, times
 
 Product = Callable[..., Any]
 """`product(vector, *operands) -> vector`: a symmetric operator; what it reads besides the vector are its operands."""
+
+Start = Callable[[], Any]
 
 TOLERANCE = 0.01  # of a residual, relative to the eigenvalue
 FIRST_STEPS, MOST_STEPS = 20, 100
@@ -58,33 +61,44 @@ UNKNOWN = Eigenvalue(float("nan"), float("inf"))
 
 
 class Lanczos:
-    """The recurrence of one operator.
+    """The recurrence of one operator, or of its products with a gain G on both sides, G^1/2 A G^1/2.
+
+    With a gain, its vectors are G^1/2 q in the place of q, and their inner product is that of G^-1: so the operator
+    takes them as they are, and no further vector is in memory.
 
     Args:
-      product: the operator, compiled: it is called on arrays.
+      product: the operator, which is compiled with the first part of a step.
     """
 
     def __init__(self, product: Product):
-        def after(image: Any, previous: Any, current: Any, beta: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
-            image = add(image, previous, -beta)
-            alpha = dot(image, current)
-            rest = add(image, current, -alpha)
-            length = norm(rest)
-            return scale(rest, 1 / jnp.where(length == 0, 1, length)), alpha, length
+        def after(previous: Any, current: Any, beta: jax.Array, gain: Any, operands: Sequence[Any]) -> Any:
+            image = product(current, *operands)
+            return add(image if gain is None else times(gain, image), previous, -beta)
 
-        self._product = product
-        self._after = jax.jit(after, donate_argnums=0)
+        def apart(rest: Any, current: Any, gain: Any) -> tuple[Any, jax.Array, jax.Array]:
+            alpha = _inner(rest, current, gain)
+            rest = add(rest, current, -alpha)
+            return rest, alpha, jnp.sqrt(_inner(rest, rest, gain))
+
+        self._after, self._apart = jax.jit(after, donate_argnums=0), jax.jit(apart, donate_argnums=0)
+        self._scaled = jax.jit(lambda v, length: scale(v, 1 / jnp.where(length == 0, 1, length)), donate_argnums=0)
         self._add = jax.jit(add, donate_argnums=0)
-        self._begun = jax.jit(_begun)
-        self._normalised = jax.jit(lambda vector: scale(vector, 1 / norm(vector)))
+        self._begun = jax.jit(_begun, donate_argnums=0)
+        self._unit = jax.jit(_unit, donate_argnums=0)
 
-    def _step(self, previous: Any, current: Any, beta: jax.Array, operands: Sequence[Any]) -> tuple[Any, ...]:
-        return current, *self._after(self._product(current, *operands), previous, current, beta)
+    def _step(
+        self, previous: Any, current: Any, beta: jax.Array, gain: Any, operands: Sequence[Any]
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """(the next vector, alpha, beta)."""
+        rest = self._after(previous, current, beta, gain, operands)
+        rest, alpha, beta = self._apart(rest, current, gain)
+        return self._scaled(rest, beta), alpha, beta
 
     def ends(
         self,
-        start: Any,
+        start: Start,
         *operands: Any,
+        gain: Any = None,
         tolerance: float = TOLERANCE,
         first: int = FIRST_STEPS,
         most: int = MOST_STEPS,
@@ -93,8 +107,9 @@ class Lanczos:
         """The ends of the spectrum: extended until both residuals are within the tolerance, or for `most` steps.
 
         Args:
-          start: a random vector, of any length: a pytree of arrays.
+          start: makes a random vector, of any length: a pytree of arrays, which is used up.
           *operands: handed to the operator.
+          gain: G, not negative; by default 1.
           tolerance: of the residuals; the largest one's relative to itself, the smallest one's to the larger of both.
           first, most: the least and the largest number of steps.
           said: is told after each step how far it is.
@@ -102,7 +117,7 @@ class Lanczos:
         diagonal: list[float] = []
         beside: list[float] = []
         found = Spectrum(UNKNOWN, UNKNOWN, False, 0, np.zeros(0))
-        for alpha, beta in self._recurrence(start, operands):
+        for alpha, beta in self._recurrence(start, gain, operands):
             if not np.isfinite(alpha + beta):
                 return dataclasses.replace(found, converged=False)
             diagonal.append(alpha)
@@ -115,25 +130,43 @@ class Lanczos:
                 break
         return found
 
-    def vector(self, start: Any, spectrum: Spectrum, *operands: Any) -> Any:
-        """The unit vector of the largest eigenvalue: the recurrence runs again, and its vectors are added up."""
-        previous, current, beta = self._begun(start)
-        total = optax.tree.zeros_like(start)
+    def vector(self, start: Start, spectrum: Spectrum, *operands: Any, gain: Any = None) -> Any:
+        """The unit vector q of the largest eigenvalue: the recurrence runs again, and its vectors are added up."""
+        previous, current, beta = self._begun(start(), gain)
+        total = optax.tree.zeros_like(current)
         for coefficient in spectrum.coefficients:
             total = self._add(total, current, jnp.asarray(coefficient, beta.dtype))
-            previous, current, _, beta = self._step(previous, current, beta, operands)
-        return self._normalised(total)
+            found, _, beta = self._step(previous, current, beta, gain, operands)
+            previous, current = current, found
+        return self._unit(total, gain)
 
-    def _recurrence(self, start: Any, operands: Sequence[Any]) -> Iterator[tuple[float, float]]:
-        previous, current, beta = self._begun(start)
+    def _recurrence(self, start: Start, gain: Any, operands: Sequence[Any]) -> Iterator[tuple[float, float]]:
+        previous, current, beta = self._begun(start(), gain)
         while True:
-            previous, current, alpha, beta = self._step(previous, current, beta, operands)
+            found, alpha, beta = self._step(previous, current, beta, gain, operands)
+            previous, current = current, found
             yield float(alpha), float(beta)
 
 
-def _begun(start: Any) -> tuple[Any, Any, jax.Array]:
-    length = norm(start)
-    return optax.tree.zeros_like(start), scale(start, 1 / length), jnp.zeros_like(length)
+def _begun(start: Any, gain: Any) -> tuple[Any, Any, jax.Array]:
+    """The recurrence's first vectors, of length 1 without what a gain of zero takes away."""
+    current = start if gain is None else times(jax.tree.map(jnp.sqrt, gain), start)
+    length = jnp.sqrt(_inner(current, current, gain))
+    return optax.tree.zeros_like(start), scale(current, 1 / length), jnp.zeros_like(length)
+
+
+def _inner(u: Any, v: Any, gain: Any) -> jax.Array:
+    """The inner product of G^-1. Where the gain is zero, so are the vectors."""
+    return dot(u if gain is None else times(jax.tree.map(_inverse, gain), u), v)
+
+
+def _inverse(gain: jax.Array) -> jax.Array:
+    return jnp.where(gain > 0, 1 / jnp.where(gain > 0, gain, 1), 0)
+
+
+def _unit(vector: Any, gain: Any) -> Any:
+    own = vector if gain is None else times(jax.tree.map(lambda g: jnp.sqrt(_inverse(g)), gain), vector)
+    return scale(own, 1 / norm(own))
 
 
 def _ends(diagonal: Sequence[float], beside: Sequence[float], tolerance: float) -> Spectrum:

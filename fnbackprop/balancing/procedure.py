@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,10 +20,10 @@ from .gate import not_finite, why_not_judged
 from .lanczos import Lanczos, Spectrum
 from .layers import layer_facts
 from .noise import GradientProducts, noise_scale
-from .response import Response, measure_response
+from .response import Response, compare_with_actual, measure_response
 from .result import Balance
 from .subject import Machine, Subject
-from .vectors import add, dot, times
+from .vectors import add, dot
 
 BATCHES = 8  # for noise and batch sharpness
 SETTLING = 16  # batches whose gradients an optimizer that is new has seen before its response is measured
@@ -75,10 +76,8 @@ class Measured:
         if why:
             self.note(f"products with the Hessian are {how}, for forward mode is refused: {why}")
 
-        def product(vector: Any, root: Any, params: Any, *operands: Any) -> Any:
-            along = vector if root is None else times(root, vector)
-            found = curvature.PRODUCTS[how](subject.gradient, params, along, *operands)
-            return found if root is None else times(root, found)
+        def product(vector: Any, params: Any, *operands: Any) -> Any:
+            return curvature.PRODUCTS[how](subject.gradient, params, vector, *operands)
 
         self.product = jax.jit(product)
         self.dot, self.add = jax.jit(dot), jax.jit(add, donate_argnums=0)
@@ -92,7 +91,7 @@ class Measured:
     def curvature_along(self, vector: Any, number: int) -> float:
         """v'Hv of a batch."""
         self.machine.cost.passes += 2
-        return float(self.dot(vector, self.product(vector, None, self.subject.params, *self.machine.batch(number))))
+        return float(self.dot(vector, self.product(vector, self.subject.params, *self.machine.batch(number))))
 
 
 Stage = Callable[[Measured, Options, Callable[[str], None]], None]
@@ -140,12 +139,14 @@ def measure_optimizer(measured: Measured, options: Options, say: Callable[[str],
     say("the optimizer's response")
     settles = subject.step < SETTLING
     opt_state = machine.settled(SETTLING) if settles else subject.opt_state
-    loss, _ = machine.gradient(subject.params, 0)
-    batch, key = machine.batch(0)
-    given = (opt_state, measured.mean_gradient, jax.random.key(subject.step))
-    measured.mean_gradient = None  # no other stage reads it
+    loss = machine.gradient(subject.params, 0)[0]
+    given = subject.params, loss, *machine.batch(0)
+    gradient, measured.mean_gradient = measured.mean_gradient, None  # which no other stage reads
     try:
-        response = measure_response(subject.update, *given, subject.params, loss, batch, key)
+        agreement = compare_with_actual(subject.update, opt_state, gradient, *given)
+        del gradient
+        key = jax.random.key(subject.step)
+        response = measure_response(subject.update, opt_state, subject.params, key, *given, agreement=agreement)
     except (TypeError, NotImplementedError) as error:  # its update has no forward mode
         measured.found(not_linear=f"the response of the optimizer cannot be measured: {str(error).splitlines()[0]}")
         return
@@ -159,28 +160,28 @@ def measure_curvature(measured: Measured, options: Options, say: Callable[[str],
     """The ends of the Hessian's spectrum, as it is and with the optimizer's gain."""
     subject, gain = measured.subject, measured.gain
     measured.gain = None  # and with it its memory, once it is used
-    lanczos = Lanczos(measured.product)
-    start = jax.jit(optax.tree.random_like)(jax.random.key(0), subject.params)
+    lanczos, like = Lanczos(measured.product), subject.params
+    start = partial(jax.jit(lambda key: optax.tree.random_like(key, like)), jax.random.key(0))
+    operands = subject.params, *measured.machine.batch(0)
 
-    def ends(root: Any, what: str) -> Spectrum:
-        operands = (root, subject.params, *measured.machine.batch(0))
-        found = lanczos.ends(start, *operands, said=lambda text: say(f"{what}: {text}"))
+    def ends(gain: Any, what: str) -> Spectrum:
+        found = lanczos.ends(start, *operands, gain=gain, said=lambda text: say(f"{what}: {text}"))
         measured.machine.cost.passes += 2 * found.steps
         return found
 
-    plain = ends(None, "curvature")
-    root, scaled = None, None
-    if gain is not None and (uniform := _uniform(gain)) is not None:
+    uniform = None if gain is None else _uniform(gain)
+    if uniform is not None:
+        gain = None
+    plain, scaled = ends(None, "curvature"), None
+    if uniform is not None:
         scaled = _scaled(plain, uniform)
     elif gain is not None:
-        root = jax.tree.map(lambda leaf: jnp.sqrt(jnp.abs(leaf)).astype(leaf.dtype), gain)
-        gain = None
-        scaled = ends(root, "curvature as the optimizer sees it")
+        scaled = ends(gain, "curvature as the optimizer sees it")
     used = plain if scaled is None else scaled
     measured.found(curvature=_curvature(plain, scaled, measured.how), ratio=_ratio(measured, scaled))
     if used.largest.value > 0:
         say("the direction of largest curvature")
-        measured.sharpest = lanczos.vector(start, used, root, subject.params, *measured.machine.batch(0))
+        measured.sharpest = lanczos.vector(start, used, *operands, gain=gain)
         measured.machine.cost.passes += 2 * used.steps
 
 
@@ -227,6 +228,10 @@ def measure_layers(measured: Measured, options: Options, say: Callable[[str], No
     loss, gradient = machine.gradient(subject.params, 0)
     updates = machine.updates(gradient, subject.opt_state, subject.params, loss, 0)
     measured.found(layers=layer_facts(subject.params, updates, measured.sharpest))
+    if not any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(updates)):
+        measured.note(
+            "the next update is zero, as at the start of a warm-up: a later step of a run tells of its layers"
+        )
     measured.sharpest = None
 
 

@@ -6,24 +6,34 @@ gradient of zero their derivative is zero.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from .critical_rate import Critical, critical_curvature
-from .vectors import add, dot, norm, scale, times
+from .linearised import LONGEST, Linearised, Programs, Update, odd_part
+from .vectors import add, dot, norm
 
-Update = Callable[..., tuple[Any, Any]]
-"""`update(gradient, state, *operands) -> (updates, state)`, of an optimizer at fixed parameters."""
-
-SETTLED = 1e-6  # the relative change per step at which an alternating gradient has its full effect
-SHORTEST, LONGEST = 32, 2048  # steps
+SHORTEST = 32  # steps of a time course
 DIAGONAL, SEPARABLE = 1e-2, 1e-2  # relative errors that are none
 LINEAR = 0.25  # how far the actual update may be off the linear one
+
+
+class Agreement(NamedTuple):
+    """Of the linear response to an actual gradient with the actual update.
+
+    Attributes:
+      clipped: the update relative to the linear response, along it; 1 if it is linear.
+      deviation: the relative distance of the two.
+    """
+
+    clipped: float = 1.0
+    deviation: float = 0.0
+
+
+EXACT = Agreement()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,131 +82,58 @@ class Response:
         return ""
 
 
-def measure_response(update: Update, state: Any, gradient: Any, key: jax.Array, *operands: Any) -> Response:
+def compare_with_actual(update: Update, state: Any, gradient: Any, *operands: Any) -> Agreement:
+    """How far the update for an actual gradient is from the linear response; arguments as of `measure_response`."""
+
+    @jax.jit
+    def numbers(state: Any, gradient: Any, operands: Any) -> jax.Array:
+        linear = Linearised(update, gradient, state, operands, frozenset())
+        expected = linear.step(gradient, linear.rest)[0]
+        actual = odd_part(lambda gradient, state: update(gradient, state, *operands), state, gradient)
+        return jnp.stack([norm(add(actual, expected, -1.0)), norm(expected), dot(actual, expected)])
+
+    apart, length, along = map(float, numbers(state, gradient, operands))
+    if not np.isfinite(length):
+        return Agreement(np.nan, np.inf)
+    if length == 0 and not apart > 0:  # an optimizer that waits does nothing yet
+        return EXACT
+    return Agreement(along / max(length**2, 1e-300), apart / max(length, 1e-300))
+
+
+def measure_response(
+    update: Update, state: Any, like: Any, key: jax.Array, *operands: Any, agreement: Agreement = EXACT
+) -> Response:
     """The response of an optimizer at a state of its own.
 
     Args:
       update: the optimizer.
       state: where it is linearised.
-      gradient: an actual one, with which the linear response is compared. A leaf for each that is trained.
+      like: what is like a gradient: a leaf for each that is trained, of which types alone are read.
       key: of the random signs that are fed.
       *operands: what else the optimizer reads: handed to `update`, or they would be constants of a program.
+      agreement: of the linear response with an actual update.
     """
-    given = (state, gradient, operands)
-
-    def linear(state: Any, gradient: Any, operands: Any) -> Linearised:
-        return Linearised(lambda gradient, state: update(gradient, state, *operands), state, gradient)
-
-    first, second = jax.jit(lambda like: tuple(random_signs(k, like) for k in jax.random.split(key)))(gradient)
-
-    alternating = jax.jit(lambda vector, given: linear(*given).alternating(vector))
-    (one, steps), (two, _) = alternating(first, given), alternating(second, given)
-
-    @jax.jit
-    def compared(one: Any, two: Any, given: Any) -> tuple[Any, jax.Array]:
-        """The gain; how far the second vector shows another, and how far the actual update is from the linear one."""
-        state, gradient, operands = given
-        expected = linear(*given).to_one(gradient)
-        actual = odd_part(lambda gradient, state: update(gradient, state, *operands), state, gradient)
-        gain, again = times(first, one), times(second, two)
-        apart = [add(again, gain, -1.0), gain, add(actual, expected, -1.0), expected]
-        return jax.tree.map(jnp.abs, gain), jnp.stack([*map(norm, apart), dot(actual, expected)])
-
-    gain, numbers = compared(one, two, given)
-    off, size, apart, length, along = map(float, numbers)
+    given, (first, second) = (state, operands), jax.random.bits(key, (2,), jnp.uint32)
+    programs, gain, steps = _settled(Programs(update, like), first, given)
+    off, size = map(float, jax.jit(programs.compared)(second, gain, steps, given))
     off = off / size if 0 < size < np.inf else np.inf
-    if not np.isfinite(off + length):
+    if not np.isfinite(off + agreement.deviation):
         return Response(gain, np.zeros(1), Critical(np.nan, np.pi), np.inf, 0.0, np.nan, np.inf)
-    gain = jax.tree.map(lambda x, like: x.astype(like.dtype), gain, gradient)
-    length_of_course = int(np.clip(2 * steps, SHORTEST, LONGEST))
-    run = jax.jit(lambda signs, gain, given: linear(*given).impulse(signs, gain, length_of_course))
-    impulse, inseparable = time_course(*run(first, gain, given))
-    clipped, deviation = 1.0, 0.0
-    if length > 0 or apart > 0:  # an optimizer that waits does nothing yet
-        clipped, deviation = along / max(length**2, 1e-300), apart / max(length, 1e-300)
-    return Response(gain, impulse, critical_curvature(impulse), off, inseparable, clipped, deviation)
+    gain = jax.jit(lambda tree: jax.tree.map(jnp.abs, tree), donate_argnums=0)(gain)
+    length = int(np.clip(2 * int(steps), SHORTEST, LONGEST))
+    impulse, inseparable = time_course(*jax.jit(programs.impulse, static_argnums=2)(first, gain, length, given))
+    return Response(gain, impulse, critical_curvature(impulse), off, inseparable, *agreement)
 
 
-def random_signs(key: jax.Array, like: Any) -> Any:
-    """Independent +1 and -1."""
-    return optax.tree.random_like(key, like, _rademacher)
-
-
-def _rademacher(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
-    return jax.random.rademacher(key, shape, jnp.float32).astype(dtype)
-
-
-def odd_part(update: Update, state: Any, gradient: Any) -> Any:
-    """Half the distance between the updates against a gradient and against its opposite: weight decay, momentum so far
-    and the growth of second moments are the same in both."""
-    there, back = (update(scale(gradient, sign), state)[0] for sign in (1.0, -1.0))
-    return scale(add(back, there, -1.0), 0.5)
-
-
-def _known(tangent: jax.Array) -> jax.Array:
-    """Zero where there is no derivative, as that of a root at zero: of a parameter that never had a gradient."""
-    return jnp.where(jnp.isnan(tangent), jnp.zeros_like(tangent), tangent)
-
-
-class Linearised:
-    """An optimizer's derivative at a gradient of zero and at one state, iterated. Signs: against the update.
-
-    Args:
-      update, state, gradient: as for `measure_response`.
-    """
-
-    def __init__(self, update: Update, state: Any, gradient: Any):
-        leaves, structure = jax.tree.flatten(state)
-        moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-        start = [jnp.asarray(leaves[i]) for i in moving]
-        zero = optax.tree.zeros_like(gradient)
-
-        def of_floating(gradient: Any, floating: list[Any]) -> tuple[Any, list[Any]]:
-            whole = list(leaves)
-            for i, leaf in zip(moving, floating, strict=True):
-                whole[i] = leaf
-            updates, after = update(gradient, structure.unflatten(whole))
-            after = jax.tree.leaves(after)
-            return scale(updates, -1.0), [after[i].astype(x.dtype) for i, x in zip(moving, start, strict=True)]
-
-        def step(gradient: Any, moved: list[Any]) -> tuple[Any, list[Any]]:
-            return jax.tree.map(_known, jax.jvp(of_floating, (zero, start), (gradient, moved))[1])
-
-        self._step, self._rest = step, optax.tree.zeros_like(start)
-
-    def to_one(self, gradient: Any) -> Any:
-        """The response to a gradient at once."""
-        return self._step(gradient, self._rest)[0]
-
-    def alternating(self, vector: Any) -> tuple[Any, jax.Array]:
-        """The response to v, -v, v ... once it has settled, of the sign of the last one; and after how many steps."""
-
-        def goes_on(carry: tuple) -> jax.Array:
-            _, before, now, count = carry
-            change = norm(add(now, before, -1.0))
-            return (count < 2) | ((change > SETTLED * norm(now)) & (count < LONGEST))
-
-        def turn(carry: tuple) -> tuple:
-            moved, _, now, count = carry
-            sign = jnp.where(count % 2 == 0, 1.0, -1.0)
-            found, moved = self._step(scale(vector, sign), moved)
-            return moved, now, scale(found, sign), count + 1
-
-        first = (self._rest, optax.tree.zeros_like(vector), optax.tree.zeros_like(vector), jnp.zeros((), jnp.int32))
-        _, before, now, count = jax.lax.while_loop(goes_on, turn, first)
-        return scale(add(now, before), 0.5), count  # partial sums of an alternating series: their middle is nearer
-
-    def impulse(self, signs: Any, gain: Any, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of the response to one gradient of these signs: its products with the gain, its squares, and the gain's."""
-        reference = times(signs, gain)
-
-        def turn(carry: tuple, _: Any) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
-            fed, moved = carry
-            found, moved = self._step(fed, moved)
-            return (optax.tree.zeros_like(fed), moved), (dot(reference, found), dot(found, found))
-
-        along, squares = jax.lax.scan(turn, (signs, self._rest), None, length=steps)[1]
-        return along, squares, dot(reference, reference)
+def _settled(programs: Programs, seed: jax.Array, given: Any) -> tuple[Programs, Any, jax.Array]:
+    """The programs of all leaves of the state that respond; the gain, with its sign; after how many steps it was
+    reached."""
+    gain, steps, lost = jax.jit(programs.settled)(seed, given)
+    more = frozenset(i for i, flag in lost.items() if flag)
+    if not more:
+        return programs, gain, steps
+    del gain  # or it were in memory beside the next one
+    return _settled(programs.responding_too(more), seed, given)
 
 
 def time_course(along: Any, squares: Any, size: Any) -> tuple[np.ndarray, float]:

@@ -68,11 +68,11 @@ class Machine:
         self.subject, self.cost, self._count = subject, Cost(), batches
         self._batches: dict[int, Any] = {}
         self._gradient = jax.jit(subject.value_and_gradient)
+        self._slope = jax.jit(lambda params, along, *batch: dot(subject.value_and_gradient(params, *batch)[1], along))
         self._advance = jax.jit(lambda *args: self._advanced(*args)[:2], donate_argnums=(0, 1))
         self._advance_seen = jax.jit(self._advanced, donate_argnums=(0, 1, 2))
         self._settle = jax.jit(lambda *args: subject.update(*args)[1], donate_argnums=1)
         self._updates = jax.jit(lambda *args: subject.update(*args)[0], donate_argnums=0)
-        self.dot = jax.jit(dot)
 
     def batch(self, number: int) -> tuple[Any, jax.Array]:
         """The batch and the key of the step that is so many after the subject's."""
@@ -85,6 +85,11 @@ class Machine:
         """(loss, gradient) of a batch."""
         self.cost.passes += 1
         return self._gradient(params, *self.batch(number))
+
+    def slope(self, params: Params, along: Params, number: int) -> jax.Array:
+        """Of a batch's loss along a vector; the gradient need not be in memory as a whole."""
+        self.cost.passes += 1
+        return self._slope(params, along, *self.batch(number))
 
     def advance(
         self, gradient: Params, opt_state: Any, params: Params, loss: jax.Array, number: int, factor: float

@@ -49,8 +49,7 @@ def balance(
     Noise and batch sharpness come from several batches. The judge is what happens: the next 50 steps at a quarter to
     four times the rate, on copies.
 
-    Memory, beyond that of a training step: up to four copies of the parameters; while the optimizer's response is
-    measured, about a dozen, for it is a derivative at a state of its own.
+    Memory, beyond that of a training step: up to four copies of the parameters.
 
     Args:
       experiment: what is trained.

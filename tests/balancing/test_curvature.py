@@ -47,7 +47,8 @@ def test_the_scale_of_parameters():
 
     def largest(fun, params):
         lanczos = Lanczos(lambda v, p, x: PRODUCTS[FORWARD_OVER_REVERSE](fb.grad(fun), p, v, x))
-        return lanczos.ends(optax.tree.random_like(jax.random.key(3), params), params, X, tolerance=1e-9).largest.value
+        start = lambda: optax.tree.random_like(jax.random.key(3), params)  # noqa: E731
+        return lanczos.ends(start, params, X, tolerance=1e-9).largest.value
 
     scaled = jax.tree.map(lambda leaf: leaf / 10, PARAMS)
     ratio = largest(lambda p, x: loss(jax.tree.map(lambda leaf: 10 * leaf, p), x), scaled) / largest(loss, PARAMS)
@@ -61,7 +62,7 @@ def test_complex_parameters():
     def product(v):
         return PRODUCTS[FORWARD_OVER_REVERSE](lambda w: jnp.conj(gradient(w)), jnp.array([1.0 + 2j, -1j]), v)
 
-    found = Lanczos(product).ends(jnp.array([1.0 + 1j, 2 - 1j]))
+    found = Lanczos(product).ends(lambda: jnp.array([1.0 + 1j, 2 - 1j]))
     assert found.largest.value == pytest.approx(5) and found.smallest.value == pytest.approx(1)
 
 

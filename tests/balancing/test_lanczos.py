@@ -25,7 +25,7 @@ def product(vector, matrix):
 
 
 def start(count, seed=0):
-    return optax.tree.random_like(jax.random.key(seed), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(count - 4)})
+    return lambda: optax.tree.random_like(jax.random.key(seed), {"a": jnp.zeros((2, 2)), "b": jnp.zeros(count - 4)})
 
 
 SPECTRA = {
@@ -74,9 +74,23 @@ def test_the_vector_of_the_largest():
     np.testing.assert_allclose(abs(flat @ basis[:, 0]), 1, rtol=1e-8)
 
 
+def test_a_gain_on_both_sides():
+    """Also one of zero: of a parameter that the optimizer leaves alone."""
+    matrix, _ = operator(SPECTRA["an outlier"])
+    gains = np.random.default_rng(1).uniform(0.1, 10, 80) * (np.arange(80) != 5)
+    values, vectors = np.linalg.eigh(np.sqrt(np.outer(gains, gains)) * np.asarray(matrix))
+    gain = {"a": jnp.asarray(gains[:4]).reshape(2, 2), "b": jnp.asarray(gains[4:])}
+    lanczos = Lanczos(jax.jit(product))
+    found = lanczos.ends(start(80), matrix, gain=gain, tolerance=1e-8)
+    ends = values[1], values[-1]  # without the direction of the gain that is zero
+    np.testing.assert_allclose((found.smallest.value, found.largest.value), ends, rtol=1e-6)
+    vector = lanczos.vector(start(80), found, matrix, gain=gain)
+    np.testing.assert_allclose(abs(np.concatenate([vector["a"].ravel(), vector["b"]]) @ vectors[:, -1]), 1, rtol=1e-7)
+
+
 def test_complex_leaves_are_two_real_ones():
     weights = jnp.array([1.0 + 0j, 2.0, 3.0])
-    found = Lanczos(lambda v, w: [w * v[0]]).ends([jnp.array([1 + 1j, 2 - 1j, 0.5 + 2j])], weights)
+    found = Lanczos(lambda v, w: [w * v[0]]).ends(lambda: [jnp.array([1 + 1j, 2 - 1j, 0.5 + 2j])], weights)
     assert found.largest.value == pytest.approx(3) and found.smallest.value == pytest.approx(1)
     assert dot([1j * weights], [weights]) == 0 and norm([1j * weights]) == pytest.approx(14**0.5)
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from fnbackprop.balancing.response import measure_response
+from fnbackprop.balancing.response import compare_with_actual, measure_response
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -24,7 +24,9 @@ def standard_promotion():
 def measured(optimizer, state=None):
     params = jax.tree.map(jnp.asarray, SHAPE)
     state = optimizer.init(params) if state is None else state
-    return measure_response(lambda g, s: optimizer.update(g, s, params), state, params, jax.random.key(0))
+    update = lambda g, s: optimizer.update(g, s, params)  # noqa: E731
+    agreement = compare_with_actual(update, state, params)
+    return measure_response(update, state, params, jax.random.key(0), agreement=agreement)
 
 
 def state_after(optimizer, steps):

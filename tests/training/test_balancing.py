@@ -88,6 +88,12 @@ def test_momentum_and_adam_have_their_own_critical_rates(short):
     assert 0 < adam.facts.ratio.value < 1 and not adam.facts.not_linear
 
 
+def test_a_warm_up_from_zero_says_why_no_layer_moves(short):
+    found = balance(quadratic(optimizer=optax.sgd(optax.linear_schedule(0.0, 0.1, 8))))
+    assert found.facts.layers[0].update_to_weight == 0 and "the next update is zero, as at the start" in str(found)
+    assert "the next update is zero" not in str(balance(quadratic()))
+
+
 def test_frozen_parameters_have_no_curvature(short):
     labels = {"w": "train", "frozen": "freeze"}
     optimizer = optax.multi_transform({"train": optax.sgd(0.01), "freeze": optax.set_to_zero()}, labels)
