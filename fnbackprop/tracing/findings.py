@@ -15,7 +15,7 @@ import numpy as np
 
 from ..jaxprs.types import is_var
 from .recorder import Walk
-from .records import Place, Record
+from .records import Iteration, Place, Record
 from .saturation import is_zero
 from .statistics import Statistics, all_finite
 
@@ -24,7 +24,7 @@ DECADES = 4.0  # by which the repeats must change the cotangent in all
 AGREEMENT = 0.8  # of the steps must go the same way
 MANY = 0.25  # of the elements
 FEWEST_ELEMENTS = 8
-SHOWS = 0.01  # of the root mean square: a rounding error that is smaller does not matter
+SHOWS = 0.01  # of the root mean square of the whole: a rounding error that is smaller does not matter
 SATURATED = 0.9  # of the elements of an activation, or of the rows of a softmax
 UNLIKE = 4.0  # decades by which a gain differs from that of its peers
 
@@ -204,31 +204,42 @@ def _saturated(records: Iterable[Record]) -> list[Finding]:
     return found
 
 
-def _underflow(records: Iterable[Record]) -> list[Finding]:
+def _underflow(records: Sequence[Record]) -> list[Finding]:
     found = []
+    makers = {(r.path, v): (r, i) for r in records for i, v in enumerate(r.equation.outvars)}
     for record in records:
         for came, made in zip(record.cotangents, record.passed_on, strict=True):
             before = came.of[0] if len(came.of) == 1 else None
             if record.entered or before is None:
                 continue
             for target, after in zip(record.targets, made.of, strict=False):
-                if after is None:
+                if after is None or not after.size:
                     continue
                 lost = max(after.share_zero - before.share_zero, 0) if _keeps_zeros(record) else 0
-                lost += _share_too_small(after, record.equation.invars[target].aval.dtype)
-                if lost >= MANY:
+                lost += after.tiny / after.size
+                operand = record.equation.invars[target]
+                if lost >= MANY and _shows(
+                    operand.aval.dtype, after, makers.get((record.path, operand)), made.iteration
+                ):
                     share = f"{lost:.0%} of the cotangent"
                     place, why = record.place, f"{share} of {record.primitive} falls below the smallest normal number"
                     found.append(Finding(Concern.UNDERFLOW, place, why))
     return found
 
 
-def _share_too_small(of: Statistics, dtype: Any) -> float:
-    """The share of elements below the smallest normal number, which a processor may take for zero. Those of float16 are
-    computed with as they are: they count where rounding them shows in the whole."""
-    rounding = float(jnp.finfo(dtype).smallest_subnormal) / 12**0.5  # the root mean square of the error
-    is_exact = dtype == jnp.float16 and rounding < SHOWS * of.rms
-    return of.tiny / of.size if of.size and not is_exact else 0.0
+def _shows(dtype: Any, term: Statistics, maker: tuple[Record, int] | None, iteration: Iteration) -> bool:
+    """Whether the error of small numbers in a term of an operand's cotangent shows in the whole of it, which is known
+    where the operand was made."""
+    found = (s.of[maker[1]] for s in maker[0].cotangents if s.iteration == iteration) if maker else iter(())
+    whole = next(found, None)
+    return _error_of_small(dtype) >= SHOWS * max(term.rms, whole.rms if whole else 0.0)
+
+
+def _error_of_small(dtype: Any) -> float:
+    """The root mean square of the error of numbers below the smallest normal one, which a processor may take for zero;
+    those of float16 are computed with as they are, and rounded."""
+    info = jnp.finfo(dtype)
+    return float(info.smallest_subnormal) / 12**0.5 if dtype == jnp.float16 else float(info.tiny)
 
 
 def _keeps_zeros(record: Record) -> bool:

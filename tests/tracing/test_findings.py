@@ -170,6 +170,18 @@ def test_half_precision_below_normal_is_no_alarm_while_enough_bits_are_left():
     assert trace(loss, ONES).findings == ()
 
 
+def test_an_underflow_that_does_not_show_in_the_whole_is_no_alarm():
+    """As that of a layer norm's variance, beside the cotangent of the residual stream."""
+
+    def loss(x):
+        y = x.astype(jnp.float16)
+        return jnp.sum((y + y**2).astype(jnp.float32)) * 1e-4
+
+    assert trace(loss, 1e-3 * ONES).findings == ()
+    alone = trace(lambda x: jnp.sum((x.astype(jnp.float16) ** 2).astype(jnp.float32)) * 1e-4, 1e-3 * ONES)
+    assert only(alone).concern is Concern.UNDERFLOW
+
+
 def test_healthy_recurrent_network_is_no_alarm():
     random = np.random.default_rng(0)
     w, u = (jnp.asarray(random.normal(size=(8, 8)) / np.sqrt(8), jnp.float32) for _ in range(2))
