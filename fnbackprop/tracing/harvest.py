@@ -117,7 +117,8 @@ class _Body:
             for start in range(0, len(positions), most):
                 part = positions[start : start + most]
                 block = Block(tuple(rows[i] for i in part))
-                found.append((block, reduced(jnp.stack([arrays[i] for i in part]))))
+                flat = [jnp.reshape(arrays[i], -1) if len(part) > 1 else arrays[i] for i in part]
+                found.append((block, reduced(jnp.stack(flat))))
         return _joined([*found, *self.inner])
 
 

@@ -1,7 +1,9 @@
 """The statistics of many arrays as reductions within one compiled program, and what they say once it has run.
 
 Each array becomes `COLUMNS` integers, bit patterns of floats among them: so they leave a loop in one stack, and no
-processor flushes a small one to zero.
+processor flushes a small one to zero. They come of two passes, each of one reduction of several results: a compiler
+makes of that a loop that computes what it reads as it goes, on as many numbers at once as the processor has room for,
+which minima of floats, of which one may be NaN, prevent. A sum of floats alone a CPU's library takes, from memory.
 """
 
 from collections.abc import Sequence
@@ -14,50 +16,60 @@ from jax import lax
 from .statistics import Statistics
 
 COLUMNS = 9  # whether it was computed; the smallest, the largest, a scale, the sum of squares at it; four counts
-MOST_LANES = 128  # numbers that are counted in one integer of 32 bits
 
 
 def as_real(x: Any) -> Any:
-    """A flat array, of a complex one its magnitudes."""
-    return jnp.reshape(lax.abs(x) if jnp.iscomplexobj(x) else x, -1)
+    """An array, of a complex one its magnitudes."""
+    return lax.abs(x) if jnp.iscomplexobj(x) else x
 
 
 def reduced(rows: Any) -> Any:
-    """The columns of each row of a matrix: (rows, COLUMNS) of int32, of float64 of int64."""
-    count, size = rows.shape
+    """The columns of each of the arrays along the first axis: (arrays, COLUMNS) of int32, of float64 of int64."""
     wide = rows if rows.dtype.itemsize >= 4 else lax.convert_element_type(rows, jnp.float32)
     integer = jnp.int64 if wide.dtype == jnp.float64 else jnp.int32
-    if not size:
+    count = rows.shape[0]
+    if not rows.size:
         return jnp.zeros((count, COLUMNS), integer).at[:, 0].set(1)
-    lanes = next(n for n in range(min(MOST_LANES, size), 0, -1) if size % n == 0)
-    rows, wide = (jnp.reshape(x, (count, size // lanes, lanes)) for x in (rows, wide))
-    kinds, finite = _kinds(rows)
-    low = jnp.min(jnp.min(jnp.where(finite, wide, np.inf), 2), 1)
-    high = jnp.max(jnp.max(jnp.where(finite, wide, -np.inf), 2), 1)
+    ordered, magnitude = _as_integers(wide)
+    infinity, normal = (_bits(value, wide.dtype) for value in (np.inf, jnp.finfo(rows.dtype).tiny))
+    finite, ends = magnitude < infinity, (jnp.iinfo(integer).max, jnp.iinfo(integer).min)
+    kinds = magnitude > infinity, magnitude == infinity, magnitude == 0, (magnitude < normal) & (magnitude > 0)
+    sides = [jnp.where(finite, ordered, end) for end in ends]
+    low, high, *counts = _reduced([*sides, *(kind.astype(integer) for kind in kinds)], ends)
+    low, high = (lax.bitcast_convert_type(_reordered(x), wide.dtype) for x in (low, high))
     scale = _inverse_scale(jnp.where(low <= high, jnp.maximum(jnp.abs(low), jnp.abs(high)), 0))
-    unit = jnp.where(finite, wide, 0) * scale[:, None, None]
-    squares = jnp.sum(jnp.sum(unit * unit, 2), 1)
-    counted = jnp.sum(kinds, 2, dtype=jnp.uint32)
-    counts = jnp.sum((counted[:, :, None] >> np.array([[SHIFTS]], np.uint32)) & np.uint32(255), 1).astype(integer)
+    unit = jnp.where(finite, wide, 0) * jnp.expand_dims(scale, range(1, rows.ndim))
+    _, squares = _reduced([finite.astype(integer), unit * unit], ())
     floats = lax.bitcast_convert_type(jnp.stack([low, high, scale, squares], 1), integer)
-    return jnp.concatenate([jnp.ones((count, 1), integer), floats, counts], 1)
+    return jnp.concatenate([jnp.ones((count, 1), integer), floats, jnp.stack(counts, 1)], 1)
 
 
-SHIFTS = (0, 8, 16, 24)  # of the counts of NaN, infinite, zero and tiny elements within one integer
+def _reduced(operands: Sequence[Any], ends: tuple[Any, ...]) -> list[Any]:
+    """In one pass over all axes but the first: with `ends`, a minimum and a maximum that begin there; and sums."""
+    starts = [np.asarray(value, x.dtype) for value, x in zip([*ends, *[0] * len(operands)], operands, strict=False)]
+
+    def combined(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:
+        combine = [lax.min, lax.max][: len(ends)] + [lax.add] * (len(operands) - len(ends))
+        return [f(x, y) for f, x, y in zip(combine, one, other, strict=True)]
+
+    return list(lax.reduce(list(operands), starts, combined, tuple(range(1, operands[0].ndim))))
 
 
-def _kinds(x: Any) -> tuple[Any, Any]:
-    """For each element, a one at the place of the count that it belongs to; and whether it is finite. By the bits: a
-    processor may take small numbers for zero."""
-    info = jnp.finfo(x.dtype)
-    unsigned = jnp.dtype(f"uint{info.bits}")
-    infinity, normal = (np.asarray(value, x.dtype).view(unsigned) for value in (np.inf, info.tiny))
-    bits = lax.bitcast_convert_type(x, unsigned) & np.asarray((1 << (info.bits - 1)) - 1, unsigned)
-    one = [np.uint32(1 << shift) for shift in SHIFTS]
-    small = jnp.where(bits == 0, one[2], one[3])
-    large = jnp.where(bits == infinity, one[1], one[0])
-    finite = bits < infinity
-    return jnp.where(bits < normal, small, jnp.where(finite, np.uint32(0), large)), finite
+def _bits(value: Any, dtype: Any) -> Any:
+    return np.asarray(value, dtype).view(f"int{jnp.finfo(dtype).bits}")[()]
+
+
+def _as_integers(x: Any) -> tuple[Any, Any]:
+    """Integers in the order of the floats, and the bits of their magnitudes, which are in the order of these."""
+    integer = jnp.dtype(f"int{jnp.finfo(x.dtype).bits}")
+    bits = lax.bitcast_convert_type(x, integer)
+    return _reordered(bits), bits & np.iinfo(integer).max
+
+
+def _reordered(bits: Any) -> Any:
+    """From the bits of floats to integers in their order, and back."""
+    info = np.iinfo(bits.dtype)
+    return bits ^ ((bits >> (info.bits - 1)) & info.max)
 
 
 def _inverse_scale(largest: Any) -> Any:
@@ -96,7 +108,7 @@ def rms_of(columns: Any, sizes: Any) -> Any:
 
 
 def grouped(arrays: Sequence[Any]) -> dict[tuple[int, str], list[int]]:
-    """The positions of flat arrays that can be the rows of one matrix."""
+    """The positions of arrays that can be the rows of one matrix."""
     groups: dict[tuple[int, str], list[int]] = {}
     for i, x in enumerate(arrays):
         groups.setdefault((x.size, x.dtype.name), []).append(i)
