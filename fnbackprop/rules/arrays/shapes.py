@@ -4,7 +4,7 @@ import numpy as np
 from jax import lax
 
 from ...backprop.registry import vjp_rule
-from ...jaxprs.avals import cotangent_sharding, with_partitions
+from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, lay_out, with_partitions
 from ..expressions import scalar
 from .layouts import inverse, reshape_like, sum_over
 
@@ -62,6 +62,7 @@ def pad_vjp_x(dy, *, padding_config):
 def pad_vjp_v(dy, x_aval, *, padding_config):
     """dv = Σ dy over the padding, masked rather than as a difference of two sums, which would cancel."""
     padding = lax.pad(lax.full(x_aval.shape, False), np.bool_(True), padding_config)
+    padding = lay_out(padding, explicit_sharding(aval_of(dy)))
     return sum_over(lax.select(padding, dy, lax.full_like(dy, 0)), range(dy.ndim))
 
 

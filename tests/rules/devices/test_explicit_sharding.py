@@ -79,6 +79,7 @@ DIVIDED = {
     "tile": case(lambda a: jnp.tile(a, (1, 2)), (A, ROWS)),
     "tile of the divided": case(lambda a: jnp.tile(a, (2, 1)), (B, COLUMNS)),
     "reshape": case(lambda a: lax.reshape(a, (2, 4, 4), out_sharding=P("x", None, "y")), (A, BOTH)),
+    "padding": case(lambda a, v: lax.pad(a, v, [(0, 0, 0), (1, -1, 1)]), (A, ROWS), ((), P())),
     "pad": case(lambda a: lax.pad(a, 1.0, [(0, 0, 0), (1, 1, 0)]), (A, ROWS)),
     "slice": case(lambda a: a[:, 1:3], (A, ROWS)),
     "dynamic_slice": case(lambda a: lax.dynamic_slice(a, (0, 1), (8, 2)), (A, ROWS)),
