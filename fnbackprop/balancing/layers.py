@@ -105,7 +105,8 @@ def undoes_scales(optimizer: optax.GradientTransformation, params: Any, opt_stat
       params: which it updates.
       opt_state: its state.
     """
-    if not any(map(_is_scale, jax.tree.leaves(opt_state, is_leaf=_is_scale))):
+    scales = filter(_is_scale, jax.tree.leaves(opt_state, is_leaf=_is_scale))
+    if all(factor == 1 for scale in scales for _, factor in scale.multipliers):
         return False
     with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
         small = jax.tree.map(lambda leaf: jax.numpy.ones((1,) * leaf.ndim, leaf.dtype), params)

@@ -50,6 +50,7 @@ def test_a_layer_that_is_not_there():
         (optax.chain(optax.clip_by_global_norm(1.0), fb.scale_by_layer({"up": 2.0}), optax.lion(1e-3)), True),
         (optax.chain(optax.adam(optax.linear_schedule(0, 1e-3, 9)), fb.scale_by_layer({"up": 2.0})), False),
         (optax.chain(fb.scale_by_layer({"up": 2.0}), optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9)), False),
+        (optax.chain(fb.scale_by_layer({"up": 1.0}), fb.scale_by_layer({}), optax.adam(1e-3)), False),
         (optax.adam(1e-3), False),
     ],
 )
