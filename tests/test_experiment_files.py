@@ -53,7 +53,7 @@ def test_an_error_while_importing_shows_the_users_lines_alone():
 def test_a_module_that_is_not_there_is_named(tmp_path):
     (tmp_path / "lacking.py").write_text("import nowhere.at_all\n")
     for name in ("nowhere.at_all", "lacking"):
-        with pytest.raises(CommandError, match=rf"there is no module nowhere \(wanted: {name}\)"):
+        with pytest.raises(CommandError, match=rf"there is no module nowhere, which {name} wants\."):
             import_module(name)
 
 

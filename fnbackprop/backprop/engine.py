@@ -79,17 +79,17 @@ class Engine:
 
     shares_steps: ClassVar[bool] = True  # whether equal steps of a traced backward walk may share what they emit
 
-    def __post_init__(self):
-        check_limits(self.budget, self.checkpoints)
-
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> "Engine":
-        """The engine with a user's options, given by keyword. Raises TypeError for one that is unknown."""
+        """The engine with a user's options, given by keyword. Raises TypeError for one that is unknown, ValueError for
+        what it cannot be."""
         known = [f.name for f in fields(cls) if not f.metadata]
         for name in options:
             if name not in known:
                 raise TypeError(f"unexpected option {name!r}; the options are {', '.join(known)}")
-        return cls(**options)
+        engine = cls(**options)
+        check_limits(engine.budget, engine.checkpoints)
+        return engine
 
     def inlining(self) -> "Engine":
         return replace(self, inline=True)
