@@ -131,17 +131,11 @@ def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.
     def of_groups(norms_of: Callable[[np.ndarray], jax.Array]) -> jax.Array:
         return jnp.concatenate([norms_of(index) for index in indices])[group_places]
 
-    def scaled(scales: list[jax.Array]) -> jax.Array:
-        sums = of_leaves([_sums_of_squares(x, dtype, scale) for x, scale in zip(stacks, scales, strict=True)])
-        norms = _root(sums) / of_leaves(scales)
-        return of_groups(lambda index: _joint_norms(norms[index]))
-
-    if all(np.size(x) <= STACKED for x in leaves):  # a second look costs less than to compile two branches
-        return scaled([_scale_by_largest(x, dtype) for x in stacks])
-    parts = [_sums_of_squares(x, dtype) for x in stacks]
-    squares = of_leaves(parts)
-    totals = of_groups(lambda index: jnp.sum(squares[index], axis=1))
-    return lax.cond(jnp.all(_in_range(totals)), lambda: jnp.sqrt(totals), lambda: scaled(list(map(_scale, parts))))
+    # A second look at every leaf: a branch for the rare ones that need it takes longer, to run and to compile.
+    scales = [_scale(_sums_of_squares(x, dtype)) for x in stacks]
+    sums = of_leaves([_sums_of_squares(x, dtype, scale) for x, scale in zip(stacks, scales, strict=True)])
+    norms = _root(sums) / of_leaves(scales)
+    return of_groups(lambda index: _joint_norms(norms[index]))
 
 
 def leaf_norms(tree: Any) -> Any:
@@ -231,15 +225,6 @@ def _scale(squares: jax.Array) -> jax.Array:
     down = 2.0 ** -(limits.maxexp // 2 + limits.nmant // 2)
     scale = jnp.where(squares < jnp.inf, jnp.where(_in_range(squares), 1.0, up), down)
     return lax.stop_gradient(scale.astype(squares.dtype))
-
-
-def _scale_by_largest(stack: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Of each leaf of a stack, the power of two by which its largest number comes to lie between 1 and 2: (count,)."""
-    largest = lax.stop_gradient(jnp.max(_magnitude(stack, dtype), axis=_rows(stack), initial=0))
-    usable = jnp.isfinite(largest) & (largest > 0)
-    limits = jnp.finfo(dtype)
-    exponent = jnp.clip(jnp.floor(jnp.log2(jnp.where(usable, largest, 1))), limits.minexp + 1, limits.maxexp - 2)
-    return lax.stop_gradient(jnp.exp2(-exponent))
 
 
 def _joint_norms(norms: jax.Array) -> jax.Array:
