@@ -88,7 +88,8 @@ def _compiled_gradient(transform: Callable, program: Callable, case: Case) -> Gr
     def again(inputs: Sequence[Any], cotangents: Sequence[Any]) -> Leaves:
         return list(map(np.asarray, transform(program, *inputs)[1](tuple(cotangents))))
 
-    return Gradient(value, cotangents, list(map(np.asarray, leaves)), list(map(is_weak, (*value, *leaves))), again)
+    weak = [isinstance(x, float) or is_weak(x) for x in (*value, *leaves)]  # a user's backward may return a number
+    return Gradient(value, cotangents, list(map(np.asarray, leaves)), weak, again)
 
 
 COMPILED = Tier(
