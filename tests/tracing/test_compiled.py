@@ -210,7 +210,9 @@ def test_what_is_not_finite_only_as_it_is_called():
         return jnp.sum(x * np.float32(1e30) * np.float32(1e-30))  # HERE
 
     args = (jnp.full(4, 1e10),)
-    assert np.isfinite(jax.jit(loss)(*args)) and np.isinf(loss(*args))
+    assert np.isinf(loss(*args))
+    if np.isinf(jax.jit(loss)(*args)):
+        pytest.skip("this compiler keeps the two factors apart")
     found = fb.trace(loss, *args)
     blame = found.blame()
     assert (blame.kind, blame.place.line, blame.value) == (Kind.OVERFLOW, line_of(loss), True)
