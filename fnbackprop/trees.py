@@ -128,14 +128,11 @@ def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.
     def of_leaves(parts: list[jax.Array]) -> jax.Array:
         return jnp.concatenate([*parts, jnp.zeros((0,), dtype)])[places]
 
-    def of_groups(norms_of: Callable[[np.ndarray], jax.Array]) -> jax.Array:
-        return jnp.concatenate([norms_of(index) for index in indices])[group_places]
-
     # A second look at every leaf: a branch for the rare ones that need it takes longer, to run and to compile.
     scales = [_scale(_sums_of_squares(x, dtype)) for x in stacks]
     sums = of_leaves([_sums_of_squares(x, dtype, scale) for x, scale in zip(stacks, scales, strict=True)])
     norms = _root(sums) / of_leaves(scales)
-    return of_groups(lambda index: _joint_norms(norms[index]))
+    return jnp.concatenate([_joint_norms(norms[index]) for index in indices])[group_places]
 
 
 def leaf_norms(tree: Any) -> Any:
