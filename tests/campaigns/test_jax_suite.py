@@ -30,11 +30,23 @@ def test_a_reason_excuses_a_failure_and_is_stale_where_the_test_passes(monkeypat
     assert command.compare_outcomes("nn", reference, {}).wrong == dict.fromkeys(found.counted, "not run")
 
 
-def test_the_reference_is_kept(tmp_path, monkeypatch):
+def test_the_reference_runs_what_fails_with_ours(tmp_path, monkeypatch):
     runs = []
-    monkeypatch.setattr(command.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(command, "run", lambda *args: runs.append(args) or {"T::a": "passed"})
-    (tmp_path / "nn_test.py").write_text("pass")
-    for afresh, count in ((False, 1), (False, 1), (True, 2)):
-        assert command.run_reference(tmp_path, "nn", 1.0, None, afresh) == {"T::a": "passed"}
-        assert len(runs) == count
+
+    def run(tests, file, ours, limit, select=None, only=None):
+        runs.append(only)
+        return {"nn_test.T::b": "passed"}
+
+    monkeypatch.setattr(command, "run", run)
+    ours = {"nn_test.T::a": "passed", "nn_test.T::b": "ValueError", "nn_test.T::c": "skipped"}
+    reference = command.run_reference(tmp_path, "nn", 1.0, ours)
+    assert runs == [["nn_test.T::b"]]
+    assert reference == {**ours, "nn_test.T::b": "passed"}
+    assert command.run_reference(tmp_path, "nn", 1.0, {"nn_test.T::a": "passed"}) == {"nn_test.T::a": "passed"}
+    assert len(runs) == 1
+    command.run_reference(tmp_path, "nn", 1.0, {command.WHOLE_FILE: "not done in 1 s"})
+    assert runs[1] is None  # nothing is known of any test: the whole file
+
+
+def test_a_test_of_a_report_is_found_again():
+    assert command._address("nn", "nn_test.NNTest::testRelu[3]") == "nn_test.py::NNTest::testRelu[3]"

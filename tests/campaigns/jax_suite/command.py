@@ -1,17 +1,14 @@
-"""JAX's own tests, with our vjp in the place of `jax.vjp` and, for reference, without.
+"""JAX's own tests, with our vjp in the place of `jax.vjp`; those that fail, for reference, without.
 
     python -m tests.campaigns jax_suite --tests ../jax/tests                         # every file that takes gradients
     python -m tests.campaigns jax_suite --tests ../jax/tests lax_autodiff nn         # these files
 
-It needs a checkout of JAX at the tag of the installed version. A test counts if the reference passes it; one that then
-fails with ours is listed, unless `exceptions.py` says why it must: it demands that JAX refuses, or a wrong value of
-JAX's, or a private object. An exception that passes is listed too. What the reference gave is kept in the temporary
-folder of the machine, by JAX's version and the file's content, so a second run costs half; --afresh runs it again.
+It needs a checkout of JAX at the tag of the installed version. A test that fails with ours is run again without: it
+counts if it passes then, and is listed, unless `exceptions.py` says why it must fail: it demands that JAX refuses, or a
+wrong value of JAX's, or a private object. An exception that passes is listed too.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import pathlib
 import subprocess
@@ -38,11 +35,14 @@ FILES = """lax_autodiff lax_control_flow api custom_api custom_linear_solve cust
     scheduling_groups shape_poly shard_alike stateful_rng string_array x64_context xla_metadata""".split()
 
 
-def run(tests: pathlib.Path, file: str, ours: bool, limit: float, select: str | None) -> dict[str, str]:
-    """The outcome of each test of one file: "passed", "skipped", or the first line of its error."""
+def run(
+    tests: pathlib.Path, file: str, ours: bool, limit: float, select: str | None = None, only: list[str] | None = None
+) -> dict[str, str]:
+    """The outcome of each test of one file, or of `only` these: "passed", "skipped", or the first line of its error."""
     with tempfile.TemporaryDirectory() as folder:
-        report = pathlib.Path(folder, "report.xml")
-        command = [sys.executable, "-m", "pytest", f"{file}_test.py", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        report, chosen = pathlib.Path(folder, "report.xml"), pathlib.Path(folder, "chosen.txt")
+        chosen.write_text("\n".join([f"{file}_test.py"] if only is None else [_address(file, name) for name in only]))
+        command = [sys.executable, "-m", "pytest", f"@{chosen}", "-q", "-n", "0", "-p", "no:cacheprovider"]
         command += ["-o", "addopts=", f"--junitxml={report}", "--rootdir", str(tests), "-c", os.devnull]
         command += ["-p", "tests.campaigns.jax_suite.plugin"] if ours else []
         command += ["-k", select] if select else []
@@ -56,21 +56,15 @@ def run(tests: pathlib.Path, file: str, ours: bool, limit: float, select: str | 
             return {WHOLE_FILE: f"not done in {limit:.0f} s"}
         if not report.exists():
             return {WHOLE_FILE: f"pytest ended with {ran.returncode}: {ran.stdout[-300:]} {ran.stderr[-300:]}"}
-        return {f"{case.get('classname')}::{case.get('name')}": _outcome(case) for case in _cases(report)}
+        return {_name(case): _outcome(case) for case in _cases(report)}
 
 
-def run_reference(tests: pathlib.Path, file: str, limit: float, select: str | None, afresh: bool) -> dict[str, str]:
-    """As `run` without ours, or what it gave before."""
-    content = (tests / f"{file}_test.py").read_bytes()
-    key = hashlib.sha256(f"{jax.__version__} {sys.version} {select} ".encode() + content).hexdigest()[:16]
-    kept = pathlib.Path(tempfile.gettempdir(), "fnbackprop_jax_suite", f"{file}-{key}.json")
-    if kept.exists() and not afresh:
-        return json.loads(kept.read_text())
-    outcomes = run(tests, file, False, limit, select)
-    if WHOLE_FILE not in outcomes:
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(outcomes))
-    return outcomes
+def run_reference(tests: pathlib.Path, file: str, limit: float, ours: dict[str, str]) -> dict[str, str]:
+    """The outcomes without ours: of the tests that fail with ours by a run, of the others the same."""
+    if WHOLE_FILE in ours:
+        return run(tests, file, False, limit)
+    failed = [name for name, outcome in ours.items() if outcome not in ("passed", "skipped")]
+    return {**ours, **run(tests, file, False, limit, only=failed)} if failed else ours
 
 
 class Comparison(NamedTuple):
@@ -94,6 +88,16 @@ def _cases(report: pathlib.Path) -> list[ElementTree.Element]:
     return list(ElementTree.parse(report).iter("testcase"))
 
 
+def _name(case: ElementTree.Element) -> str:
+    return f"{case.get('classname')}::{case.get('name')}"
+
+
+def _address(file: str, name: str) -> str:
+    """A test by its name in a report, as pytest's command line takes it."""
+    where, _, test = name.partition("::")
+    return f"{file}_test.py::{where.rpartition('.')[2]}::{test}"
+
+
 def _outcome(case: ElementTree.Element) -> str:
     for child in case:
         if child.tag in ("failure", "error"):
@@ -106,8 +110,8 @@ def _outcome(case: ElementTree.Element) -> str:
 def compare_file(tests: pathlib.Path, file: str, options: argparse.Namespace) -> tuple[int, int]:
     """Print how one file fares; (tests that the reference passes, those among them that fail without a reason)."""
     start = time.monotonic()
-    reference = run_reference(tests, file, options.limit, options.select, options.afresh)
     ours = run(tests, file, True, options.limit, options.select)
+    reference = run_reference(tests, file, options.limit, ours)
     found = compare_outcomes(file, reference, ours)
     right = len(found.counted) - len(found.wrong) - len(found.excused)
     print(
@@ -135,7 +139,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--select", "-k", help="only tests whose name matches, as pytest's -k")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one file")
     parser.add_argument("--verbose", action="store_true", help="list the tests that may fail, with the reason")
-    parser.add_argument("--afresh", action="store_true", help="run the reference even if its outcomes are kept")
     options = parser.parse_args(arguments)
     tests = options.tests.resolve()
     if not (tests / "lax_autodiff_test.py").exists():
