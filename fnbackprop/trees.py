@@ -3,7 +3,7 @@
 What optax.tree already gives (add, scale, cast, vdot, ...) is not repeated here.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-STACKED = 4096  # elements: leaves of one shape that have no more are reduced together
+# XLA compiles a reduction of so few elements for a processor in fifty milliseconds, of more in one or two.
+FEW = 4096
+ROW = 128  # elements of a leaf that are reduced together, where it has few
 
 
 def leaf_path(keys: jax.tree_util.KeyPath) -> str:
@@ -99,40 +101,39 @@ def global_norm(tree: Any) -> jax.Array:
     not have the norm 0 or inf. `float0` leaves (the gradients of integers) count as zero, and an empty tree has
     norm 0. A leaf with NaN gives NaN; with inf, inf.
     """
-    return norms([tree])[0]
+    return joint_norm(norm_parts([x for x in jax.tree.leaves(tree) if _counts(x)])[0])
 
 
 def norms(trees: Sequence[Any]) -> jax.Array:
-    """The `global_norm` of each of several trees, all in one dtype: (trees,). A leaf may be in several of them.
-
-    The squares of a leaf are added up by itself, and the sums of leaves afterwards: the program grows with the number
-    of leaves, and no leaf waits for another. Small leaves of one shape are reduced together, for a hundred reductions
-    take a hundred times as long to compile as one.
-    """
+    """The `global_norm` of each of several trees, all in one dtype: (trees,). A leaf may be in several of them."""
     if not trees:
         return jnp.zeros((0,))
-    leaves: dict[int, Any] = {}
-    groups = [[leaves.setdefault(id(x), x) for x in jax.tree.leaves(tree) if _counts(x)] for tree in trees]
-    places = {key: place for place, key in enumerate(leaves)}
-    groups = [[places[id(x)] for x in group] for group in groups]
-    return _group_norms(list(leaves.values()), groups)
+    leaves = {id(x): x for tree in trees for x in jax.tree.leaves(tree) if _counts(x)}
+    parts, places = norm_parts(list(leaves.values()))
+    rows = dict(zip(leaves, places, strict=True))
+    index = [[row for x in jax.tree.leaves(tree) if _counts(x) for row in rows[id(x)]] for tree in trees]
+    longest = max(map(len, index))
+    index = np.array([own + [-1] * (longest - len(own)) for own in index], int)
+    return _row_norms(jnp.pad(parts, (0, 1))[index], parts.dtype)  # the last is zero, and of none
 
 
-def _group_norms(leaves: Sequence[Any], groups: Sequence[Sequence[int]]) -> jax.Array:
-    """The norm of each group of these leaves."""
+def norm_parts(leaves: Sequence[Any]) -> tuple[jax.Array, list[range]]:
+    """Norms of parts of these arrays, (parts,), and which of them are of each array: its norm is their joint one.
+
+    The squares of a part are added up by itself: the program grows with the number of leaves, and no leaf waits for
+    another. Leaves of few elements are reduced together, whatever their shapes: a small reduction takes longer to
+    compile than a large one. The second look is made at every part: a branch for the rare ones that need it takes
+    longer, to run and to compile.
+    """
     dtype = accumulation_dtype(*leaves)
-    stacks, places = _stacked(leaves)
-    lengths, group_places = _alike(map(len, groups))
-    indices = [np.array([groups[i] for i in same], int) for same in lengths]  # of groups of one length: (count, length)
+    matrices, places = _matrices(leaves)
+    return jnp.concatenate([*(_row_norms(matrix, dtype) for matrix in matrices), jnp.zeros((0,), dtype)]), places
 
-    def of_leaves(parts: list[jax.Array]) -> jax.Array:
-        return jnp.concatenate([*parts, jnp.zeros((0,), dtype)])[places]
 
-    # A second look at every leaf: a branch for the rare ones that need it takes longer, to run and to compile.
-    scales = [_scale(_sums_of_squares(x, dtype)) for x in stacks]
-    sums = of_leaves([_sums_of_squares(x, dtype, scale) for x, scale in zip(stacks, scales, strict=True)])
-    norms = _root(sums) / of_leaves(scales)
-    return jnp.concatenate([_joint_norms(norms[index]) for index in indices])[group_places]
+def joint_norm(norms: jax.Array) -> jax.Array:
+    """The norm of all parts together, a scalar, from the norms of the parts: (parts,)."""
+    row = jnp.pad(norms, (0, max(FEW + 1 - len(norms), 0)))
+    return _row_norms(row[None], norms.dtype)[0]
 
 
 def leaf_norms(tree: Any) -> Any:
@@ -147,10 +148,10 @@ def relative_change(before: Any, after: Any) -> jax.Array:
     """
     pairs = [(x, y) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True) if _counts(x)]
     dtype = accumulation_dtype(*[x for x, _ in pairs])
-    (old, _), (new, _) = (_stacked([pair[which] for pair in pairs]) for which in (0, 1))
+    old, new = (_matrices([pair[which] for pair in pairs])[0] for which in (0, 1))
 
-    def norm(stacks: Iterable[jax.Array]) -> jax.Array:
-        return jnp.sqrt(sum((jnp.sum(_sums_of_squares(x, dtype)) for x in stacks), start=jnp.zeros((), dtype)))
+    def norm(matrices: Iterable[jax.Array]) -> jax.Array:
+        return jnp.sqrt(sum((jnp.sum(jnp.square(_real(x, dtype))) for x in matrices), start=jnp.zeros((), dtype)))
 
     return norm(y - x for x, y in zip(old, new, strict=True)) / norm(old)
 
@@ -171,39 +172,49 @@ def _counts(leaf: Any) -> bool:
     return getattr(leaf, "dtype", None) != jax.dtypes.float0
 
 
-def _magnitude(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
-    """The absolute values; cast first where that widens (the most negative integer has no absolute value)."""
+def _real(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
+    """Numbers with the squares of the absolute values, in a real dtype."""
     leaf = jnp.asarray(leaf)
-    return jnp.abs(leaf).astype(dtype) if jnp.iscomplexobj(leaf) else jnp.abs(leaf.astype(dtype))
+    return (jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(dtype)
 
 
-def _alike(keys: Iterable[Hashable]) -> tuple[list[list[int]], np.ndarray]:
-    """The places of equal keys together, and for each place where it is among them all, one after the other."""
-    found: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        found.setdefault(key, []).append(place)
-    return list(found.values()), np.argsort([place for places in found.values() for place in places]).astype(int)
+def _matrices(leaves: Sequence[Any]) -> tuple[list[jax.Array], list[range]]:
+    """Arrays (rows, ...), of which each row is of one leaf; and the rows of each leaf, counted through all arrays.
+
+    A leaf of many elements is a row, in its own shape. Those of few are cut into rows of `ROW`, filled up with zeros.
+    """
+    large = [i for i, leaf in enumerate(leaves) if np.size(leaf) > FEW]
+    small = [i for i, leaf in enumerate(leaves) if np.size(leaf) <= FEW]
+    matrices, places = [jnp.asarray(leaves[i])[None] for i in large], {i: range(n, n + 1) for n, i in enumerate(large)}
+    count = len(large)
+    for dtype in sorted({jnp.result_type(leaves[i]) for i in small}, key=str):
+        own = [i for i in small if jnp.result_type(leaves[i]) == dtype]
+        parts, rows = [], count
+        for shape in dict.fromkeys(np.shape(leaves[i]) for i in own):
+            same = [i for i in own if np.shape(leaves[i]) == shape]
+            parts.append(_cut(jnp.stack([leaves[i] for i in same])))
+            height = len(parts[-1]) // len(same)
+            for i in same:
+                places[i], rows = range(rows, rows + height), rows + height
+        missing = max(FEW // ROW + 1 - (rows - count), 0)
+        matrices.append(jnp.pad(jnp.concatenate(parts), ((0, missing), (0, 0))))
+        count = rows + missing
+    return matrices, [places[i] for i in range(len(leaves))]
 
 
-def _stacked(leaves: Sequence[Any]) -> tuple[list[jax.Array], np.ndarray]:
-    """Arrays (count, *shape): small leaves of one shape and dtype together, each larger one alone; and where each leaf
-    is among their rows, one array after the other."""
-    kinds = ((np.shape(x), jnp.result_type(x), None if np.size(x) <= STACKED else i) for i, x in enumerate(leaves))
-    together, places = _alike(kinds)
-    return [jnp.stack([leaves[i] for i in same]) for same in together], places
+def _cut(stack: jax.Array) -> jax.Array:
+    """Arrays (count, ...) as rows (count * height, ROW), each filled up with zeros."""
+    count, size = len(stack), stack.size // len(stack)
+    height = -(-size // ROW)
+    return jnp.pad(stack.reshape(count, size), ((0, 0), (0, height * ROW - size))).reshape(count * height, ROW)
 
 
-def _rows(array: jax.Array) -> tuple[int, ...]:
-    """All axes but the first."""
-    return tuple(range(1, array.ndim))
-
-
-def _sums_of_squares(stack: jax.Array, dtype: jnp.dtype, scale: jax.Array | None = None) -> jax.Array:
-    """Of each leaf of a stack, times a scale of its own if one is given: (count,)."""
-    magnitude, rows = _magnitude(stack, dtype), _rows(stack)
-    if scale is not None:
-        magnitude = magnitude * jnp.expand_dims(scale, rows)
-    return jnp.sum(jnp.square(magnitude), axis=rows)
+def _row_norms(rows: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The norm of each row: (rows,)."""
+    rows = _real(rows, dtype)
+    axes = tuple(range(1, rows.ndim))
+    scale = _scale(jnp.sum(jnp.square(rows), axis=axes))
+    return _root(jnp.sum(jnp.square(rows * jnp.expand_dims(scale, axes)), axis=axes)) / scale
 
 
 def _in_range(squares: jax.Array) -> jax.Array:
@@ -222,13 +233,6 @@ def _scale(squares: jax.Array) -> jax.Array:
     down = 2.0 ** -(limits.maxexp // 2 + limits.nmant // 2)
     scale = jnp.where(squares < jnp.inf, jnp.where(_in_range(squares), 1.0, up), down)
     return lax.stop_gradient(scale.astype(squares.dtype))
-
-
-def _joint_norms(norms: jax.Array) -> jax.Array:
-    """The norm of each group of leaves, (count,), from those of the leaves, (count, length)."""
-    largest = lax.stop_gradient(jnp.max(norms, axis=1, initial=0, keepdims=True))
-    largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
-    return largest[:, 0] * _root(jnp.sum(jnp.square(norms / largest), axis=1))
 
 
 def _root(squares: jax.Array) -> jax.Array:

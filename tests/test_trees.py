@@ -109,7 +109,7 @@ def test_global_norm_in_float64(x64):
 def taken_for(monkeypatch, request):
     """Small leaves are scaled in any case, larger ones if a first look at them needs it."""
     if request.param == "large":
-        monkeypatch.setattr(trees, "STACKED", 0)
+        monkeypatch.setattr(trees, "FEW", 0)
 
 
 @pytest.mark.usefixtures("taken_for")
@@ -206,6 +206,22 @@ def test_small_leaves_are_reduced_together():
     """Of a hundred more, one more line each to stack them: a reduction each would cost about 15."""
     sizes = [compiled_size(lambda tree: trees.norms([tree, *tree]), many_leaves(count)) for count in (20, 120)]
     assert sizes[1] - sizes[0] < 400
+
+
+def test_small_leaves_of_different_shapes_are_reduced_together():
+    """Six lines a leaf: a reduction each would cost 18, and take long to compile."""
+    trees_of = [[jnp.ones((5 + i, 3)) for i in range(count)] for count in (20, 60)]
+    sizes = [compiled_size(lambda tree: trees.joint_norm(trees.norm_parts(tree)[0]), tree) for tree in trees_of]
+    assert sizes[1] - sizes[0] < 40 * 9
+
+
+def test_the_parts_of_a_leaf_have_its_norm():
+    tree = several_shapes()
+    parts, places = jax.jit(lambda tree: trees.norm_parts(tree)[0])(tree), trees.norm_parts(tree)[1]
+    assert sorted(row for own in places for row in own) == sorted({row for own in places for row in own})
+    found = [np.linalg.norm(np.asarray(parts, float)[list(own)]) for own in places]
+    np.testing.assert_allclose(found, [numpy_norm(leaf) for leaf in tree], rtol=1e-6)
+    np.testing.assert_allclose(trees.joint_norm(parts), numpy_norm(tree), rtol=1e-6)
 
 
 def test_the_program_of_norms_grows_with_the_number_of_leaves():

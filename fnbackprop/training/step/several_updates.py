@@ -146,7 +146,11 @@ def _joint_norms(found: Mapping[str, Metrics]) -> LayerNorms:
     named = [(update, layer) for update, metrics in found.items() for layer in metrics[LAYER_NORMS].names]
     layers = [layer for _, layer in named]
     names = tuple(f"{update}/{layer}" if layers.count(layer) > 1 else layer for update, layer in named)
-    return LayerNorms(jnp.concatenate([metrics[LAYER_NORMS].values for metrics in found.values()]), names)
+    norms, rows, count = [metrics[LAYER_NORMS] for metrics in found.values()], [], 0
+    for own in norms:
+        rows += [tuple(count + row for row in layer) for layer in own.rows]
+        count += len(own.parts)
+    return LayerNorms(jnp.concatenate([own.parts for own in norms]), names, tuple(rows))
 
 
 def metrics_of_made(updates: Sequence[Update], step: int, metrics: Metrics) -> Metrics:

@@ -1,10 +1,12 @@
 """The metrics that every step has besides its loss: norms of the gradient and of the update."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from fnbackprop import trees
 
@@ -18,10 +20,23 @@ WATCHED = "watch/"  # before the name of each size that is watched: "watch/cotan
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerNorms:
-    """The gradient norm of each layer that is trained, an array (layers,), and the layers' names."""
+    """The gradient norm of each layer that is trained, as the device has it.
 
-    values: jax.Array
+    Attributes:
+      parts: norms of parts of the gradient, an array (parts,).
+      names: of the layers.
+      rows: which parts are of each layer; by default, one of each.
+    """
+
+    parts: jax.Array
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    rows: tuple[tuple[int, ...], ...] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def values(self) -> np.ndarray:
+        """The norm of each layer, (layers,): computed here, where it is asked for, and not in every step."""
+        parts = np.asarray(self.parts, np.float64)
+        return parts if self.rows is None else np.array([math.hypot(*parts[list(own)]) for own in self.rows])
 
 
 def step_metrics(
@@ -38,12 +53,13 @@ def step_metrics(
       "gradient_norm", a scalar; "update_ratio", the scalar |after - before| / |before|; `LAYER_NORMS`.
     """
     gradient, before, after = (trained_only(tree, trainable) for tree in (gradient, before, after))
-    layers = trees.layers(gradient)
-    norms = trees.norms([gradient, *layers.values()])
+    parts, places = trees.norm_parts(jax.tree.leaves(gradient))
+    layers = trees.layers(jax.tree.unflatten(jax.tree.structure(gradient), places))
+    rows = tuple(tuple(row for place in layer for row in place) for layer in layers.values())
     return {
-        "gradient_norm": norms[0],
+        "gradient_norm": trees.joint_norm(parts),
         "update_ratio": trees.relative_change(before, after),
-        LAYER_NORMS: LayerNorms(norms[1:], tuple(layers)),
+        LAYER_NORMS: LayerNorms(parts, tuple(layers), rows),
     }
 
 

@@ -35,6 +35,11 @@ def test_frozen_leaves_are_left_out():
     np.testing.assert_allclose(found["gradient_norm"], np.hypot(12, 8), rtol=1e-6)
 
 
+def test_a_layer_of_several_parts_has_their_joint_norm():
+    norms = LayerNorms(np.array([3e30, 4e30, 7.0], np.float32), ("a", "b"), ((0, 1), (2,)))
+    np.testing.assert_allclose(norms.values, [5e30, 7.0], rtol=1e-6)
+
+
 def test_expand_layer_norms():
     record = {"step": 3, "loss": 1.0, LAYER_NORMS: LayerNorms(np.array(NORMS), tuple("abc"))}
     kept = {"step": 3, "loss": 1.0, "gradient_norm/a": 13.0, "gradient_norm/b": 8.0, "gradient_norm/c": 1.0}
