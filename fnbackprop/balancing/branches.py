@@ -78,7 +78,7 @@ def _run(
     machine: Machine, factors: Sequence[float], overshoots: bool, first: int, stop_above: float = math.inf
 ) -> Branch:
     subject = machine.subject
-    params, opt_state = copied(subject.params), copied(subject.opt_state)
+    params, opt_state = copied(subject.params), copied(subject.opt_state())
     losses, ratios = [], []
     for i, factor in enumerate(factors):
         params, opt_state, loss, slopes = _step(machine, params, opt_state, first + i, float(factor), overshoots)

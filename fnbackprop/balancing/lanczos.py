@@ -63,22 +63,22 @@ UNKNOWN = Eigenvalue(float("nan"), float("inf"))
 class Lanczos:
     """The recurrence of one operator, or of its products with a gain G on both sides, G^1/2 A G^1/2.
 
-    With a gain, its vectors are G^1/2 q in the place of q, and their inner product is that of G^-1: so the operator
-    takes them as they are, and no further vector is in memory.
+    With a gain, its vectors are G^1/2 q in the place of q, and their inner product is that of G^-1, the metric: so the
+    operator takes them as they are, and no further vector is in memory.
 
     Args:
       product: the operator, which is compiled with the first part of a step.
     """
 
     def __init__(self, product: Product):
-        def after(previous: Any, current: Any, beta: jax.Array, gain: Any, operands: Sequence[Any]) -> Any:
+        def after(previous: Any, current: Any, beta: jax.Array, metric: Any, operands: Sequence[Any]) -> Any:
             image = product(current, *operands)
-            return add(image if gain is None else times(gain, image), previous, -beta)
+            return add(image if metric is None else times(inverse(metric), image), previous, -beta)
 
-        def apart(rest: Any, current: Any, gain: Any) -> tuple[Any, jax.Array, jax.Array]:
-            alpha = _inner(rest, current, gain)
+        def apart(rest: Any, current: Any, metric: Any) -> tuple[Any, jax.Array, jax.Array]:
+            alpha = _inner(rest, current, metric)
             rest = add(rest, current, -alpha)
-            return rest, alpha, jnp.sqrt(_inner(rest, rest, gain))
+            return rest, alpha, jnp.sqrt(_inner(rest, rest, metric))
 
         self._after, self._apart = jax.jit(after, donate_argnums=0), jax.jit(apart, donate_argnums=0)
         self._scaled = jax.jit(lambda v, length: scale(v, 1 / jnp.where(length == 0, 1, length)), donate_argnums=0)
@@ -87,18 +87,18 @@ class Lanczos:
         self._unit = jax.jit(_unit, donate_argnums=0)
 
     def _step(
-        self, previous: Any, current: Any, beta: jax.Array, gain: Any, operands: Sequence[Any]
+        self, previous: Any, current: Any, beta: jax.Array, metric: Any, operands: Sequence[Any]
     ) -> tuple[Any, jax.Array, jax.Array]:
         """(the next vector, alpha, beta)."""
-        rest = self._after(previous, current, beta, gain, operands)
-        rest, alpha, beta = self._apart(rest, current, gain)
+        rest = self._after(previous, current, beta, metric, operands)
+        rest, alpha, beta = self._apart(rest, current, metric)
         return self._scaled(rest, beta), alpha, beta
 
     def ends(
         self,
         start: Start,
         *operands: Any,
-        gain: Any = None,
+        metric: Any = None,
         tolerance: float = TOLERANCE,
         first: int = FIRST_STEPS,
         most: int = MOST_STEPS,
@@ -109,7 +109,7 @@ class Lanczos:
         Args:
           start: makes a random vector, of any length: a pytree of arrays, which is used up.
           *operands: handed to the operator.
-          gain: G, not negative; by default 1.
+          metric: `inverse(G)` of a gain; by default 1.
           tolerance: of the residuals; the largest one's relative to itself, the smallest one's to the larger of both.
           first, most: the least and the largest number of steps.
           said: is told after each step how far it is.
@@ -117,7 +117,7 @@ class Lanczos:
         diagonal: list[float] = []
         beside: list[float] = []
         found = Spectrum(UNKNOWN, UNKNOWN, False, 0, np.zeros(0))
-        for alpha, beta in self._recurrence(start, gain, operands):
+        for alpha, beta in self._recurrence(start, metric, operands):
             if not np.isfinite(alpha + beta):
                 return dataclasses.replace(found, converged=False)
             diagonal.append(alpha)
@@ -130,42 +130,43 @@ class Lanczos:
                 break
         return found
 
-    def vector(self, start: Start, spectrum: Spectrum, *operands: Any, gain: Any = None) -> Any:
+    def vector(self, start: Start, spectrum: Spectrum, *operands: Any, metric: Any = None) -> Any:
         """The unit vector q of the largest eigenvalue: the recurrence runs again, and its vectors are added up."""
-        previous, current, beta = self._begun(start(), gain)
+        previous, current, beta = self._begun(start(), metric)
         total = optax.tree.zeros_like(current)
         for coefficient in spectrum.coefficients:
             total = self._add(total, current, jnp.asarray(coefficient, beta.dtype))
-            found, _, beta = self._step(previous, current, beta, gain, operands)
+            found, _, beta = self._step(previous, current, beta, metric, operands)
             previous, current = current, found
-        return self._unit(total, gain)
+        return self._unit(total, metric)
 
-    def _recurrence(self, start: Start, gain: Any, operands: Sequence[Any]) -> Iterator[tuple[float, float]]:
-        previous, current, beta = self._begun(start(), gain)
+    def _recurrence(self, start: Start, metric: Any, operands: Sequence[Any]) -> Iterator[tuple[float, float]]:
+        previous, current, beta = self._begun(start(), metric)
         while True:
-            found, alpha, beta = self._step(previous, current, beta, gain, operands)
+            found, alpha, beta = self._step(previous, current, beta, metric, operands)
             previous, current = current, found
             yield float(alpha), float(beta)
 
 
-def _begun(start: Any, gain: Any) -> tuple[Any, Any, jax.Array]:
+def inverse(gain: Any) -> Any:
+    """1 / G, elementwise; 0 where the gain is 0."""
+    return jax.tree.map(lambda g: jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1), 0), gain)
+
+
+def _begun(start: Any, metric: Any) -> tuple[Any, Any, jax.Array]:
     """The recurrence's first vectors, of length 1 without what a gain of zero takes away."""
-    current = start if gain is None else times(jax.tree.map(jnp.sqrt, gain), start)
-    length = jnp.sqrt(_inner(current, current, gain))
+    current = start if metric is None else times(jax.tree.map(jnp.sqrt, inverse(metric)), start)
+    length = jnp.sqrt(_inner(current, current, metric))
     return optax.tree.zeros_like(start), scale(current, 1 / length), jnp.zeros_like(length)
 
 
-def _inner(u: Any, v: Any, gain: Any) -> jax.Array:
-    """The inner product of G^-1. Where the gain is zero, so are the vectors."""
-    return dot(u if gain is None else times(jax.tree.map(_inverse, gain), u), v)
+def _inner(u: Any, v: Any, metric: Any) -> jax.Array:
+    """The inner product of the metric. Where it is zero, so are the vectors."""
+    return dot(u if metric is None else times(metric, u), v)
 
 
-def _inverse(gain: jax.Array) -> jax.Array:
-    return jnp.where(gain > 0, 1 / jnp.where(gain > 0, gain, 1), 0)
-
-
-def _unit(vector: Any, gain: Any) -> Any:
-    own = vector if gain is None else times(jax.tree.map(lambda g: jnp.sqrt(_inverse(g)), gain), vector)
+def _unit(vector: Any, metric: Any) -> Any:
+    own = vector if metric is None else times(jax.tree.map(jnp.sqrt, metric), vector)
     return scale(own, 1 / norm(own))
 
 

@@ -17,7 +17,7 @@ from . import branches, curvature
 from .estimates import Estimate
 from .facts import Curvature, Facts
 from .gate import not_finite, why_not_judged
-from .lanczos import Lanczos, Spectrum
+from .lanczos import Lanczos, Spectrum, inverse
 from .layers import layer_facts
 from .noise import GradientProducts, noise_scale
 from .response import Response, compare_with_actual, measure_response
@@ -138,7 +138,7 @@ def measure_optimizer(measured: Measured, options: Options, say: Callable[[str],
     subject, machine = measured.subject, measured.machine
     say("the optimizer's response")
     settles = subject.step < SETTLING
-    opt_state = machine.settled(SETTLING) if settles else subject.opt_state
+    opt_state = machine.settled(SETTLING) if settles else subject.opt_state()
     loss = machine.gradient(subject.params, 0)[0]
     given = subject.params, loss, *machine.batch(0)
     gradient, measured.mean_gradient = measured.mean_gradient, None  # which no other stage reads
@@ -164,24 +164,24 @@ def measure_curvature(measured: Measured, options: Options, say: Callable[[str],
     start = partial(jax.jit(lambda key: optax.tree.random_like(key, like)), jax.random.key(0))
     operands = subject.params, *measured.machine.batch(0)
 
-    def ends(gain: Any, what: str) -> Spectrum:
-        found = lanczos.ends(start, *operands, gain=gain, said=lambda text: say(f"{what}: {text}"))
+    def ends(metric: Any, what: str) -> Spectrum:
+        found = lanczos.ends(start, *operands, metric=metric, said=lambda text: say(f"{what}: {text}"))
         measured.machine.cost.passes += 2 * found.steps
         return found
 
     uniform = None if gain is None else _uniform(gain)
-    if uniform is not None:
-        gain = None
+    metric = None if gain is None or uniform is not None else jax.jit(inverse, donate_argnums=0)(gain)
+    del gain
     plain, scaled = ends(None, "curvature"), None
     if uniform is not None:
         scaled = _scaled(plain, uniform)
-    elif gain is not None:
-        scaled = ends(gain, "curvature as the optimizer sees it")
+    elif metric is not None:
+        scaled = ends(metric, "curvature as the optimizer sees it")
     used = plain if scaled is None else scaled
     measured.found(curvature=_curvature(plain, scaled, measured.how), ratio=_ratio(measured, scaled))
     if used.largest.value > 0:
         say("the direction of largest curvature")
-        measured.sharpest = lanczos.vector(start, used, *operands, gain=gain)
+        measured.sharpest = lanczos.vector(start, used, *operands, metric=metric)
         measured.machine.cost.passes += 2 * used.steps
 
 
@@ -226,7 +226,7 @@ def measure_layers(measured: Measured, options: Options, say: Callable[[str], No
     """The next update, layer by layer."""
     machine, subject = measured.machine, measured.subject
     loss, gradient = machine.gradient(subject.params, 0)
-    updates = machine.updates(gradient, subject.opt_state, subject.params, loss, 0)
+    updates = machine.updates(gradient, subject.opt_state(), subject.params, loss, 0)
     measured.found(layers=layer_facts(subject.params, updates, measured.sharpest))
     if not any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(updates)):
         measured.note(

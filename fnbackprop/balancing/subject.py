@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .vectors import add, dot
+from .vectors import add, dot, dots
 
 Params = dict[str, jax.Array]
 """The parameters that are trained, by their paths; gradients and updates alike."""
@@ -20,7 +20,8 @@ class Subject:
     Attributes:
       name: of the experiment.
       step: how many updates lie behind the state.
-      params, opt_state: the state.
+      params: the state's parameters.
+      opt_state: `opt_state()`, the optimizer's state. One that is new is made each time, and none is kept in memory.
       batch: `batch(step)`, placed on the devices.
       key: `key(step)`, that of the loss.
       value_and_gradient: `(params, batch, key) -> (loss, gradient)`, as the run computes them.
@@ -36,7 +37,7 @@ class Subject:
     name: str
     step: int
     params: Params = dataclasses.field(repr=False)
-    opt_state: Any = dataclasses.field(repr=False)
+    opt_state: Callable[[], Any]
     batch: Callable[[int], Any]
     key: Callable[[int], jax.Array]
     value_and_gradient: Callable[..., tuple[jax.Array, Params]]
@@ -70,7 +71,9 @@ class Machine:
         self._gradient = jax.jit(subject.value_and_gradient)
         self._slope = jax.jit(lambda params, along, *batch: dot(subject.value_and_gradient(params, *batch)[1], along))
         self._advance = jax.jit(lambda *args: self._advanced(*args)[:2], donate_argnums=(0, 1))
-        self._advance_seen = jax.jit(self._advanced, donate_argnums=(0, 1, 2))
+        self._downhill = jax.jit(lambda gradient, *args: dots(*_pairs(gradient, subject.update(gradient, *args)[0])))
+        # Arguments in the order of the results: each takes the memory of the one in its place.
+        self._advance_seen = jax.jit(lambda p, o, g, *args: self._advanced(g, o, p, *args), donate_argnums=(0, 1, 2))
         self._settle = jax.jit(lambda *args: subject.update(*args)[1], donate_argnums=1)
         self._updates = jax.jit(lambda *args: subject.update(*args)[0], donate_argnums=0)
 
@@ -100,12 +103,14 @@ class Machine:
     def advance_seen(
         self, gradient: Params, opt_state: Any, params: Params, loss: jax.Array, number: int, factor: float
     ) -> tuple[Params, Any, Params, jax.Array]:
-        """The same, with the updates and the slope of the loss along them; the parameters are used up, too."""
-        return self._advance_seen(gradient, opt_state, params, loss, jnp.float32(factor), *self.batch(number))
+        """The same, with the updates and the slope of the loss along them; the parameters are used up, too. The
+        updates are computed twice, for the slope alone first: they may take the gradient's memory then."""
+        slope = self._downhill(gradient, opt_state, params, loss, *self.batch(number))[0]
+        return *self._advance_seen(params, opt_state, gradient, loss, jnp.float32(factor), *self.batch(number)), slope
 
     def settled(self, steps: int) -> Any:
         """The optimizer's state after the gradients of so many batches, which moved no parameter."""
-        params, opt_state = self.subject.params, copied(self.subject.opt_state)
+        params, opt_state = self.subject.params, copied(self.subject.opt_state())
         for number in range(steps):
             loss, gradient = self.gradient(params, number)
             opt_state = self._settle(gradient, opt_state, params, loss, *self.batch(number))
@@ -116,9 +121,14 @@ class Machine:
         """The updates at the learning rate; the gradient is used up."""
         return self._updates(gradient, opt_state, params, loss, *self.batch(number))
 
-    def _advanced(self, gradient, opt_state, params, loss, factor, batch, key) -> tuple[Params, Any, Params, jax.Array]:
+    def _advanced(self, gradient, opt_state, params, loss, factor, batch, key) -> tuple[Params, Any, Params]:
         updates, opt_state = self.subject.update(gradient, opt_state, params, loss, batch, key)
-        return add(params, updates, factor), opt_state, updates, dot(gradient, updates)
+        return add(params, updates, factor), opt_state, updates
+
+
+def _pairs(gradient: Params, updates: Params) -> tuple[tuple[Params, Params], ...]:
+    """For `dots`: with one pair alone, the updates would be in memory."""
+    return (gradient, updates), (updates, updates)
 
 
 def copied(tree: Any) -> Any:

@@ -1,7 +1,7 @@
 """`balance` of an experiment: its step, taken apart into the pure functions that `fnbackprop.balancing` asks for."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from .run import Run
 from .session import layout_of
 from .step.loss_gradient import first_microbatch, loss_in_precision, make_value_and_grad
 from .step.mixed_precision import Precision, precision_of
-from .step.state import TrainState, adopted_state, initial_state, part_of
+from .step.state import TrainState, initial_state, part_of
 from .step.weight_update import WeightUpdate
 
 with needed_for("fb.balance"):
@@ -49,7 +49,8 @@ def balance(
     Noise and batch sharpness come from several batches. The judge is what happens: the next 50 steps at a quarter to
     four times the rate, on copies.
 
-    Memory, beyond that of a training step: up to four copies of the parameters.
+    Memory, beyond that of a training step with Adam: up to three copies of the parameters at a state that is given, two
+    at the initial one, whose optimizer's state is made anew where it is needed.
 
     Args:
       experiment: what is trained.
@@ -91,19 +92,18 @@ def subject_of(
         raise ExperimentError(
             f"balance takes an Experiment, not {experiment!r}; for a file: balance(experiment(Config()))."
         )
-    layout = layout_of(Run(experiment, directory=None, mesh=mesh))
-    state = _placed_state(experiment, state, layout)
-    name = _chosen(experiment, update)
-    experiment, state = experiment.parts[name], part_of(state, name)
-    parts = _Parts(experiment, state, layout)
-    amount = amount_of(parts.batch(int(state.step)))
+    layout, name = layout_of(Run(experiment, directory=None, mesh=mesh)), _chosen(experiment, update)
+    state_now = _state_now(experiment, state, layout, name)
+    experiment, state = experiment.parts[name], state_now()
+    parts, step, key = _Parts(experiment, state, layout), int(state.step), state.key
+    amount = amount_of(parts.batch(step))
     return Subject(
         name=f"{experiment.name}-{name}" if name else experiment.name,
-        step=int(state.step),
+        step=step,
         params=parts.trained(state.params),
-        opt_state=state.opt_state,
+        opt_state=lambda: state_now().opt_state,
         batch=parts.batch,
-        key=lambda step: jax.random.fold_in(state.key, step),
+        key=lambda step: jax.random.fold_in(key, step),
         value_and_gradient=parts.value_and_gradient,
         gradient=parts.wide_gradient,
         loss=parts.loss,
@@ -135,11 +135,15 @@ def _learning_rate(experiment: Experiment, opt_state: Any) -> float | None:
     return None if found is None else found[1]
 
 
-def _placed_state(experiment: Experiment, state: TrainState | None, layout: Layout | None) -> TrainState:
+def _state_now(
+    experiment: Experiment, state: TrainState | None, layout: Layout | None, update: str
+) -> Callable[[], TrainState]:
+    """A function that returns the state that is judged: the given one, or the initial one, made anew each time."""
     if state is None:
-        return initial_state(experiment, layout)
+        return lambda: part_of(initial_state(experiment, layout), update)
     require_own_state(experiment, state)
-    return adopted_state(state, layout)
+    placed = part_of(state if layout is None else jax.device_put(state, layout.state), update)
+    return lambda: placed
 
 
 class _Parts:
@@ -155,8 +159,7 @@ class _Parts:
         self._loss = loss_in_precision(experiment, own)
         self._update = WeightUpdate(experiment)
         step = int(state.step)
-        key = jax.random.fold_in(state.key, step)
-        self._trainable = self._update.trainable(state, self.batch(step), key)
+        self._trainable = self._update.trainable(state, self.batch(step), jax.random.fold_in(state.key, step))
         self._paths = [path or "params" for path, _ in trees.leaves_with_paths(state.params)]
 
     def batch(self, step: int) -> Any:

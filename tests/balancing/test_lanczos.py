@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from fnbackprop.balancing.lanczos import Lanczos
+from fnbackprop.balancing.lanczos import Lanczos, inverse
 from fnbackprop.balancing.vectors import dot, norm
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -81,10 +81,10 @@ def test_a_gain_on_both_sides():
     values, vectors = np.linalg.eigh(np.sqrt(np.outer(gains, gains)) * np.asarray(matrix))
     gain = {"a": jnp.asarray(gains[:4]).reshape(2, 2), "b": jnp.asarray(gains[4:])}
     lanczos = Lanczos(jax.jit(product))
-    found = lanczos.ends(start(80), matrix, gain=gain, tolerance=1e-8)
+    found = lanczos.ends(start(80), matrix, metric=inverse(gain), tolerance=1e-8)
     ends = values[1], values[-1]  # without the direction of the gain that is zero
     np.testing.assert_allclose((found.smallest.value, found.largest.value), ends, rtol=1e-6)
-    vector = lanczos.vector(start(80), found, matrix, gain=gain)
+    vector = lanczos.vector(start(80), found, matrix, metric=inverse(gain))
     np.testing.assert_allclose(abs(np.concatenate([vector["a"].ravel(), vector["b"]]) @ vectors[:, -1]), 1, rtol=1e-7)
 
 
