@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.98
 
@@ -45,6 +44,8 @@ UNKNOWN = Estimate(math.nan, -math.inf, math.inf)
 
 def quantile(freedom: int) -> float:
     """How many standard errors the half of an interval has, with so many degrees of freedom."""
+    from scipy.special import stdtrit  # a fifth of a second, which not every run has to wait for
+
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import ExperimentError
 
 from .callbacks import Patience, ask
 from .checkpoints.compatibility import require_own_state
@@ -21,27 +21,23 @@ from .data.prefetching import batches_of
 from .data.streams import Stream
 from .evaluating import context_of
 from .first_notes import first_notes
-from .gradient_check import GradientCheck
+from .importing import import_ahead
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
+from .looks import looks_at
 from .mesh import leads, make_mesh
 from .peers import watched_peers
 from .record.model_file import write_model
 from .record.nonfinite_batch import keep_nonfinite_batch
-from .record.plots import import_ahead
-from .record.profiling import Profile
 from .record.run_description import RunDescription
 from .record.run_log import RunLog
-from .record.run_watch import RunWatch
 from .record.throughput import amount_of
 from .run import Run
 from .run_folder import RunFolder
 from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
-from .step_balance import StepBalance
 from .stopping import Signals
 from .trial import try_checkpoint, try_evaluation, try_optimizers
-from .watch_steps import WatchSteps
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
 
@@ -67,7 +63,7 @@ class Session:
         self._shapes, self._first_batch = BatchShapes(run.experiment.batch_shapes), True
         self._signals: Signals | None = None
         self._looks: list[tuple[str, Any]] = []  # what is looked at before a step, each of the update of this name
-        self._profile: Profile | None = None
+        self._profile: Any = None
         self._measured: dict[str, float] = {}  # of the step that is next
         self._checkpoints: CheckpointSchedule | None = None
         self._patience = None if run.patience is None else Patience(run.best or "", run.best_mode, run.patience)
@@ -77,6 +73,8 @@ class Session:
         with ExitStack() as stack:
             self._peers = stack.enter_context(watched_peers(self._run.batch_timeout))
             self._folder = None if self._run.directory is None else stack.enter_context(Claim(self._run)).folder
+            if self._written is not None:
+                import_ahead()
             self._begin()
             self._signals = stack.enter_context(Signals())
             if self._run.trial and self._first < self._run.stop:
@@ -109,6 +107,10 @@ class Session:
         if self._data is None and self._first < run.stop:
             self._data = first_fingerprint(experiment.batch, self._first)
 
+    @property
+    def _title(self) -> str:
+        return f"{self._run.name}, {self._run.backward} backward"
+
     def _restore_stream(self, step: int, saved: Any) -> None:
         """Go to where the data were; that it may take a while is told, before there is a log."""
         self._stream.restore(step, saved)
@@ -124,19 +126,26 @@ class Session:
         log = stack.enter_context(self._log)
         log.most_skipped = experiment.skip_nonfinite or 0
         log.layers_every = max(1, experiment.steps // LAYER_POINTS)
-        stack.callback(log.draw_curves, f"{run.name}, {run.backward} backward")  # of a run that was stopped, too
+        stack.callback(log.say_what_is_there, self._title)
         self._description = RunDescription(run, written, log, self.state)
         _close_with_error(stack, self._description.close)
         if run.loggers and leads():
             log.loggers = Loggers(run.loggers, log.say)
             log.loggers.start(self._description.run_start())
         if run.profile and written is not None:
+            from .record.profiling import Profile
+
             self._profile = Profile(experiment, written, log, first, run.stop)
             _close_with_error(stack, self._profile.close)
         if run.balance_every is not None:
+            from .record.run_watch import RunWatch
+
             log.watch = RunWatch()
         for name, part in experiment.parts.items():
-            self._looks += [(name, look) for look in self._looks_at(part, name, written, stack)]
+            for look in looks_at(run, part, name, log, written, self._layout):
+                if hasattr(look, "close"):
+                    _close_with_error(stack, look.close)
+                self._looks.append((name, look))
         _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
         if folder is not None:
             data_state = self._stream.state if self._stream else None
@@ -151,21 +160,7 @@ class Session:
             self._make_up_evaluation(folder)
         if self._patience is not None and first and folder is not None:
             self._stopped_by = self._patience.resume(folder.read_metrics())
-        if written is not None and first < run.stop:
-            import_ahead()
         self._began = time.monotonic()
-
-    def _looks_at(self, part: Experiment, update: str, written: RunFolder | None, stack: ExitStack) -> Iterator[Any]:
-        """What looks at one update before the steps: `before_step(step, state, batch) -> metrics, or None`."""
-        run, log = self._run, self._log
-        if run.backward == "both":
-            check = GradientCheck(part, run.compare_every, log, written, self._layout, update, run.fuse)
-            _close_with_error(stack, check.close)
-            yield check
-        if run.balance_every is not None:
-            yield StepBalance(part, run.balance_every)
-        if run.watch:
-            yield WatchSteps(part, run.watch, log, update)
 
     def _try(self) -> list[str]:
         """What would end the run at its first evaluation or checkpoint ends it now, before it leaves a file."""
@@ -266,7 +261,7 @@ class Session:
             self._signals.raise_received(updates, state)
 
     def finish(self, state: TrainState) -> None:
-        """Wait for the last step, write the model, and say how long the run took."""
+        """Wait for the last step, write the model, draw the curves, and say how long the run took."""
         run, first = self._run, self._first
         self._log.flush()
         if self._folder is not None and run.checkpoint_every != 0:
@@ -278,6 +273,7 @@ class Session:
             return
         if last < run.stop:
             self._log.say(f"{run.name}: ends after step {last} of {run.stop}, {self._stopped_by}")
+        self._log.draw_curves(self._title)  # while the last checkpoint is written
         steps = f"{last} steps" if first == 0 else f"{last - first} steps to step {last}"
         if self._log.watch is not None and (words := self._log.watch.in_words()):
             self._log.say(f"{run.name}: {words}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnbackprop.experiment import ExperimentError
 
@@ -19,6 +20,7 @@ from ..stopping import Interrupted, Terminated
 from .writer import CheckpointWriter
 
 SECONDS_BETWEEN = 600.0  # where no number of steps is given
+LOOKED_AT_HERE = 1 << 26  # bytes: of so few, a look at them takes less time than to compile one for the device
 
 
 class CheckpointSchedule:
@@ -157,7 +159,13 @@ def _is_whole(state: TrainState) -> bool:
     return not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
-@jax.jit
-def _has_nan(tree: Any) -> jax.Array:
+def _has_nan(tree: Any) -> bool:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    if jax.process_count() == 1 and sum(leaf.nbytes for leaf in leaves) <= LOOKED_AT_HERE:
+        return any(np.isnan(leaf).any() for leaf in jax.device_get(leaves))
+    return bool(_has_nan_on_device(leaves))
+
+
+@jax.jit
+def _has_nan_on_device(leaves: list[jax.Array]) -> jax.Array:
     return jnp.any(jnp.array([jnp.any(jnp.isnan(leaf)) for leaf in leaves], dtype=bool))

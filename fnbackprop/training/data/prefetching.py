@@ -23,10 +23,21 @@ def batches_of(
     """
     if ahead < 0:
         raise ExperimentError(f"prefetch must be at least 0 batches, not {ahead}.")
-    place = place or jax.device_put
+    place = place or to_device
     if ahead:
         return Prefetch(batch, start, stop, place=place, ahead=ahead)
     return contextlib.nullcontext(lambda step: place(own_copy(batch(step))))
+
+
+def to_device(batch: Any) -> Any:
+    """The batch on the default device.
+
+    Where that is the host, numpy's arrays stay, in the dtypes that JAX has: a compiled step takes them at once, and
+    `jax.device_put` needs longer than a small step.
+    """
+    if jax.default_backend() != "cpu" or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
+        return jax.device_put(batch)
+    return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False), batch)
 
 
 SECONDS_TO_END = 5.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ..run_folder import MetricsRow
 
@@ -53,13 +54,20 @@ class MetricBuffer:
     def _fetch(self, count: int) -> list[MetricsRow]:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         self._fetched_at = self._clock()
-        values = jax.device_get([metrics for _, metrics in taken])
+        values = _on_host([metrics for _, metrics in taken])
         return [_row(step, as_scalars(metrics)) for (step, _), metrics in zip(taken, values, strict=True)]
 
 
 def _is_finished(waiting: tuple[int, dict[str, Any]]) -> bool:
     """Whether the device has finished a step; without jit, a metric may be a Python number."""
     return all(value.is_ready() for value in waiting[1].values() if hasattr(value, "is_ready"))
+
+
+def _on_host(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Numpy's arrays in the place of JAX's; from a device, all are copied at once, which takes long on the host."""
+    if jax.default_backend() != "cpu":
+        rows = jax.device_get(rows)
+    return jax.tree.map(np.asarray, rows)
 
 
 def _row(step: int, metrics: dict[str, Any]) -> MetricsRow:

@@ -1,9 +1,6 @@
 """Pictures of a run, or of several in one."""
 
-import contextlib
-import importlib
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,17 +44,6 @@ def plot_curves(rows: Sequence[MetricsRow] | Runs, path: str | Path, title: str 
     figure.suptitle(title, y=1 - 0.2 / height, va="center")
     figure.savefig(path)
     return Path(path)
-
-
-def import_ahead() -> None:
-    """Import matplotlib in a thread: half a second, which passes while the step is compiled, not at the run's end."""
-
-    def work() -> None:
-        with contextlib.suppress(Exception):  # it is told where it is needed
-            for module in ("matplotlib.backends.backend_agg", "matplotlib.figure"):
-                importlib.import_module(module)
-
-    threading.Thread(target=work, name="import matplotlib", daemon=True).start()
 
 
 def new_figure(width: float, height: float, layout: str = "constrained") -> Any:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -22,9 +22,11 @@ from .metrics import MetricBuffer, MetricsFile, as_scalars
 from .notebook_progress import NotebookProgress, in_notebook
 from .plots import plot_curves
 from .progress_line import make_progress
-from .run_watch import RunWatch
 from .throughput import Amount
 from .times import Times
+
+if TYPE_CHECKING:
+    from .run_watch import RunWatch
 
 
 class RunLog:
@@ -53,6 +55,7 @@ class RunLog:
             self._progress = make_progress(name, start, stop, progress, place)
         self._buffer = MetricBuffer()
         self._last: MetricsRow | None = None
+        self._drawn = False  # the curves
         self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics
 
     def __enter__(self) -> "RunLog":
@@ -179,16 +182,23 @@ class RunLog:
             raise RunError(f"{file} cannot be written: {reason}.") from None
 
     def draw_curves(self, title: str) -> None:
-        """Draw the curves of all metrics written so far, if there are any, and say what the run's folder holds."""
+        """Draw the curves of all metrics written so far, if there are any."""
         folder = self._folder
         rows = [] if folder is None else folder.read_metrics()
         if folder is None or not any("loss" in row for row in rows):
             return
         try:
             plot_curves(rows, folder.curves, title)
+            self._drawn = True
         except OSError as error:  # a full disk, say: no reason to lose the run
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
-        else:
+
+    def say_what_is_there(self, title: str) -> None:
+        """Say what the run's folder holds, with the curves: of a run that was stopped, they are drawn now."""
+        if not self._drawn:
+            self.draw_curves(title)
+        folder = self._folder
+        if self._drawn and folder is not None:
             there = [file.name for file in (folder.metrics, folder.curves, folder.report) if file.is_file()]
             self.say(f"{self._name}: {', '.join(there)} in {folder.path}")
 

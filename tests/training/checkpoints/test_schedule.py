@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from fnbackprop.experiment import ExperimentError
+from fnbackprop.training.checkpoints import schedule
 from fnbackprop.training.checkpoints.checkpoint import list_checkpoints
 from fnbackprop.training.checkpoints.manifest import write_manifest
 from fnbackprop.training.checkpoints.resuming import load_checkpoint
@@ -31,14 +32,14 @@ def steps_saved(directory, *, evaluations=None, clock=None, state=STATE, stop=6,
     log = RunLog("run", folder, start=0, stop=stop, progress=False)
     with log, pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointWriter, "write", lambda self, state, info: written.append(info["step"]))
-        schedule = CheckpointSchedule(run, folder, log, 0, clock=clock or (lambda: 0.0))
+        own = CheckpointSchedule(run, folder, log, 0, clock=clock or (lambda: 0.0))
         try:
             for updates in range(1, stop + 1):
                 if updates in (evaluations or {}):
                     log.add_evaluation(updates, {"score": evaluations[updates]})
-                schedule.save_if_due(updates, state)
+                own.save_if_due(updates, state)
         finally:
-            schedule.close(None)
+            own.close(None)
     return written
 
 
@@ -71,7 +72,9 @@ def test_when_an_evaluation_is_the_best_so_far(tmp_path, mode, steps):
         steps_saved(tmp_path, best="accuracy", evaluations=scores)
 
 
-def test_a_state_with_nan_is_not_kept(tmp_path):
+@pytest.mark.parametrize("few", [0, 1 << 20])
+def test_a_state_with_nan_is_not_kept(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(schedule, "LOOKED_AT_HERE", few)
     broken = dataclasses.replace(STATE, params=STATE.params | {"v": jnp.array([1.0, jnp.nan])})
     assert steps_saved(tmp_path, checkpoint_every=2, state=broken) == []
 

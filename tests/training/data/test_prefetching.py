@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.training.data.prefetching import Prefetch
+from fnbackprop.training.data.prefetching import Prefetch, batches_of, to_device
 
 
 def test_in_order_and_ahead():
@@ -61,6 +61,19 @@ def test_the_thread_has_the_settings_of_the_one_that_asks(x64):
         assert all(part.dtype == jnp.float64 for part in batches(0))
     with jax.numpy_dtype_promotion("standard"), Prefetch(batch, 0, 1, place=lambda batch: batch[2]) as batches:
         assert batches(0) == "standard"
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_on_the_host_arrays_stay_but_for_their_dtypes(ahead):
+    made = {"x": np.arange(3.0), "y": np.arange(3)}
+    with batches_of(lambda step: made, 0, 1, ahead=ahead) as batches:
+        found = batches(0)
+    assert found["x"].dtype == np.float32 and found["y"].dtype == np.int32
+    assert jax.tree.map(jax.typeof, found) == jax.tree.map(jax.typeof, jax.device_put(made))
+    on_host = jax.default_backend() == "cpu"
+    assert isinstance(found["x"], np.ndarray) == on_host and not np.shares_memory(made["x"], np.asarray(found["x"]))
+    mixed = to_device({"x": made["x"], "scale": 2.0})
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(mixed))
 
 
 def test_steps_come_one_after_another():
