@@ -44,8 +44,13 @@ def test_the_reference_runs_what_fails_with_ours(tmp_path, monkeypatch):
     assert reference == {**ours, "nn_test.T::b": "passed"}
     assert command.run_reference(tmp_path, "nn", 1.0, {"nn_test.T::a": "passed"}) == {"nn_test.T::a": "passed"}
     assert len(runs) == 1
-    command.run_reference(tmp_path, "nn", 1.0, {command.WHOLE_FILE: "not done in 1 s"})
-    assert runs[1] is None  # nothing is known of any test: the whole file
+
+
+def test_a_file_that_does_not_end_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "run", lambda *args, **options: {command.WHOLE_FILE: "not done in 1 s"})
+    (tmp_path / "lax_autodiff_test.py").write_text("")
+    assert command.main(["--tests", str(tmp_path), "nn"]) == 1
+    assert "not done in 1 s" in capsys.readouterr().out
 
 
 def test_a_test_of_a_report_is_found_again():
