@@ -64,8 +64,8 @@ def attention(
         x.astype(dtype).reshape(math.prod(lead), *x.shape[-3:]) if len(lead) != 1 else x.astype(dtype)
         for x in (q, k, v)
     )
-    q_rows, k_rows, v_rows = (jnp.swapaxes(x, 1, 2) for x in folded)  # (batch, heads, time, size)
-    q_rows = _split(q_rows, 1, kv_heads, group)  # (batch, kv heads, group, time, size)
+    q_rows, k_rows, v_rows = folded  # (batch, time, heads, size)
+    q_rows = _split(q_rows, 2, kv_heads, group)  # (batch, time, kv heads, group, size)
     pairs = (None if x is None else _pairs(x, lead, kv_heads, group) for x in (bias, mask))
     out = tiled_attention(
         q_rows, k_rows, v_rows, *pairs, _folded_segments(segments, lead), key if dropout else None,
@@ -73,8 +73,7 @@ def attention(
         scale=1 / math.sqrt(q.shape[-1]) if scale is None else float(scale),
         softcap=softcap, dropout=float(dropout) if key is not None else 0.0,
     )  # fmt: skip
-    out = jnp.swapaxes(out.reshape(out.shape[0], heads, *out.shape[3:]), 1, 2)
-    return out.reshape(*lead, *out.shape[1:]).astype(q.dtype)
+    return out.reshape(*q.shape[:-1], v.shape[-1]).astype(q.dtype)
 
 
 def _split(x: Array, axis: int, kv_heads: int, group: int) -> Array:

@@ -4,8 +4,9 @@ The forward keeps, of each query's row, the maximum m of the scores, the sum Σp
 the tiles so far (M. Rabe and C. Staats, Self-attention Does Not Need O(n²) Memory, 2021). The backward makes each tile
 of the weights again from s and lse = m + log Σp (T. Dao et al., FlashAttention, 2022).
 
-Shapes in this file: q (batch, kv heads, group, queries, size), k and v (batch, kv heads, keys, size); bias and mask
-(batch, kv heads, group, queries, keys), segments (batch, queries) and (batch, keys): each axis whole or of size 1.
+Shapes in this file: q and out (batch, queries, kv heads, group, size), k and v (batch, keys, kv heads, size): as users
+have them, so that tiles are cut out of what is there; bias and mask (batch, kv heads, group, queries, keys), segments
+(batch, queries) and (batch, keys): each axis whole or of size 1.
 """
 
 import functools
@@ -17,7 +18,21 @@ import numpy as np
 from jax import lax
 
 from ..trees import accumulation_dtype
-from .attention_tiles import KEYS, PAIRS, QUERIES, Tile, Tiling, Visible, keep_all, keep_mask
+from .attention_tiles import (
+    KEYS,
+    PAIRS,
+    QUERIES,
+    ROWS,
+    TURNED_KEYS,
+    TURNED_QUERIES,
+    Level,
+    Tile,
+    Tiling,
+    Visible,
+    apart,
+    keep_all,
+    keep_mask,
+)  # fmt: skip
 from .block import block
 from .tiling import product
 
@@ -39,22 +54,22 @@ class Rows(NamedTuple):
 
     m: Array  # (batch, kv heads, group, queries)
     total: Array
-    weighted: Array  # Σ p v, (batch, kv heads, group, queries, size)
+    weighted: Array  # Σ p v, (batch, queries, kv heads, group, size)
 
 
 def plain_attention(q, k, v, bias, mask, segments, key, *, causal, window, scale, softcap, dropout):
     """The definition: all scores at once."""
     visible, dtype = Visible.of(causal, window), accumulation_dtype(q)
-    s = scale * jnp.einsum("bkgqd,bksd->bkgqs", q, k, preferred_element_type=dtype)
+    s = scale * jnp.einsum("bqkgd,bskd->bkgqs", q, k, preferred_element_type=dtype)
     s = s if softcap is None else softcap * jnp.tanh(s / softcap)
     s = s if bias is None else s + jnp.broadcast_to(bias.astype(dtype), s.shape)
-    seen = _seen(Tile.whole(q, k), Operands(q, k, v, bias, mask, segments, key), visible, k.shape[2])
+    seen = _seen(Tile.whole(q, k), Operands(q, k, v, bias, mask, segments, key), visible, k.shape[1])
     seen = jnp.ones_like(s, bool) if seen is None else jnp.broadcast_to(seen, s.shape)
     weights = jax.nn.softmax(jnp.where(seen, s, hidden(dtype)), -1)
     if dropout:
         kept = keep_all(Tiling.of(q, k, visible, dropout), key, s.shape, 1 - dropout).astype(dtype) / (1 - dropout)
         weights = jnp.where(jnp.any(seen, -1, keepdims=True), weights * kept, weights)
-    return product("bkgqs,bksd->bkgqd", weights, v, dtype).astype(q.dtype)
+    return _weighted(weights, v, dtype).astype(q.dtype)
 
 
 def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, scale, softcap, dropout):
@@ -62,24 +77,31 @@ def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, sca
     tiling, dtype = Tiling.of(q, k, visible, dropout), accumulation_dtype(q)
     padded = _padded(operands, tiling)
 
-    def step(rows: Rows, begin: Array) -> tuple[Rows, None]:
-        tile = Tile(begin, tiling.shape)
-        s, _ = _scores(tile, padded, visible, k.shape[2], scale, softcap)  # 1  scale q kᵀ, capped, + bias, hidden
-        before = Rows(*(tile.cut(x, QUERIES) for x in rows))
-        m = lax.max(before.m, jnp.max(s, -1, initial=jnp.finfo(dtype).min))  # 2
+    def attend(m_before, total, weighted, q, k, v, bias, seen, kept):
+        s, _ = _scores(product("bqkgd,bskd->bkgqs", q, k, dtype), bias, seen, scale, softcap)  # 1  scale q kᵀ, …
+        m = lax.max(m_before, jnp.max(s, -1, initial=jnp.finfo(dtype).min))  # 2
         p = lax.exp(s - m[..., None])  # 3
-        shrink = lax.exp(before.m - m)
-        total = before.total * shrink + jnp.sum(p, -1)  # 4
-        p, _ = _dropped(tile, p, key, dropout)  # 5
-        pv = product("bkgqs,bksd->bkgqd", p, tile.cut(padded.v, KEYS), dtype)  # 6
-        after = Rows(m, total, before.weighted * shrink[..., None] + pv)
-        return Rows(*(tile.put(x, part, QUERIES) for x, part in zip(rows, after, strict=True))), None
+        shrink = lax.exp(m_before - m)
+        total = total * shrink + jnp.sum(p, -1)  # 4
+        p = p if kept is None else p * kept  # 5
+        pv = _weighted(p, v, dtype)  # 6
+        return Rows(m, total, weighted * of_rows(shrink) + pv)
 
-    rows, _ = lax.scan(step, _no_rows(padded.q, v.shape[-1], dtype), jnp.asarray(tiling.steps))
-    m, total, weighted = (x[:, :, :, : q.shape[3]] for x in rows)
-    blind = m <= hidden(dtype)  # 7  rows that see no key: all have the same weight
-    out = jnp.where(blind[..., None], _mean_of_values(v, dtype), weighted / total[..., None])  # 8
-    lse = jnp.where(blind, jnp.inf, m + jnp.log(total))  # 9
+    def step(level: Level, rows: Rows, begin: Array) -> tuple[Rows, None]:
+        tile = Tile(begin, level.shape)
+        before = map(tile.cut, rows, AXES_OF_ROWS)
+        parts = *before, *_tile_of(tile, padded, None if level.whole else visible, k.shape[1], dropout)
+        after = apart(attend, level.parts, parts, (*AXES_OF_ROWS, *AXES_OF_TILE), AXES_OF_ROWS)
+        return Rows(*map(tile.put, rows, after, AXES_OF_ROWS)), None
+
+    rows = _no_rows(padded.q, v.shape[-1], dtype)
+    for level in tiling.levels:
+        rows, _ = lax.scan(functools.partial(step, level), rows, jnp.asarray(level.steps))
+    m, total, weighted = *(x[..., : q.shape[1]] for x in rows[:2]), rows.weighted[:, : q.shape[1]]
+    out, lse = weighted / of_rows(total), m + jnp.log(total)  # 7, 8
+    if _may_be_blind(operands, visible):  # 9  rows that see no key: all have the same weight
+        blind = m <= hidden(dtype)
+        out, lse = jnp.where(of_rows(blind), _mean_of_values(v, dtype), out), jnp.where(blind, jnp.inf, lse)
     out = out.astype(q.dtype)
     return out, (operands, out, lse)
 
@@ -90,41 +112,51 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
     ds = P (dP - Σ_keys P dP) = P (dP - Σ_size dout out)
     """
     operands, out, lse = residuals
-    q, k, v, key = operands.q, operands.k, operands.v, operands.key
+    q, k, v = operands.q, operands.k, operands.v
     visible, dtype = Visible.of(causal, window), lse.dtype
     tiling = Tiling.of(q, k, visible, dropout)
     padded = _padded(operands, tiling)
-    delta = jnp.sum(dout.astype(dtype) * out.astype(dtype), -1)
-    rows = [tiling.pad(x, 3, 2) for x in (dout, lse, delta)]
+    delta = jnp.moveaxis(jnp.sum(dout.astype(dtype) * out.astype(dtype), -1), 1, -1)
+    rows = tiling.pad(dout, 1, 2), tiling.pad(lse, 3, 2), tiling.pad(delta, 3, 2)
+    turned_k = jnp.transpose(padded.k, (0, 2, 3, 1))
+    axes = QUERIES, ROWS, ROWS, TURNED_KEYS, *AXES_OF_TILE
+    found_axes = TURNED_QUERIES, KEYS, KEYS, PAIRS
 
-    def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
-        tile = Tile(begin, tiling.shape)
-        q_i, k_j, v_j = tile.cut(padded.q, QUERIES), tile.cut(padded.k, KEYS), tile.cut(padded.v, KEYS)
-        dout_i, lse_i, delta_i = (tile.cut(x, QUERIES) for x in rows)
-        s, slope = _scores(tile, padded, visible, k.shape[2], scale, softcap)
-        p = lax.exp(s - lse_i[..., None])  # 0 in rows that see no key, by 9
-        dropped, kept = _dropped(tile, p, key, dropout)
-        dv = product("bkgqs,bkgqd->bksd", dropped, dout_i, dtype)  # of 6
-        dp = product("bkgqd,bksd->bkgqs", dout_i, v_j, dtype)  # of 6
+    def pull_back(dout, lse, delta, turned_k, q, k, v, bias, seen, kept):
+        """The scores and all of their size are turned, (batch, kv heads, keys, group, queries): of the products below,
+        only that of dq would then have to turn an operand, so it is made of k turned, and turned itself."""
+        bias, seen, kept = (None if x is None else jnp.moveaxis(x, -1, 2) for x in (bias, seen, kept))
+        s, slope = _scores(product("bskd,bqkgd->bksgq", k, q, dtype), bias, seen, scale, softcap)
+        p = lax.exp(s - lse[:, :, None])  # 0 in rows that see no key, by 9
+        dropped = p if kept is None else p * kept
+        dv = product("bksgq,bqkgd->bskd", dropped, dout, dtype)  # of 6
+        dp = product("bskd,bqkgd->bksgq", v, dout, dtype)  # of 6
         dp = dp if kept is None else dp * kept  # of 5
-        dbias = p * (dp - delta_i[..., None])  # of 3, 4 and 8
+        dbias = p * (dp - delta[:, :, None])  # of 3, 4 and 7
         ds = scale * (dbias if slope is None else dbias * slope)  # of 1
-        dq = product("bkgqs,bksd->bkgqd", ds, k_j, dtype)  # of 1
-        dk = product("bkgqs,bkgqd->bksd", ds, q_i, dtype)  # of 1
-        parts = (dq, QUERIES), (dk, KEYS), (dv, KEYS), (dbias, PAIRS)
-        pairs = zip(found, parts, strict=True)
-        return [None if x is None else tile.add(x, part, axes) for x, (part, axes) in pairs], None
+        dq = product("bkds,bksgq->bkdgq", turned_k, ds, dtype)  # of 1
+        dk = product("bksgq,bqkgd->bskd", ds, q, dtype)  # of 1
+        return dq, dk, dv, None if bias is None else jnp.moveaxis(dbias, 2, -1)
 
-    targets = (padded.q, padded.k, padded.v, padded.bias)
-    start = [
-        lax.full_like(x, 0, dtype) if on and x is not None else None for x, on in zip(targets, wanted, strict=False)
-    ]
-    found, _ = lax.scan(step, start, jnp.asarray(tiling.steps))
+    def step(level: Level, found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
+        tile = Tile(begin, level.shape)
+        cut = map(tile.cut, (*rows, turned_k), axes)
+        operands = *cut, *_tile_of(tile, padded, None if level.whole else visible, k.shape[1], dropout)
+        parts = apart(pull_back, level.parts, operands, axes, found_axes)
+        pairs = zip(found, parts, found_axes, strict=True)
+        return [None if x is None else tile.add(x, part, own) for x, part, own in pairs], None
+
+    turned_q = jnp.moveaxis(padded.q, 1, -1).swapaxes(2, 3)
+    targets = zip((turned_q, padded.k, padded.v, padded.bias), wanted, strict=False)
+    found = [lax.full_like(x, 0, dtype) if on and x is not None else None for x, on in targets]
+    for level in tiling.levels:
+        found, _ = lax.scan(functools.partial(step, level), found, jnp.asarray(level.steps))
+    found[0] = None if found[0] is None else jnp.moveaxis(found[0].swapaxes(2, 3), -1, 1)
     pairs = zip(found, (q, k, v, operands.bias), strict=True)
     dq, dk, dv, dbias = (None if x is None else x[tuple(map(slice, like.shape))] for x, like in pairs)
-    if dv is not None:
-        blind = jnp.where((lse == jnp.inf)[..., None], dout.astype(dtype), 0)
-        dv = dv + jnp.sum(blind, (2, 3))[:, :, None] / max(k.shape[2], 1)  # of 8
+    if dv is not None and _may_be_blind(operands, visible):
+        blind = jnp.where(of_rows(lse == jnp.inf), dout.astype(dtype), 0)
+        dv = dv + jnp.sum(blind, (1, 3))[:, None] / max(k.shape[1], 1)  # of 9
     return dq, dk, dv, dbias, None, None, None
 
 
@@ -139,28 +171,52 @@ def hidden(dtype: Any) -> Any:
     return np.asarray(np.finfo(dtype).min / 2, dtype)
 
 
+AXES_OF_ROWS = ROWS, ROWS, QUERIES
+AXES_OF_TILE = QUERIES, KEYS, KEYS, PAIRS, PAIRS, PAIRS
+
+
+def _tile_of(
+    tile: Tile, operands: Operands, visible: Visible | None, keys: int, dropout: float
+) -> tuple[Array | None, ...]:
+    """A tile's q, k, v, bias, which keys are seen, and what dropout multiplies the weights with.
+
+    visible: None where all are seen, by their positions."""
+    q, k, v = (tile.cut(x, axes) for x, axes in zip(operands, AXES_OF_TILE[:3], strict=False))
+    bias = None if operands.bias is None else tile.cut(operands.bias, PAIRS)
+    kept = None
+    if dropout:
+        shape, dtype = (*tile.shape[:2], q.shape[3], *tile.shape[2:]), accumulation_dtype(q)
+        kept = keep_mask(operands.key, tile.begin, shape, 1 - dropout).astype(dtype) / (1 - dropout)
+    return q, k, v, bias, _seen(tile, operands, visible, keys), kept
+
+
 def _scores(
-    tile: Tile, operands: Operands, visible: Visible, keys: int, scale: float, softcap: float | None
+    qk: Array, bias: Array | None, seen: Array | None, scale: float, softcap: float | None
 ) -> tuple[Array, Array | None]:
-    """The scores of a tile, and the slope of the cap."""
-    q, k = tile.cut(operands.q, QUERIES), tile.cut(operands.k, KEYS)
-    dtype, slope = accumulation_dtype(q), None
-    s = scale * product("bkgqd,bksd->bkgqs", q, k, dtype)
+    """The scores of a tile, of the products of its queries and keys, and the slope of the cap."""
+    s, slope = scale * qk, None
     if softcap is not None:
         y = lax.tanh(s / softcap)
         s, slope = softcap * y, 1 - y**2
-    if operands.bias is not None:
-        s = s + jnp.broadcast_to(tile.cut(operands.bias, PAIRS).astype(dtype), s.shape)
-    seen = _seen(tile, operands, visible, keys)
-    return s if seen is None else jnp.where(jnp.broadcast_to(seen, s.shape), s, hidden(dtype)), slope
+    if bias is not None:
+        s = s + jnp.broadcast_to(bias.astype(s.dtype), s.shape)
+    return s if seen is None else jnp.where(jnp.broadcast_to(seen, s.shape), s, hidden(s.dtype)), slope
 
 
-def _seen(tile: Tile, operands: Operands, visible: Visible, keys: int) -> Array | None:
+def _weighted(weights: Array, v: Array, dtype: Any) -> Array:
+    """Σ weights v over the keys. Asked for in the order of the result, the product of bfloat16 arrays of one head of a
+    group fails in jaxlib 0.10.2 ("Unsupported element type for DotThunk")."""
+    return jnp.moveaxis(product("bkgqs,bskd->bkgqd", weights, v, dtype), 3, 1)
+
+
+def _seen(tile: Tile, operands: Operands, visible: Visible | None, keys: int) -> Array | None:
     """Which keys each query of a tile sees, of rank 5; None: all. Those that pad the last tile are seen by none."""
-    rows, columns = tile.positions()
-    conditions = [visible.mask(rows, columns)]
-    if keys % max(tile.shape[3], 1):
-        conditions.append(columns < keys)
+    conditions = []
+    if visible is not None:
+        rows, columns = tile.positions()
+        conditions.append(visible.mask(rows, columns))
+        if keys % max(tile.shape[3], 1):
+            conditions.append(columns < keys)
     conditions = [jnp.broadcast_to(c, tile.shape[2:])[None, None, None] for c in conditions if c is not None]
     if operands.mask is not None:
         conditions.append(tile.cut(operands.mask, PAIRS))
@@ -173,30 +229,34 @@ def _seen(tile: Tile, operands: Operands, visible: Visible, keys: int) -> Array 
     return functools.reduce(lax.bitwise_and, conditions) if conditions else None
 
 
-def _dropped(tile: Tile, p: Array, key: Array | None, dropout: float) -> tuple[Array, Array | None]:
-    """The weights after dropout, and what they were multiplied with."""
-    if not dropout:
-        return p, None
-    kept = keep_mask(key, tile.begin, p.shape, 1 - dropout).astype(p.dtype) / (1 - dropout)
-    return p * kept, kept
-
-
 # ---------------------------------------------------------------- of the whole
 
 
 def _padded(operands: Operands, tiling: Tiling) -> Operands:
     """The operands of whole tiles."""
     q, k, v, bias, mask, segments, key = operands
-    q, k, v = tiling.pad(q, 3, 2), tiling.pad(k, 2, 3), tiling.pad(v, 2, 3)
+    q, k, v = tiling.pad(q, 1, 2), tiling.pad(k, 1, 3), tiling.pad(v, 1, 3)
     bias, mask = (None if x is None else tiling.pad(tiling.pad(x, 3, 2), 4, 3) for x in (bias, mask))
     segments = None if segments is None else (tiling.pad(segments[0], 1, 2), tiling.pad(segments[1], 1, 3))
     return Operands(q, k, v, bias, mask, segments, key)
 
 
+def of_rows(x: Array) -> Array:
+    """What is of each row, (batch, kv heads, group, queries), to be broadcast against (…, queries, …, size)."""
+    return jnp.moveaxis(x, -1, 1)[..., None]
+
+
+def _may_be_blind(operands: Operands, visible: Visible) -> bool:
+    """Whether there may be a row that sees no key: not if each sees the first."""
+    hiding = operands.bias, operands.mask, operands.segments, visible.left
+    return any(x is not None for x in hiding) or (visible.right or 0) < 0 or operands.k.shape[1] == 0
+
+
 def _no_rows(q: Array, size: int, dtype: Any) -> Rows:
-    zeros = lax.full_like(q[..., 0], 0, dtype)
-    return Rows(zeros + jnp.finfo(dtype).min, zeros, jnp.broadcast_to(zeros[..., None], (*zeros.shape, size)))
+    weighted = lax.full_like(q[..., :1], 0, dtype)  # divided as q is
+    zeros = jnp.moveaxis(weighted[..., 0], 1, -1)
+    return Rows(zeros + jnp.finfo(dtype).min, zeros, jnp.broadcast_to(weighted, (*q.shape[:-1], size)))
 
 
 def _mean_of_values(v: Array, dtype: Any) -> Array:
-    return (jnp.sum(v, 2, dtype=dtype) / max(v.shape[2], 1))[:, :, None, None]  # (batch, kv heads, 1, 1, size)
+    return (jnp.sum(v, 1, dtype=dtype) / max(v.shape[1], 1))[:, None, :, None]  # (batch, 1, kv heads, 1, size)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ..jaxprs.avals import aval_of, explicit_sharding
@@ -21,10 +22,20 @@ def may_be_divided(*arrays: jax.Array) -> bool:
 
 def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
     """An einsum of two arrays summed in `dtype`; in low precision, weights are rounded to the dtype of what they are
-    multiplied with."""
+    multiplied with. Axes of size 1 are left out of it, as XLA's CPU compiler may transpose an operand for their sake.
+    """
     narrow = min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
     x, y = x.astype(narrow), y.astype(narrow)
-    return jnp.einsum(equation, x, y, preferred_element_type=dtype, out_sharding=_out_sharding(equation, x, y))
+    terms, out = equation.split("->")
+    sizes = dict(zip(terms.replace(",", ""), (*x.shape, *y.shape), strict=True))
+    single = [letter for letter, size in sizes.items() if size == 1]
+    x, y = (
+        lax.squeeze(a, [term.index(letter) for letter in single if letter in term])
+        for a, term in zip((x, y), terms.split(","), strict=True)
+    )
+    short = "".join(letter for letter in equation if letter not in single)
+    z = jnp.einsum(short, x, y, preferred_element_type=dtype, out_sharding=_out_sharding(short, x, y))
+    return lax.expand_dims(z, [i for i, letter in enumerate(out) if letter in single])
 
 
 def _out_sharding(equation: str, *operands: jax.Array) -> Any:

@@ -99,10 +99,12 @@ class AttentionCall:
             scale *= 1.0 if number is None else number**power
             factors += [] if number is not None else [read(atom) if power == 1 else 1 / read(atom)]
         dtype = jnp.result_type(*(x.aval.dtype for x in (self.q, self.k, self.v)))
-        keys, outer = [self.found.keys], (self.batch, self.heads)
-        q = arranged(read(self.q), self.q_axes, (*outer, self.group, self.queries, self.size), whole=True)
-        k = arranged(read(self.k), self.k_axes, (*outer, keys, self.size), whole=True)
-        v = arranged(read(self.v), self.v_axes, (*outer, keys, self.values), whole=True)
+        keys = [self.found.keys]
+        q = arranged(
+            read(self.q), self.q_axes, (self.batch, self.queries, self.heads, self.group, self.size), whole=True
+        )
+        k = arranged(read(self.k), self.k_axes, (self.batch, keys, self.heads, self.size), whole=True)
+        v = arranged(read(self.v), self.v_axes, (self.batch, keys, self.heads, self.values), whole=True)
         for factor in factors:
             q = q * factor.astype(q.dtype)
         bias = _combined(jnp.add, [self._bias(bias, read) for bias in self.found.scores.biases])
@@ -111,7 +113,7 @@ class AttentionCall:
             q.astype(dtype), k.astype(dtype), v.astype(dtype), bias, mask, None, None,
             causal=False, window=self._window(), scale=scale, softcap=self.found.scores.cap, dropout=0.0,
         )  # fmt: skip
-        labels = [*self.batch, *self.heads, *self.group, *self.queries, *self.values]
+        labels = [*self.batch, *self.queries, *self.heads, *self.group, *self.values]
         aval = self.found.product.outvars[0].aval
         flat = out.reshape([label.size for label in labels]).astype(aval.dtype)
         order = [labels.index(label) for axis in self.out_axes for label in axis]

@@ -40,7 +40,7 @@ def attention(module, q, k, v, bias):
 
 def masked_attention(module, q, k, v):
     """With rows that see no key."""
-    mask = jnp.arange(q.shape[3])[:, None] % 3 > jnp.arange(k.shape[2])[None] % 2
+    mask = jnp.arange(q.shape[1])[:, None] % 3 > jnp.arange(k.shape[1])[None] % 2
     options = {"causal": False, "window": (3, None), "scale": 0.7, "softcap": None, "dropout": 0.0}
     return jnp.sin(module.tiled_attention(q, k, v, None, mask[None, None, None], None, None, **options))
 
@@ -87,7 +87,7 @@ def layer_operands(gates: int, parts: int, time: int = 6, rows: int = 64, hidden
     return tuple(normal(*shape, seed=i) for i, shape in enumerate([*shapes, *[(rows, hidden)] * parts]))
 
 
-HEADS = normal(1, 2, 1, 130, 2), normal(1, 2, 130, 2, seed=1), normal(1, 2, 130, 3, seed=2)
+HEADS = normal(1, 130, 2, 1, 2), normal(1, 130, 2, 2, seed=1), normal(1, 130, 2, 3, seed=2)
 LSTM, GRU, RNN = layer_operands(4, 2), layer_operands(3, 1), layer_operands(1, 1)
 CELL = ("forward", "backward")
 TARGETS = {
