@@ -1,21 +1,34 @@
-"""Libraries that a run needs later, imported by a thread while it compiles."""
+"""Libraries that a run needs later, imported by a thread while the main one waits for the compiler."""
 
 import contextlib
 import importlib
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
-# In the order in which they are needed: the first checkpoint, the curves, the report.
-LATER = ("orbax.checkpoint", "matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.special")
+CHECKPOINT = ("orbax.checkpoint",)
+CURVES = ("matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.special")  # and the report
 
 
-def import_ahead() -> threading.Thread:
-    """Import them in a thread, which is returned: together they take a second, and a compiler leaves Python alone."""
+def import_ahead(modules: Sequence[str]) -> threading.Thread:
+    """Import them in a thread, which is returned."""
 
     def work() -> None:
-        for module in LATER:
+        for module in modules:
             with contextlib.suppress(Exception):  # it is told where it is needed
                 importlib.import_module(module)
 
     thread = threading.Thread(target=work, name="import ahead", daemon=True)
     thread.start()
     return thread
+
+
+def once_traced(function: Callable[..., Any], then: Callable[[], Any]) -> Callable[..., Any]:
+    """The function, which calls `then()` when it has been traced: before that, a thread would only slow Python down."""
+
+    def traced(*args: Any) -> Any:
+        found = function(*args)
+        then()
+        return found
+
+    return traced

@@ -11,6 +11,7 @@ from fnbackprop.experiment import Experiment
 from fnbackprop.extras import require
 
 from .callbacks import Callback
+from .importing import once_traced
 from .layout import Layout
 from .run import Run
 from .session import Session, layout_of
@@ -136,8 +137,9 @@ def train(
     require("train", "fb.train")
     run = Run(**locals())
     layout = layout_of(run)
-    step = compiled(make_step(experiment, run.differentiator, layout), layout)
+    step = make_step(experiment, run.differentiator, layout)
     with Session(run, layout) as session:
+        step = compiled(once_traced(step, session.traced), layout)
         state = session.state
         for number in session.steps():
             batch = session.batch(number, state)

@@ -21,7 +21,7 @@ from .data.prefetching import batches_of
 from .data.streams import Stream
 from .evaluating import context_of
 from .first_notes import first_notes
-from .importing import import_ahead
+from .importing import CHECKPOINT, CURVES, import_ahead
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
 from .looks import looks_at
@@ -73,8 +73,8 @@ class Session:
         with ExitStack() as stack:
             self._peers = stack.enter_context(watched_peers(self._run.batch_timeout))
             self._folder = None if self._run.directory is None else stack.enter_context(Claim(self._run)).folder
-            if self._written is not None:
-                import_ahead()
+            if self._written is not None and self._run.trial and self._run.checkpoint_every != 0:
+                import_ahead(CHECKPOINT)
             self._begin()
             self._signals = stack.enter_context(Signals())
             if self._run.trial and self._first < self._run.stop:
@@ -219,6 +219,11 @@ class Session:
         every = self._run.experiment.evaluate_every
         if updates == self._run.stop or (every is not None and updates % every == 0):
             self._evaluate(updates, state)
+
+    def traced(self) -> None:
+        """The step has been traced, and is now compiled: a thread has time for what the end of a run needs."""
+        if self._written is not None:
+            import_ahead(CURVES)
 
     def _make_up_evaluation(self, folder: RunFolder) -> None:
         """Evaluate where a run that is resumed ended, if that was due and failed."""

@@ -3,14 +3,21 @@
 import subprocess
 import sys
 
-from fnbackprop.training import importing
+import jax
+
+from fnbackprop.training.importing import import_ahead, once_traced
 
 
 def test_they_are_imported_and_one_that_is_missing_does_no_harm(monkeypatch):
-    monkeypatch.setattr(importing, "LATER", ("no_such_library", "wave"))
     monkeypatch.delitem(sys.modules, "wave", raising=False)
-    importing.import_ahead().join(30.0)
+    import_ahead(("no_such_library", "wave")).join(30.0)
     assert "wave" in sys.modules
+
+
+def test_what_comes_once_a_function_is_traced_comes_once():
+    calls = []
+    function = jax.jit(once_traced(lambda x: calls.append("traced") or x + 1, lambda: calls.append("then")))
+    assert [int(function(1)), int(function(2))] == [2, 3] and calls == ["traced", "then"]
 
 
 def test_what_few_runs_need_is_not_imported_with_the_loop():
