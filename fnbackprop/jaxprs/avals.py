@@ -174,6 +174,11 @@ def with_partitions(sharding: Any, partitions: Any) -> Any:
     return NamedSharding(sharding.mesh, spec)
 
 
+def replicated(mesh: Any, rank: int) -> Any:
+    """The sharding of an array that is whole on each device of a mesh."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * rank))
+
+
 def lay_out(x: Any, sharding: Any) -> Any:
     """A value in the explicit sharding that its type demands; None: as it is."""
     if sharding is None or aval_of(x).sharding == sharding:

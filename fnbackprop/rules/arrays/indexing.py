@@ -9,7 +9,7 @@ from jax import lax
 from jax.lax import ScatterDimensionNumbers
 
 from ...backprop.registry import vjp_rule
-from ...jaxprs.avals import aval_of, explicit_sharding
+from ...jaxprs.avals import aval_of, explicit_sharding, lay_out, replicated
 from .. import expressions
 from ..expressions import wide
 from .layouts import zeros_of
@@ -43,6 +43,11 @@ def dynamic_update_slice_vjp_u(dy, u_aval, starts):
 
 
 def _update(x, u, starts):
+    """u written over a window of x. If one of them lies on no mesh and the other is laid out on an explicit one, as
+    what comes back from a `shard_map` may be, both are taken as a whole on it."""
+    known = [sharding for sharding in map(explicit_sharding, map(aval_of, (x, u))) if sharding]
+    if len(known) == 1:
+        x, u = (lay_out(v, replicated(known[0].mesh, v.ndim)) for v in (x, u))
     return lax.dynamic_update_slice(x, u, starts, allow_negative_indices=False)
 
 

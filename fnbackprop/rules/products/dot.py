@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from ...backprop.registry import vjp_rule
-from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, with_partitions
+from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, replicated, with_partitions
 from ..arrays.layouts import inverse
 
 
@@ -183,7 +182,7 @@ def product_sharding(aval: Any, *factors: Any) -> Any:
     """
     others = (explicit_sharding(aval_of(factor)) for factor in factors)
     mesh = next((sharding.mesh for sharding in others if sharding), None)
-    return cotangent_sharding(aval) or (mesh and NamedSharding(mesh, PartitionSpec(*[None] * len(aval.shape))))
+    return cotangent_sharding(aval) or (mesh and replicated(mesh, len(aval.shape)))
 
 
 def _permuted(sharding: Any, axes: Sequence[int]) -> Any:
