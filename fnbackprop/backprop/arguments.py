@@ -1,6 +1,7 @@
 """The arguments of `grad` and its kin: selected by `argnums`, and checked, with JAX's error messages."""
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -116,6 +117,34 @@ def as_array(leaf: Any) -> Any:
             return leaf
         raise TypeError(f"Argument {leaf!r} of type {type(leaf)} is not a valid JAX type")
     return as_jax_array(leaf)
+
+
+def as_arrays(fun: Callable, in_tree: Any, leaves: Sequence[Any]) -> list[Any]:
+    """A function's primals as arrays. Raises ValueError if one mutable reference stands at two places: each would be a
+    value of its own."""
+    leaves = [as_array(leaf) for leaf in leaves]
+    places: dict[int, int] = {}
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.Ref) and places.setdefault(id(leaf), i) != i:
+            one, other = (_name(fun, in_tree, k) for k in (places[id(leaf)], i))
+            name = getattr(fun, "__name__", repr(fun))
+            raise ValueError(
+                f"only one reference to a mutable array may be passed as an argument to a function, but {name} got the "
+                f"same mutable array reference of type {jax.typeof(leaf)} at {one} and {other}."
+            )
+    return leaves
+
+
+def _name(fun: Callable, in_tree: Any, number: int) -> str:
+    """What a user calls a leaf of the positional arguments: "x", "params['w']"."""
+    paths = jax.tree.leaves_with_path(in_tree.unflatten(range(in_tree.num_leaves)))
+    first, *rest = paths[number][0]
+    try:
+        names = list(inspect.signature(fun).parameters)
+    except (TypeError, ValueError):  # of what is built in
+        names = []
+    name = names[first.idx] if first.idx < len(names) else f"args[{first.idx}]"
+    return name + jax.tree_util.keystr(tuple(rest))
 
 
 def check_input(name: str, holomorphic: bool, allow_int: bool, leaf: Any) -> None:

@@ -17,7 +17,7 @@ from ..jaxprs.types import Aval, ClosedJaxpr
 from ..jaxprs.wide_mode import is_wide, wide_mode
 from . import tape
 from .argument_residuals import Slots, split_residuals
-from .arguments import as_array, check_callable, check_cotangents, tree_differences
+from .arguments import as_array, as_arrays, check_callable, check_cotangents, tree_differences
 from .constants import lift
 from .engine import Engine
 from .options import Options, takes_options
@@ -208,7 +208,7 @@ def vjp_of_call(call: "Call", leaves: Sequence[Any], run: Callable) -> tuple:
 
     `run(call, leaves)` is `run_by_rules` with an engine, or something around it.
     """
-    leaves = [as_array(leaf) for leaf in leaves]
+    leaves = as_arrays(call.fun, call.in_tree, leaves)
     outputs, residuals, backward = run(call, leaves)
     fun, in_tree, has_aux = call.fun, call.in_tree, call.has_aux
     in_avals = tuple(map(aval_of, leaves))

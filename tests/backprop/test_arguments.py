@@ -64,3 +64,13 @@ def test_cotangents_of_another_shape_name_the_leaf():
     _, pullback = fb.vjp(lambda x: {"a": x, "b": x[:2]}, jnp.ones(3))
     with pytest.raises(ValueError, match=r"float32\[2\].*\(out\['b'\]\)"):
         pullback({"a": jnp.ones(3), "b": jnp.ones(3)})
+
+
+def test_a_reference_at_two_places_is_refused_by_their_names():
+    def fun(x_ref, others):
+        return x_ref[...] * others["w"][...]
+
+    ref = jax.new_ref(2.0)
+    with pytest.raises(ValueError, match=r"fun got the same mutable array reference .* at x_ref and others\['w'\]\."):
+        fb.vjp(fun, ref, {"w": ref})
+    assert fb.vjp(lambda x, y: x * y, 2.0, 3.0)[0] == 6.0
