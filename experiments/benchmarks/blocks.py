@@ -123,13 +123,6 @@ WORKLOADS = {
 }
 
 
-def product_rate(size=1536, rounds=5):
-    """Floating-point operations a second of a float32 product."""
-    x = normal(size, size)
-    product = jax.jit(jnp.matmul).lower(x, x).compile()
-    return 2 * size**3 / min(measuring.seconds(product, (x, x)) for _ in range(rounds))
-
-
 def programs(plain, block, args):
     """The compiled value and gradient, by name; the first is the baseline."""
     moving = tuple(i for i, x in enumerate(args) if jnp.issubdtype(x.dtype, jnp.floating))
@@ -171,29 +164,10 @@ def torch_seconds(name, args):
 def rows_of(name, work, rounds, rate):
     plain, block, args, operations = work
     compiled, truth = programs(plain, block, args), exact(plain, args)
-    times = measuring.in_turns(list(compiled.values()), args, rounds)
-    found = []
-    for i, (how, program) in enumerate(compiled.items()):
-        ratios = times[:, i] / times[:, 0]
-        found.append({
-            "workload": name, "program": how, "milliseconds": float(np.median(times[:, i]) * 1e3),
-            "time": float(np.median(ratios)), "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
-            "temp_mib": measuring.temp_bytes(program) / 2**20,
-            "error": measuring.largest_error(program(*args), truth),
-            "share_of_product_rate": operations / float(np.median(times[:, i])) / rate,
-        })  # fmt: skip
+    found = measuring.rows_of(name, compiled, args, truth, operations, rounds, rate)
     if (seconds := torch_seconds(name, args)) is not None:
         found.append({"workload": name, "program": "torch", "milliseconds": seconds * 1e3})
     return found
-
-
-def show(row):
-    print(f"  {row['program']:20} {row['milliseconds']:8.1f} ms", end="")
-    if "time" in row:
-        low, high = row["quartiles"]
-        print(f"   {row['time']:.2f} ({low:.2f} to {high:.2f})   {row['temp_mib']:7.1f} MiB", end="")
-        print(f"   error {row['error']:.0e}   {row['share_of_product_rate']:.0%} of the product rate", end="")
-    print()
 
 
 def main():
@@ -201,7 +175,7 @@ def main():
     parser.add_argument("--only", default="", help="a word in the workload's name")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    rate, rows = product_rate(), []
+    rate, rows = measuring.product_rate(), []
     print(f"float32 products: {rate / 1e9:.0f} GFLOP/s")
     for name, make in WORKLOADS.items():
         if options.only.lower() in name.lower():
@@ -209,7 +183,7 @@ def main():
             rows += rows_of(name, make(), options.rounds, rate)
             for row in rows[-6:]:
                 if row["workload"] == name:
-                    show(row)
+                    measuring.show_row(row)
     print(f"saved to {measuring.save((), 'blocks', blocks=rows, product_gflops=rate / 1e9)}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -98,6 +99,49 @@ def largest_error(found: Any, expected: Any) -> float:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     pairs = [(np.asarray(a, np.complex128), np.asarray(b, np.complex128)) for a, b in pairs]
     return max(float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-300)) for a, b in pairs)
+
+
+def product_rate(dtype: Any = np.float32, size: int = 1536, rounds: int = 5) -> float:
+    """Floating-point operations a second of a product of matrices with a float32 result."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), dtype)
+    product = jax.jit(lambda x, y: jnp.matmul(x, y, preferred_element_type=np.float32)).lower(x, x).compile()
+    return 2 * size**3 / min(seconds(product, (x, x)) for _ in range(rounds))
+
+
+def rows_of(
+    name: str,
+    programs: dict[str, Callable],
+    args: Sequence[Any],
+    truth: Any,
+    operations: float,
+    rounds: int,
+    rate: float,
+) -> list[dict[str, Any]]:
+    """A workload's programs in turns, the first the baseline: time and ratio, temp memory if it is compiled, error, and
+    share of the rate at which the machine multiplies matrices."""
+    times = in_turns(list(programs.values()), args, rounds)
+    found = []
+    for i, (how, program) in enumerate(programs.items()):
+        ratios, middle = times[:, i] / times[:, 0], float(np.median(times[:, i]))
+        found.append({
+            "workload": name, "program": how, "milliseconds": middle * 1e3,
+            "time": float(np.median(ratios)), "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+            "share_of_product_rate": operations / middle / rate,
+        })  # fmt: skip
+        if hasattr(program, "memory_analysis"):
+            found[-1] |= {"temp_mib": temp_bytes(program) / 2**20, "error": largest_error(program(*args), truth)}
+    return found
+
+
+def show_row(row: dict[str, Any]) -> None:
+    print(f"  {row['program']:34} {row['milliseconds']:8.1f} ms", end="")
+    if "time" in row:
+        low, high = row["quartiles"]
+        print(f"   {row['time']:.2f} ({low:.2f} to {high:.2f})", end="")
+        print(f"   {row['share_of_product_rate']:4.0%} of the product rate", end="")
+    if "temp_mib" in row:
+        print(f"   {row['temp_mib']:7.1f} MiB   error {row['error']:.0e}", end="")
+    print(flush=True)
 
 
 def show(rows: Sequence[Measured]) -> None:
