@@ -36,7 +36,10 @@ class AttentionCall:
         rows = [label for label in labels if label.kind != "batch" and label != found.keys]
         self.bands, self.masks = self._split_masks(rows)
         queries = next(iter(self.bands), None) or max(rows, key=lambda label: label.size, default=None)
-        self.batch, self.heads = batch[:1], batch[1:]
+        laid_out = [label for axis in self.q_axes for label in axis]
+        inner = laid_out[laid_out.index(queries) :] if queries else []
+        self.batch = [label for label in batch if label not in inner] if set(batch) & set(inner) else batch[:1]
+        self.heads = [label for label in batch if label not in self.batch]  # in q after the queries, as the block's are
         self.queries = [queries] if queries else []
         self.group = [label for label in rows if label != queries]
         self.size = [label for axis in self.q_axes for label in axis if label.kind == "size"]
