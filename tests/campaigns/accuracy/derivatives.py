@@ -94,6 +94,8 @@ unary("atanh", lambda x: None if abs(mp.re(x)) > 1 and not isinstance(x, mp.mpc)
 
 
 def _power_slope(y: int, x: Any) -> Any:
+    if y == 1:
+        return 1  # at infinity too, whose zeroth power has no value in mpmath
     return over(y, x ** (1 - y)) if y < 0 else y * x ** (y - 1) if y else 0
 
 
@@ -151,7 +153,9 @@ def _power_x(x: Any, y: Any) -> Any:
 def _power_y(x: Any, y: Any) -> Any:
     if x == 0:
         return 0 if mp.re(y) > 0 else None
-    return x**y * mp.log(x)
+    if x == 1:
+        return 0  # as for every finite y
+    return mp.log(x) * (x**y if y else 1)  # mpmath gives the zeroth power of infinity no value
 
 
 binary("add", lambda x, y: 1, lambda x, y: 1, dtypes=BOTH)
