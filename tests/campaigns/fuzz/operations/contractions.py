@@ -146,10 +146,14 @@ SPARSE = [
         """
         sparse.BCOO.fromdense({0}{nse}) @ {1}
         sparse.BCSR.fromdense({0}{nse}) @ {1}
-        sparse.COO.fromdense({0}{nse}) @ {1}
-        sparse.CSR.fromdense({0}{nse}) @ {1}
         """,
         nse=_TOLD,
+    ),
+    *rows("matrix times", "sparse.COO.fromdense({0}) @ {1}\nsparse.CSR.fromdense({0}) @ {1}"),
+    *rows(  # of what fills up entries that are zero, JAX adds the gradients to that of the first element
+        "matrix times",
+        "sparse.COO.fromdense({0}, nse={0}.size) @ {1}\nsparse.CSR.fromdense({0}, nse={0}.size) @ {1}",
+        "away from 0",
     ),
     *rows("matrix times", "sparse.BCOO.fromdense({0}, n_dense=1{nse}) @ {1}", nse=("", ", nse={0}.shape[0]")),
     *rows(
