@@ -58,6 +58,10 @@ class CrossEntropyCall:
         elif equation is self.at.equation:  # of a label that is no class; nothing then depends on the logits
             outside = jnp.isnan(summary.at_label)
             result = jnp.where(outside, self.at.outside, summary.at_label - shift)
+            if (self.at.hit, self.at.elsewhere) != (1, 0):
+                result = (self.at.hit - self.at.elsewhere) * result
+            if self.at.elsewhere:
+                result += self.at.elsewhere * self.classes.size * (summary.mean - shift)
         else:
             result = self.classes.size * (summary.mean - shift)
         return [result.reshape(aval.shape).astype(aval.dtype)]
@@ -77,7 +81,7 @@ class CrossEntropyCall:
         labels = (labels[..., 0] if self.at.repeated else labels).reshape(x.shape[0]).astype(jnp.int32)
         bias = None if self.bias is None else read(self.bias).reshape(self.classes.size)
         mask = None if self.mask is None else read(self.mask)[..., 0].reshape(x.shape[0])
-        found = tiled_logits(x, w, bias, labels, mask, tied=tied, with_mean=bool(self.sums))
+        found = tiled_logits(x, w, bias, labels, mask, tied=tied, with_mean=bool(self.sums or self.at.elsewhere))
         return found if mask is None else _masked(found, mask, self.classes.size)
 
 
@@ -92,12 +96,26 @@ def match(graph: Graph, equation: Any) -> CrossEntropyCall | None:
     """The cross-entropy whose logit at the label this equation takes; None if there is none."""
     at = at_label(graph, equation)
     if at is None:
+        _require_labels(graph, equation)
         return None
     if (log_softmax := _log_softmax(graph, at.source)) is not None:
         logits, equations = log_softmax
         return CrossEntropyCall(graph, at, logits, None, equations)
     lse = _logsumexp_of(graph, at.source)
     return None if lse is None else CrossEntropyCall(graph, at, at.source, *lse)
+
+
+def _require_labels(graph: Graph, equation: Any) -> None:
+    """Of Σ targets · log_softmax(x w) with targets that are no labels: say so."""
+    summed = equation.primitive.name == "reduce_sum" and sums_classes(equation)
+    product = graph.named(equation.invars[0], "mul") if summed else None
+    for atom in product.invars if product is not None else ():
+        if (log_softmax := _log_softmax(graph, atom)) is not None:
+            try:
+                _linear(graph, log_softmax[0])
+            except Miss:  # no last layer
+                continue
+            raise Miss(f"what is multiplied with the log-probabilities at {users_line(product)} is not made of labels")
 
 
 def _log_softmax(graph: Graph, atom: Any) -> tuple[Any, list[Any]] | None:

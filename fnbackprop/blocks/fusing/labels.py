@@ -1,6 +1,7 @@
-"""The logit, or log-probability, of the label: by `take_along_axis`, or as a sum with a one-hot array."""
+"""The logit or log-probability at the label: by `take_along_axis`, or as a sum with one-hot targets, also smoothed."""
 
 import math
+import operator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ class AtLabel(NamedTuple):
 
     equation: whose result it is. source: the logits or log-probabilities. labels: the atom that holds them, repeated
     along the classes if `repeated`. outside: what a label gives that is no class. equations: all that are matched.
+    hit, elsewhere: the weights of the value at the label and of each other one in the sum that is the result.
     """
 
     equation: Any
@@ -23,6 +25,8 @@ class AtLabel(NamedTuple):
     repeated: bool
     outside: float
     equations: list[Any]
+    hit: float = 1.0
+    elsewhere: float = 0.0
 
 
 def at_label(graph: Graph, equation: Any) -> AtLabel | None:
@@ -66,17 +70,55 @@ def _taken(gather: Any) -> AtLabel | None:
 
 
 def _multiplied(graph: Graph, total: Any) -> AtLabel | None:
-    """`jnp.sum(jax.nn.one_hot(labels, classes) * x, -1)`."""
+    """`jnp.sum(targets * x, -1)` with targets made of `jax.nn.one_hot(labels, classes)`."""
     product = graph.named(total.invars[0], "mul")
     for i in (0, 1) if product is not None else ():
-        casts, base = laid_out(graph, product.invars[i])
-        same = graph.named(base, "eq")
-        if same is None or base.aval.shape != product.outvars[0].aval.shape:
+        targets = _targets(graph, product.invars[i])
+        same = None if targets is None else targets.equations[-1].outvars[0]
+        if same is None or graph.axes_from(product.invars[i], same) != graph.axes_from(same, same):
             continue
-        for labels, classes in (same.invars, same.invars[::-1]):
+        if same.aval.shape != product.outvars[0].aval.shape:
+            continue
+        source, inside = product.invars[1 - i], [total, product, *targets.equations]
+        for labels, classes in (operands := targets.equations[-1].invars, operands[::-1]):
             if is_constant_along_classes(graph, labels) and _counts_classes(graph, classes):
-                return AtLabel(total, product.invars[1 - i], labels, True, 0.0, [total, product, *casts, same])
+                return AtLabel(total, source, labels, True, 0.0, inside, targets.hit, targets.elsewhere)
     return None
+
+
+class Targets(NamedTuple):
+    """A number where two arrays are equal, and another elsewhere; the comparison is the last of the equations."""
+
+    hit: float
+    elsewhere: float
+    equations: list[Any]
+
+
+STEPS = {
+    "mul": operator.mul, "div": operator.truediv, "add": operator.add, "sub": operator.sub, "neg": operator.neg,
+}  # fmt: skip
+
+
+def _targets(graph: Graph, atom: Any) -> Targets | None:
+    """A comparison as numbers, chosen by it or made of 1 and 0: (1 - ε) one-hot + ε / classes, for one."""
+    layouts, base = laid_out(graph, atom)
+    if (same := graph.named(base, "eq")) is not None:
+        return Targets(1.0, 0.0, [*layouts, same])
+    if (choice := graph.named(base, "select_n")) is not None and len(choice.invars) == 3:
+        more, base = laid_out(graph, choice.invars[0])
+        same, numbers = graph.named(base, "eq"), [graph.number(case) for case in choice.invars[1:]]
+        return None if same is None or None in numbers else Targets(*numbers[::-1], [*layouts, choice, *more, same])
+    step = graph.named(base, *STEPS)
+    if step is None or not jnp.issubdtype(base.aval.dtype, jnp.floating):
+        return None
+    numbers = [graph.number(operand) for operand in step.invars]
+    if numbers.count(None) != 1 or (step.primitive.name == "div" and not numbers[1]):
+        return None
+    place, apply = numbers.index(None), STEPS[step.primitive.name]
+    if (inner := _targets(graph, step.invars[place])) is None:
+        return None
+    hit, elsewhere = (apply(*numbers[:place], x, *numbers[place + 1 :]) for x in (inner.hit, inner.elsewhere))
+    return Targets(hit, elsewhere, [*layouts, step, *inner.equations])
 
 
 def _counts_classes(graph: Graph, atom: Any) -> bool:

@@ -91,9 +91,26 @@ def squares_summed(x, w, b):
     return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1e-4 * jnp.mean(jnp.square(logits))
 
 
-def smoothed_one_hot(x, w, b):
-    target = 0.9 * jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype) + 0.02
-    return -jnp.mean(jnp.sum(target * jax.nn.log_softmax(x @ w), -1))
+def soft_targets(x, w, b):
+    targets = jax.nn.softmax(jnp.sin(jnp.arange(30.0, dtype=x.dtype)).reshape(2, 3, 5))
+    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(x @ w), -1))
+
+
+def smoothed_by_an_argument(x, w, b):
+    targets = (1 - b[0]) * jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype) + b[0] / 5
+    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(x @ w), -1))
+
+
+def one_hot_turned(x, w, b):
+    """Its rows and columns exchanged: which token, not which class, is the number."""
+    x = jnp.concatenate([x, x, x])[:5, 0]
+    hot = jax.nn.one_hot(jnp.arange(5) % 3, 5, dtype=x.dtype)
+    return -jnp.sum(hot.T * jax.nn.log_softmax(x @ w), -1)
+
+
+def number_divided_by_targets(x, w, b):
+    targets = 0.1 / (0.1 + jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype))
+    return jnp.sum(targets * jax.nn.log_softmax(x @ w), -1)
 
 
 def one_hot_of_tokens(x, w, b):
@@ -156,11 +173,13 @@ MISSED = [
     (over_queries, BATCHED, "does not run over one axis of keys"),
     (squares_summed, LAYER, "result of dot_general is read by square"),
     (accuracy_too, LAYER, "result of dot_general is read by argmax"),
+    (soft_targets, LAYER, "is not made of labels"),
+    (smoothed_by_an_argument, LAYER, "is not made of labels"),
 ]
 LOOKALIKES = [
     (divided_along_the_wrong_axis, ONE), (shifted_along_the_wrong_axis, ONE), (quantized_weights, ONE),
     (lowered_by_a_number, ONE), (maximum_not_added_again, ONE), (logsumexp_plus_a_number, LAYER),
-    (logarithm_of_a_sum_of_other_exponentials, LAYER), (two_labels_of_each_token, LAYER), (smoothed_one_hot, LAYER),
-    (one_hot_of_tokens, LAYER),
+    (logarithm_of_a_sum_of_other_exponentials, LAYER), (two_labels_of_each_token, LAYER), (one_hot_of_tokens, LAYER),
+    (one_hot_turned, LAYER), (number_divided_by_targets, LAYER),
     (number_for_a_label_that_is_no_class, LAYER),
 ]  # fmt: skip

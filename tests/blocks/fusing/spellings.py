@@ -281,9 +281,42 @@ def one_hot_by_optax(x, w, b):
     return optax.softmax_cross_entropy(x @ w + b, jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype)).mean()
 
 
+def smoothed_by_optax(x, w, b):
+    targets = optax.smooth_labels(jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype), 0.1)
+    return optax.softmax_cross_entropy(x @ w + b, targets).mean()
+
+
+def smoothed_by_hand(x, w, b):
+    a = 0.3
+    targets = (1 - a) * jax.nn.one_hot(jnp.asarray(LABELS), 5, dtype=x.dtype) + a / 5
+    return jnp.mean(jnp.sum(-targets * jax.nn.log_softmax(x @ w + b), -1))
+
+
+def smoothed_by_where(x, w, b):
+    targets = jnp.where(jnp.arange(5) == jnp.asarray(LABELS)[..., None], 0.9, 0.025)
+    return -jnp.mean(jnp.sum(jax.nn.log_softmax(x @ w + b) * targets, -1))
+
+
+def smoothed_one_hot_of_a_label_that_is_no_class(x, w, b):
+    """Which leaves ε / classes for each class; targets whose sum is not 1, of logits and their logsumexp."""
+    hot = (jnp.asarray(LABELS).at[0, 0].set(7)[..., None] == jnp.arange(5)).astype(x.dtype)
+    logits = x @ w + b
+    return jnp.mean(1.1 * jax.nn.logsumexp(logits, -1) - jnp.sum((hot * 3 - 0.5) / 2 * logits, -1))
+
+
+def smoothed_and_masked(x, w, b):
+    labels = jnp.asarray(LABELS)
+    mask = labels != 2
+    targets = 0.1 / 5 - (0.1 - 1) * jax.nn.one_hot(labels, 5, dtype=x.dtype)
+    logits = jnp.where(mask[..., None], x @ w + b, 0)
+    return jnp.sum(jnp.where(mask, jnp.sum(targets * jax.nn.log_softmax(logits), -1), 0)) / jnp.sum(mask)
+
+
 LOSSES = [
     our_loss, tied_embedding, optax_loss, log_probabilities, label_that_is_no_class, z_loss_by_hand, smoothed,
     smoothed_log_probabilities, masked_loss, ignored_labels, one_hot_of_a_label_that_is_no_class, one_hot_by_optax,
+    smoothed_by_optax, smoothed_by_hand, smoothed_by_where, smoothed_one_hot_of_a_label_that_is_no_class,
+    smoothed_and_masked,
 ]  # fmt: skip
 
 TAKEN = [
