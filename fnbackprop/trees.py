@@ -172,6 +172,11 @@ def _counts(leaf: Any) -> bool:
     return getattr(leaf, "dtype", None) != jax.dtypes.float0
 
 
+def _is_split(leaf: Any) -> bool:
+    """Whether its type says that devices have parts of it."""
+    return any(jax.typeof(leaf).sharding.spec.partitions)
+
+
 def _real(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
     """Numbers with the squares of the absolute values, in a real dtype."""
     leaf = jnp.asarray(leaf)
@@ -181,10 +186,11 @@ def _real(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
 def _matrices(leaves: Sequence[Any]) -> tuple[list[jax.Array], list[range]]:
     """Arrays (rows, ...), of which each row is of one leaf; and the rows of each leaf, counted through all arrays.
 
-    A leaf of many elements is a row, in its own shape. Those of few are cut into rows of `ROW`, filled up with zeros.
+    A leaf of many elements is a row, in its own shape, and so is one that is split over an explicit mesh: it cannot be
+    laid beside others. Those of few are cut into rows of `ROW`, filled up with zeros.
     """
-    large = [i for i, leaf in enumerate(leaves) if np.size(leaf) > FEW]
-    small = [i for i, leaf in enumerate(leaves) if np.size(leaf) <= FEW]
+    large = [i for i, leaf in enumerate(leaves) if np.size(leaf) > FEW or _is_split(leaf)]
+    small = sorted({*range(len(leaves))} - {*large})
     matrices, places = [jnp.asarray(leaves[i])[None] for i in large], {i: range(n, n + 1) for n, i in enumerate(large)}
     count = len(large)
     for dtype in sorted({jnp.result_type(leaves[i]) for i in small}, key=str):

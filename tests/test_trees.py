@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from fnbackprop import trees
 
@@ -117,6 +118,19 @@ def taken_for(monkeypatch, request):
 def test_global_norm_neither_vanishes_nor_overflows(scale):
     tree = random_tree("float32", scale)
     np.testing.assert_allclose(trees.global_norm(tree), numpy_norm(tree), rtol=1e-6)
+
+
+def test_norms_of_leaves_that_are_split_over_an_explicit_mesh():
+    types = (jax.sharding.AxisType.Explicit,) * 2
+    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=types, devices=jax.devices()[:4])
+    specs = {"a": P("x", "y"), "b": P("y", "x"), "c": P(None, "x"), "d": P()}
+    whole = {name: np.arange(1.0, 49.0, dtype=np.float32).reshape(4, 12) for name in specs}
+    split = {name: jax.device_put(leaf, jax.NamedSharding(mesh, specs[name])) for name, leaf in whole.items()}
+    np.testing.assert_allclose(jax.jit(trees.global_norm)(split), numpy_norm(whole), rtol=1e-6)
+    each = [numpy_norm(leaf) for leaf in whole.values()]
+    np.testing.assert_allclose(jax.jit(lambda *leaves: trees.norms(leaves))(*split.values()), each, rtol=1e-6)
+    twice = jax.tree.map(lambda leaf: 2 * leaf, split)
+    np.testing.assert_allclose(jax.jit(trees.relative_change)(split, twice), 1, rtol=1e-6)
 
 
 def test_global_norm_of_large_float16():

@@ -36,7 +36,12 @@ class LayerNorms:
     def values(self) -> np.ndarray:
         """The norm of each layer, (layers,): computed here, where it is asked for, and not in every step."""
         parts = np.asarray(self.parts, np.float64)
-        return parts if self.rows is None else np.array([math.hypot(*parts[list(own)]) for own in self.rows])
+        return parts if self.rows is None else np.array([_joint(parts[list(own)]) for own in self.rows])
+
+
+def _joint(parts: np.ndarray) -> float:
+    """Their Euclidean norm; `hypot` of NaN and an infinity would be infinite."""
+    return math.nan if np.isnan(parts).any() else math.hypot(*parts)
 
 
 def step_metrics(

@@ -40,6 +40,12 @@ def test_a_layer_of_several_parts_has_their_joint_norm():
     np.testing.assert_allclose(norms.values, [5e30, 7.0], rtol=1e-6)
 
 
+def test_a_layer_with_nan_has_no_norm_even_beside_an_infinity():
+    gradient = {"a": {"w": jnp.array([jnp.inf]), "b": jnp.array([jnp.nan])}, "b": {"w": jnp.array([-jnp.inf, 1.0])}}
+    norms = step_metrics(gradient, gradient, gradient)[LAYER_NORMS].values
+    np.testing.assert_array_equal(norms, [np.nan, np.inf])
+
+
 def test_expand_layer_norms():
     record = {"step": 3, "loss": 1.0, LAYER_NORMS: LayerNorms(np.array(NORMS), tuple("abc"))}
     kept = {"step": 3, "loss": 1.0, "gradient_norm/a": 13.0, "gradient_norm/b": 8.0, "gradient_norm/c": 1.0}
