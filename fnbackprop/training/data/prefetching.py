@@ -33,9 +33,10 @@ def to_device(batch: Any) -> Any:
     """The batch on the default device.
 
     Where that is the host, numpy's arrays stay, in the dtypes that JAX has: a compiled step takes them at once, and
-    `jax.device_put` needs longer than a small step.
+    `jax.device_put` needs longer than a small step. A step that is not compiled hands the loss what it is given.
     """
-    if jax.default_backend() != "cpu" or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
+    compiled = jax.default_backend() == "cpu" and not jax.config.jax_disable_jit
+    if not compiled or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
         return jax.device_put(batch)
     return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False), batch)
 
@@ -117,6 +118,7 @@ def own_copy(batch: Any) -> Any:
 _OF_THREADS = {
     "jax_enable_x64": jax.enable_x64,
     "jax_default_device": jax.default_device,
+    "jax_disable_jit": jax.disable_jit,
     "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
     "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
 }

@@ -76,6 +76,12 @@ def test_on_the_host_arrays_stay_but_for_their_dtypes(ahead):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(mixed))
 
 
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_without_jit_a_batch_is_of_jax_arrays(ahead):
+    with jax.disable_jit(), batches_of(lambda step: np.arange(3.0), 0, 1, ahead=ahead) as batches:
+        np.testing.assert_array_equal(batches(0).at[0].set(5.0), [5, 1, 2])
+
+
 def test_steps_come_one_after_another():
     with Prefetch(lambda step: step, 0, 2) as batches:
         batches(0)
