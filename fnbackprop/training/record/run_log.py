@@ -55,7 +55,7 @@ class RunLog:
             self._progress = make_progress(name, start, stop, progress, place)
         self._buffer = MetricBuffer()
         self._last: MetricsRow | None = None
-        self._drawn = False  # the curves
+        self._drawn: bool | None = None  # whether the curves are; None: it was not tried
         self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics
 
     def __enter__(self) -> "RunLog":
@@ -190,12 +190,13 @@ class RunLog:
         try:
             plot_curves(rows, folder.curves, title)
             self._drawn = True
-        except OSError as error:  # a full disk, say: no reason to lose the run
+        except Exception as error:  # a full disk, or settings that matplotlib refuses: no reason to lose the run
+            self._drawn = False
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
 
     def say_what_is_there(self, title: str) -> None:
         """Say what the run's folder holds, with the curves: of a run that was stopped, they are drawn now."""
-        if not self._drawn:
+        if self._drawn is None:
             self.draw_curves(title)
         folder = self._folder
         if self._drawn and folder is not None:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from fnbackprop.training.errors import NonFiniteLoss
+from fnbackprop.training.record import run_log
 from fnbackprop.training.record.run_log import RunLog
 from fnbackprop.training.run_folder import RunFolder, read_metrics
 
@@ -50,3 +51,16 @@ def test_evaluation_is_written_and_shown(tmp_path, capsys):
         log.add_evaluation(9, {"accuracy": 0.98765, "wrong": 4})
     assert read_metrics(tmp_path) == [{"step": 9, "evaluate/accuracy": 0.98765, "evaluate/wrong": 4}]
     assert capsys.readouterr().out.splitlines()[1:] == ["run  step 9  evaluate: accuracy 0.9877, wrong 4"]
+
+
+@pytest.mark.parametrize("broken", [OSError("the disk is full"), ValueError("no such backend")])
+def test_curves_that_cannot_be_drawn_are_told_once_and_end_no_run(tmp_path, monkeypatch, capsys, broken):
+    def refuse(*args):
+        raise broken
+
+    monkeypatch.setattr(run_log, "plot_curves", refuse)
+    with RunLog("run", RunFolder(tmp_path), start=0, stop=1, progress=True) as log:
+        log.add_rows([row(0, 1.0)])
+        log.draw_curves("run")
+        log.say_what_is_there("run")
+    assert capsys.readouterr().out.count(f"the curves cannot be drawn: {broken}") == 1
