@@ -1,6 +1,7 @@
 """Libraries that a run needs later, imported by a thread while the main one waits for the compiler."""
 
 import contextlib
+import functools
 import importlib
 import threading
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ def import_ahead(modules: Sequence[str]) -> threading.Thread:
 def once_traced(function: Callable[..., Any], then: Callable[[], Any]) -> Callable[..., Any]:
     """The function, which calls `then()` when it has been traced: before that, a thread would only slow Python down."""
 
+    @functools.wraps(function)  # the program has its name
     def traced(*args: Any) -> Any:
         found = function(*args)
         then()
