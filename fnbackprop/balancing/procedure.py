@@ -187,8 +187,8 @@ def measure_curvature(measured: Measured, options: Options, say: Callable[[str],
 
 def _uniform(gain: Any) -> float | None:
     """The gain if it is the same for all parameters."""
-    low = min(float(jnp.min(jnp.abs(leaf))) for leaf in jax.tree.leaves(gain))
-    high = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gain))
+    low = min(float(jnp.min(jnp.abs(leaf), initial=jnp.inf)) for leaf in jax.tree.leaves(gain))
+    high = max(float(jnp.max(jnp.abs(leaf), initial=0)) for leaf in jax.tree.leaves(gain))
     return high if high - low <= 1e-5 * high else None
 
 

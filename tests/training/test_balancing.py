@@ -189,6 +189,11 @@ def test_a_later_batch_that_is_not_finite_is_told_from_a_rate_that_is_too_high(s
     assert found.sentence.startswith("The batch of step 4 breaks the loss before any update, whatever the rate: ")
 
 
+def test_a_parameter_without_elements_changes_nothing(short):
+    found = balance(quadratic(init=lambda key: {"w": jnp.ones(3), "none": jnp.zeros((0, 3))}))
+    assert found.verdict == "BALANCED" and found.facts.ratio.value == pytest.approx(0.05 * LARGEST, rel=1e-5), found
+
+
 def test_an_empty_batch_is_not_judged(short):
     found = balance(quadratic(batch=lambda step: {"x": X[:0], "y": Y[:0]}))
     assert found.verdict == "CANNOT JUDGE" and "not finite" in found.sentence and "div" in found.sentence
