@@ -35,7 +35,7 @@ def to_device(batch: Any) -> Any:
     Where that is the host, numpy's arrays stay, in the dtypes that JAX has: a compiled step takes them at once, and
     `jax.device_put` needs longer than a small step. A step that is not compiled hands the loss what it is given.
     """
-    compiled = jax.default_backend() == "cpu" and not jax.config.jax_disable_jit
+    compiled = jax.default_backend() == "cpu" and not jax.config.jax_disable_jit  # type: ignore[attr-defined]
     if not compiled or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
         return jax.device_put(batch)
     return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False), batch)

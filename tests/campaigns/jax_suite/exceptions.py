@@ -48,7 +48,7 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt("api", "::test_name_stack_annotation", "demands that what is computed again is one jit"),
     Exempt("api", "::test_remat_partial_cse_prevention", "demands a barrier where nothing is computed again"),
     Exempt("api", "::test_remat_partial_cse_prevention_pytree", "demands a barrier where nothing is computed again"),
-    Exempt("api", ".RematTest::test_remat_residual_logging", "demands JAX's log of what is saved; ours is fb.residuals"),
+    Exempt("api", ".RematTest::test_remat_residual_logging", "demands JAX's log of what is saved, fb.residuals here"),
     Exempt("api", "::test_remat_scan", "demands that the backward is one equation"),
     Exempt("api", "::test_remat_scan_new", "demands that the backward is one equation"),
     Exempt(
