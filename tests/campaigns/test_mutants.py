@@ -234,8 +234,9 @@ def test_the_other_checkers_see_the_mutants_gradient():
 
 
 def test_the_table_of_equivalent_mutants_is_not_stale():
+    mutants = [*everything(), *blocks.mutants()]
     for row in EQUIVALENT:
-        assert any(names(row, m) for m in everything()), row
+        assert any(names(row, m) for m in mutants), row
         assert len(row.reason) > 20
 
 

@@ -34,6 +34,9 @@ WARNING = "it is told in a warning, which tests/rules/loops/test_decisions.py ex
 ONE_BATCH = "JAX does not batch a loop twice over examples that are divided among devices"
 FLOAT64 = "it is for float64, as in tests/rules/pointwise/test_special.py, and the programs are float32"
 NOTHING = "what is shifted in at the end decays or multiplies a sum of nothing, s = 0"
+TWO_AXES = "its arrays have two axes, and 1 is the last as -1 is; or one, which is the first and the last"
+NOT_ASKED_FOR = "what is computed and not asked for is left out of the results"
+NO_SIZE = "it differs where an axis is empty alone, and there is nothing to divide"
 EQUIVALENT = [
     Row("clamp_vjp_x", "argument 2 *", "z is x wherever the mask holds, and a bound elsewhere"),
     Row("clamp_vjp_low", "argument 1 *", "z is low wherever the mask holds, and x or high elsewhere"),
@@ -117,6 +120,49 @@ EQUIVALENT = [
     Row("_gathered", "2.0.1.1.0.0 factor dropped", ONE_BATCH),
     Row("_far", "0.0 case forgotten #2", FLOAT64),
     Row("_typed_as", "1.1.0.0 comparison off by one", "the loop runs twice, to the same numbers"),
+    Row("logits_forward", "2.[34].1.1.1 sign turned", TWO_AXES),
+    Row("logits_forward", "2.5.1.1 sign turned", TWO_AXES),
+    Row("logits_forward", "2.6.1.1.0.1 sign turned", TWO_AXES),
+    Row("loss_forward", "3.[79].1.1 sign turned", TWO_AXES),
+    Row("loss_forward", "3.12.1.[01].1 sign turned", TWO_AXES),
+    Row("loss_forward", "3.13.1.2.1.1 sign turned", TWO_AXES),
+    Row("norm_forward", "1.1.1.1 sign turned", TWO_AXES),
+    Row("norm_forward", "3.1.0.0.1 sign turned", TWO_AXES),
+    Row("norm_backward", "6.1.1.1.1.1 sign turned", TWO_AXES),
+    Row("norm_backward", "7.1.1.1.1 sign turned", TWO_AXES),
+    Row("lstm.forward", "1.1.2.0 sign turned", TWO_AXES),
+    Row("lstm.forward", "5.0.1.0.1.0 sign turned", TWO_AXES),
+    Row("lstm.backward", "1.1.2.0 sign turned", TWO_AXES),
+    Row("lstm.backward", "7.1.1.0 sign turned", TWO_AXES),
+    Row("gru.forward", "[12].1.2.0 sign turned", TWO_AXES),
+    Row("gru.forward", "6.0.1.1.0 sign turned", TWO_AXES),
+    Row("gru.backward", "0.1.2.0 sign turned", TWO_AXES),
+    Row("gru.backward", "6.1.0.1.0 sign turned", TWO_AXES),
+    Row("logits_backward", "3.9.1.2.3 constant changed #2", TWO_AXES),
+    Row("attention_forward", "4.2.1.1.0.2 case forgotten #2", SAME_PATH),
+    Row("attention_backward", "11.2.1.1.0.2 case forgotten #2", SAME_PATH),
+    Row("attention_backward", "10.11.0.3 case forgotten #2", NOT_ASKED_FOR),
+    Row("attention_backward", "14.1.0.0 condition confused", IGNORED),
+    Row("attention_backward", "19.2.1.1.1.1 *", NO_SIZE),
+    Row("logits_forward", "2.6.1 case forgotten", NOT_ASKED_FOR),
+    Row("logits_forward", "2.6.1.2 constant changed*", NOT_ASKED_FOR),
+    Row("logits_forward", "7.0.0.2 case forgotten", NOT_ASKED_FOR),
+    Row("logits_forward", "3.1.0.0.1.1* *", "the columns of an array of zeros are the same"),
+    Row("logits_forward", "3.1.1.1 constant changed*", "the columns of an array of zeros are the same"),
+    Row("Tile.__init__", "3.1.0.1 constant changed", "an index past the end is taken for the last"),
+    Row("Tile.__init__", "12.1.1.0.1.1 constant changed", "an index past the end is taken for the last"),
+    Row("logits_backward", "5.1.0.0 condition confused", IGNORED),
+    Row("loss_forward", "5.1.0.0 condition confused", IGNORED),
+    Row("loss_forward", "2.1 factor dropped #2", "1 / x is what is left of it"),
+    Row("loss_forward", "3.3.1.2 constant changed*", "what does not count has a weight of 0"),
+    Row("loss_forward", "7.1.1.0 factor dropped #2", "the loss begins at 0 in either case"),
+    Row("loss_forward", "3.13.1.2 case forgotten", NOT_ASKED_FOR),
+    Row("loss_forward", "3.17.1 case forgotten", "a smoothing of 0 takes nothing away"),
+    Row("loss_forward", "3.17.1.1.1.0.0.1.1 *", NO_SIZE),
+    Row("rnn.backward", "2.0.2 sign turned", "a cotangent of 0 times a factor is 0"),
+    Row("rnn.backward", "2.0.2 1 % too large", "a cotangent of 0 times a factor is 0"),
+    Row("recurrence._backward", "0.4.6.1 case forgotten", IGNORED),
+    Row("recurrence._backward", "0.8.0.0 case forgotten #2", IGNORED),
 ]  # fmt: skip
 
 

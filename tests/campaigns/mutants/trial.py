@@ -4,7 +4,7 @@ import enum
 import hashlib
 import itertools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -50,6 +50,11 @@ MOST_CHANGED = 12  # of those, whose gradients it changes
 
 def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
     """Install a mutant and hand the programs that it changes to each checker, until it catches it."""
+    with blocks.small_tiles() if _of_block(mutant) else nullcontext():
+        return _run(mutant, checkers)
+
+
+def _run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
     programs = programs_of(mutant)
     changed, errors, by = [], 0, dict.fromkeys(checkers, False)
     for program in programs:
@@ -76,16 +81,20 @@ def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:
 
 def programs_of(mutant: rules.Mutant) -> list[Program]:
     """The programs of the primitives whose rules reach the mutated function: one of each, then a second of each ..."""
-    if mutant.module.startswith(blocks.PREFIX):
+    if _of_block(mutant):
         return blocks.programs_of(mutant.module)
     names = rules.reached()[mutant.module, mutant.function]
     rows = itertools.zip_longest(*(PROGRAMS.get(name, ()) for name in names))
     return [program for row in rows for program in row if program is not None][:MOST_PROGRAMS]
 
 
+def _of_block(mutant: rules.Mutant) -> bool:
+    return mutant.module.startswith(blocks.PREFIX)
+
+
 def installed(mutant: rules.Mutant) -> AbstractContextManager[None]:
     """The mutant in the place of the right rule, or of the right block."""
-    return (blocks if mutant.module.startswith(blocks.PREFIX) else rules).installed(mutant)
+    return (blocks if _of_block(mutant) else rules).installed(mutant)
 
 
 # ---------------------------------------------------------------- whether a program's gradient is another
