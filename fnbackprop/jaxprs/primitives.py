@@ -210,5 +210,9 @@ def has(equation: Equation, trait: Trait) -> bool:
 
 
 def all_primitives() -> set[Primitive]:
-    """Every primitive of the installed JAX that is loaded, whoever defined it; not those by which a trace observes."""
-    return {x for x in gc.get_objects() if isinstance(x, Primitive) and x.name not in _NAMES[Trait.OBSERVER]}
+    """Every primitive of the installed JAX that is loaded, whoever defined it; not those by which a trace observes.
+
+    Objects are asked by their type: `isinstance` asks for `__class__`, at which those of other libraries may warn.
+    """
+    loaded = (x for x in gc.get_objects() if issubclass(type(x), Primitive))
+    return {x for x in loaded if x.name not in _NAMES[Trait.OBSERVER]}

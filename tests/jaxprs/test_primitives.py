@@ -44,3 +44,14 @@ def test_the_call_of_the_installed_jax_is_a_call():
     assert "core_call" not in names and names <= having(Trait.CALL)
     (equation,) = jax.make_jaxpr(jax.jit(lambda x: x + 1))(1.0).jaxpr.eqns
     assert equation.primitive.name in having(Trait.CALL)
+
+
+def test_other_objects_are_not_asked_for_their_class():
+    class Deprecated:
+        @property
+        def __class__(self):
+            raise AssertionError("asked")
+
+    kept = Deprecated()
+    assert len(all_primitives()) > 100
+    del kept
