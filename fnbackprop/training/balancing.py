@@ -23,6 +23,7 @@ from .run import Run
 from .session import layout_of
 from .step.loss_gradient import first_microbatch, loss_in_precision, make_value_and_grad
 from .step.mixed_precision import Precision, precision_of
+from .step.partial_optimizer import optimizer_of
 from .step.state import TrainState, initial_state, part_of
 from .step.weight_update import WeightUpdate
 
@@ -93,15 +94,16 @@ def subject_of(
             f"balance takes an Experiment, not {experiment!r}; for a file: balance(experiment(Config()))."
         )
     layout, name = layout_of(Run(experiment, directory=None, mesh=mesh)), _chosen(experiment, update)
-    state_now = _state_now(experiment, state, layout, name)
-    experiment, state = experiment.parts[name], state_now()
+    is_given, state = state is not None, part_of(_placed_state(experiment, state, layout), name)
+    experiment = experiment.parts[name]
+    opt_state = _kept(state.opt_state) if is_given else _made_anew(experiment, state.params, layout, name)
     parts, step, key = _Parts(experiment, state, layout), int(state.step), state.key
     amount = amount_of(parts.batch(step))
     return Subject(
         name=f"{experiment.name}-{name}" if name else experiment.name,
         step=step,
         params=parts.trained(state.params),
-        opt_state=lambda: state_now().opt_state,
+        opt_state=opt_state,
         batch=parts.batch,
         key=lambda step: jax.random.fold_in(key, step),
         value_and_gradient=parts.value_and_gradient,
@@ -135,15 +137,24 @@ def _learning_rate(experiment: Experiment, opt_state: Any) -> float | None:
     return None if found is None else found[1]
 
 
-def _state_now(
-    experiment: Experiment, state: TrainState | None, layout: Layout | None, update: str
-) -> Callable[[], TrainState]:
-    """A function that returns the state that is judged: the given one, or the initial one, made anew each time."""
+def _placed_state(experiment: Experiment, state: TrainState | None, layout: Layout | None) -> TrainState:
     if state is None:
-        return lambda: part_of(initial_state(experiment, layout), update)
+        return initial_state(experiment, layout)
     require_own_state(experiment, state)
-    placed = part_of(state if layout is None else jax.device_put(state, layout.state), update)
-    return lambda: placed
+    return state if layout is None else jax.device_put(state, layout.state)
+
+
+def _kept(opt_state: Any) -> Callable[[], Any]:
+    return lambda: opt_state
+
+
+def _made_anew(experiment: Experiment, params: Any, layout: Layout | None, update: str) -> Callable[[], Any]:
+    """A function that returns the optimizer's first state, and keeps none in memory."""
+    init = optimizer_of(experiment).init
+    if layout is not None:
+        placed = layout.state.opt_state
+        init = jax.jit(init, out_shardings=placed[update] if update else placed)
+    return lambda: init(params)
 
 
 class _Parts:
