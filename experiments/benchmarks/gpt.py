@@ -131,14 +131,9 @@ def plot(rows, path):
     figure, axes = plt.subplots(1, len(workloads), figsize=(5 * len(workloads), 4), squeeze=False)
     for plane, workload in zip(axes[0], workloads, strict=True):
         own = [row for row in rows if row["workload"] == workload]
-        places = np.arange(len(own))
         memory = [row.get("temp_mib", 0) / own[0]["temp_mib"] for row in own]
-        plane.barh(places - 0.2, [row["time"] for row in own], 0.38, label="time")
-        plane.barh(places + 0.2, memory, 0.38, label="temp memory")
-        plane.axvline(1, color="black", linewidth=0.8)
-        plane.set_yticks(places, [row["program"] for row in own])
+        measuring.draw_bars(plane, [row["program"] for row in own], [row["time"] for row in own], memory)
         plane.set_title(workload)
-        plane.invert_yaxis()
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower left", ncols=2)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=120)
