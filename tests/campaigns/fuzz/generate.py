@@ -57,9 +57,15 @@ def _distinct(x: np.ndarray) -> bool:
     return x.size < 2 or bool(np.min(np.diff(np.sort(x, axis=None))) > MARGIN)
 
 
+def _fraction(x: np.ndarray) -> np.ndarray:
+    """How far each number is from a whole one."""
+    return np.abs(x - np.round(x))
+
+
 GUARDS: dict[str, Callable[..., bool]] = {
     "away from 0": lambda x, *_: bool(np.min(np.abs(x)) > 0.05),
     "last away from 0": lambda *xs: bool(np.min(np.abs(xs[-1])) > 0.05),
+    "quotient apart": lambda x, y: bool(np.min(np.abs(y)) > 0.05) and bool(np.min(_fraction(x / y)) > MARGIN),
     "positive": lambda *xs: all(bool(np.min(x) > 0.05) for x in xs),
     "inside 1": lambda x, *_: bool(np.max(np.abs(x)) < 0.9),
     "small": lambda x, *_: bool(np.max(np.abs(x)) < 1.3),
@@ -67,9 +73,10 @@ GUARDS: dict[str, Callable[..., bool]] = {
     "distinct": lambda *xs: all(map(_distinct, xs)),
 }
 
-# What JAX raises of an operation that operands do not fit; the last three: where it has no rule within `jax.grad`,
-# where it differentiates a reference, and where it cannot tell how a result is laid out on an explicit mesh.
-REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError, ShardingTypeError)
+# What JAX raises of an operation that operands do not fit; the last four: where it has no rule within `jax.grad`,
+# where it differentiates a reference, where it cannot tell how a result is laid out on an explicit mesh, and where a
+# loop sums over an axis of vmap within a shard_map.
+REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError, AttributeError, ShardingTypeError, AssertionError)
 
 # What an operation on operands of known types gives, or None where it fails or leaves the shapes in use.
 _results: dict[tuple[Tier, Instruction, tuple[Type, ...], tuple[Any, ...]], Type | None] = {}

@@ -136,7 +136,7 @@ WRAPPERS = [
     Wrapper(
         "{N}({0}, {1})",
         "{N} = jax.custom_vjp(lambda a, b: jnp.round({F}(a, b)))\n"
-        "{N}.defvjp(lambda a, b: (jnp.round({F}(a, b)), b), lambda b, ct: (ct, 0.5 * b))",
+        "{N}.defvjp(lambda a, b: (jnp.round({F}(a, b)), b), lambda b, ct: (ct, 0.5 * b * jnp.sum(ct)))",
     ),
     Wrapper(
         "{N}({0}, {1})",

@@ -68,7 +68,7 @@ BINARY = [
     *rows("float like", "lax.add({0}, {1})\nlax.mul({0}, {1})\nlax.sub({0}, {1})\nlax.atan2({0}, {1})"),
     *rows("float scalar", "{0} * {1}\n{0} + {1}\n{1} - {0}"),
     *rows("float broadcast", "{0} / {1}\njnp.arctan2({1}, {0})", "last away from 0"),
-    *rows("float like", "lax.rem({0}, {1})", "last away from 0"),
+    *rows("float like", "lax.rem({0}, {1})", "quotient apart"),
     *rows("float broadcast", "jnp.maximum({0}, {1})\njnp.minimum({0}, {1})", "apart"),
     *rows("float broadcast", "jnp.abs({0}) ** {1}\nlax.pow(jnp.abs({0}), {1} + 0.0 * {0})", "away from 0"),
     *rows("float like", "lax.igamma({0}, {1})\nlax.igammac({0}, {1})", "positive"),
