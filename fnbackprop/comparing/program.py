@@ -15,6 +15,7 @@ from fnbackprop.jaxprs.avals import aval_of, is_inexact
 from fnbackprop.jaxprs.evaluate import trace_flat
 from fnbackprop.jaxprs.lists import select
 from fnbackprop.jaxprs.types import is_var
+from fnbackprop.jaxprs.wrapped import trace_wrapped_rules
 
 Arrays = list[Any]
 
@@ -119,6 +120,7 @@ def trace_program(program: Program) -> TracedProgram:
     operands, tree = jax.tree.flatten((program.inputs, program.others))
     with tracing_plain_definitions(True):
         closed = trace_flat(lambda *flat: program.function(*jax.tree.unflatten(tree, flat)), operands).closed
+    trace_wrapped_rules(closed)
     count = len(jax.tree.leaves(program.inputs))
     active = tuple(i < count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.invars))
     return TracedProgram(closed, operands, active, jax.config.jax_enable_x64)

@@ -142,7 +142,7 @@ def function_source(equation: Equation) -> tuple[str, str]:
     return name, place
 
 
-def custom_rule_place(equation: Equation) -> str:
+def rule_source(equation: Equation) -> str:
     """The "file:line" of the backward of a `custom_vjp` function, or of the JVP of a `custom_jvp` one, if it tells."""
     rule = next((equation.params[name] for name in ("bwd", "jvp_jaxpr_fun") if name in equation.params), None)
     return _source(rule)[2]

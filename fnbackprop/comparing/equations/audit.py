@@ -19,6 +19,7 @@ from ..program import TracedProgram, first_line
 from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck, Evidence, GaussianCotangents, manual_cotangents
 from .custom_rules import custom_rule_verdict, has_another_forward
+from .inside import wrong_inside
 from .loops import LOOPS
 from .shard_map import check_body
 from .verdict import equation_verdict, users_name
@@ -114,9 +115,10 @@ class Audit:
             said = custom_rule_verdict(check, visit.operands, cotangents, kind, visit.location, self.intended)
             self.replaced.update(dict.fromkeys(said.replaced))
             self.notes.update(dict.fromkeys(said.notes))
-            self._note(visit, said.wrong)
             if said.wrong or said.replaced:
                 break
+        if said.wrong or said.follows:
+            self._note(visit, wrong_inside(visit, self.traced.users_mode, self.intended) or said.wrong)
         if has_another_forward(check, visit.operands):
             self.forwards[f"{users_name(visit.equation)} at {visit.location.line}"] = None
 

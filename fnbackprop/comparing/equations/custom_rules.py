@@ -6,7 +6,10 @@ That is JAX's, or where JAX refuses to differentiate the primal (a kernel of Pal
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from fnbackprop.jaxprs.avals import is_inexact
 
 from ..arrays import array_norm, to_float64
 from ..diagnosis import diagnose
@@ -31,11 +34,17 @@ FORWARD_SLACK = 4.0  # another order of operations in the forward is no other va
 
 
 class CustomRuleVerdict(NamedTuple):
-    """What is wrong with a user's rule, what it replaces on purpose, and what else there is to know."""
+    """What there is to say of a user's rule.
+
+    Attributes:
+      wrong: the operands whose cotangent is wrong. replaced: what it replaces on purpose. notes: what else to know.
+      follows: whether it agrees with JAX's derivative of the primal, and so with the rules of users in that.
+    """
 
     wrong: list[EquationComparison] = []
     replaced: list[str] = []
     notes: list[str] = []
+    follows: bool = False
 
 
 def custom_rule_verdict(
@@ -54,12 +63,13 @@ def custom_rule_verdict(
         return _by_differences(check, operands, cts, kind, location, name, first_line(error), intended)
     floor = rounding_floor(facts_of_equation(check.equation))
     suspects = [i for i, pair in enumerate(evidence.pairs) if not pair.error <= floor]
-    exact, wrong, left_out = exactly(evidence) if suspects else None, [], []
+    exact, wrong, left_out, follows = exactly(evidence) if suspects else None, [], [], True
     for i in suspects:
         difference = difference_of(evidence, i, exact, floor)
         broken = not np.isfinite(to_float64(evidence.pairs[i].second)).all()
         if difference.finding is Finding.ROUNDING and not broken:
             continue
+        follows = False
         ours, theirs = difference.ours, difference.theirs
         opinion = differences(evidence, i, ours, theirs)
         trusted = opinion.who in (Agreement.MANUAL, Agreement.BOTH) or opinion.shape is not Verdict.PASS
@@ -80,7 +90,7 @@ def custom_rule_verdict(
             difference = difference._replace(finding=Finding.CUSTOM_RULE)
         wrong.append(comparison_of(evidence, i, difference, cause, opinion))
     said = f"{name}: no cotangent for operands {', '.join(left_out)}, by a rule that is told what moves"
-    return CustomRuleVerdict(wrong, notes=[said] if left_out else [])
+    return CustomRuleVerdict(wrong, notes=[said] if left_out else [], follows=follows)
 
 
 def has_another_forward(check: EquationCheck, operands: Sequence[Any]) -> bool:
@@ -97,6 +107,9 @@ def _by_differences(
     name: str, refused: str, intended: Sequence[str],
 ) -> CustomRuleVerdict:  # fmt: skip
     """A user's rule against differences of its primal, which JAX does not differentiate."""
+    outputs = filter(is_inexact, COMPILED.values(check.equation, operands))
+    # A buffer that was not filled up may hold infinities, of which nothing can be said.
+    cts = [jnp.where(jnp.isfinite(y), ct, jnp.zeros_like(ct)) for ct, y in zip(cts, outputs, strict=True)]
     pairs = COMPILED.both(check._replace(primal=False), operands, cts)  # both sides are the user's rule
     evidence, wrong = Evidence(check, operands, cts, pairs, kind, location), []
     for i, pair in enumerate(pairs):

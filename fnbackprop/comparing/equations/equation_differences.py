@@ -99,7 +99,7 @@ def differences_in_own_precision(evidence: Evidence, i: int, cotangent: np.ndarr
         moved = list(moving)
         moved[i] = moved[i] + jnp.asarray(length * direction, moved[i].dtype)
         pairs = zip(evidence.cotangents, function(*moved), strict=True)
-        return math.fsum(float(np.real(np.sum(to_float64(ct) * to_float64(y)))) for ct, y in pairs)
+        return math.fsum(_paired(to_float64(ct), to_float64(y)) for ct, y in pairs)
 
     values = np.array([at(length) for length in (0.0, *lengths, *-lengths)])
     count, rounding = len(lengths), 4 * roundoff * float(np.max(np.abs(values)))
@@ -108,6 +108,11 @@ def differences_in_own_precision(evidence: Evidence, i: int, cotangent: np.ndarr
     central, slope = float(slopes.central[chosen]), float(np.sum(np.real(cotangent * direction)))
     size = max(array_norm(cotangent) * array_norm(direction) / math.sqrt(max(direction.size, 1)), abs(central)) or 1.0
     return OwnDifferences(slope, central, abs(slope - central) / size, spread / size)
+
+
+def _paired(ct: np.ndarray, y: np.ndarray) -> float:
+    """The pairing of a cotangent with an output, of which what is infinite counts only where the cotangent is not 0."""
+    return float(np.real(np.sum(ct * np.where(ct == 0, 0, y))))
 
 
 def _direction(centre: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 Each function takes the walker, the visit and the cotangents of the outputs, and returns those of the operands.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -107,17 +107,13 @@ def _pull(body: Callable, operands: list[Any], cts: list[Any]) -> list[Any]:
 def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
     """Its iterations are taken one by one."""
     loop, active = While.of(visit.equation), visit.step.active
-    condition_consts, consts, carry = loop.split(visit.operands)
-    test, body = jax.jit(as_function(loop.condition)), jax.jit(as_function(loop.body))
-    states, each = [], sum(x.nbytes for x in carry if hasattr(x, "nbytes"))
-    while np.any(flags := np.asarray(test(*condition_consts, *carry)[0])):
-        states.append((carry, flags))
-        carry = [_where(flags, *pair) for pair in zip(body(*consts, *carry), carry, strict=True)]
-        if len(states) * each > MOST_STATES:
-            where = source_line(visit.equation)
-            note = f"the while loop at {where} is too long to be walked: no equation before it was checked"
-            walker.notes[note] = None
-            return [None] * len(visit.operands)
+    _, consts, carry = loop.split(visit.operands)
+    states = _while_states(loop, visit.operands)
+    if states is None:
+        where = source_line(visit.equation)
+        note = f"the while loop at {where} is too long to be walked: no equation before it was checked"
+        walker.notes[note] = None
+        return [None] * len(visit.operands)
     first = loop.num_condition_consts
     plan = _body_plan(walker.engine, loop.body, active[first:], loop.num_body_consts, len(carry))
     pull = jax.jit(partial(_pull, as_function(loop.body)))
@@ -134,9 +130,58 @@ def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
     return [None] * first + [ct if on else None for ct, on in pairs]
 
 
+def _while_states(loop: While, operands: list[Any]) -> list[tuple[list[Any], np.ndarray]] | None:
+    """The carry before each iteration, and which examples it is for; None if they are more than `MOST_STATES`."""
+    condition_consts, consts, carry = loop.split(operands)
+    test, body = jax.jit(as_function(loop.condition)), jax.jit(as_function(loop.body))
+    states, each = [], sum(x.nbytes for x in carry if hasattr(x, "nbytes"))
+    while np.any(flags := np.asarray(test(*condition_consts, *carry)[0])):
+        states.append((carry, flags))
+        carry = [_where(flags, *pair) for pair in zip(body(*consts, *carry), carry, strict=True)]
+        if len(states) * each > MOST_STATES:
+            return None
+    return states
+
+
 def _where(flags: np.ndarray, new: Any, old: Any) -> Any:
     """What a step of a while loop changes; of a batched one, for the examples that have not finished."""
     return jnp.where(While.flags_like(flags, new), new, old) if flags.ndim else new
+
+
+def forward_iterations(walker: Walker, visit: Visit) -> Iterator[list[Visit]]:
+    """The visits of a loop's body at some of its iterations, the last first, without cotangents; none of other
+    equations."""
+    if visit.name not in LOOPS:
+        return
+    plan, iterations = (_scan_iterations if visit.name == "scan" else _while_iterations)(walker, visit)
+    for step, operands in iterations:
+        yield walker.forward(plan, operands, visit.location.inside(f"{visit.name}[{step}]"))[1]
+
+
+def _scan_iterations(walker: Walker, visit: Visit) -> tuple[Plan, Iterator[tuple[int, list[Any]]]]:
+    """The plan of a scan's body, and the number and the operands of some of its iterations."""
+    loop = Scan.of(visit.equation)
+    consts, carry, xs = loop.split(visit.operands)
+    body = as_function(loop.body)
+
+    def ahead(carry: Any, x: Any) -> tuple[Any, Any]:
+        return loop.split_results(body(*consts, *carry, *x))[0], carry
+
+    carries = jax.jit(partial(loop.run, ahead))(carry, xs)[1]
+    order = range(loop.length)[::-1] if loop.reverse else range(loop.length)
+    steps = [order[i] for i in chosen(loop.length, walker.thorough)]
+    plan = _body_plan(walker.engine, loop.body, visit.step.active, loop.num_consts, loop.num_carry)
+    return plan, ((step, [*consts, *(c[step] for c in carries), *(x[step] for x in xs)]) for step in steps)
+
+
+def _while_iterations(walker: Walker, visit: Visit) -> tuple[Plan, Iterator[tuple[int, list[Any]]]]:
+    """As `_scan_iterations`, of a while loop."""
+    loop = While.of(visit.equation)
+    _, consts, carry = loop.split(visit.operands)
+    states = _while_states(loop, visit.operands) or []
+    active = visit.step.active[loop.num_condition_consts :]
+    plan = _body_plan(walker.engine, loop.body, active, loop.num_body_consts, len(carry))
+    return plan, ((step, [*consts, *states[step][0]]) for step in chosen(len(states), walker.thorough))
 
 
 LOOPS = {"scan": walk_scan, "while": walk_while}

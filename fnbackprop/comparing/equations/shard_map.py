@@ -109,7 +109,9 @@ def _verdict(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationCo
     worst = int(np.argmax(errors))
     floor = rounding_floor(facts_of_equation(equation))
     _, off, ours, theirs = map(float, stats[worst])
-    name, place = users_rule(equation) if row.primal else rule_of(equation, row.operand)
+    name, place = (
+        users_rule(equation, row.visit.step.active, row.operand) if row.primal else rule_of(equation, row.operand)
+    )
     if not errors[worst] > 10 * floor or (row.primal and (name in intended or theirs == 0)):
         return None
     ratio = ours / theirs if theirs else math.inf

@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from fnbackprop.backprop.registry import lookup
 from fnbackprop.jaxprs.avals import operand_avals, output_avals
-from fnbackprop.jaxprs.custom import custom_rule_place, function_source
+from fnbackprop.jaxprs.wrapped import custom_rule_place, users_function
 
 from ..arrays import array_norm, distance, quotient, to_float64
 from ..diagnosis import diagnose
@@ -185,7 +185,7 @@ def failed(evidence: Evidence, i: int, reason: str, **found: Any) -> EquationCom
     """The i-th active operand of an equation, whose cotangent is wrong."""
     check = evidence.check
     equation, position = check.equation, check.targets[i]
-    name, place = users_rule(equation) if check.primal else rule_of(equation, position)
+    name, place = users_rule(equation, check.active, position) if check.primal else rule_of(equation, position)
     return EquationComparison(
         primitive=equation.primitive.name, name=name, rule_at=place, where=evidence.location.line,
         within=evidence.location.within, operand=position, cotangent=evidence.kind, verdict=Verdict.FAIL, reason=reason,
@@ -195,12 +195,13 @@ def failed(evidence: Evidence, i: int, reason: str, **found: Any) -> EquationCom
 
 def users_name(equation: Any) -> str:
     """The name of the function that a custom rule belongs to."""
-    return equation.params.get("name") or function_source(equation)[0] or equation.primitive.name
+    return equation.params.get("name") or users_function(equation)[0] or equation.primitive.name
 
 
-def users_rule(equation: Any) -> tuple[str, str]:
-    """The name of the function that a custom rule belongs to, and the "file:line" of its backward or of its JVP."""
-    return users_name(equation), custom_rule_place(equation)
+def users_rule(equation: Any, active: Sequence[bool], position: int) -> tuple[str, str]:
+    """The name of the function that a custom rule belongs to, and the "file:line" of its backward or of its JVP, for
+    the operand at `position`."""
+    return users_name(equation), custom_rule_place(equation, active, position)
 
 
 def rule_of(equation: Any, position: int) -> tuple[str, str]:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from fnbackprop.backprop.engine import Engine, Plan
 from fnbackprop.jaxprs.avals import is_inexact, output_avals
 from fnbackprop.jaxprs.custom import function_source
-from fnbackprop.jaxprs.evaluate import Apply, interpret, read_array, source_line
+from fnbackprop.jaxprs.evaluate import Apply, interpret, read_array
 from fnbackprop.jaxprs.primitives import Trait, has
 from fnbackprop.jaxprs.types import Tracer, close_jaxpr, is_var
 from fnbackprop.jaxprs.views import Call, Cond
+from fnbackprop.jaxprs.wrapped import called_at
 from fnbackprop.rules.calls.known_functions import function_vjp
 
 from ..program import TracedProgram
@@ -38,7 +39,7 @@ class Location(NamedTuple):
     within: str = ""
 
     def at(self, equation: Any) -> "Location":
-        line = source_line(equation) or self.line
+        line = called_at(equation) or self.line
         return Location(function_source(equation)[1] or line if line.startswith(COMPARING) else line, self.within)
 
     def inside(self, what: str) -> "Location":
