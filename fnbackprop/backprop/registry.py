@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 
 from ..jaxprs.types import Primitive
+from .known_names import require_known
 from .signatures import Adapt, Argument, Rule, of_jax_arrays, parse, positions
 
 _NUMBERS, _NONE = (int, float, complex), frozenset()
@@ -102,6 +103,7 @@ def vjp_rule(
         A decorator that registers the function and returns it unchanged.
     Raises:
         TypeError: a parameter of the function is neither in the signature nor a reserved name.
+        ValueError: no primitive has this name, but one has a name near to it.
     Example:
         >>> import fnbackprop as fb
         >>> from fnbackprop.jaxprs.types import Primitive
@@ -114,6 +116,7 @@ def vjp_rule(
         >>> print(dx, dy)
         10.0 6.0
     """
+    require_known([primitive], _entries)
 
     def register(function: Callable) -> Callable:
         _register(primitive, parse(function, signature, wrt, adapt or of_jax_arrays, given))
@@ -148,6 +151,7 @@ def derivative(
     Raises:
         TypeError: there are several outputs, or several operands and no `wrt`; the function reads a cotangent; or as
             for `vjp_rule`.
+        ValueError: as for `vjp_rule`.
     Example:
         >>> import fnbackprop as fb
         >>> from fnbackprop.jaxprs.types import Primitive
@@ -159,6 +163,7 @@ def derivative(
         >>> float(fb.grad(cube.bind)(2.0))
         12.0
     """
+    require_known([primitive], _entries)
 
     def register(function: Callable) -> Callable:
         _register(
@@ -247,7 +252,7 @@ def nondifferentiable(*primitives: str | Primitive, reason: str) -> None:
     Returns:
         None.
     Raises:
-        Nothing: a name need not be known yet.
+        ValueError: as for `vjp_rule`.
     Example:
         >>> import fnbackprop as fb
         >>> from fnbackprop.jaxprs.types import Primitive
@@ -257,6 +262,7 @@ def nondifferentiable(*primitives: str | Primitive, reason: str) -> None:
         >>> print(fb.grad(lambda x: x * rank.bind(x))(3.0))
         3.0
     """
+    require_known(primitives, _entries)
     for primitive in primitives:
         _put(primitive, Entry(no_gradient=reason))
 

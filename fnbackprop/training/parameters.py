@@ -63,19 +63,7 @@ def load_parameters(
     wanted = {name: leaf for name, leaf in named_arrays(like).items() if not is_key(leaf)}
     with jax.ensure_compile_time_eval():  # `init` may be traced
         stored = _renamed(_read(path, part, averaged, wanted), rename, path)
-    absent = [f"{name} is absent" for name in wanted if name not in stored]
-    shapes = {name: (np.shape(stored[name]), np.shape(leaf)) for name, leaf in wanted.items() if name in stored}
-    unlike = {name: f"{name} is {list(there)} there and {list(here)} here" for name, (there, here) in shapes.items()
-              if there != here}  # fmt: skip
-    unused = [f"{name} is there and not here" for name in stored if name not in wanted]
-    allowed = [partial] if isinstance(partial, str) else partial
-    problems = [*absent, *unlike.values(), *unused]
-    wrong = [line for line in problems if allowed is False or not (allowed is True or _is_within(line, allowed))]
-    if wrong:
-        raise CheckpointError(f"{path} has other parameters than the model:\n{_lines(wrong)}\n{_advice(shapes)}")
-    if problems:
-        _say(f"{path}: {len(shapes) - len(unlike)} of {len(wanted)} arrays are loaded;\n{_lines(problems)}")
-    loaded = {name: stored[name] for name in shapes if name not in unlike}
+    loaded = _chosen(stored, wanted, partial, path)
     return trees.map_with_paths(lambda name, leaf: _placed(loaded.get(name or WHOLE), leaf), like)
 
 
@@ -127,6 +115,26 @@ def _part_of_file(path: Path, part: str, wanted: Collection[str]) -> dict[str, n
     if not state:
         raise CheckpointError(f"{path} has no {part}.")
     return {name.removeprefix(part).removeprefix("/") or WHOLE: stored[name] for name in state}
+
+
+def _chosen(
+    stored: Mapping[str, np.ndarray], wanted: Mapping[str, Any], partial: bool | str | Sequence[str], path: Path
+) -> dict[str, np.ndarray]:
+    """The arrays that have a leaf of the same name and shape. Raises CheckpointError for what `partial` does not allow
+    to differ, and says what else does."""
+    absent = [f"{name} is absent" for name in wanted if name not in stored]
+    shapes = {name: (np.shape(stored[name]), np.shape(leaf)) for name, leaf in wanted.items() if name in stored}
+    unlike = {name: f"{name} is {list(there)} there and {list(here)} here" for name, (there, here) in shapes.items()
+              if there != here}  # fmt: skip
+    unused = [f"{name} is there and not here" for name in stored if name not in wanted]
+    allowed = [partial] if isinstance(partial, str) else partial
+    problems = [*absent, *unlike.values(), *unused]
+    wrong = [line for line in problems if allowed is False or not (allowed is True or _is_within(line, allowed))]
+    if wrong:
+        raise CheckpointError(f"{path} has other parameters than the model:\n{_lines(wrong)}\n{_advice(shapes)}")
+    if problems:
+        _say(f"{path}: {len(shapes) - len(unlike)} of {len(wanted)} arrays are loaded;\n{_lines(problems)}")
+    return {name: stored[name] for name in shapes if name not in unlike}
 
 
 def _renamed(stored: dict[str, np.ndarray], rename: Rename | None, path: Path) -> dict[str, np.ndarray]:
