@@ -118,7 +118,7 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
     padded = _padded(operands, tiling)
     delta = jnp.moveaxis(jnp.sum(dout.astype(dtype) * out.astype(dtype), -1), 1, -1)
     rows = tiling.pad(dout, 1, 2), tiling.pad(lse, 3, 2), tiling.pad(delta, 3, 2)
-    turned_k = jnp.transpose(padded.k, (0, 2, 3, 1))
+    turned_q, turned_k = _turned(padded.q), _turned(padded.k)
     axes = QUERIES, ROWS, ROWS, TURNED_KEYS, *AXES_OF_TILE
     found_axes = TURNED_QUERIES, KEYS, KEYS, PAIRS
 
@@ -146,17 +146,15 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
         pairs = zip(found, parts, found_axes, strict=True)
         return [None if x is None else tile.add(x, part, own) for x, part, own in pairs], None
 
-    turned_q = jnp.moveaxis(padded.q, 1, -1).swapaxes(2, 3)
     targets = zip((turned_q, padded.k, padded.v, padded.bias), wanted, strict=False)
     found = [lax.full_like(x, 0, dtype) if on and x is not None else None for x, on in targets]
     for level in tiling.levels:
         found, _ = lax.scan(functools.partial(step, level), found, jnp.asarray(level.steps))
-    found[0] = None if found[0] is None else jnp.moveaxis(found[0].swapaxes(2, 3), -1, 1)
+    found[0] = None if found[0] is None else _turned_back(found[0])
     pairs = zip(found, (q, k, v, operands.bias), strict=True)
     dq, dk, dv, dbias = (None if x is None else x[tuple(map(slice, like.shape))] for x, like in pairs)
     if dv is not None and _may_be_blind(operands, visible):
-        blind = jnp.where(of_rows(lse == jnp.inf), dout.astype(dtype), 0)
-        dv = dv + jnp.sum(blind, (1, 3))[:, None] / max(k.shape[1], 1)  # of 9
+        dv = dv + _cotangent_of_mean(jnp.where(of_rows(lse == jnp.inf), dout.astype(dtype), 0), k.shape[1])  # of 9
     return dq, dk, dv, dbias, None, None, None
 
 
@@ -241,6 +239,15 @@ def _padded(operands: Operands, tiling: Tiling) -> Operands:
     return Operands(q, k, v, bias, mask, segments, key)
 
 
+def _turned(x: Array) -> Array:
+    """(batch, time, heads, …, size) as (batch, heads, size, …, time)."""
+    return jnp.moveaxis(jnp.moveaxis(x, 1, -1), -2, 2)
+
+
+def _turned_back(x: Array) -> Array:
+    return jnp.moveaxis(jnp.moveaxis(x, 2, -2), -1, 1)
+
+
 def of_rows(x: Array) -> Array:
     """What is of each row, (batch, kv heads, group, queries), to be broadcast against (…, queries, …, size)."""
     return jnp.moveaxis(x, -1, 1)[..., None]
@@ -260,3 +267,7 @@ def _no_rows(q: Array, size: int, dtype: Any) -> Rows:
 
 def _mean_of_values(v: Array, dtype: Any) -> Array:
     return (jnp.sum(v, 1, dtype=dtype) / max(v.shape[1], 1))[:, None, :, None]  # (batch, 1, kv heads, 1, size)
+
+
+def _cotangent_of_mean(dmean: Array, keys: int) -> Array:
+    return jnp.sum(dmean, (1, 3))[:, None] / max(keys, 1)  # (batch, 1, kv heads, size)
