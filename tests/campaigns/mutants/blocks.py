@@ -161,7 +161,7 @@ LSTM, GRU, RNN = layer_operands(4, 2), layer_operands(3, 1), layer_operands(1, 1
 CELL = ("forward", "backward")
 TARGETS = {
     "tiled_attention": Target(
-        ("attention_forward", "attention_backward", "_scores"),
+        ("attention_forward", "attention_backward", "_cotangent_of_mean", "_scores"),
         (
             (attention, (*HEADS, normal(1, 2, 1, 34, 34, seed=3))),
             (masked_attention, FEW),
