@@ -60,10 +60,6 @@ def _left_open() -> Any:
     return jax.make_jaxpr(jax.jit(lambda x: x))(0.0).jaxpr.eqns[0].params["in_shardings"][0]
 
 
-# Which cotangent JAX gives `cholesky`: that of the lower triangle, which it reads; before, that of a hermitian matrix.
-CHOLESKY_READS_THE_LOWER_TRIANGLE = jax.__version_info__ >= (0, 11)
-
-
 def quick_compilation() -> dict[str, Any] | None:
     """Compiler options that favour compile time over speed, for programs that run a few times."""
     if jax.default_backend() != "cpu":

@@ -3,9 +3,11 @@
 Two kinds of programs, in float64, float32 and bfloat16 in turn: those of `mutants/programs/`, at operands that
 differ from one round to the next, and random ones of `fuzz/`. Every rule in them is right (the other tests see to
 that), so each FAIL is a false alarm: it is printed, and the exit status is then 1. Other verdicts than PASS are
-counted: at a kink, or where rounding hides all, not even a right gradient can PASS.
+counted: at a kink, or where rounding hides all, not even a right gradient can PASS. With --libraries, the programs are
+those of `library_programs/` instead: losses, densities, layers, solvers as users of JAX's libraries call them.
 
     python -m tests.campaigns false_alarms --comparisons 2000 --record false_alarms.jsonl --cache some/folder
+    python -m tests.campaigns false_alarms --libraries --comparisons 10000 --record libraries.jsonl --cache some/folder
 
 With --record, a run that is started again goes on where it stopped. One comparison by itself, printed in full:
 
@@ -58,12 +60,33 @@ def cases(seed: int) -> Iterator[Case]:
                 yield random_case(seed, turn * len(table) + number, dtype)
 
 
+def library_cases(seed: int) -> Iterator[Case]:
+    """Rounds of all programs of libraries, of those that take long now and then; without end."""
+    from tests.campaigns.library_programs import PROGRAMS
+
+    for turn in itertools.count():
+        for number, program in enumerate(PROGRAMS):
+            if (number + turn) % program.every == 0:
+                yield library_case(seed, number, turn, DTYPES[(number // program.every + turn) % len(DTYPES)])
+
+
+def library_case(seed: int, number: int, turn: int, dtype: str) -> Case:
+    from tests.campaigns.library_programs import PROGRAMS
+
+    name, function, draws, _ = PROGRAMS[number]
+    random = np.random.default_rng([seed, turn, number])
+    operands = cast([draw(random) for draw in draws], dtype)
+    return Case(f"library {number} {dtype} round {turn}: {name}", dtype, function, operands)
+
+
 def case_named(seed: int, name: str) -> Case:
-    """The case that `cases` calls so: "schur#2 float32 round 2" or "fuzz 3/461 float32"."""
+    """The case that is called so: "schur#2 float32 round 2", "fuzz 3/461 float32" or "library 7 float32 round 0"."""
     first, second, *rest = name.split()
     if first == "fuzz":
         origin, number = map(int, second.split("/"))
         return random_case(origin, number, rest[0])
+    if first == "library":
+        return library_case(seed, int(second), int(rest[2].strip(":")), rest[0])
     table = all_programs()
     return table_case(seed, table, list(map(str, table)).index(first), int(rest[-1]), second)
 
@@ -112,31 +135,35 @@ def varied(operands: Sequence[Any], dtype: str, seed: Sequence[int]) -> tuple[An
 
 
 def cast(operands: Sequence[Any], dtype: str) -> tuple[Any, ...]:
-    """The floating operands in another precision; complex ones in its complex dtype, which bfloat16 does not have."""
+    """The operands, arrays or pytrees of them, in another precision; complex ones in its complex dtype, which bfloat16
+    does not have."""
     complex_dtype = "complex128" if dtype == "float64" else "complex64"
-    out = []
+
+    def in_dtype(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        kind = complex_dtype if np.iscomplexobj(x) else dtype if np.issubdtype(x.dtype, np.floating) else None
+        return jnp.asarray(x, kind)
+
     with jax.enable_x64(dtype == "float64"):
-        for x in map(np.asarray, operands):
-            kind = complex_dtype if np.iscomplexobj(x) else dtype if np.issubdtype(x.dtype, np.floating) else None
-            out.append(jnp.asarray(x, kind))
-    return tuple(out)
+        return jax.tree.map(in_dtype, tuple(operands))
 
 
 def verdict(case: Case) -> tuple[str, str]:
-    """The verdict and the comparison's text; "not run" where JAX does not run the function in this dtype at all."""
+    """The verdict and the comparison's text; "not run" where JAX has no gradient of the function in this dtype."""
     fun = weighted(case.function)
     with jax.enable_x64(case.dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         try:
             found = fb.compare(fun, *case.operands, argnums=differentiable(case.operands))
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            return ("ERROR", why) if _runs(fun, case.operands) else ("not run", why)
+            return ("ERROR", why) if _differentiates(fun, case.operands) else ("not run", why)
     return str(found.verdict), str(found)
 
 
-def _runs(fun: Callable, operands: Sequence[Any]) -> bool:
+def _differentiates(fun: Callable, operands: Sequence[Any]) -> bool:
+    """Whether JAX has a gradient of the function at all."""
     try:
-        jax.block_until_ready(jax.jit(fun)(*operands))
+        jax.block_until_ready(jax.jit(jax.grad(fun, differentiable(operands), allow_int=True))(*operands))
     except Exception:
         return False
     return True
@@ -148,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="append the results to this file, and go on where it ends")
     parser.add_argument("--cache", help="keep compiled programs in this folder between runs")
+    parser.add_argument("--libraries", action="store_true", help="programs of JAX's libraries, in the place of others")
     parser.add_argument("--case", nargs="+", help="only these comparisons, by name")
     options = parser.parse_args(argv)
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
@@ -160,16 +188,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         keep_compiled(options.cache)
     lines = options.record.read_text().splitlines() if options.record and options.record.exists() else []
-    counts = run(options.seed, options.comparisons, list(map(json.loads, lines)), options.record)
+    source = (library_cases if options.libraries else cases)(options.seed)
+    counts = run(source, options.comparisons, list(map(json.loads, lines)), options.record)
     print(summary(counts))
     return 1 if any(kind in ALARMS for _, kind in counts) else 0
 
 
-def run(seed: int, comparisons: int, known: list[dict], record: Path | None) -> Counter:
+def run(source: Iterator[Case], comparisons: int, known: list[dict], record: Path | None) -> Counter:
     """Compare until there are so many verdicts; how many there are, by dtype and verdict."""
     counts: Counter[tuple[str, str]] = Counter((row["dtype"], row["verdict"]) for row in known)
     start = time.monotonic()
-    for case in itertools.islice(cases(seed), len(known), None):
+    for case in itertools.islice(source, len(known), None):
         if sum(n for (_, kind), n in counts.items() if kind != "not run") >= comparisons:
             break
         kind, text = verdict(case)

@@ -17,15 +17,15 @@ from fnbackprop.jaxprs.views import ShardMap
 
 from ..program import TracedProgram, first_line
 from ..results import Cotangent, EquationComparison
-from .check import COMPILED, CUSTOM, EquationCheck, Evidence, GaussianCotangents, manual_cotangents
+from .check import COMPILED, CUSTOM, EquationCheck, Evidence, manual_cotangents
 from .custom_rules import custom_rule_verdict, has_another_forward
+from .gaussian_cotangents import GaussianCotangents
+from .implicit import implicit_derivative
 from .inside import wrong_inside
 from .loops import LOOPS
 from .shard_map import check_body
 from .verdict import equation_verdict, users_name
 from .walk import Visit, Walker
-
-IMPLICIT = {"random_gamma": "its derivative keeps a sample's quantile, and is not that of the sampler's own steps"}
 
 
 class Audit:
@@ -92,8 +92,8 @@ class Audit:
         self.checked.add(visit.identity())
         if self.audited % 20 == 0:
             self.say(f"rules in place: {self.audited} equations")
-        if visit.name in IMPLICIT:
-            self.replaced[f"{visit.name} at {visit.location.line}: {IMPLICIT[visit.name]}"] = None
+        if why := implicit_derivative(visit):
+            self.replaced[f"{visit.name} at {visit.location.line}: {why}"] = None
         check = EquationCheck(visit.equation, visit.step.active, False, self.traced.users_mode)
         try:
             found = COMPILED.both(check, visit.operands, cts)
@@ -102,7 +102,7 @@ class Audit:
             self.notes[f"{visit.name} at {visit.location.line} was not checked: {first_line(error)}"] = None
             return jax.block_until_ready(manual_cotangents(check, visit.operands, cts))
         actual = Evidence(check, visit.operands, cts, found, Cotangent.ACTUAL, visit.location)
-        wrong = equation_verdict(actual) or equation_verdict(actual.again(self.gaussian(cts)))
+        wrong = equation_verdict(actual) or equation_verdict(actual.again(self.gaussian(cts, visit.name)))
         self._note(visit, wrong)
         if visit.name in CUSTOM:
             self._check_custom_rule(visit, cts)

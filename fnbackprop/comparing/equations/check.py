@@ -90,28 +90,6 @@ class Evidence(NamedTuple):
         return self._replace(cotangents=cotangents, pairs=pairs, kind=Cotangent.GAUSSIAN)
 
 
-class GaussianCotangents:
-    """Draws Gaussian cotangents from a pool of numbers that is used again and again."""
-
-    SIZE = 1 << 20
-
-    def __init__(self, seed: int = 0):
-        self.random = np.random.default_rng(seed)
-        self.pool = self.random.standard_normal(self.SIZE, np.float32)
-
-    def __call__(self, cts: Sequence[Any]) -> list[Any]:
-        """One like each of these."""
-        return [self._like(ct) for ct in cts]
-
-    def _like(self, ct: Any) -> Any:
-        start = int(self.random.integers(self.SIZE))
-        pool = self.pool[: max(ct.size, 1)] if ct.size < self.SIZE else self.pool
-        numbers = np.resize(np.roll(pool, start), ct.shape)
-        if jnp.iscomplexobj(ct):
-            numbers = numbers + 1j * numbers[..., ::-1] if numbers.ndim else numbers * (1 + 0.7j)
-        return jnp.asarray(numbers, ct.dtype)
-
-
 class CompiledChecks:
     """The compiled checks of the equations seen so far, shared by equal ones while the rules are the same."""
 

@@ -12,8 +12,9 @@ from fnbackprop.jaxprs.graph import holds, inner_jaxprs
 from fnbackprop.jaxprs.views import Call
 
 from ..results import Cotangent, EquationComparison
-from .check import COMPILED, CUSTOM, EquationCheck, GaussianCotangents
+from .check import COMPILED, CUSTOM, EquationCheck
 from .custom_rules import custom_rule_verdict
+from .gaussian_cotangents import GaussianCotangents
 from .loops import forward_iterations
 from .verdict import users_name
 from .walk import Visit, Walker

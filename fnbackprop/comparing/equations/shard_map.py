@@ -21,7 +21,8 @@ from ..diagnosis import scale_hypothesis
 from ..program import first_line
 from ..results import Cotangent, EquationComparison, EquationKind, Verdict
 from ..tolerance import facts_of_equation, rounding_floor
-from .check import CUSTOM, EquationCheck, GaussianCotangents, both_sides
+from .check import CUSTOM, EquationCheck, both_sides
+from .gaussian_cotangents import GaussianCotangents
 from .verdict import Finding, rule_of, sizes_of, users_name, users_rule
 from .walk import Visit, Walker
 
@@ -48,10 +49,10 @@ class RegionChecks:
         cts = present(cts)
         check = EquationCheck(visit.equation, visit.step.active, False, self.users_mode)
         found = self._both(visit, check, cts, Cotangent.ACTUAL)
-        self._both(visit, check, self._gaussian(cts), Cotangent.GAUSSIAN)
+        self._both(visit, check, self._gaussian(cts, visit.name), Cotangent.GAUSSIAN)
         if visit.name in CUSTOM:
             try:
-                self._both(visit, check._replace(primal=True), self._gaussian(cts), Cotangent.GAUSSIAN)
+                self._both(visit, check._replace(primal=True), self._gaussian(cts, visit.name), Cotangent.GAUSSIAN)
             except Exception as error:  # the primal may have no derivative
                 self.notes.append(f"{users_name(visit.equation)} was not compared with its primal: {first_line(error)}")
         return merge(visit.step.active, found)
@@ -62,9 +63,9 @@ class RegionChecks:
         self.stats += [one.astype(np.float32) for one in stats]
         return seconds
 
-    def _gaussian(self, cts: Sequence[Any]) -> list[Any]:
+    def _gaussian(self, cts: Sequence[Any], primitive: str) -> list[Any]:
         """Varying over the axes as the cotangents do."""
-        return [g + 0 * ct for g, ct in zip(self.draw(cts), cts, strict=True)]
+        return [g + 0 * ct for g, ct in zip(self.draw(cts, primitive), cts, strict=True)]
 
 
 class BodyVerdict(NamedTuple):

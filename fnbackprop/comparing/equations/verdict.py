@@ -24,6 +24,7 @@ from .check import COMPILED, Evidence, cotangents_in_float64
 from .equation_differences import SAID_NOTHING, Opinion, differences
 
 EXACT = 1e-9  # the largest relative error of a right rule in float64
+APPROXIMATION = 4.0  # roundoffs: a special function that is approximated to one is not so in its derivative
 LUCK = 1e-6  # how often a right rule may be accused because the automatic one was lucky in its rounding
 
 
@@ -105,10 +106,12 @@ def difference_of(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: flo
     own = firsts[i] if firsts is not None and np.isfinite(firsts[i]).all() else None
     if own is not None:
         off = distance(own, seconds[i])
-        limit = max(EXACT if low else 1e3 * EXACT, floor)  # a difference that the program's precision hides is none
+        # A difference that the program's precision hides is none; nor is one that a primal's approximation explains.
+        limit = max(EXACT if low else 1e3 * EXACT, APPROXIMATION * floor if evidence.check.primal else floor)
         if off > limit and off > 1e-3 * min(distance(first, second), 1.0):  # rounding in float64 is smaller by 1e-8
             return Difference(Finding.DIFFERS, own, seconds[i], 1e-12 if low else EXACT, limit)
-    moved = None if low else partial(_shaken_noise, evidence, i)
+    # A user's rule computes with its own forward's output, which is rounded: a last bit of it may matter.
+    moved = partial(_shaken_noise, evidence, i) if evidence.check.primal or not low else None
     return _against_reference(first, second, seconds[i], floor, moved, known=firsts is not None)
 
 
@@ -129,7 +132,7 @@ def _against_reference(
     """Both against the automatic cotangent in float64.
 
     Args:
-      moved: in a program of float64, for which nothing finer tells of rounding: how far a last bit moves the result.
+      moved: how far a last bit of what goes in moves the result; None: not asked.
       known: whether the rule is known to be right in float64.
     """
     noise, off = distance(second, reference), distance(first, reference)

@@ -26,7 +26,9 @@ from ...backprop.planning_notes import cached_plan
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import cotangent_sharding, lay_out, operand_avals, output_avals
 from ...jaxprs.evaluate import source_of, trace_avals
+from ...jaxprs.graph import holds
 from ...jaxprs.lists import merge, pairs, present, select, split
+from ...jaxprs.primitives import Trait, having
 from ...jaxprs.types import is_var
 from ...jaxprs.views import ShardMap
 from ..calls.call import call_activity
@@ -34,7 +36,27 @@ from ..expressions import scalar
 from .collectives import device_sum
 
 
-@structured_rule("shard_map", activity=call_activity)
+def shard_map_activity(engine, equation, active):
+    """As of a call. A body that makes references is rewritten for it, inside the region if it has collectives."""
+    region = ShardMap.of(equation)
+    if not holds(region.body, having(Trait.MAKES_REFERENCE)):
+        return call_activity(engine, equation, active)
+    return _inside(region, operand_avals(equation), lambda: engine.active_outputs(region.body, active))
+
+
+def _inside(region, avals, find):
+    """What `find` gives inside the region, where the mesh axes have names, as the rules of its equations may need."""
+    found = []
+
+    def probe(*_):
+        found.append(find())
+        return ()
+
+    trace_avals(region.map(probe, region.in_specs, ()), avals)
+    return found[0]
+
+
+@structured_rule("shard_map", activity=shard_map_activity)
 def shard_map_vjp(engine, equation, active, wanted):
     """y_d = f(x_d), dx_d = fᵀ(dy_d) on each device d: the forward and the backward are a `shard_map` each."""
     avals, outputs = tuple(operand_avals(equation)), tuple(output_avals(equation))
@@ -76,10 +98,7 @@ class Body(NamedTuple):
 
 
 def _split_body(engine, region, avals, active, wanted):
-    """Traced inside the region, where the mesh axes have names, as the rules of its equations may need."""
-    found = []
-
-    def probe(*_):
+    def found():
         plan = engine.plan(region.body, active, wanted)
         joint = residuals.trace_joint(engine, plan, wanted)
         free = [*joint.operands, *filter(is_var, joint.outputs)]
@@ -87,11 +106,9 @@ def _split_body(engine, region, avals, active, wanted):
         read = {v for e in parts.backward for v in e.invars if is_var(v)}
         read.update(v for v in joint.found if v is not None and is_var(v))
         held = tuple(is_var(v) and v in read for v in (*joint.operands, *joint.outputs))
-        found.append(Body(joint, parts, held))
-        return ()
+        return Body(joint, parts, held)
 
-    trace_avals(region.map(probe, region.in_specs, ()), avals)
-    return found[0]
+    return _inside(region, avals, found)
 
 
 # ---------------------------------------------------------------- forward and backward

@@ -14,7 +14,19 @@ from jax import lax
 from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ..expressions import Expr, on_expressions, where
-from .matrices import broadcast, column, column_sums, diag, imaginary, largest, on_diagonal, padded, row, solve
+from .matrices import (
+    broadcast,
+    column,
+    column_sums,
+    diag,
+    imaginary,
+    largest,
+    lower_triangle_adjoint,
+    on_diagonal,
+    padded,
+    row,
+    solve,
+)
 from .ties import differences, divided, settled, tied, vanishing
 
 # ---------------------------------------------------------------- eigh
@@ -22,8 +34,8 @@ from .ties import differences, divided, settled, tied, vanishing
 
 @structured_rule("eigh")
 def eigh_vjp(engine, equation, active, wanted):
-    """A hermitian, A = V diag(λ) Vᴴ: see `eigh_pullback`. Of a subset of the eigenvectors the others' cotangents
-    are 0."""
+    """A hermitian, A = V diag(λ) Vᴴ: see `eigh_pullback`. One triangle of A is all that is read. Of a subset of the
+    eigenvectors the others' cotangents are 0."""
     params, n = equation.params, equation.invars[0].aval.shape[-1]
     low, high = params["subset_by_index"] or (0, n)
 
@@ -35,7 +47,8 @@ def eigh_vjp(engine, equation, active, wanted):
     def backward(residuals, cotangents):
         V, values = residuals
         dV, dvalues = (None if ct is None else padded(ct, (low, n - high)) for ct in cotangents)
-        return [eigh_pullback(V, values, dV, dvalues)]
+        A_bar = lower_triangle_adjoint(eigh_pullback(V, values, dV, dvalues).conj())
+        return [(A_bar if params["lower"] else A_bar.H).conj()]
 
     return Structured(forward, backward, active)
 

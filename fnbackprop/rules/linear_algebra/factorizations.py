@@ -14,7 +14,6 @@ import numpy as np
 from jax import lax
 
 from ...backprop.registry import nondifferentiable
-from ...jaxprs.compat import CHOLESKY_READS_THE_LOWER_TRIANGLE
 from ..expressions import Expr, vjp_rule, where
 from .matrices import (
     broadcast,
@@ -44,10 +43,8 @@ nondifferentiable("lu_pivots_to_permutation", reason="its values are positions")
 
 @vjp_rule("cholesky", "A -> L")
 def cholesky_vjp(dL, L):
-    """A = LLᴴ: see `_cholesky_adjoint`. Only the hermitian part of Ā matters, unless JAX promises that the lower
-    triangle of A is all that is read."""
-    A_bar = _cholesky_adjoint(lower(L), dL.conj())
-    return (lower_triangle_adjoint(A_bar) if CHOLESKY_READS_THE_LOWER_TRIANGLE else A_bar).conj()
+    """A = LLᴴ: see `_cholesky_adjoint`. The lower triangle of A is all that is read."""
+    return lower_triangle_adjoint(_cholesky_adjoint(lower(L), dL.conj())).conj()
 
 
 def _cholesky_adjoint(L: Expr, L_bar: Expr) -> Expr:

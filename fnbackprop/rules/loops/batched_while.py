@@ -23,7 +23,8 @@ of each example, that one's are taken with its carry, as far as they can be told
 
 All this needs an example to depend on its own carry alone, as far as can be told (`example_axes.py`). Where a body or a
 condition combines the examples, as by a collective over vmap's axis name, a finished example has influence on the
-others and may go on again: there the loop is taken as it is written above, p_t from h_t and f at every h_t.
+others and may go on again: there the loop is taken as it is written above, p_t from h_t and f at every h_t. Where f is
+singular, elementwise, an exact zero stays one (`safe_select`), though not in a derivative of this derivative.
 """
 
 from typing import Any, NamedTuple

@@ -15,6 +15,7 @@ where fᵀ is the backward pass of f: from f's operands and its result's cotange
 T is data, so the h_t cannot all be stacked, as those of a scan are. Which are kept: `checkpoints.py`.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -91,7 +92,10 @@ def _kind(loop):
 
 
 def _combining(engine, loop, active, wanted):
-    """(forward, backward step) of a batched loop whose examples depend on each other."""
+    """(forward, backward step) of a batched loop whose examples depend on each other.
+
+    The body may be singular where an example has finished; the zero that it gets from there stays zero."""
+    engine = replace(engine, safe_select=True)
     axes = step_axes(loop)
     plain = written_out(varied(loop, axes))
     condition_consts, consts, carry = loop.split(active)

@@ -128,8 +128,8 @@ def same_failure(why: str, verify: Check) -> Callable[[Case], bool]:
 
 def report(seed: int, number: int, case: Case, verify: Check) -> str:
     """What is printed of a mismatch: where it was found, what differs, and the shrunk source."""
-    value = function(case.program)(*case.inputs)
-    text = script(case, cotangents_of(value, case.seed))
+    types = jax.make_jaxpr(function(case.program))(*case.inputs).out_avals
+    text = script(case, cotangents_of(types, case.seed))
     how = "" if verify is check else f" ({verify.__name__})"
     return f"\n# MISMATCH: seed {seed}, program {number}{how}: {verify(case).why}\n{text}\n"
 

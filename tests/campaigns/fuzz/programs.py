@@ -154,8 +154,14 @@ def instruction_function(step: Instruction) -> Callable:
 
 def evaluate(step: Instruction, values: Sequence[Any]) -> Any:
     """The value of one instruction on the values before it."""
-    unplaced = replace(step, operands=tuple(range(len(step.operands))))
-    return jnp.asarray(instruction_function(unplaced)(*(values[i] for i in step.operands)))
+    function = instruction_function(replace(step, operands=tuple(range(len(step.operands)))))
+    operands = [values[i] for i in step.operands]
+    try:
+        return jnp.asarray(function(*operands))
+    except ValueError as error:
+        if "Please wrap" not in str(error):
+            raise
+        return jnp.asarray(jax.jit(function)(*operands))  # a reference within a shard_map does not run eagerly
 
 
 def evaluate_all(case: Case) -> list[Any]:

@@ -11,10 +11,10 @@ from fnbackprop.comparing.equations.check import (
     COMPILED,
     CompiledChecks,
     EquationCheck,
-    GaussianCotangents,
     cotangents_in_float64,
     manual_cotangents,
 )
+from fnbackprop.comparing.equations.gaussian_cotangents import GaussianCotangents
 
 X = np.array([0.3, -1.2, 2.0], np.float32)
 CT = np.array([1.0, 2.0, -1.0], np.float32)

@@ -16,7 +16,7 @@ RIGHT = np.random.default_rng(0).normal(size=50)
 def difference(low, high):
     """Of a pair in float32 that differs by `low`, relatively, and in float64 by `high`."""
     pair = CotangentPair(np.float32(RIGHT * (1 + low)), np.float32(RIGHT), np.ones(4))
-    evidence = SimpleNamespace(pairs=[pair], check=SimpleNamespace(users_mode=False))
+    evidence = SimpleNamespace(pairs=[pair], check=SimpleNamespace(primal=False, users_mode=False))
     return difference_of(evidence, 0, ([RIGHT * (1 + high)], [RIGHT]), FLOOR)
 
 
@@ -42,7 +42,7 @@ def test_noise_in_float64_is_the_largest_of_eight_samples(monkeypatch):
         return [CotangentPair(RIGHT, RIGHT * (1 + next(moves)), np.ones(4))]
 
     monkeypatch.setattr(COMPILED, "both", shaken)
-    check = SimpleNamespace(users_mode=True, equation=jax.make_jaxpr(jax.lax.sin)(1.0).eqns[0])
+    check = SimpleNamespace(primal=False, users_mode=True, equation=jax.make_jaxpr(jax.lax.sin)(1.0).eqns[0])
     pair = CotangentPair(RIGHT * (1 + 6e-15), RIGHT, np.ones(4))
     evidence = SimpleNamespace(pairs=[pair], check=check, operands=[RIGHT], cotangents=[RIGHT])
     found = difference_of(evidence, 0, ([RIGHT], [RIGHT]), 8.9e-16)

@@ -39,7 +39,21 @@ def parts(fun, **kwargs):
 @pytest.mark.parametrize("symmetrize", [True, False])
 @pytest.mark.parametrize("n", [0, 1, 3, 5])
 def test_cholesky_vjp(n, symmetrize, dtype):
-    check_first(partial(lax.linalg.cholesky, symmetrize_input=symmetrize), positive(n, dtype))
+    check = check_first if symmetrize else check_numeric_parts  # JAX 0.10.2 has a wrong gradient of one triangle
+    check(partial(lax.linalg.cholesky, symmetrize_input=symmetrize), positive(n, dtype))
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_one_triangle_is_read_and_has_the_gradient(lower):
+    """What `cho_factor` and `cho_solve` are made of."""
+
+    def solution(a, b):
+        return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(a, lower=lower), b)
+
+    unread = (jnp.triu if lower else jnp.tril)(normal(3, 3), 1 if lower else -1)
+    check_numeric_parts(solution, positive(3) + unread, normal(3, 2))
+    dA = fb.grad(lambda a, b: jnp.sum(solution(a, b)))(positive(3), normal(3, 2))
+    assert not jnp.any((jnp.triu if lower else jnp.tril)(dA, 1 if lower else -1))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -256,7 +256,17 @@ def until_below_mean(a, x, n):
     return lax.while_loop(goes_on, lambda state: (state[0] + 1, a * state[1] + 0.05), (0, x))[1]
 
 
-@pytest.mark.parametrize("program", [with_sum, until_below_mean])
+def singular_past_its_end(a, x, n):
+    """The root of an example that has finished is of a negative number."""
+
+    def step(state):
+        last = jnp.where(state[0] == n - 1, 2.0, 0.0)
+        return state[0] + 1, a * jnp.sqrt(state[1]) + 0.1 * lax.pmean(state[1], "i") - last
+
+    return lax.while_loop(lambda state: state[0] < n, step, (0, x))[1]
+
+
+@pytest.mark.parametrize("program", [with_sum, until_below_mean, singular_past_its_end])
 def test_examples_that_depend_on_each_other(program):
     """By a collective over vmap's axis name: eagerly, in jit, in remat, and the derivative of the derivative."""
     x = jnp.asarray([0.3, 0.5, 0.9, 0.2])
@@ -268,4 +278,6 @@ def test_examples_that_depend_on_each_other(program):
     got = jax.jit(lambda a, x: (fb.grad(f, (0, 1))(a, x), fb.grad(jax.checkpoint(f), (0, 1))(a, x)))(1.2, x)
     assert_close(fb.grad(f, (0, 1))(1.2, x), want, 1e-12)
     assert_close(got, (want, want), 1e-12)
+    if program is singular_past_its_end:  # NaN in a derivative of the derivative, which knows of no example that ends
+        return
     assert_close(jax.jit(fb.grad(fb.grad(f)))(1.2, x), jax.jit(jax.jacfwd(jax.jacfwd(f)))(1.2, x), 1e-11)
