@@ -25,6 +25,7 @@ from .equation_differences import SAID_NOTHING, Opinion, differences
 
 EXACT = 1e-9  # the largest relative error of a right rule in float64
 APPROXIMATION = 4.0  # roundoffs: a special function that is approximated to one is not so in its derivative
+NEGLIGIBLE = 1e-12  # relative: in float64, for which no finer reference tells rounding from a loss of precision
 LUCK = 1e-6  # how often a right rule may be accused because the automatic one was lucky in its rounding
 
 
@@ -73,7 +74,8 @@ def _operand_verdict(evidence: Evidence, i: int, exact: Any, floor: float) -> Eq
     ours, theirs = difference.ours, difference.theirs
     finite = np.isfinite(ours).all()
     opinion = differences(evidence, i, ours, theirs) if finite else SAID_NOTHING
-    if opinion.who in (Agreement.MANUAL, Agreement.BOTH) and difference.finding is Finding.DIFFERS:
+    tiny = distance(ours, theirs) < NEGLIGIBLE
+    if opinion.who in (Agreement.MANUAL, Agreement.BOTH) and (difference.finding is Finding.DIFFERS or tiny):
         return None
     cause = cotangent_hypothesis(evidence, i, 10 * floor)
     if cause is None and finite and np.isfinite(theirs).all():

@@ -182,7 +182,9 @@ def transformer_xl(q, k, v, table):
 def bart_cross(x, y, w, out):
     """The decoder's queries and the encoder's keys, heads folded into the batch, as in fairseq."""
     wq, wk, wv = jnp.split(w, 3, -1)
-    q, k, v = ((a @ b).reshape(B, -1, N, D).swapaxes(1, 2).reshape(B * N, -1, D) for a, b in ((x, wq), (y, wk), (y, wv)))
+    q, k, v = (
+        (a @ b).reshape(B, -1, N, D).swapaxes(1, 2).reshape(B * N, -1, D) for a, b in ((x, wq), (y, wk), (y, wv))
+    )
     s = jax.lax.batch_matmul(q * D**-0.5, k.swapaxes(1, 2)).reshape(B, N, T, -1)
     s = s + jnp.where(jnp.arange(T + 2) < T, 0.0, -1e9)[None, None, None].astype(x.dtype)
     p = jax.nn.softmax(s.reshape(B * N, T, -1))

@@ -121,7 +121,9 @@ def perceiver_shared_latents(latents, data, w, out):
 def set_transformer(x, w, out):
     """The softmax over the inducing points, the heads by a list."""
     q, k, v = (jnp.split(a, N, -1) for a in jnp.split(x @ w, 3, -1))
-    return jnp.concatenate([jax.nn.softmax(a @ b.swapaxes(1, 2)) @ c for a, b, c in zip(q, k, v, strict=True)], -1) @ out
+    return (
+        jnp.concatenate([jax.nn.softmax(a @ b.swapaxes(1, 2)) @ c for a, b, c in zip(q, k, v, strict=True)], -1) @ out
+    )
 
 
 def alphafold(x, w, out, pair):
