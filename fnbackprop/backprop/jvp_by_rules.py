@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..jaxprs.avals import aval_of, cotangent_aval, is_inexact, zero_tangent, zeros_like_aval
+from ..jaxprs.avals import as_jax_array, aval_of, cotangent_aval, is_inexact, zero_tangent, zeros_like_aval
 from ..jaxprs.evaluate import bind_flat, trace_avals, trace_call
 from ..jaxprs.lists import merge, select
 from ..jaxprs.primitives import Trait, has
@@ -24,6 +24,11 @@ def is_wrong_in_jax(equation: Equation, active: Sequence[bool]) -> bool:
     match equation.primitive.name:
         case "clamp":  # with respect to its bounds
             return active[0] or active[2]
+        case "regularized_incomplete_beta":  # with respect to its parameters
+            return active[0] or active[1]
+        case "qr":  # of a tall matrix, where the columns that complete Q jump with it
+            rows, columns = equation.invars[0].aval.shape[-2:]
+            return equation.params["full_matrices"] and rows > columns
         case "max" | "min":  # of complex numbers, in JAX 0.12
             return np.issubdtype(equation.outvars[0].aval.dtype, np.complexfloating)
     return has(equation, Trait.JVP)
@@ -48,6 +53,7 @@ def is_made_of_rules(equation: Equation) -> bool:
 def _jvp(
     engine: Any, primitive: Primitive, params: dict[str, Any], operands: Sequence[Any], tangents: Sequence[Any]
 ) -> tuple[list[Any], list[Any]]:
+    operands, tangents = (list(map(as_jax_array, values)) for values in (operands, tangents))
     closed, _ = trace_call(primitive, params, operands)
     active = [is_inexact(aval_of(x)) for x in operands]
     avals = [v.aval for v in closed.jaxpr.outvars]

@@ -189,7 +189,7 @@ _ELEMENTWISE = """
     stop_gradient
 """
 _WITHOUT_JVP = """
-    sign broadcast_to clamp pmax pmin reduce reduce_window scatter scatter-mul igamma_grad_a
+    sign nextafter zeta broadcast_to clamp pmax pmin reduce reduce_window scatter scatter-mul igamma_grad_a
     eigh eig svd schur geqrf geqp3 householder_product ormqr hessenberg tridiagonal cholesky_update symmetric_product
 """
 for _names, _trait in ((_ELEMENTWISE, EACH), (_WITHOUT_JVP, JVP)):

@@ -184,7 +184,7 @@ def lift(operation: Callable) -> Callable[..., Expr]:
 square, integer_pow, sqrt, rsqrt = map(lift, (lax.square, lax.integer_pow, lax.sqrt, lax.rsqrt))
 exp, log, log1p, logistic = map(lift, (lax.exp, lax.log, lax.log1p, lax.logistic))
 sin, cos, sinh, cosh, tanh = map(lift, (lax.sin, lax.cos, lax.sinh, lax.cosh, lax.tanh))
-digamma, polygamma, zeta = map(lift, (lax.digamma, lax.polygamma, lax.zeta))
+digamma, polygamma = map(lift, (lax.digamma, lax.polygamma))
 bessel_i0e, bessel_i1e = map(lift, (lax.bessel_i0e, lax.bessel_i1e))
 sign, floor, full_like = map(lift, (lax.sign, lax.floor, lax.full_like))
 minimum, maximum = _operator(lax.min), _operator(lax.max)

@@ -25,6 +25,11 @@ CASES = {
     "householder_product": PROGRAMS["householder_product"][0],
     "igamma": PROGRAMS["igamma"][0],
     "pmax": PROGRAMS["pmax"][0],
+    "geqrf": PROGRAMS["geqrf"][1],  # whose rule has Q in products
+    "nextafter": PROGRAMS["nextafter"][0],
+    "qr": PROGRAMS["qr"][4],  # where the columns that complete Q jump, the span that the loss sees does not
+    "regularized_incomplete_beta": PROGRAMS["regularized_incomplete_beta"][0],
+    "zeta": PROGRAMS["zeta"][0],
     "eigh": PROGRAMS["eigh"][0],  # a tie that the loss does not see
 }
 
@@ -43,6 +48,14 @@ def test_the_second_order_uses_the_rule_itself():
 
     text = str(jax.make_jaxpr(fb.grad(lambda a: jnp.sum(gradient(a) ** 2)))(w))
     assert text.count("= schur[") == 1
+
+
+def test_numbers_of_python_as_operands_and_tangents():
+    gradient = fb.grad(lambda x, q: lax.zeta(x, q), (0, 1))
+    (_, slope), (_, curvature) = jax.jvp(gradient, (2.5, 1.5), (0.0, 1.0))
+    h = 1e-5
+    assert abs(slope + 2.5 * lax.zeta(3.5, 1.5)) < 1e-12
+    assert abs(curvature - (gradient(2.5, 1.5 + h)[1] - gradient(2.5, 1.5 - h)[1]) / (2 * h)) < 1e-8
 
 
 def test_third_order_by_forward_mode():

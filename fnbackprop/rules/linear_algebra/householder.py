@@ -11,7 +11,6 @@ Solomonik 2014). So the adjoint of Q -> (V, τ) is that of an LU factorization, 
 """
 
 import numpy as np
-from jax import lax
 
 from ..expressions import Expr, is_complex, vjp_rule
 from .factorizations import qr_adjoint
@@ -56,10 +55,7 @@ def _apply_adjoint(A: Expr, taus: Expr, C: Expr, P_bar: Expr, transposed: bool) 
     Ḡ = -VᴴP̄ CᴴV,  C̄ = P̄ - V Gᴴ VᴴP̄,  V̄ = -P̄ CᴴV Gᴴ - C P̄ᴴV G + V(S̄ + S̄ᴴ),
     and for T = M⁻¹D with M = I + DS: N = M⁻ᴴT̄, M̄ = -N Tᴴ, D̄ = N + M̄Sᴴ on the diagonal, S̄ = triu(DᴴM̄, 1)."""
     V = _vectors(A, taus.shape[-1])
-    S = upper(V.H @ V, 1)
-    M = column(taus) * S + eye_like(S)
-    inv_M = inverse_upper(M, unit=True)
-    T = inv_M @ diag(taus)
+    S, inv_M, T = _factors(V, taus)
     G = T.H if transposed else T
     VP, VC = V.H @ P_bar, V.H @ C
     C_bar = P_bar - V @ (G.H @ VP)
@@ -71,6 +67,13 @@ def _apply_adjoint(A: Expr, taus: Expr, C: Expr, P_bar: Expr, transposed: bool) 
     through_P = P_bar @ (VC.H @ G.H) + C @ (VP.H @ G)
     V_bar = V @ (S_bar + S_bar.H) - through_P
     return padded(lower(V_bar, 1), (0, A.shape[-1] - V.shape[-1])), taus_bar, C_bar
+
+
+def _factors(V: Expr, taus: Expr) -> tuple[Expr, Expr, Expr]:
+    """S = triu(VᴴV, 1), M⁻¹ and T = M⁻¹D, where M = I + DS and D = diag(τ)."""
+    S = upper(V.H @ V, 1)
+    inv_M = inverse_upper(column(taus) * S + eye_like(S), unit=True)
+    return S, inv_M, inv_M @ diag(taus)
 
 
 def _vectors(A: Expr, count: int) -> Expr:
@@ -89,10 +92,11 @@ def vectors_adjoint(A: Expr, taus: Expr, A_bar: Expr, taus_bar: Expr) -> tuple[E
     nothing to reflect: τ is 0 there, whatever the matrix, and so is what is divided by it."""
     m, k = A.shape[-2], taus.shape[-1]
     V = _vectors(A, k)
-    Q = Expr(lax.linalg.householder_product(V.array, taus.array))
+    E, (_, _, T) = eye_like(V), _factors(V, taus)
+    Q = E - V @ (T @ V[..., :k, :].H)  # in products, because JAX has no JVP of `householder_product`
     V1, V2, V_bar = V[..., :k, :], V[..., k:, :], lower(A_bar[..., :k], 1)
     inv_V1 = inverse_lower(V1, unit=True)
-    W = upper(inv_V1 @ (Q - eye_like(Q))[..., :k, :])
+    W = upper(inv_V1 @ (Q - E)[..., :k, :])
     if k == m and not is_complex(A):
         W = W + np.broadcast_to(np.diag(np.eye(k, dtype=A.dtype)[-1]), W.shape)
     VV_bar, V2_bar = V1.H @ V_bar[..., :k, :], V_bar[..., k:, :]

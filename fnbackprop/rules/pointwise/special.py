@@ -7,6 +7,7 @@ from math import factorial, pi
 from math import sqrt as root
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 from ..expressions import (
@@ -26,7 +27,6 @@ from ..expressions import (
     vjp_rule,
     where,
     wide,
-    zeta,
 )
 
 
@@ -164,7 +164,19 @@ _EULER_MACLAURIN = (
 @vjp_rule("zeta", "x, q -> y", wrt="q")
 def zeta_vjp_q(dy, x, q):
     """y = ζ(x, q) = Σ (q + n)⁻ˣ (DLMF 25.11.17)."""
-    return -(dy * (x * zeta(x + 1, q)))
+    return -(dy * (x * lift(zeta_with_jvp)(x + 1, q)))
+
+
+@jax.custom_jvp
+def zeta_with_jvp(x, q):
+    """ζ(x, q), which has no JVP in JAX."""
+    return lax.zeta(x, q)
+
+
+@zeta_with_jvp.defjvp
+def _(primals, tangents):
+    (x, q), (dx, dq) = primals, tangents
+    return zeta_with_jvp(x, q), zeta_slope(x, q) * dx - x * zeta_with_jvp(x + 1, q) * dq
 
 
 @derivative("zeta", "x, q -> y", wrt="x")
