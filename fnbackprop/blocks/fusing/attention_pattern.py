@@ -31,9 +31,9 @@ def match(graph: Graph, product: Any) -> AttentionFound | None:
     """Attention that ends in this product, or None if no softmax is multiplied. Raises Miss with a reason."""
     for position in (0, 1):
         layouts, atom = laid_out(graph, product.invars[position])
-        softmax = _softmax(graph, atom)
-        if softmax is not None:
-            return _attention(graph, product, position == 0, layouts, *softmax)
+        found = softmax(graph, atom)
+        if found is not None:
+            return _attention(graph, product, position == 0, layouts, *found)
         if (dropped := _dropped(graph, atom)) is not None:
             raise Miss(f"its weights are dropped at {users_line(dropped)}: use fb.attention(..., dropout=, key=)")
     return None
@@ -48,7 +48,7 @@ def laid_out(graph: Graph, atom: Any) -> tuple[list[Any], Any]:
     return found, atom
 
 
-def _softmax(graph: Graph, atom: Any) -> tuple[Any, tuple[int, ...], list[Any]] | None:
+def softmax(graph: Graph, atom: Any) -> tuple[Any, tuple[int, ...], list[Any]] | None:
     """The argument of a softmax, the axes it runs over, and its equations; None if the value is none."""
     divided = graph.named(atom, "div")
     if divided is not None:
@@ -158,7 +158,7 @@ def _dropped(graph: Graph, atom: Any) -> Any:
         equation = graph.named(atom, name)
         for operand in equation.invars if equation is not None else ():
             _, base = laid_out(graph, operand)
-            if _softmax(graph, base) is not None or (equation is not None and _dropped(graph, base) is not None):
+            if softmax(graph, base) is not None or (equation is not None and _dropped(graph, base) is not None):
                 return equation
     return None
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from ...jaxprs.graph import ancestors
 from ..tiled_logits import Summary, tiled_logits
 from .attention_call import arranged, operand_axes
-from .attention_pattern import OF_MAXIMUM, laid_out, made_of, same_value
+from .attention_pattern import OF_MAXIMUM, laid_out, made_of, same_value, softmax
 from .attention_scores import Miss, peeled, product_axes
-from .axes import CASTS, LAYOUTS, Axes, Label, carried
+from .axes import CASTS, LAYOUTS, Axes, Label, carried, keeps_values
 from .graph import Graph, users_line
-from .labels import AtLabel, at_label, is_constant_along_classes, sums_classes
+from .labels import AtLabel, Weight, at_label, is_constant_along, sums_classes
+from .sums import sum_of_product
 
 
 class CrossEntropyCall:
@@ -26,11 +27,11 @@ class CrossEntropyCall:
 
     def __init__(self, graph: Graph, at: AtLabel, logits: Any, lse: Any, equations: list[Any]):
         self.graph, self.at, self.lse = graph, at, lse
-        self.sums = [e for e in graph.readers.get(at.source, ()) if sums_classes(e)]
+        casts, self.sums = _sums_of(graph, at.source)
         linear = _linear(graph, logits)
         self.product, axes, self.bias, self.mask = linear.product, linear.axes, linear.bias, linear.mask
         self.replaced = [at.equation, *self.sums, *([] if lse is None else [lse])]
-        self.equations = [*equations, *linear.equations, *at.equations, *self.sums]
+        self.equations = [*equations, *linear.equations, *at.equations, *casts, *self.sums]
         if reason := graph.used_elsewhere(self.equations, self.replaced):
             raise Miss(reason)
         self.classes, self.tokens = self._split(axes)
@@ -51,20 +52,46 @@ class CrossEntropyCall:
         """The result of one of the equations that are replaced; `done` keeps those of this run."""
         if id(self) not in done:
             done[id(self)] = self._summary(read)
-        summary, aval = done[id(self)], equation.outvars[0].aval
+        summary, aval, last = done[id(self)], equation.outvars[0].aval, self.at.source.aval.ndim - 1
         shift = summary.lse if self.lse is None else jnp.zeros_like(summary.lse)  # of log-probabilities
+        kept = tuple(range(last))
         if equation is self.lse:
             result = summary.lse
         elif equation is self.at.equation:  # of a label that is no class; nothing then depends on the logits
-            outside = jnp.isnan(summary.at_label)
-            result = jnp.where(outside, self.at.outside, summary.at_label - shift)
-            if (self.at.hit, self.at.elsewhere) != (1, 0):
-                result = (self.at.hit - self.at.elsewhere) * result
-            if self.at.elsewhere:
-                result += self.at.elsewhere * self.classes.size * (summary.mean - shift)
+            result, kept = self._weighted(summary, shift, read), self.at.kept
         else:
             result = self.classes.size * (summary.mean - shift)
-        return [result.reshape(aval.shape).astype(aval.dtype)]
+            kept = tuple(i for i in kept if i not in equation.params["axes"])
+        return [self._summed(result, kept).reshape(aval.shape).astype(aval.dtype)]
+
+    def _weighted(self, summary: Summary, shift: Any, read: Callable[[Any], Any]) -> Any:
+        """Of each token, what is summed: the weighted value at its label, and those elsewhere."""
+        at = self.at
+        result = jnp.where(jnp.isnan(summary.at_label), at.outside, summary.at_label - shift)
+        if (at.hit, at.elsewhere) != (1, 0):
+            result = (at.hit - at.elsewhere) * result
+        if at.elsewhere:
+            result += at.elsewhere * self.classes.size * (summary.mean - shift)
+        for weight in at.weights:
+            result = result * self._of_tokens(weight, jnp.asarray(read(weight.atom))).astype(result.dtype)
+        return result
+
+    def _of_tokens(self, weight: Weight, x: Any) -> Any:
+        """A weight as an array of (tokens,)."""
+        shape = self.at.source.aval.shape[:-1]
+        tokens = [axis for axis in weight.axes if axis in range(len(shape))]
+        x = x[tuple(slice(None) if axis in tokens else 0 for axis in weight.axes)]
+        x = jnp.transpose(x, [tokens.index(i) for i in sorted(tokens)])
+        x = x.reshape([n if i in tokens else 1 for i, n in enumerate(shape)])
+        return jnp.broadcast_to(x, shape).reshape(math.prod(shape))
+
+    def _summed(self, x: Any, kept: tuple[int, ...]) -> Any:
+        """(tokens,) summed over the axes of tokens that are not kept, which have their order in the result."""
+        shape = self.at.source.aval.shape[:-1]
+        if kept == tuple(range(len(shape))):
+            return x
+        x = jnp.sum(x.reshape(shape), [i for i in range(len(shape)) if i not in kept])
+        return jnp.transpose(x, [sorted(kept).index(i) for i in kept])
 
     def _summary(self, read: Callable[[Any], Any]) -> Any:
         contracted, batched = self.product.params["dimension_numbers"]
@@ -102,20 +129,49 @@ def match(graph: Graph, equation: Any) -> CrossEntropyCall | None:
         logits, equations = log_softmax
         return CrossEntropyCall(graph, at, logits, None, equations)
     lse = _logsumexp_of(graph, at.source)
-    return None if lse is None else CrossEntropyCall(graph, at, at.source, *lse)
+    if lse is None:
+        _require_log_softmax(graph, at.source)
+        return None
+    return CrossEntropyCall(graph, at, at.source, *lse)
+
+
+def _require_log_softmax(graph: Graph, source: Any) -> None:
+    """Of log(softmax(x w)), which is -inf where the softmax underflows: say so."""
+    logarithm = graph.named(laid_out(graph, source)[1], "log")
+    found = None if logarithm is None else softmax(graph, laid_out(graph, logarithm.invars[0])[1])
+    if found is not None and _is_last_layer(graph, found[0]):
+        raise Miss(f"the logarithm of a softmax at {users_line(logarithm)} may be -inf: use jax.nn.log_softmax")
 
 
 def _require_labels(graph: Graph, equation: Any) -> None:
-    """Of Σ targets · log_softmax(x w) with targets that are no labels: say so."""
-    summed = equation.primitive.name == "reduce_sum" and sums_classes(equation)
-    product = graph.named(equation.invars[0], "mul") if summed else None
-    for atom in product.invars if product is not None else ():
-        if (log_softmax := _log_softmax(graph, atom)) is not None:
-            try:
-                _linear(graph, log_softmax[0])
-            except Miss:  # no last layer
-                continue
-            raise Miss(f"what is multiplied with the log-probabilities at {users_line(product)} is not made of labels")
+    """Of Σ targets · log_softmax(x w) with targets that are no labels, or of log(softmax(x w)): say so."""
+    total = sum_of_product(graph, equation)
+    for factor in () if total is None else total.factors:
+        log_softmax = _log_softmax(graph, laid_out(graph, factor.atom)[1])
+        if log_softmax is not None and _is_last_layer(graph, log_softmax[0]):
+            line = users_line(equation)
+            raise Miss(f"what is multiplied with the log-probabilities at {line} is not made of labels")
+
+
+def _sums_of(graph: Graph, source: Any) -> tuple[list[Any], list[Any]]:
+    """The equations that sum a value over its classes, and those that cast it before."""
+    casts, sums = [], []
+    for equation in graph.readers.get(source, ()):
+        if sums_classes(equation):
+            sums.append(equation)
+        elif equation.primitive.name in CASTS and keeps_values(equation):
+            own = [e for e in graph.readers.get(equation.outvars[0], ()) if sums_classes(e)]
+            casts += [equation] if own else []
+            sums += own
+    return casts, sums
+
+
+def _is_last_layer(graph: Graph, logits: Any) -> bool:
+    try:
+        _linear(graph, logits)
+    except Miss:
+        return False
+    return True
 
 
 def _log_softmax(graph: Graph, atom: Any) -> tuple[Any, list[Any]] | None:
@@ -216,7 +272,7 @@ def _mask_of(graph: Graph, atom: Any) -> tuple[Any, Any]:
     selection = graph.named(atom, "select_n")
     if selection is None or len(selection.invars) != 3 or graph.number(selection.invars[1]) != 0:
         return None, None
-    return (selection.invars[0], selection) if is_constant_along_classes(graph, selection.invars[0]) else (None, None)
+    return (selection.invars[0], selection) if is_constant_along(graph, selection.invars[0], -1) else (None, None)
 
 
 def _through(equation: Any, axes: Axes) -> Axes:

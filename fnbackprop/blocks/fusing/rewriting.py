@@ -107,20 +107,22 @@ def _place(graph: Graph, equation: Any) -> str:
 
 
 CROSS_ENTROPY = "linear_cross_entropy", match_cross_entropy
-PATTERNS = {"dot_general": ("attention", match_attention), "gather": CROSS_ENTROPY, "reduce_sum": CROSS_ENTROPY}
+PATTERNS = {
+    "dot_general": (CROSS_ENTROPY, ("attention", match_attention)),
+    "gather": (CROSS_ENTROPY,),
+    "reduce_sum": (CROSS_ENTROPY,),
+}
 
 
 def _matches(graph: Graph, times: int) -> tuple[dict[int, Any], set[int], list[Fusion]]:
     """The calls by the equations that they stand for, the equations that go, and what is said of them."""
     calls, gone, found = {}, set(), []
     for equation in graph.jaxpr.eqns:
-        if equation.primitive.name not in PATTERNS or equation.outvars[0] not in graph.needed:
+        if graph.needed.isdisjoint(equation.outvars):
             continue
-        block, match = PATTERNS[equation.primitive.name]
-        try:
-            call = match(graph, equation)
-        except Miss as miss:
-            found.append(Fusion(block, _place(graph, equation), 0, False, str(miss)))
+        block, call = _match(graph, equation)
+        if isinstance(call, Miss):
+            found.append(Fusion(block, _place(graph, equation), 0, False, str(call)))
             continue
         if call is None or not gone.isdisjoint(map(id, call.equations)):
             continue
@@ -129,6 +131,18 @@ def _matches(graph: Graph, times: int) -> tuple[dict[int, Any], set[int], list[F
         aval = call.product.outvars[0].aval
         found.append(Fusion(block, _place(graph, equation), 2 * times * aval.size * aval.dtype.itemsize, True))
     return calls, gone, found
+
+
+def _match(graph: Graph, equation: Any) -> tuple[str, Any]:
+    """The block that ends in an equation, and its call: None if there is none, a Miss if it cannot be run."""
+    for block, match in PATTERNS.get(equation.primitive.name, ()):
+        try:
+            call = match(graph, equation)
+        except Miss as miss:
+            return block, miss
+        if call is not None:
+            return block, call
+    return "", None
 
 
 # ---------------------------------------------------------------- what holds jaxprs

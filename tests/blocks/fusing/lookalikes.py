@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from fnbackprop import losses
 
-from .spellings import BATCHED, BIAS, LABELS, LAYER, ONE, at_label, causal, scores, values
+from .loss_spellings import LABELS, LAYER, at_label, targets_of
+from .spellings import BATCHED, BIAS, ONE, causal, scores, values
 
 
 def weights_returned(q, k, v):
@@ -125,6 +126,45 @@ def accuracy_too(x, w, b):
     return losses.softmax_cross_entropy(logits, jnp.asarray(LABELS)) + 1.0 * jnp.mean(jnp.argmax(logits, -1) == 1)
 
 
+def soft_targets_by_einsum(x, w, b):
+    targets = jax.nn.softmax(jnp.sin(jnp.arange(30.0, dtype=x.dtype)).reshape(2, 3, 5))
+    return -jnp.einsum("btv,btv->", targets, jax.nn.log_softmax(x @ w))
+
+
+def log_of_softmax(x, w, b):
+    return -jnp.sum(targets_of(x) * jnp.log(jax.nn.softmax(x @ w)))
+
+
+def log_of_softmax_at_the_label(x, w, b):
+    return -at_label(jnp.log(jax.nn.softmax(x @ w))).mean()
+
+
+def weights_of_classes(x, w, b):
+    return -jnp.sum(targets_of(x) * jnp.arange(5, dtype=x.dtype) * jax.nn.log_softmax(x @ w))
+
+
+def summed_over_tokens(x, w, b):
+    """Of each class."""
+    return -jnp.sum(targets_of(x) * jax.nn.log_softmax(x @ w), (0, 1))
+
+
+def products_of_all_tokens(x, w, b):
+    """Of the targets of one token and the log-probabilities of another."""
+    return -jnp.einsum("nv,mv->", targets_of(x)[0], jax.nn.log_softmax(x @ w)[1])
+
+
+def one_hot_turned_by_einsum(x, w, b):
+    x = jnp.concatenate([x, x, x])[:5, 0]
+    hot = jax.nn.one_hot(jnp.arange(5) % 3, 5, dtype=x.dtype)
+    return -jnp.einsum("vn,nv->", hot, jax.nn.log_softmax(x @ w))
+
+
+def tokens_exchanged(x, w, b):
+    """The targets of another token."""
+    x = x[:, :2]
+    return -jnp.einsum("tbv,btv->", targets_of(x, LABELS[:, :2]), jax.nn.log_softmax(x @ w))
+
+
 def divided_along_the_wrong_axis(q, k, v):
     e = jnp.exp(q @ k.T)
     return (e / e.sum(-1)) @ v
@@ -175,11 +215,16 @@ MISSED = [
     (accuracy_too, LAYER, "result of dot_general is read by argmax"),
     (soft_targets, LAYER, "is not made of labels"),
     (smoothed_by_an_argument, LAYER, "is not made of labels"),
+    (soft_targets_by_einsum, LAYER, "is not made of labels"),
+    (weights_of_classes, LAYER, "is not made of labels"),
+    (log_of_softmax, LAYER, "use jax.nn.log_softmax"),
+    (log_of_softmax_at_the_label, LAYER, "use jax.nn.log_softmax"),
 ]
 LOOKALIKES = [
     (divided_along_the_wrong_axis, ONE), (shifted_along_the_wrong_axis, ONE), (quantized_weights, ONE),
     (lowered_by_a_number, ONE), (maximum_not_added_again, ONE), (logsumexp_plus_a_number, LAYER),
     (logarithm_of_a_sum_of_other_exponentials, LAYER), (two_labels_of_each_token, LAYER), (one_hot_of_tokens, LAYER),
     (one_hot_turned, LAYER), (number_divided_by_targets, LAYER),
-    (number_for_a_label_that_is_no_class, LAYER),
+    (number_for_a_label_that_is_no_class, LAYER), (summed_over_tokens, LAYER), (products_of_all_tokens, LAYER),
+    (one_hot_turned_by_einsum, LAYER), (tokens_exchanged, LAYER),
 ]  # fmt: skip

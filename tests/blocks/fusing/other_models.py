@@ -7,7 +7,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .language_models import (
-    B, D, HEADS_LAST, LAYER, N, OTHER, QKV, OUT, RNG, T, X, merge_heads, qkv_of, rotated, split_heads, tril,
+    HEADS_LAST,
+    OTHER,
+    OUT,
+    QKV,
+    RNG,
+    B,
+    D,
+    N,
+    T,
+    X,
+    merge_heads,
+    qkv_of,
+    rotated,
+    split_heads,
+    tril,
 )  # fmt: skip
 
 IMAGE = [RNG.normal(size=(B, 4, 4, N * D)), QKV, OUT]

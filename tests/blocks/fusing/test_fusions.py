@@ -15,7 +15,7 @@ from fnbackprop.blocks.fusing import attention_call
 from fnbackprop.blocks.fusing.rewriting import fused
 
 from ...rules.checking import assert_close
-from . import lookalikes, spellings
+from . import lookalikes, loss_spellings, spellings
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +52,30 @@ def test_a_spelling_that_is_taken(function, operands, monkeypatch):
     assert windows and (windows[0] is not None) == (function.__name__ in spellings.BANDS)
 
 
-@pytest.mark.parametrize("function", spellings.LOSSES, ids=lambda x: x.__name__)
+@pytest.mark.parametrize("function", loss_spellings.LOSSES, ids=lambda x: x.__name__)
 def test_a_loss_that_is_taken(function):
-    found = fb.fusions(function, *spellings.LAYER)
+    found = fb.fusions(function, *loss_spellings.LAYER)
     assert [(fusion.block, fusion.taken) for fusion in found] == [("linear_cross_entropy", True)], found
-    assert "spellings.py" in found[0].where and found[0].saves == 2 * 8 * 30
-    operands = tuple(map(jnp.asarray, spellings.LAYER))
+    assert "loss_spellings.py" in found[0].where and found[0].saves == 2 * 8 * 30
+    _assert_same_gradient(function, "float64", 1e-11)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 1e-5), ("bfloat16", 3e-2)])
+@pytest.mark.parametrize("function", loss_spellings.AT_ONCE, ids=lambda x: x.__name__)
+def test_a_loss_that_is_summed_at_once(function, dtype, tolerance):
+    operands = [jnp.asarray(x, dtype) for x in loss_spellings.LAYER]
+    found = fb.fusions(function, *operands)
+    assert [(fusion.block, fusion.taken) for fusion in found] == [("linear_cross_entropy", True)], found
+    _assert_same_gradient(function, dtype, tolerance)
+
+
+def _assert_same_gradient(function, dtype, tolerance):
+    """As `jax.grad` has it in float64, of the numbers that the dtype has."""
+    operands = [jnp.asarray(x, dtype) for x in loss_spellings.LAYER]
     got = jax.jit(fb.value_and_grad(function, (0, 1, 2), fuse=True))(*operands)
-    assert_close(got, jax.jit(jax.value_and_grad(function, (0, 1, 2)))(*operands), 1e-11)
+    wide = [x.astype(jnp.float64) for x in operands]
+    want = jax.jit(jax.value_and_grad(function, (0, 1, 2)))(*wide)
+    assert_close(jax.tree.map(lambda x: x.astype(jnp.float64), got), want, tolerance)
 
 
 @pytest.mark.parametrize("function, operands, reason", lookalikes.MISSED, ids=lambda x: getattr(x, "__name__", ""))
@@ -115,9 +131,9 @@ def test_on_a_mesh_with_explicit_shardings():
 
     def both(q, k, v, x, w):
         attended = spellings.masked_where(q, k, v)
-        return jnp.sum(jnp.sin(attended)) + losses.softmax_cross_entropy(x @ w, jnp.asarray(spellings.LABELS))
+        return jnp.sum(jnp.sin(attended)) + losses.softmax_cross_entropy(x @ w, jnp.asarray(loss_spellings.LABELS))
 
-    operands = [jnp.asarray(x) for x in (*spellings.BATCHED, *spellings.LAYER[:2])]
+    operands = [jnp.asarray(x) for x in (*spellings.BATCHED, *loss_spellings.LAYER[:2])]
     places = [P("data")] * 4 + [P()]
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
     with jax.set_mesh(mesh):
