@@ -16,6 +16,7 @@ CAMPAIGNS = {  # name: (module, what it does)
         "derivatives of every rule's gradient against differences; errors of pointwise rules in ulp",
     ),
     "balance": ("balance.command", "verdicts on learning rates against full runs, and the edge of stability"),
+    "fusions": ("fusions", "attention and losses as families of models write them: fused, or why not"),
     "jaxprs": ("jaxprs.command", "compare the equations that fnbackprop emits with those of another revision"),
     "jax_suite": ("jax_suite.command", "run JAX's own tests with our vjp in the place of jax.vjp"),
 }

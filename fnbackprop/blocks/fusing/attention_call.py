@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..tiled_attention import tiled_attention
 from .attention_pattern import AttentionFound, match
 from .attention_scores import Aligned, Miss
-from .axes import Axes, Label, axis_of
+from .axes import Axes, Label, axis_of, refined
 from .graph import Graph
 from .positions import Band, position_of
 
@@ -26,14 +26,16 @@ class AttentionCall:
         scores, self.equations, self.replaced, self.first = found.scores, found.equations, [found.product], []
         self.product = scores.product  # whose result is never held
         contracted, batched = scores.product.params["dimension_numbers"]
-        sides = (0, 1) if found.keys.kind == "right" else (1, 0)
+        sides = (0, 1) if found.keys[0].kind == "right" else (1, 0)
         self.q, self.k = (scores.product.invars[side] for side in sides)
         self.q_axes, self.k_axes = (
-            operand_axes(scores.product.invars[side], side, contracted[side], batched[side]) for side in sides
+            refined(operand_axes(scores.product.invars[side], side, contracted[side], batched[side]), scores.parts)
+            for side in sides
         )
+        self.of_q, self.of_k = self._split_arrays()
         labels = [label for axis in scores.axes for label in axis]
-        batch = [label for label in labels if label.kind == "batch"]
-        rows = [label for label in labels if label.kind != "batch" and label != found.keys]
+        batch = [*found.shared, *(label for label in labels if label.kind == "batch")]
+        rows = [label for label in labels if label not in (*batch, *found.keys)]
         self.bands, self.masks = self._split_masks(rows)
         queries = next(iter(self.bands), None) or max(rows, key=lambda label: label.size, default=None)
         laid_out = [label for axis in self.q_axes for label in axis]
@@ -47,6 +49,17 @@ class AttentionCall:
         operands = (self.q, self.k, self.v)
         if not all(jnp.issubdtype(x.aval.dtype, jnp.floating) for x in operands):
             raise Miss("the operands are not real floating numbers")
+
+    def _split_arrays(self) -> tuple[list[Aligned], list[Aligned]]:
+        """What the scores are multiplied with, as factors of the queries and of the keys."""
+        found, sides = ([], []), [{label for axis in axes for label in axis} for axes in (self.q_axes, self.k_axes)]
+        for array in self.found.scores.arrays:
+            own = {label for axis in array.axes for label in axis}
+            fits = [which for which, labels in zip(found, sides, strict=True) if own <= labels]
+            if not fits:
+                raise Miss(f"the scores are multiplied with an array at {array.line}, another for each pair")
+            fits[0].append(array)
+        return found
 
     def _split_masks(self, rows: list[Label]) -> tuple[dict[Label, list[tuple[Any, Any]]], list[Aligned]]:
         """Bands of positions, by the label of their queries, and the masks that only their values tell."""
@@ -65,9 +78,9 @@ class AttentionCall:
         if not isinstance(band, Band) or band.row is None or band.column is None:
             return None
         row, column = axes[band.row], axes[band.column]
-        if column == (self.found.keys,) and len(row) == 1 and row[0] in rows:
+        if column == tuple(self.found.keys) and len(row) == 1 and row[0] in rows:
             return row[0], band.left, band.right
-        if row == (self.found.keys,) and len(column) == 1 and column[0] in rows:
+        if row == tuple(self.found.keys) and len(column) == 1 and column[0] in rows:
             left, right = (None if bound is None else -bound for bound in (band.right, band.left))
             return column[0], left, right
         return None
@@ -77,14 +90,16 @@ class AttentionCall:
         contracted, batched = product.params["dimension_numbers"]
         own, other = (0, 1) if first else (1, 0)
         weights = self.found.weights_axes
-        if [weights[i] for i in contracted[own]] != [axis_of(self.found.keys)]:
+        if {label for i in contracted[own] for label in weights[i]} != set(self.found.keys):
             raise Miss("the product with the values does not sum over the keys alone")
         self.v, axes = product.invars[other], {}
-        for i, j in zip(batched[own], batched[other], strict=True):
-            if any(label.kind != "batch" for label in weights[i]):
-                raise Miss("the values differ from query to query")
+        for i, j in zip((*batched[own], *contracted[own]), (*batched[other], *contracted[other]), strict=True):
             axes[j] = weights[i]
-        axes[contracted[other][0]] = axis_of(self.found.keys)
+        of_values = {label for i in batched[own] for label in weights[i]}
+        if not of_values.issuperset(self.found.shared):
+            raise Miss("the keys differ from query to query")
+        if any(label.kind != "batch" and label not in self.found.shared for label in of_values):
+            raise Miss("the values differ from query to query")
         shape = self.v.aval.shape
         free = [i for i in range(len(shape)) if i not in axes]
         self.v_axes = tuple(axes[i] if i in axes else axis_of(Label("value", i, shape[i])) for i in range(len(shape)))
@@ -102,11 +117,11 @@ class AttentionCall:
             scale *= 1.0 if number is None else number**power
             factors += [] if number is not None else [read(atom) if power == 1 else 1 / read(atom)]
         dtype = jnp.result_type(*(x.aval.dtype for x in (self.q, self.k, self.v)))
-        keys = [self.found.keys]
-        q = arranged(
-            read(self.q), self.q_axes, (self.batch, self.queries, self.heads, self.group, self.size), whole=True
-        )
-        k = arranged(read(self.k), self.k_axes, (self.batch, keys, self.heads, self.size), whole=True)
+        keys = self.found.keys
+        of_q = self.batch, self.queries, self.heads, self.group, self.size
+        of_k = self.batch, keys, self.heads, self.size
+        q = _multiplied(arranged(read(self.q), self.q_axes, of_q, whole=True), self.of_q, of_q, read)
+        k = _multiplied(arranged(read(self.k), self.k_axes, of_k, whole=True), self.of_k, of_k, read)
         v = arranged(read(self.v), self.v_axes, (self.batch, keys, self.heads, self.values), whole=True)
         for factor in factors:
             q = q * factor.astype(q.dtype)
@@ -129,7 +144,7 @@ class AttentionCall:
         return None if left is None and right is None else (None if left is None else -left, right)
 
     def _pairs(self) -> Groups:
-        return self.batch, self.heads, self.group, self.queries, [self.found.keys]
+        return self.batch, self.heads, self.group, self.queries, self.found.keys
 
     def _bias(self, bias: Aligned, read: Callable) -> Any:
         x = arranged(jnp.asarray(read(bias.atom)), bias.axes, self._pairs())
@@ -140,6 +155,7 @@ class AttentionCall:
 
     def _mask(self, mask: Aligned, read: Callable) -> Any:
         x = arranged(jnp.asarray(read(mask.atom)), mask.axes, self._pairs())
+        x = x if x.dtype == bool else x != 0
         return jnp.logical_not(x) if mask.inverted else x
 
 
@@ -178,6 +194,13 @@ def arranged(x: Any, axes: Axes, groups: Groups, whole: bool = False) -> Any:
             size *= label.size if label in own else 1
         shape.append(size)
     return x.reshape(shape)
+
+
+def _multiplied(x: Any, factors: list[Aligned], groups: Groups, read: Callable) -> Any:
+    for factor in factors:
+        own = arranged(jnp.asarray(read(factor.atom)), factor.axes, groups).astype(x.dtype)
+        x = x * own if factor.power == 1 else x / own
+    return x
 
 
 def _combined(join: Callable, arrays: list[Any]) -> Any:

@@ -1,27 +1,33 @@
 """Attention in a jaxpr: softmax(q kᵀ) v, however it is spelled, matched backwards from the product with the values."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from ...jaxprs.types import is_var
 from .attention_scores import Miss, Scores, scores_of
-from .axes import CASTS, LAYOUTS, Axes, Label, carried
-from .graph import Graph, users_line
+from .axes import CASTS, LAYOUTS, Axes, Label, refined
+from .graph import Graph
 
 OF_MAXIMUM = {"reduce_max", "max", "stop_gradient", "select_n", "is_finite", "eq", "ne", "abs"} | LAYOUTS | CASTS
+
+DROPS = {"select_n", "mul", "div"}
+CHANGES = DROPS | {"add", "sub", "slice", "dynamic_slice", "gather", "concatenate", "pad", "max", "min"}
 
 
 @dataclass
 class AttentionFound:
     """What the block needs of a matched attention.
 
-    product: the equation P v. scores: what the scores are made of; their axes are those of P. keys: the label that the
-    softmax runs over. weights_first: whether P is the left operand of the product. equations: all that are matched.
+    product: the equation P v. scores: what the scores are made of; their axes are those of P. keys: the labels that the
+    softmax runs over. shared: other axes that the keys have and the queries not. weights_first: whether P is the left
+    operand of the product. equations: all that are matched.
     """
 
     product: Any
     scores: Scores
-    keys: Label
+    keys: list[Label]
+    shared: list[Label]
     weights_first: bool
     weights_axes: Axes
     equations: list[Any]
@@ -34,8 +40,7 @@ def match(graph: Graph, product: Any) -> AttentionFound | None:
         found = softmax(graph, atom)
         if found is not None:
             return _attention(graph, product, position == 0, layouts, *found)
-        if (dropped := _dropped(graph, atom)) is not None:
-            raise Miss(f"its weights are dropped at {users_line(dropped)}: use fb.attention(..., dropout=, key=)")
+        _require_unchanged(graph, atom)
     return None
 
 
@@ -85,15 +90,16 @@ def _total_of(graph: Graph, atom: Any, raised: Any) -> tuple[tuple[int, ...], li
 
 
 def _unshifted(graph: Graph, raised: Any, axes: tuple[int, ...], equations: list[Any]) -> Any:
-    """exp(s - m) or exp(s): s. Softmax does not depend on m, if it is made of the row's maximum alone."""
-    (argument,) = raised.invars[:1]
-    shifted = graph.named(argument, "sub")
-    if shifted is not None:
+    """exp(s - m) or exp(s): s. Softmax does not depend on m, if it is made of the row's maximum alone; nor on another
+    that is subtracted before."""
+    argument, equations = raised.invars[0], [*equations, raised]
+    while (shifted := graph.named(argument, "sub")) is not None:
         s, m = shifted.invars
         of_maximum = made_of(graph, m, s, OF_MAXIMUM)
-        if of_maximum is not None and graph.is_constant_along(m, s, axes):
-            return s, axes, [*equations, raised, shifted, *of_maximum]
-    return argument, axes, [*equations, raised]
+        if of_maximum is None or not graph.is_constant_along(m, s, axes):
+            break
+        argument, equations = s, [*equations, shifted, *of_maximum]
+    return argument, axes, equations
 
 
 def _log_softmax(graph: Graph, raised: Any) -> Any:
@@ -152,15 +158,34 @@ def made_of(graph: Graph, atom: Any, source: Any, names: set[str]) -> list[Any] 
     return list(found.values())
 
 
-def _dropped(graph: Graph, atom: Any) -> Any:
-    """The equation that drops weights of a softmax, if one does."""
-    for name in ("select_n", "mul", "div"):
-        equation = graph.named(atom, name)
-        for operand in equation.invars if equation is not None else ():
-            _, base = laid_out(graph, operand)
-            if softmax(graph, base) is not None or (equation is not None and _dropped(graph, base) is not None):
-                return equation
-    return None
+def _require_unchanged(graph: Graph, atom: Any) -> None:
+    """Of weights that are changed between the softmax and the product: say so."""
+    changes = []
+    while (equation := graph.named(atom, *CHANGES)) is not None:
+        changes.append(equation)
+        bases = [laid_out(graph, operand)[1] for operand in equation.invars if is_var(operand)]
+        if equation.primitive.name == "div" and _is_score(graph, bases[0]):
+            raise Miss(f"the exponentials at {graph.line(equation)} are not divided by their own sum")
+        if any(softmax(graph, base) is not None for base in bases):
+            dropped = next((e for e in changes if e.primitive.name in DROPS), None)
+            if dropped is not None:
+                raise Miss(
+                    f"its weights are dropped or masked at {graph.line(dropped)}, after the softmax: use "
+                    "fb.attention(..., dropout=, key=), or mask the scores"
+                )
+            raise Miss(f"its weights pass through {equation.primitive.name} at {graph.line(equation)}")
+        atom = next((base for base in bases if graph.named(base, *CHANGES) is not None), None)
+
+
+def _is_score(graph: Graph, raised: Any) -> bool:
+    """Whether a value is exp(s), or exp(s - m), with scores s."""
+    equation = graph.named(raised, "exp")
+    shifted = None if equation is None else graph.named(equation.invars[0], "sub")
+    for atom in () if equation is None else (equation.invars[0], *([] if shifted is None else shifted.invars[:1])):
+        with contextlib.suppress(Miss):
+            scores_of(graph, atom)
+            return True
+    return False
 
 
 def _attention(
@@ -170,22 +195,18 @@ def _attention(
     if isinstance(scores.cap, tuple):
         raise Miss("the scores are a tanh that nothing is multiplied with")
     over = [label for axis in axes for label in scores.axes[axis % len(scores.axes)]]
-    if len(over) != 1 or over[0].kind == "batch":
-        raise Miss(f"the softmax at {users_line(inside[0])} does not run over one axis of keys")
-    others = [a for axis in scores.axes for a in axis if a.kind == over[0].kind and a is not over[0]]
-    if others:
-        raise Miss("the keys have several axes")
+    kinds = {label.kind for label in over}
+    if len(kinds) != 1 or "batch" in kinds:
+        raise Miss(f"the softmax at {graph.line(inside[0])} does not run over the keys")
+    shared = [a for axis in scores.axes for a in axis if a.kind in kinds and a not in over]
     found = scores.axes
     for equation in reversed(layouts):
-        found = carried(equation, found)
-        if found is None:
-            raise Miss(
-                f"the weights pass through {equation.primitive.name} at {users_line(equation)}, which mixes axes"
-            )
+        found = scores.laid_out(graph, equation, found, "weights")
+    over, shared = (list(refined((tuple(labels),), scores.parts)[0]) for labels in (over, shared))
     equations = _unique([*scores.equations, *inside, *layouts, product])
     if reason := graph.used_elsewhere(equations, [product]):
         raise Miss(reason)
-    return AttentionFound(product, scores, over[0], first, found, equations)
+    return AttentionFound(product, scores, over, shared, first, found, equations)
 
 
 def _unique(equations: list[Any]) -> list[Any]:

@@ -5,7 +5,7 @@ such axes; of none, if its size is 1. A label carries its size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Label(NamedTuple):
     """An axis of the scores: of the batch, of the first product's left operand or of its right one."""
 
     kind: str  # "batch", "left", "right"
-    index: int  # in the operand; for "batch", among the axes of the batch
+    index: Any  # in the operand; for "batch", among the axes of the batch; of a part, this and which part
     size: int
 
 
@@ -82,3 +82,32 @@ def _reshaped(axes: Axes, shape: Sequence[int]) -> Axes | None:
             return None
         found.append(tuple(axis))
     return None if labels else tuple(found)
+
+
+def splits(axes: Axes, shape: Sequence[int]) -> dict[Label, Axis] | None:
+    """The parts of axes that a reshape splits; None where parts of several would be merged in another way."""
+    rest, parts = [(label, label.size) for axis in axes for label in axis], {}
+    for size in shape:
+        while size > 1:
+            if not rest:
+                return None
+            label, own = rest.pop(0)
+            part = min(own, size)
+            if own % part or size % part:
+                return None
+            parts.setdefault(label, []).append(part)
+            size //= part
+            if own > part:
+                rest.insert(0, (label, own // part))
+    return {
+        label: tuple(Label(label.kind, (label.index, i), part) for i, part in enumerate(own))
+        for label, own in parts.items()
+        if len(own) > 1
+    }
+
+
+def refined(axes: Axes, parts: Mapping[Label, Axis]) -> Axes:
+    """The same axes with the parts of those that are split."""
+    for label, own in parts.items():
+        axes = tuple(tuple(x for each in axis for x in (own if each == label else (each,))) for axis in axes)
+    return axes

@@ -10,9 +10,10 @@ from ...jaxprs.graph import ancestors
 from ..tiled_logits import Summary, tiled_logits
 from .attention_call import arranged, operand_axes
 from .attention_pattern import OF_MAXIMUM, laid_out, made_of, same_value, softmax
-from .attention_scores import Miss, peeled, product_axes
+from .attention_scores import Miss, product_axes
 from .axes import CASTS, LAYOUTS, Axes, Label, carried, keeps_values
-from .graph import Graph, users_line
+from .graph import Graph
+from .hiding import peeled
 from .labels import AtLabel, Weight, at_label, is_constant_along, sums_classes
 from .sums import sum_of_product
 
@@ -140,7 +141,7 @@ def _require_log_softmax(graph: Graph, source: Any) -> None:
     logarithm = graph.named(laid_out(graph, source)[1], "log")
     found = None if logarithm is None else softmax(graph, laid_out(graph, logarithm.invars[0])[1])
     if found is not None and _is_last_layer(graph, found[0]):
-        raise Miss(f"the logarithm of a softmax at {users_line(logarithm)} may be -inf: use jax.nn.log_softmax")
+        raise Miss(f"the logarithm of a softmax at {graph.line(logarithm)} may be -inf: use jax.nn.log_softmax")
 
 
 def _require_labels(graph: Graph, equation: Any) -> None:
@@ -148,9 +149,12 @@ def _require_labels(graph: Graph, equation: Any) -> None:
     total = sum_of_product(graph, equation)
     for factor in () if total is None else total.factors:
         log_softmax = _log_softmax(graph, laid_out(graph, factor.atom)[1])
-        if log_softmax is not None and _is_last_layer(graph, log_softmax[0]):
-            line = users_line(equation)
-            raise Miss(f"what is multiplied with the log-probabilities at {line} is not made of labels")
+        over_classes = factor.places[-1:] and factor.places[-1] in total.summed
+        if log_softmax is not None and over_classes and _is_last_layer(graph, log_softmax[0]):
+            line = graph.line(equation)
+            raise Miss(
+                f"what is multiplied with the log-probabilities at {line} is not made of the labels of its tokens"
+            )
 
 
 def _sums_of(graph: Graph, source: Any) -> tuple[list[Any], list[Any]]:
@@ -257,13 +261,13 @@ def _linear(graph: Graph, logits: Any) -> Linear:
         raise Miss("the logits are no product of two arrays in the same function")
     axes = product_axes(product)
     for equation in reversed(before):
-        axes = _through(equation, axes)
+        axes = _through(graph, equation, axes)
     if added is not None:
         bias, of_bias = peeled(graph, added.invars[1], axes)
         if added.invars[0].aval.shape != added.outvars[0].aval.shape or [a for a in of_bias if a] != [axes[-1]]:
-            raise Miss(f"what is added to the logits at {users_line(added)} is no bias of the classes")
+            raise Miss(f"what is added to the logits at {graph.line(added)} is no bias of the classes")
     for equation in reversed(layouts):
-        axes = axes if equation is selection else _through(equation, axes)
+        axes = axes if equation is selection else _through(graph, equation, axes)
     return Linear(product, axes, bias, mask, [product, *before, *([] if added is None else [added]), *layouts])
 
 
@@ -275,8 +279,8 @@ def _mask_of(graph: Graph, atom: Any) -> tuple[Any, Any]:
     return (selection.invars[0], selection) if is_constant_along(graph, selection.invars[0], -1) else (None, None)
 
 
-def _through(equation: Any, axes: Axes) -> Axes:
+def _through(graph: Graph, equation: Any, axes: Axes) -> Axes:
     found = carried(equation, axes)
     if found is None:
-        raise Miss(f"the logits pass through {equation.primitive.name} at {users_line(equation)}, which mixes axes")
+        raise Miss(f"the logits pass through {equation.primitive.name} at {graph.line(equation)}, which mixes axes")
     return found

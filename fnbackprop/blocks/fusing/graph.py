@@ -103,13 +103,19 @@ class Graph:
             return False
         return all(x == () or (x == y and i not in axes) for i, (x, y) in enumerate(zip(found, own, strict=True)))
 
+    def line(self, equation: Any) -> str:
+        """Where the user wrote an equation; of what JAX traced by itself, where what reads it is."""
+        while (line := users_line(equation)) == UNKNOWN and (readers := self.readers.get(equation.outvars[0])):
+            equation = readers[0]
+        return line
+
     def used_elsewhere(self, inside: Iterable[Any], ends: Iterable[Any]) -> str:
         """Who else reads a result of the equations inside, or an empty text; those of the ends are to be read."""
         own, to_be_read = {id(e) for e in inside}, {id(e) for e in ends}
         for equation in inside:
             for var in equation.outvars if id(equation) not in to_be_read else ():
                 if var in self.returned:
-                    return f"the result of {equation.primitive.name} at {users_line(equation)} is returned too"
+                    return f"the result of {equation.primitive.name} at {self.line(equation)} is returned too"
                 for reader in self.readers.get(var, ()):
                     if id(reader) not in own:
                         name = reader.primitive.name

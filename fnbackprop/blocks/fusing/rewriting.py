@@ -16,7 +16,7 @@ from ...jaxprs.views import Call, Cond, Scan
 from .attention_call import match_attention
 from .attention_scores import Miss
 from .cross_entropy import match as match_cross_entropy
-from .graph import UNKNOWN, Graph, users_line
+from .graph import Graph
 from .positions import position_of
 
 
@@ -99,13 +99,6 @@ def rewritten(closed: Any, known: Mapping[int, Any] | None = None, times: int = 
     return function, found
 
 
-def _place(graph: Graph, equation: Any) -> str:
-    """The user's line; of what JAX traced by itself, that of what reads it."""
-    while (line := users_line(equation)) == UNKNOWN and len(readers := graph.readers.get(equation.outvars[0], [])) == 1:
-        (equation,) = readers
-    return line
-
-
 CROSS_ENTROPY = "linear_cross_entropy", match_cross_entropy
 PATTERNS = {
     "dot_general": (CROSS_ENTROPY, ("attention", match_attention)),
@@ -122,14 +115,14 @@ def _matches(graph: Graph, times: int) -> tuple[dict[int, Any], set[int], list[F
             continue
         block, call = _match(graph, equation)
         if isinstance(call, Miss):
-            found.append(Fusion(block, _place(graph, equation), 0, False, str(call)))
+            found.append(Fusion(block, graph.line(equation), 0, False, str(call)))
             continue
         if call is None or not gone.isdisjoint(map(id, call.equations)):
             continue
         calls |= {id(e): call for e in call.replaced}
         gone |= {id(e) for e in call.equations} - {id(e) for e in call.replaced}
         aval = call.product.outvars[0].aval
-        found.append(Fusion(block, _place(graph, equation), 2 * times * aval.size * aval.dtype.itemsize, True))
+        found.append(Fusion(block, graph.line(equation), 2 * times * aval.size * aval.dtype.itemsize, True))
     return calls, gone, found
 
 

@@ -1,5 +1,6 @@
 """Every spelling of attention and cross-entropy runs as the block, with the plain code's gradient, or says why not."""
 
+import inspect
 import re
 
 import jax
@@ -14,8 +15,9 @@ from fnbackprop import losses
 from fnbackprop.blocks.fusing import attention_call
 from fnbackprop.blocks.fusing.rewriting import fused
 
+from ...campaigns import fusions as campaign
 from ...rules.checking import assert_close
-from . import lookalikes, loss_spellings, spellings
+from . import families, language_models, lookalikes, loss_spellings, other_models, spellings
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,32 @@ def test_a_spelling_that_is_taken(function, operands, monkeypatch):
         1e-6 if single else 1e-11,
     )
     assert windows and (windows[0] is not None) == (function.__name__ in spellings.BANDS)
+
+
+@pytest.mark.parametrize("family", families.MODELS)
+def test_a_family_of_models(family):
+    for spelling in families.MODELS[family]:
+        function, operands = spelling.function, tuple(map(jnp.asarray, spelling.operands))
+        found = fb.fusions(function, *operands)
+        assert campaign.is_as_expected(spelling, found), found
+        every = tuple(range(len(operands)))
+        got = jax.jit(fb.value_and_grad(loss_of(function), every, fuse=True))(*operands)
+        want = jax.jit(jax.value_and_grad(loss_of(function), every))(*operands)
+        single = function in (language_models.qwen, other_models.clip_text)  # their softmax is in float32
+        assert_close(got, want, 1e-6 if single else 1e-11)
+
+
+def test_the_table_holds_every_spelling():
+    lines, right = campaign.table()
+    assert right and len(families.MODELS) >= 31
+    in_table = {spelling.function for rows in families.SPELLINGS.values() for spelling in rows}
+    helpers = "split_heads merge_heads qkv_of tril rotated scores values causal at_label targets_of left_padding"
+    for module in (language_models, other_models, spellings, loss_spellings, lookalikes):
+        own = [x for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__ == module.__name__]
+        assert {x.__name__ for x in own if x not in in_table} <= set(helpers.split())
+    for function in in_table:
+        assert any(line.startswith(f"  {function.__name__} ") for line in lines)
+    assert not any("/tests/" in line for line in lines)
 
 
 @pytest.mark.parametrize("function", loss_spellings.LOSSES, ids=lambda x: x.__name__)
