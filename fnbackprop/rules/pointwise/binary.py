@@ -4,10 +4,24 @@ An operand of rank 0 may stand beside one of rank n; the engine sums its cotange
 """
 
 import numpy as np
+from jax import numpy as jnp
 
 from ...backprop.engine import sum_to_shape
 from ...jaxprs.avals import aval_of
-from ..expressions import Expr, derivative, full_like, is_complex, log, rounded, same_shape, vjp_rule, where, wide
+from ..expressions import (
+    Expr,
+    derivative,
+    full_like,
+    is_complex,
+    log,
+    maximum,
+    minimum,
+    rounded,
+    same_shape,
+    vjp_rule,
+    where,
+    wide,
+)
 
 # ---------------------------------------------------------------- the four operations
 
@@ -89,26 +103,26 @@ def pow_vjp_y(x, z):
 
 @derivative("atan2", "x, y -> z", wrt="x")
 def atan2_vjp_x(x, y):
-    """z = arctan(x/y), ∂z/∂x = y/(x² + y²). With t the quotient of the smaller operand by the larger, x² + y² is the
-    larger times (larger + t·smaller): nothing is squared that could overflow or underflow."""
-    steep, t, denominator = _quotient(x, y)
-    return where(steep, t, 1) / denominator
+    """z = arctan(x/y), ∂z/∂x = y/(x² + y²)."""
+    return _over_squares(y, x)
 
 
 @vjp_rule("atan2", "x, y -> z", wrt="y")
 def atan2_vjp_y(dz, x, y):
     """∂z/∂y = -x/(x² + y²)."""
-    steep, t, denominator = _quotient(x, y)
-    return -(dz * (where(steep, 1, t) / denominator))
+    return -(dz * _over_squares(x, y))
 
 
-def _quotient(x, y):
-    """Whether |x| > |y|; the smaller of them divided by the larger, t; and (x² + y²)/larger."""
-    x, y = same_shape(x, y)
-    steep = abs(x) > abs(y)
-    larger, smaller = where(steep, x, y), where(steep, y, x)
-    t = smaller / larger
-    return steep, t, larger + t * smaller
+def _over_squares(x, y):
+    """x/(x² + y²). Both are multiplied by a power of two, so that no square overflows or underflows;
+    there is one division, because a compiler keeps in memory what two results share of those."""
+    dtype, (x, y) = x.dtype, map(wide, same_shape(x, y))
+    info, size = jnp.finfo(x.dtype), maximum(abs(x), abs(y))
+    half = info.maxexp // 2
+    power = where(size > 2.0 ** (half - 2), 2.0 ** -(half + 2), full_like(size, 1))
+    power = where(size < 2.0 ** -(3 * half // 4), 2.0 ** (25 * half // 16), power)
+    top = minimum(maximum(x * power, float(info.min)), float(info.max))  # 0, not NaN, beside an infinity
+    return (top / ((x * power) ** 2 + (y * power) ** 2) * power).astype(dtype)
 
 
 @vjp_rule("nextafter", "x, y -> z")

@@ -23,7 +23,6 @@ from ..expressions import (
     rounded,
     rsqrt,
     sign,
-    sin,
     vjp_rule,
     where,
     wide,

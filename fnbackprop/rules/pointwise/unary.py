@@ -7,17 +7,17 @@ factors matters. Rules that can read the output `y` in place of `x` do so: the n
 from math import log as ln
 
 from jax import lax
+from jax import numpy as jnp
 
 from ..expressions import (
     cos,
     cosh,
     derivative,
     exp,
+    full_like,
     integer_pow,
     is_complex,
     logistic,
-    maximum,
-    minimum,
     rsqrt,
     sin,
     sinh,
@@ -213,14 +213,14 @@ def _sech_squared(x, accuracy):
 
 @derivative("asinh")
 def asinh_vjp(x):
-    """1/√(1 + x²). Real: with s = min(|x|, 1) and t = 1/max(|x|, 1) it is t/√(s² + t²), which cannot overflow.
+    """1/√(1 + x²). Real: p/√(p² + (px)²), where p is 1, or a power of two with which a large x does not overflow.
     Complex: 1/(√(1 + ix)·√(1 - ix)), the same branch, since the two arguments have opposite signs."""
     if is_complex(x):
         ix = 1j * x
         return rsqrt(1 + ix) * rsqrt(1 - ix)
-    size = abs(x)
-    s, t = minimum(size, 1), 1 / maximum(size, 1)
-    return t * rsqrt(s**2 + t**2)
+    half = jnp.finfo(x.dtype).maxexp // 2
+    power = where(abs(x) > 2.0 ** (half - 2), 2.0 ** -(half + 2), full_like(x, 1))
+    return power * rsqrt(power**2 + (power * x) ** 2)
 
 
 @derivative("acosh")
