@@ -64,7 +64,7 @@ def shaken(tree: Any, seed: int, size: float) -> Any:
 
     def shake(leaf: np.ndarray, random: np.random.Generator) -> np.ndarray:
         step = max(size, float(jnp.finfo(leaf.dtype).eps))  # less than that would be rounded away
-        return leaf + leaf * (step * random.choice((-1, 1), leaf.shape)).astype(leaf.dtype)
+        return leaf * (1 + step * random.choice((-1, 1), leaf.shape)).astype(leaf.dtype)
 
     return map_floating(shake, tree, seed)
 

@@ -1,8 +1,11 @@
 """Optimistix: roots, minima, least squares and fixed points, differentiated at the solution."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import fnbackprop as fb
 
 from .agreement import check_agreement
 
@@ -37,3 +40,32 @@ def test_implicit_adjoints():
         "fixed point": solved(optimistix.fixed_point, optimistix.FixedPointIteration(**tolerance), contraction),
     }
     check_agreement({name: (fun, (np.array([1.3, 0.8]),)) for name, fun in programs.items()}, 1e-8)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-5])
+def test_solvers_that_stop_early_pass_a_comparison(tolerance):
+    """The rule is that of the exact solution; the solver's steps have another slope, which is told."""
+    options = {"rtol": tolerance, "atol": tolerance}
+    programs = {
+        "root": solved(optimistix.root_find, optimistix.Newton(**options), residual),
+        "least squares": solved(optimistix.least_squares, optimistix.LevenbergMarquardt(**options), residual),
+        "fixed point": solved(optimistix.fixed_point, optimistix.FixedPointIteration(**options), contraction),
+    }
+    told = []
+    for name, fun in programs.items():
+        result = fb.compare(lambda args, fun=fun: jnp.sum(fun(args) ** 2), np.array([1.3, 0.8]))
+        assert result.ok, f"{name}: {result}"
+        told += result.intended
+    assert any("exact solution" in line and "off the slope of its steps" in line for line in told)
+
+
+def test_a_wrong_implicit_rule_is_found():
+    """Of a solver of one's own: Newton's steps for a square root, whose rule lacks a factor of two."""
+
+    @jax.custom_jvp
+    def root(x):
+        return jax.lax.while_loop(lambda y: abs(y * y - x) > 1e-3, lambda y: (y + x / y) / 2, x)
+
+    root.defjvp(lambda x, dx: ((y := root(*x)), dx[0] / y))
+    result = fb.compare(lambda x: root(x) ** 3, 2.0)
+    assert not result.ok and "by differences" in str(result)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fnbackprop.jaxprs.graph import holds
 from fnbackprop.jaxprs.lists import merge, present
@@ -111,8 +112,9 @@ class Audit:
     def _check_custom_rule(self, visit: Visit, cts: list[Any]) -> None:
         """Hold a user's rule against the derivative of its primal definition."""
         check = EquationCheck(visit.equation, visit.step.active, True, self.traced.users_mode)
+        reached = [bool(jnp.any(ct != 0)) for ct in cts]
         for kind, cotangents in ((Cotangent.ACTUAL, cts), (Cotangent.GAUSSIAN, self.gaussian(cts))):
-            said = custom_rule_verdict(check, visit.operands, cotangents, kind, visit.location, self.intended)
+            said = custom_rule_verdict(check, visit.operands, cotangents, kind, visit.location, self.intended, reached)
             self.replaced.update(dict.fromkeys(said.replaced))
             self.notes.update(dict.fromkeys(said.notes))
             if said.wrong or said.replaced:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.jaxprs.avals import is_inexact
+from fnbackprop.jaxprs.graph import holds
+from fnbackprop.jaxprs.views import Call
 
 from ..arrays import array_norm, to_float64
 from ..diagnosis import diagnose
@@ -30,6 +32,7 @@ from .verdict import (
 )
 from .walk import Location
 
+SOLVER = 0.05  # so far a solver's own slope may be from that of the solution at which it stops early
 FORWARD_SLACK = 4.0  # another order of operations in the forward is no other value
 
 
@@ -39,12 +42,14 @@ class CustomRuleVerdict(NamedTuple):
     Attributes:
       wrong: the operands whose cotangent is wrong. replaced: what it replaces on purpose. notes: what else to know.
       follows: whether it agrees with JAX's derivative of the primal, and so with the rules of users in that.
+      by_differences: whether it was held against differences, since JAX does not differentiate the primal.
     """
 
     wrong: list[EquationComparison] = []
     replaced: list[str] = []
     notes: list[str] = []
     follows: bool = False
+    by_differences: bool = False
 
 
 def custom_rule_verdict(
@@ -54,12 +59,19 @@ def custom_rule_verdict(
     kind: Cotangent,
     location: Location,
     intended: Sequence[str],
+    reached: Sequence[bool] | None = None,
 ) -> CustomRuleVerdict:
-    """A user's rule against the derivative of its primal."""
+    """A user's rule against the derivative of its primal.
+
+    reached: of each cotangent, whether the program has one that is not zero; by differences no others are tried, for a
+    solver's statistics have no derivative, though they move.
+    """
     name = f"{users_name(check.equation)} at {location.line}"
     try:
         evidence = Evidence(check, operands, cts, COMPILED.both(check, operands, cts), kind, location)
     except Exception as error:  # JAX refuses to differentiate the primal, as that of a kernel
+        if reached is not None:
+            cts = [ct if on else jnp.zeros_like(ct) for ct, on in zip(cts, reached, strict=True)]
         return _by_differences(check, operands, cts, kind, location, name, first_line(error), intended)
     floor = rounding_floor(facts_of_equation(check.equation))
     suspects = [i for i, pair in enumerate(evidence.pairs) if not pair.error <= floor]
@@ -111,13 +123,14 @@ def _by_differences(
     # A buffer that was not filled up may hold infinities, of which nothing can be said.
     cts = [jnp.where(jnp.isfinite(y), ct, jnp.zeros_like(ct)) for ct, y in zip(cts, outputs, strict=True)]
     pairs = COMPILED.both(check._replace(primal=False), operands, cts)  # both sides are the user's rule
-    evidence, wrong = Evidence(check, operands, cts, pairs, kind, location), []
+    evidence, wrong, worst = Evidence(check, operands, cts, pairs, kind, location), [], 0.0
     for i, pair in enumerate(pairs):
         try:
             found = differences_in_own_precision(evidence, i, to_float64(pair.second))
         except Exception as error:  # the user's function may refuse anything
             said = f"{refused}; nor by differences: {first_line(error)}"
             return CustomRuleVerdict(notes=[f"{name} was not compared with its primal: {said}"])
+        worst = max(worst, found.error)
         if found.error > found.allowed and found.allowed < NOISE_LIMIT:
             by = f"the slope by the rule is {found.slope:.6g}, by differences {found.central:.6g}"
             by += f", a factor of {found.slope / found.central:.3g}" if found.central else ""
@@ -125,4 +138,7 @@ def _by_differences(
             wrong.append(failed(evidence, i, reason, error=found.error, allowed=found.allowed))
     if wrong and users_name(check.equation) in intended:
         return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
-    return CustomRuleVerdict(wrong)
+    if worst < SOLVER and holds(Call.of(check.equation).body, {"while"}):
+        said = f"{name}: its rule is that of an exact solution, {worst:.1e} off the slope of its steps, by differences"
+        return CustomRuleVerdict(replaced=[said], follows=True, by_differences=True)
+    return CustomRuleVerdict(wrong, by_differences=True)

@@ -11,6 +11,7 @@ from fnbackprop.jaxprs.avals import is_inexact
 from fnbackprop.jaxprs.graph import holds, inner_jaxprs
 from fnbackprop.jaxprs.views import Call
 
+from ..arrays import array_norm
 from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck
 from .custom_rules import custom_rule_verdict
@@ -62,4 +63,8 @@ def _wrong(visit: Visit, users_mode: bool, intended: Sequence[str]) -> list[Equa
     check = EquationCheck(visit.equation, visit.step.active, True, users_mode)
     cts = GaussianCotangents()([y for y in visit.outputs if is_inexact(y)])
     said = custom_rule_verdict(check, visit.operands, cts, Cotangent.GAUSSIAN, visit.location, intended)
-    return (wrong_inside(visit, users_mode, intended) or said.wrong) if said.wrong or said.follows else []
+    # At zero a norm in a solver's test of convergence has no slope, and a rule may say that it is 0. And an output that
+    # no gradient reaches, as a count of steps, may move without a derivative: by differences that looks wrong.
+    wrong = [one for one in said.wrong if one.ratio or array_norm(visit.operands[one.operand])]
+    wrong = [] if said.by_differences else wrong
+    return (wrong_inside(visit, users_mode, intended) or wrong) if said.wrong or said.follows else []

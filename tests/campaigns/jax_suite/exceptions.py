@@ -107,7 +107,7 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt(
         "lax_scipy_special_functions",
         "::testScipySpecialFun_log_ndtr_*_float32",
-        "an internal check of JAX's fails on a custom_jvp function with a static argument that is traced, also under jit",
+        "an internal check of JAX's fails on a custom_jvp function with a static argument, once it is traced or jitted",
     ),
     Exempt(
         "hijax",
