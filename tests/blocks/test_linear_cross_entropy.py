@@ -111,6 +111,25 @@ def test_low_precision(dtype, tolerance):
     assert_close(*(jax.tree.map(lambda a: np.asarray(a, np.float64), r) for r in ((value, found), want)), tolerance)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_cotangents_of_masked_tokens(tied):
+    """Of which nothing passes on to w, whatever stands in x; to the bias it does."""
+    weights = RNG.normal(size=(3, 7))
+
+    def summed(summary, x, w, b):
+        parts = summary(x, w, b, jnp.asarray(LABELS), jnp.asarray(MASK), tied=tied, with_mean=True)
+        return jnp.sum(weights * jnp.stack(parts))
+
+    with jax.enable_x64(True):
+        spoilt = jnp.asarray(X).at[2].set(jnp.nan).at[4].set(-jnp.inf)
+        operands = spoilt, jnp.asarray(W.T if tied else W), jnp.asarray(BIAS)
+        got, want = (
+            jax.grad(functools.partial(summed, summary), (0, 1, 2))(*operands)
+            for summary in (tiled_logits.tiled_logits, tiled_logits.plain_logits)
+        )
+    assert_close(got, want, 1e-12)
+
+
 @pytest.mark.usefixtures("x64")
 def test_second_order_and_vmap():
     x, w, labels = map(jnp.asarray, (X, W, LABELS))
