@@ -1,6 +1,6 @@
 """The training loop, and the step that it repeats."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from fnbackprop.experiment import Experiment
 from fnbackprop.extras import require
 
 from .callbacks import Callback
-from .importing import once_traced
+from .compiling import StepFunction
 from .layout import Layout
 from .run import Run
 from .session import Session, layout_of
@@ -24,8 +24,6 @@ from .step.skipping import leaves_out, skip_metrics, unless_left_out
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
 from .step.weight_update import WeightUpdate
-
-StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def train(
@@ -138,13 +136,12 @@ def train(
     run = Run(**locals())
     layout = layout_of(run)
     step = make_step(experiment, run.differentiator, layout)
-    with Session(run, layout) as session:
-        step = compiled(once_traced(step, session.traced), layout)
+    with Session(run, step, layout) as session:
         state = session.state
         for number in session.steps():
             batch = session.batch(number, state)
             session.inspect(number, state, batch)
-            state, metrics = step(state, batch)  # forward pass, loss, backward pass, weight update
+            state, metrics = session.step(state, batch)  # forward pass, loss, backward pass, weight update
             session.record(number, state, metrics)
             session.evaluate(number + 1, state)
             session.consult(number + 1, state, metrics)
@@ -206,10 +203,3 @@ def one_update(experiment: Experiment, backward: str, layout: Layout | None) -> 
         return after, {**metrics, **scales, **skip_metrics(after)}, made
 
     return updated
-
-
-def compiled(step: StepFunction, layout: Layout | None = None) -> StepFunction:
-    """The step as one program, which reuses the memory of the state it is given and keeps its placement."""
-    if layout is None:
-        return jax.jit(step, donate_argnums=0)
-    return jax.jit(step, donate_argnums=0, out_shardings=(layout.state, layout.replicated))

@@ -15,13 +15,13 @@ from .checkpoints.compatibility import require_own_state
 from .checkpoints.resuming import Beginning, begin
 from .checkpoints.schedule import CheckpointSchedule
 from .claim import Claim
+from .compiling import Programs, StepFunction
 from .data.batch_shapes import BatchShapes
 from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
-from .evaluating import context_of
 from .first_notes import first_notes
-from .importing import CHECKPOINT, CURVES, import_ahead
+from .importing import CHECKPOINT, CURVES, import_ahead, once_traced
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
 from .looks import looks_at
@@ -47,18 +47,22 @@ class Session:
 
     Args:
       run: what `train` was asked to do.
+      step: not compiled yet.
       layout: of a run on a mesh.
 
     Attributes:
       state: the state before the first step, new or from a checkpoint.
+      step: as one program; of a new run on one device, it is being compiled when the session has been opened.
 
     Raises:
       ExperimentError: the state that is given is of another experiment, or past the step to stop at.
       CheckpointError: the run to go on with is in use, or cannot be resumed.
     """
 
-    def __init__(self, run: Run, layout: Layout | None = None):
+    def __init__(self, run: Run, step: StepFunction, layout: Layout | None = None):
         self._run, self._layout = run, layout
+        self._programs = Programs(run.experiment, once_traced(step, self._traced), layout)
+        self.step = self._programs.step
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
         self._shapes, self._first_batch = BatchShapes(run.experiment.batch_shapes), True
         self._signals: Signals | None = None
@@ -105,7 +109,8 @@ class Session:
                 "counted from the beginning: ask for more."
             )
         if self._data is None and self._first < run.stop:
-            self._data = first_fingerprint(experiment.batch, self._first)
+            self._data, batch = first_fingerprint(experiment.batch, self._first)
+            self._programs.begin(self.state, batch, self._written)
 
     @property
     def _title(self) -> str:
@@ -164,13 +169,12 @@ class Session:
 
     def _try(self) -> list[str]:
         """What would end the run at its first evaluation or checkpoint ends it now, before it leaves a file."""
-        try_optimizers(self._run.experiment, self.state)
-        try_evaluation(self._run.experiment, self.state, self._run.best, self._written)
+        run, state = self._run, self.state
+        try_optimizers(run.experiment, state)
+        try_evaluation(run.experiment, state, run.best, self._written)
         if self._folder is None:
             return []
-        return try_checkpoint(
-            self._run, self._folder, self.state, self._stream.state(self._first) if self._stream else None
-        )
+        return try_checkpoint(run, self._folder, state, self._stream.state(self._first) if self._stream else None)
 
     def steps(self) -> Iterator[int]:
         """The steps to make, until the last or until something asks for a stop."""
@@ -220,8 +224,8 @@ class Session:
         if updates == self._run.stop or (every is not None and updates % every == 0):
             self._evaluate(updates, state)
 
-    def traced(self) -> None:
-        """The step has been traced, and is now compiled: a thread has time for what the end of a run needs."""
+    def _traced(self) -> None:
+        """The step has been traced: while it is compiled, a thread has time for what the end of a run needs."""
         if self._written is not None:
             import_ahead(CURVES)
 
@@ -236,8 +240,7 @@ class Session:
         if self._run.experiment.evaluate is None or self._log.evaluation[0] == updates:
             return
         self._log.flush()
-        context = context_of(self._run.experiment, state, self._written)
-        self._log.add_evaluation(updates, self._run.experiment.evaluate(*state.evaluated, *context))
+        self._log.add_evaluation(updates, self._programs.evaluate(state, self._written))
 
     @property
     def _written(self) -> Path | None:

@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from fnbackprop import trees
 from fnbackprop.experiment import ExperimentError
-from fnbackprop.training.loop import compiled, make_step, train
+from fnbackprop.training.compiling import compiled
+from fnbackprop.training.loop import make_step, train
 from fnbackprop.training.run_folder import read_metrics
 from fnbackprop.training.step.state import initial_state
 from tests.training.compiling import times_compiled

@@ -11,8 +11,9 @@ import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training import data, loop
+from fnbackprop.training.compiling import compiled
 from fnbackprop.training.errors import NonFiniteLoss
-from fnbackprop.training.loop import compiled, make_step, train
+from fnbackprop.training.loop import make_step, train
 from fnbackprop.training.record.metrics import curve
 from fnbackprop.training.run_folder import read_metrics
 from fnbackprop.training.step.optimizers import Optimizer

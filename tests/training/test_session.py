@@ -10,7 +10,7 @@ import pytest
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.training import session
 from fnbackprop.training.errors import CheckpointError
-from fnbackprop.training.loop import train
+from fnbackprop.training.loop import make_step, train
 from fnbackprop.training.run import Run
 from fnbackprop.training.run_folder import RunFolder, read_metrics
 from fnbackprop.training.session import Session, layout_of
@@ -29,7 +29,7 @@ def test_what_was_opened_is_closed_if_opening_fails(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with (
         pytest.raises(ExperimentError, match="tensorboardX"),
-        Session(Run(MADE, directory=tmp_path, loggers=["tensorboard"])),
+        Session(Run(MADE, directory=tmp_path, loggers=["tensorboard"]), make_step(MADE)),
     ):
         pytest.fail("it was opened")
     found = RunFolder(tmp_path / "survivor").read_description()
@@ -56,7 +56,7 @@ def test_evaluations_are_due_now_and_then_and_at_the_end(tmp_path):
         return {}
 
     made = regression(evaluate=evaluate, evaluate_every=3)
-    with Session(Run(made, steps=7, directory=None, progress=False, trial=False)) as found:
+    with Session(Run(made, steps=7, directory=None, progress=False, trial=False), make_step(made)) as found:
         for updates in range(1, 8):
             found.evaluate(updates, found.state)
     assert len(calls) == 3  # after 3, 6 and 7 updates

@@ -19,7 +19,10 @@ Fingerprint = dict[str, Any]
 
 def fingerprint(batch: Callable[[int], Any], step: int) -> Fingerprint:
     """The fingerprint of `batch(step)`; of a stream, which would have to draw it again, the types alone."""
-    found = batch(step)
+    return _fingerprint(batch, step, batch(step))
+
+
+def _fingerprint(batch: Callable[[int], Any], step: int, found: Any) -> Fingerprint:
     require_arrays(found, step)
     leaves = {path: _type(leaf) for path, leaf in trees.leaves_with_paths(found)}
     if isinstance(batch, Stream):
@@ -28,13 +31,14 @@ def fingerprint(batch: Callable[[int], Any], step: int) -> Fingerprint:
     return {"step": step, "leaves": leaves, "sha256": hashes}
 
 
-def first_fingerprint(batch: Callable[[int], Any], step: int) -> Fingerprint:
-    """The fingerprint of a run's first batch, which is made twice.
+def first_fingerprint(batch: Callable[[int], Any], step: int) -> tuple[Fingerprint, Any]:
+    """The fingerprint of a run's first batch, which is made twice, and the batch.
 
     Raises:
       ExperimentError: the two differ; or a leaf is no array.
     """
-    once, again = fingerprint(batch, step), fingerprint(batch, step)
+    first = batch(step)
+    once, again = _fingerprint(batch, step, first), fingerprint(batch, step)
     differing = differences(once, again)
     if differing:
         raise ExperimentError(
@@ -42,7 +46,7 @@ def first_fingerprint(batch: Callable[[int], Any], step: int) -> Fingerprint:
             f"{', '.join(differing)}. Draw from np.random.default_rng((seed, step)), not from a generator that goes "
             "on; wrap an iterator in fnbackprop.training.data.from_iterator."
         )
-    return once
+    return once, first
 
 
 def differences(one: Fingerprint, other: Fingerprint) -> dict[str, str]:

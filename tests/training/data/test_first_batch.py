@@ -27,7 +27,7 @@ def test_a_batch_that_is_no_function_of_the_step_is_named():
         train(regression(batch=impure), directory=None, progress=False)
     drawn = []
     stream = data.from_iterator(lambda: (drawn.append(i) or batch(i) for i in range(9)))
-    assert first_fingerprint(stream, 0)["step"] is None and drawn == [0]
+    assert first_fingerprint(stream, 0)[0]["step"] is None and drawn == [0]
 
 
 def test_what_has_changed_is_told():

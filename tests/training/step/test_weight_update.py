@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
-from fnbackprop.training.loop import compiled, make_step
+from fnbackprop.training.compiling import compiled
+from fnbackprop.training.loop import make_step
 from fnbackprop.training.step.state import initial_state
 
 
