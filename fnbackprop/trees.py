@@ -153,7 +153,7 @@ def relative_change(before: Any, after: Any) -> jax.Array:
     def norm(matrices: Iterable[jax.Array]) -> jax.Array:
         return jnp.sqrt(sum((jnp.sum(jnp.square(_real(x, dtype))) for x in matrices), start=jnp.zeros((), dtype)))
 
-    return norm(y - x for x, y in zip(old, new, strict=True)) / norm(old)
+    return norm(_wide(y) - _wide(x) for x, y in zip(old, new, strict=True)) / norm(old)
 
 
 def layers(tree: Any) -> dict[str, list[Any]]:
@@ -181,6 +181,10 @@ def _real(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
     """Numbers with the squares of the absolute values, in a real dtype."""
     leaf = jnp.asarray(leaf)
     return (jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(dtype)
+
+
+def _wide(array: jax.Array) -> jax.Array:
+    return array.astype(sum_dtype(array))
 
 
 def _matrices(leaves: Sequence[Any]) -> tuple[list[jax.Array], list[range]]:

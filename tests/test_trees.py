@@ -208,6 +208,18 @@ def test_relative_change():
     np.testing.assert_allclose(found, numpy_norm(change) / numpy_norm(before), rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", [5, 5000])
+def test_relative_change_of_a_narrow_dtype(dtype, size):
+    """The difference is another number in it: rounded, or, of 6e4 and -6e4 in float16, infinite."""
+    random = np.random.default_rng(size)
+    before, after = (jnp.asarray(random.normal(size=size) * 1e4, dtype) for _ in range(2))
+    before, after = jnp.append(before, jnp.asarray(6e4, dtype)), jnp.append(after, jnp.asarray(-6e4, dtype))
+    x, y = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    expected = np.linalg.norm(y - x) / np.linalg.norm(x)
+    np.testing.assert_allclose(trees.relative_change([before], [after]), expected, rtol=1e-6)
+
+
 def compiled_size(function, *args):
     return jax.jit(function).lower(*args).compile().as_text().count(" = ")
 
