@@ -196,7 +196,8 @@ class Experiment:
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
         """The key of `init`, and the key from which each step's is derived."""
-        init_key, loss_key = jax.random.split(jax.random.key(self.seed))
+        with jax.transfer_guard("allow"):  # the seed is to go to the device
+            init_key, loss_key = jax.random.split(jax.random.key(self.seed))
         return init_key, loss_key
 
     def _state_hint(self, loss: Any) -> str:

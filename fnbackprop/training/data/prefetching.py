@@ -33,10 +33,12 @@ def to_device(batch: Any) -> Any:
     """The batch on the default device.
 
     Where that is the host, numpy's arrays stay, in the dtypes that JAX has: a compiled step takes them at once, and
-    `jax.device_put` needs longer than a small step. A step that is not compiled hands the loss what it is given.
+    `jax.device_put` needs longer than a small step. A step that is not compiled hands the loss what it is given, and
+    under `jax.transfer_guard` only what is put on a device goes there.
     """
     compiled = jax.default_backend() == "cpu" and not jax.config.jax_disable_jit  # type: ignore[attr-defined]
-    if not compiled or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
+    guarded = jax.config.jax_transfer_guard_host_to_device not in (None, "allow")  # type: ignore[attr-defined]
+    if not compiled or guarded or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
         return jax.device_put(batch)
     return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False), batch)
 
@@ -121,6 +123,7 @@ _OF_THREADS = {
     "jax_disable_jit": jax.disable_jit,
     "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
     "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
+    "jax_transfer_guard_host_to_device": jax.transfer_guard_host_to_device,
 }
 
 

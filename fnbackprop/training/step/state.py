@@ -111,20 +111,20 @@ def _initial_state(experiment: Experiment) -> TrainState:
     precision = precision_of(experiment.precision)
     params, model_state = experiment.initial(init_key)
     require_floating(params)
-    model_state = own_buffers(model_state)
-    params = own_buffers(cast(params, precision.params))
-    return TrainState(
-        params=params,
-        opt_state=own_buffers(first_opt_state(experiment, params)),
-        step=jnp.zeros((), jnp.int32),
-        key=loss_key,
-        ema=None if experiment.ema is None else first_average(params),
-        loss_scale=LossScale.first() if precision.loss_scaling else None,
-        model_state=model_state,
-        model_state_ema=first_average(model_state) if experiment.ema_of_state else None,
-        skipped=None if experiment.skip_nonfinite is None else Skipped.none(),
-        spikes=None if experiment.skip_spikes is None else _first_windows(experiment),
-    )
+    with jax.transfer_guard("allow"):  # zeros and numbers are to go to the device; what init does stays guarded
+        params, model_state = own_buffers(cast(params, precision.params)), own_buffers(model_state)
+        return TrainState(
+            params=params,
+            opt_state=own_buffers(first_opt_state(experiment, params)),
+            step=jnp.zeros((), jnp.int32),
+            key=loss_key,
+            ema=None if experiment.ema is None else first_average(params),
+            loss_scale=LossScale.first() if precision.loss_scaling else None,
+            model_state=model_state,
+            model_state_ema=first_average(model_state) if experiment.ema_of_state else None,
+            skipped=None if experiment.skip_nonfinite is None else Skipped.none(),
+            spikes=None if experiment.skip_spikes is None else _first_windows(experiment),
+        )
 
 
 def _first_windows(experiment: Experiment) -> Any:
