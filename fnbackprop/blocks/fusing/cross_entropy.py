@@ -80,7 +80,7 @@ class CrossEntropyCall:
     def _of_tokens(self, weight: Weight, x: Any) -> Any:
         """A weight as an array of (tokens,)."""
         shape = self.at.source.aval.shape[:-1]
-        tokens = [axis for axis in weight.axes if axis in range(len(shape))]
+        tokens = [axis for axis in weight.axes if axis is not None and axis < len(shape)]
         x = x[tuple(slice(None) if axis in tokens else 0 for axis in weight.axes)]
         x = jnp.transpose(x, [tokens.index(i) for i in sorted(tokens)])
         x = x.reshape([n if i in tokens else 1 for i, n in enumerate(shape)])
@@ -146,8 +146,9 @@ def _require_log_softmax(graph: Graph, source: Any) -> None:
 
 def _require_labels(graph: Graph, equation: Any) -> None:
     """Of Σ targets · log_softmax(x w) with targets that are no labels, or of log(softmax(x w)): say so."""
-    total = sum_of_product(graph, equation)
-    for factor in () if total is None else total.factors:
+    if (total := sum_of_product(graph, equation)) is None:
+        return
+    for factor in total.factors:
         log_softmax = _log_softmax(graph, laid_out(graph, factor.atom)[1])
         over_classes = factor.places[-1:] and factor.places[-1] in total.summed
         if log_softmax is not None and over_classes and _is_last_layer(graph, log_softmax[0]):

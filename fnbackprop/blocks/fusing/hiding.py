@@ -95,13 +95,15 @@ def _low_elsewhere(graph: Graph, atom: Any, seen: Any, shape: tuple[int, ...]) -
     atom, axes = peeled(graph, atom, own)
     product = graph.named(atom, "mul")
     for factor, rest in () if product is None else (product.invars, product.invars[::-1]):
-        number, rest_axes = graph.number(factor), axes
-        rest, rest_axes = peeled(graph, rest, axes) if is_var(rest) else (rest, axes)
+        number = graph.number(factor)
+        if number is None or not is_var(rest):
+            continue
+        rest, rest_axes = peeled(graph, rest, axes)
         difference = graph.named(rest, "sub")
-        for i in (0, 1) if number is not None and difference is not None else ():
-            one, same = difference.invars[i], difference.invars[1 - i]
+        invars = () if difference is None else tuple(difference.invars)
+        for sign, one, same in ((1, *invars), (-1, *invars[::-1])) if invars else ():
             if graph.number(one) == 1 and peeled(graph, same, rest_axes) == peeled(graph, seen, own):
-                return number if i == 0 else -number
+                return sign * number
     return 0.0
 
 
