@@ -59,6 +59,27 @@ def weighted_scores(q, k, v):
     return values(jax.nn.softmax(scores(q, k) * jnp.asarray(BIAS, q.dtype)[None]), v)
 
 
+def masks_of_two_numbers(q, k, v):
+    """Scores are made 0 by one mask, and low by another."""
+    b, c = causal().astype(q.dtype), jnp.tril(jnp.ones_like(BIAS[0]), 1)
+    return values(jax.nn.softmax(scores(q, k) * b - 1e10 * (1 - c)), v)
+
+
+def weak_mask_of_numbers(q, k, v):
+    b = causal().astype(q.dtype)
+    return values(jax.nn.softmax(scores(q, k) * b - 5.0 * (1 - b)), v)
+
+
+def factors_of_heads_after_a_mask(q, k, v):
+    s = jnp.where(causal()[None, None], scores(q, k), -1e9)
+    return values(jax.nn.softmax(s * jnp.asarray([1.0, -1.0], q.dtype)[None, :, None, None]), v)
+
+
+def factors_of_heads_after_a_bias(q, k, v):
+    s = scores(q, k) + jnp.asarray(BIAS, q.dtype)[None]
+    return values(jax.nn.softmax(s * jnp.asarray([1.0, 2.0], q.dtype)[None, :, None, None]), v)
+
+
 def dropped(q, k, v):
     p = jax.nn.softmax(scores(q, k))
     keep = jax.random.bernoulli(jax.random.key(0), 0.9, p.shape)
@@ -208,6 +229,10 @@ MISSED = [
     (quantized_scores, BATCHED, "pass through convert_element_type"),
     (part_of_complex_scores, BATCHED, "pass through real"),
     (weighted_scores, BATCHED, "multiplied with an array"),
+    (masks_of_two_numbers, BATCHED, "multiplied with an array"),
+    (weak_mask_of_numbers, BATCHED, "multiplied with an array"),
+    (factors_of_heads_after_a_mask, BATCHED, "multiplied with an array"),
+    (factors_of_heads_after_a_bias, BATCHED, "multiplied with an array"),
     (dropped, BATCHED, "weights are dropped .* fb.attention"),
     (of_parameters, BATCHED, "pass through sin"),
     (over_queries, BATCHED, "does not run over the keys"),

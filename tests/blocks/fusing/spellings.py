@@ -154,6 +154,16 @@ def low_precision_product(q, k, v):
     return values(jax.nn.softmax(s.astype(jnp.float64)).astype(v.dtype), v)
 
 
+def divided_by_numbers_of_heads_before_the_mask(q, k, v):
+    s = scores(q, k) / jnp.asarray([1.0, 3.0], q.dtype)[None, :, None, None]
+    return values(jax.nn.softmax(jnp.where(causal()[None, None], s, -1e30)), v)
+
+
+def weighted_by_keys_within_a_cap(q, k, v):
+    s = scores(q, k) * jnp.arange(1.0, T + 1, dtype=q.dtype)
+    return values(jax.nn.softmax(5.0 * jnp.tanh(s / 5.0)), v)
+
+
 def jitted(q, k, v):
     return jax.jit(lambda q, k, v: values(jax.jit(jax.nn.softmax)(scores(q, k)), v))(q, k, v)
 
@@ -218,6 +228,7 @@ TAKEN = [
     (scaled_after_the_mask, BATCHED), (biased, BATCHED), (bias_subtracted_and_scaled, BATCHED),
     (softmax_by_hand, BATCHED), (softmax_without_maximum, BATCHED), (by_logsumexp, BATCHED), (by_log_softmax, BATCHED),
     (soft_capped, BATCHED), (grouped, GROUPED), (repeated_heads, GROUPED), (low_precision_product, BATCHED),
+    (divided_by_numbers_of_heads_before_the_mask, BATCHED), (weighted_by_keys_within_a_cap, BATCHED),
     (jitted, BATCHED), (mapped, BATCHED), (scanned, BATCHED), (checkpointed, BATCHED), (in_a_branch, BATCHED),
     (jax_causal, BATCHED), (jax_with_everything, BATCHED), (jax_grouped, GROUPED), (linen_masked, BATCHED),
     (linen_biased, BATCHED), (nnx_masked, BATCHED), (equinox_module, ONE),
@@ -226,5 +237,5 @@ TAKEN = [
 BANDS = {
     "masked_where", "masked_by_comparison", "masked_by_adding", "window", "scaled_after_the_mask", "soft_capped",
     "grouped", "scanned", "checkpointed", "in_a_branch", "jax_causal", "jax_grouped", "linen_masked", "equinox_module",
-    "numbers_of_operations",
+    "numbers_of_operations", "divided_by_numbers_of_heads_before_the_mask",
 }  # fmt: skip
