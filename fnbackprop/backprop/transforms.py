@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..jaxprs.avals import aval_of, is_inexact
+from ..jaxprs.avals import as_weak, aval_of, is_inexact, is_weak
 from ..jaxprs.tracebacks import hides_internal_frames
 from .arguments import check_callable, check_input, check_output, check_scalar, positions_of, select_arguments
 from .engine import Engine
@@ -198,10 +198,11 @@ def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool) -> Any
     inputs, in_tree = jax.tree.flatten(example)
     sizes = [math.prod(jnp.shape(y)) for y in outputs]
     total, starts = sum(sizes), np.cumsum([0, *sizes])
-    basis = [
+    rows_of = [
         jnp.eye(total, size, -int(start), dtype=y.dtype).reshape(total, *y.shape)
         for y, size, start in zip(outputs, sizes, starts, strict=False)
     ]
+    basis = [as_weak(ct) if is_weak(y) else ct for ct, y in zip(rows_of, outputs, strict=True)]
 
     def rows(cotangents):
         out = pullback(cotangents)

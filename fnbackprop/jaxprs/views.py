@@ -17,6 +17,7 @@ from jax import lax
 
 from .compat import axes_of_vmap, branch_platforms, called_jaxpr, scan_groups
 from .lists import split
+from .sizes import is_symbolic
 from .types import close_jaxpr
 
 
@@ -65,7 +66,8 @@ class Scan(NamedTuple):
     def run(self, step: Callable, carry: Any, xs: Any, backward: bool = False) -> tuple[Any, Any]:
         """A scan of `step(carry, x) -> (carry, y)` over the same steps; with `backward`, from the last to the first."""
         reverse = self.reverse != backward
-        return lax.scan(step, carry, xs, length=self.length, reverse=reverse, unroll=self.unroll)
+        length = None if is_symbolic((self.length,)) else self.length  # then it is found from xs
+        return lax.scan(step, carry, xs, length=length, reverse=reverse, unroll=self.unroll)
 
 
 class WhileOperands(NamedTuple):

@@ -458,3 +458,17 @@ def test_weak_types(name):
             got, want = (lib.vjp(fun, w)[1](ct) for lib in (fb, jax))
             assert jax.typeof(got[0]) == jax.typeof(want[0]), (w, ct)
     assert (jnp.ones(2, jnp.bfloat16) * fb.grad(fun)(3.0)).dtype == jnp.bfloat16
+
+
+def test_weak_types_of_jacobians():
+    def f(x):
+        return {"cube": jnp.sum(jnp.arange(3.0) * x**3), "same": x}
+
+    for ours, jaxs in (
+        (fb.jacrev(f), jax.jacrev(f)),
+        (fb.hessian(lambda x: f(x)["cube"]), jax.hessian(lambda x: f(x)["cube"])),
+    ):
+        for x in (2.0, jnp.float32(2)):
+            got, want = jax.tree.leaves(ours(x)), jax.tree.leaves(jaxs(x))
+            assert [y.weak_type for y in got] == [y.weak_type for y in want]
+            np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -16,6 +16,7 @@ from ...jaxprs.avals import is_extended, is_hijax
 from ...jaxprs.compat import policy_saves
 from ...jaxprs.graph import ancestors, inner_jaxprs, producers
 from ...jaxprs.primitives import Trait, has
+from ...jaxprs.sizes import size_of
 from ...jaxprs.types import is_var
 from ..registry import is_foreign
 from .time_sums import contracted
@@ -187,8 +188,8 @@ def _by_cost_per_byte(boundary: Boundary) -> list[Any]:
 
 def _operations(equation: Any) -> int:
     """A rough count: a pass over the operands and results, and a product's multiplications and additions."""
-    size = sum(v.aval.size for v in equation.outvars)
-    work = PASS * max(size, sum(atom.aval.size for atom in equation.invars))
+    size = sum(size_of(v.aval.shape) for v in equation.outvars)
+    work = PASS * max(size, sum(size_of(atom.aval.shape) for atom in equation.invars))
     return work + 2 * size * contracted(equation) if equation.primitive.name == "dot_general" else work
 
 
@@ -205,25 +206,25 @@ def _is_outer(equation: Any) -> bool:
     """Whether an equation is a batched product of few terms that is larger than its operands."""
     if equation.primitive.name != "dot_general" or not equation.params["dimension_numbers"][1][0]:
         return False
-    size = equation.outvars[0].aval.size
-    return contracted(equation) <= FEW_TERMS and size >= sum(atom.aval.size for atom in equation.invars)
+    size = size_of(equation.outvars[0].aval.shape)
+    return contracted(equation) <= FEW_TERMS and size >= sum(size_of(atom.aval.shape) for atom in equation.invars)
 
 
 def _shrinks(equation: Any) -> bool:
     """Whether an equation reduces to something far smaller."""
     if not has(equation, Trait.REDUCTION):
         return False
-    return SMALLER * equation.outvars[0].aval.size <= equation.invars[0].aval.size
+    return SMALLER * size_of(equation.outvars[0].aval.shape) <= size_of(equation.invars[0].aval.shape)
 
 
 def nbytes(aval: Any) -> int:
-    """Bytes of one value."""
+    """Bytes of one value, estimated where its shape is not known (`jax.export`)."""
     if is_hijax(aval):
         return sum(map(nbytes, aval.lo_ty()))
     if is_extended(aval.dtype):
         element = aval.dtype._rules.physical_element_aval(aval.dtype)
-        return aval.size * math.prod(element.shape) * element.dtype.itemsize
-    return aval.size * aval.dtype.itemsize
+        return size_of(aval.shape) * math.prod(element.shape) * element.dtype.itemsize
+    return size_of(aval.shape) * aval.dtype.itemsize
 
 
 def total_bytes(variables: Iterable[Any]) -> int:

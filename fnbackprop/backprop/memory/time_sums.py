@@ -4,7 +4,6 @@ Each sum is again one equation: time joins what the equation contracts, or scatt
 taken in float32.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax import lax
 
 from ...jaxprs.avals import zeros_like_aval
 from ...jaxprs.primitives import Trait, has
+from ...jaxprs.sizes import size_of
 from ...jaxprs.types import is_var
 from ..precision import wide, wide_dtype
 
@@ -97,10 +97,10 @@ def contracted(equation: Any) -> int:
     name = equation.primitive.name
     if name == "dot_general":
         lhs = equation.invars[0].aval.shape
-        return math.prod(lhs[a] for a in equation.params["dimension_numbers"][0][0])
+        return size_of(lhs[a] for a in equation.params["dimension_numbers"][0][0])
     if name == "conv_general_dilated":
         kernel, spec = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
-        return math.prod(kernel[a] for a in spec[1:])
+        return size_of(kernel[a] for a in spec[1:])
     return 1
 
 

@@ -11,6 +11,7 @@ from ...backprop.rewriting import register_rewrite
 from ...jaxprs.compat import branch_platforms, checkpointed, jit_shardings, switch_branch
 from ...jaxprs.evaluate import as_function, bind, environment, evaluate, interpret, read_atom, trace_avals, trace_flat
 from ...jaxprs.graph import holds, live
+from ...jaxprs.sizes import is_symbolic
 from ...jaxprs.types import close_jaxpr, is_var
 from ...jaxprs.views import Call, Cond, Scan
 from .attention_call import match_attention
@@ -68,7 +69,7 @@ def rewritten(closed: Any, known: Mapping[int, Any] | None = None, times: int = 
 
     known: what is known of operands by their structure, by position. times: how often it is run."""
     closed = close_jaxpr(closed)
-    if not holds(closed, {"dot_general"}):
+    if not holds(closed, {"dot_general"}) or _has_open_shapes(closed.jaxpr):
         return as_function(closed), []
     closed = _without_calls(closed)
     invars = closed.jaxpr.invars
@@ -136,6 +137,11 @@ def _match(graph: Graph, equation: Any) -> tuple[str, Any]:
         if call is not None:
             return block, call
     return "", None
+
+
+def _has_open_shapes(jaxpr: Any) -> bool:
+    """Whether `jax.export` leaves a dimension open: a block is cut into tiles of known sizes."""
+    return any(is_symbolic(getattr(v.aval, "shape", ())) for e in jaxpr.eqns for v in e.outvars)
 
 
 # ---------------------------------------------------------------- what holds jaxprs

@@ -124,9 +124,10 @@ def _by_differences(
     cts = [jnp.where(jnp.isfinite(y), ct, jnp.zeros_like(ct)) for ct, y in zip(cts, outputs, strict=True)]
     pairs = COMPILED.both(check._replace(primal=False), operands, cts)  # both sides are the user's rule
     evidence, wrong, worst = Evidence(check, operands, cts, pairs, kind, location), [], 0.0
-    for i, pair in enumerate(pairs):
+    for i, alike in _by_variable(check).items():
         try:
-            found = differences_in_own_precision(evidence, i, to_float64(pair.second))
+            cotangent = sum(to_float64(pairs[j].second) for j in alike)
+            found = differences_in_own_precision(evidence, alike, cotangent)
         except Exception as error:  # the user's function may refuse anything
             said = f"{refused}; nor by differences: {first_line(error)}"
             return CustomRuleVerdict(notes=[f"{name} was not compared with its primal: {said}"])
@@ -142,3 +143,12 @@ def _by_differences(
         said = f"{name}: its rule is that of an exact solution, {worst:.1e} off the slope of its steps, by differences"
         return CustomRuleVerdict(replaced=[said], follows=True, by_differences=True)
     return CustomRuleVerdict(wrong, by_differences=True)
+
+
+def _by_variable(check: EquationCheck) -> dict[int, list[int]]:
+    """The active operands that are one variable, by the first of them: `custom_root` hands it to the function and to
+    the solver, and only together do they move the root."""
+    groups: dict[Any, list[int]] = {}
+    for i, position in enumerate(check.targets):
+        groups.setdefault(check.equation.invars[position], []).append(i)
+    return {alike[0]: alike for alike in groups.values()}

@@ -1,6 +1,7 @@
 """Differences of one equation: with which of the two cotangents do they agree?"""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -88,16 +89,18 @@ class OwnDifferences(NamedTuple):
     allowed: float
 
 
-def differences_in_own_precision(evidence: Evidence, i: int, cotangent: np.ndarray) -> OwnDifferences:
-    """Differences of a user's primal along one Gaussian direction of the i-th active operand."""
+def differences_in_own_precision(evidence: Evidence, alike: Sequence[int], cotangent: np.ndarray) -> OwnDifferences:
+    """Differences of a user's primal along one Gaussian direction of the active operands `alike`, which are one value;
+    `cotangent`: the sum of theirs."""
     check, moving = evidence.check, [evidence.operands[j] for j in evidence.check.targets]
     function = equation_function(check, evidence.operands, primal=True)
-    direction, roundoff = _direction(to_float64(moving[i])), unit_roundoff(moving[i].dtype)
-    lengths = numeric_step(moving[i].dtype) * np.array(STEPS)
+    dtype = moving[alike[0]].dtype
+    direction, roundoff = _direction(to_float64(moving[alike[0]])), unit_roundoff(dtype)
+    lengths = numeric_step(dtype) * np.array(STEPS)
 
     def at(length: Any) -> Any:
-        moved = list(moving)
-        moved[i] = moved[i] + jnp.asarray(length * direction, moved[i].dtype)
+        step = jnp.asarray(length * direction, dtype)
+        moved = [x + step if i in alike else x for i, x in enumerate(moving)]
         pairs = zip(evidence.cotangents, function(*moved), strict=True)
         return math.fsum(_paired(to_float64(ct), to_float64(y)) for ct, y in pairs)
 

@@ -4,7 +4,6 @@ A gather is y = S x, a scatter-add y = x + Sᵀ u. JAX describes S by the same f
 same order; both treat a start that is out of range in the same way, by clamping it or by leaving its window out.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from jax import lax
 from jax.lax import GatherDimensionNumbers, GatherScatterMode, ScatterDimensionNumbers
 
+from ...jaxprs.sizes import size_of
 from ..expressions import Expr
 from .layouts import zeros_of
 
@@ -88,4 +88,4 @@ def _promised_of_writes(
 def _one_window(gather: GatherDimensionNumbers, i: Expr) -> bool:
     """Whether each batch element has at most one window, which cannot overlap another."""
     batching = gather.start_indices_batching_dims
-    return math.prod(n for d, n in enumerate(i.shape[:-1]) if d not in batching) <= 1
+    return size_of(n for d, n in enumerate(i.shape[:-1]) if d not in batching) <= 1

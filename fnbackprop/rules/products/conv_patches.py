@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from ...jaxprs.sizes import size_of
 from ..arrays.layouts import inverse, vary_alike
 from ..expressions import scalar
 from .dot import accumulator, swapped
@@ -39,7 +40,7 @@ def products_win(conv: Any, features: int, outputs: int) -> bool:
     if len(conv.w.sizes) not in (2, 3) or {conv.by_feature, conv.by_batch, *conv.x.step} != {1}:
         return False
     enough = outputs >= max(32, features) and conv.w.sizes[-1] * features >= 32
-    return enough and 256 <= math.prod(conv.z.sizes) <= 4096
+    return enough and 256 <= size_of(conv.z.sizes) <= 4096
 
 
 def filter_products(x: Any, dz: Any, conv: Any) -> Any:

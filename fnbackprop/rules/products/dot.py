@@ -6,7 +6,6 @@ dx[b, m, c] = Σ_n dz[b, m, n] y[b, c, n] and dy[b, c, n] = Σ_m x[b, m, c] dz[b
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from jax import lax
 
 from ...backprop.registry import vjp_rule
 from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, replicated, with_partitions
+from ...jaxprs.sizes import size_of
 from ..arrays.layouts import inverse
 
 
@@ -158,7 +158,7 @@ def _cotangent(dz: Any, summed: tuple, other: Any, other_axes: Axes, aval: Any, 
     left = Factor(dz, summed, tuple(range(len(axes.batch))))
     right = Factor(other, other_axes.free, other_axes.batch)
     narrow = min(dz.dtype.itemsize, other.dtype.itemsize) < 4
-    copied = not narrow and math.prod(other.shape) > 2 * math.prod(dz.shape)
+    copied = not narrow and size_of(other.shape) > 2 * size_of(dz.shape)
     if (*axes.batch, *contracted, *axes.free) == in_order and not copied:
         produced, left, right, precision = in_order, right, left, swapped(precision)
     # With batch axes, JAX 0.10.2 cannot multiply every pair of bfloat16 arrays into float32 on a CPU. Without a request

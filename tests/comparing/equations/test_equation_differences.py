@@ -50,7 +50,7 @@ def test_a_users_rule_against_its_primal_in_its_own_precision():
     custom = jax.custom_vjp(jnp.sin)
     custom.defvjp(lambda x: (jnp.sin(x), x), lambda x, dy: (-dy * jnp.cos(x),))
     evidence = evidence_of(custom, X, primal=True)
-    right, wrong = (differences_in_own_precision(evidence, 0, side) for side in (RIGHT, WRONG))
+    right, wrong = (differences_in_own_precision(evidence, [0], side) for side in (RIGHT, WRONG))
     assert right.error <= right.allowed
     assert wrong.error > 10 * wrong.allowed
     assert wrong.central == right.central == pytest.approx(-wrong.slope, rel=1e-2)

@@ -47,3 +47,30 @@ def test_a_wrong_rule_beside_such_a_solver_is_found():
     matrix, right = np.asarray(MATRIX, "float64"), np.asarray(RIGHT, "float64")
     result = fb.compare(lambda a, b: conjugate_gradients(a, scaled(b)), matrix, right, argnums=(0, 1))
     assert result.verdict is Verdict.FAIL, str(result)
+
+
+def newton(fun, start):
+    slope = jax.grad(lambda x: jnp.sum(fun(x)))
+    return jax.lax.while_loop(lambda x: jnp.any(abs(fun(x)) > 1e-4), lambda x: x - fun(x) / slope(x), start)
+
+
+def cube_root(a):
+    """By `lax.custom_root`, which hands `a` to the function and to the solver."""
+    found = jax.lax.custom_root(lambda x: x**3 - a, jnp.ones_like(a), newton, lambda g, y: y / g(jnp.ones_like(y)))
+    return jnp.sum(found)
+
+
+@jax.custom_vjp
+def square_root(a):
+    return newton(lambda x: x * x - a, jnp.ones_like(a))
+
+
+square_root.defvjp(lambda a: (square_root(a), square_root(a)), lambda root, dy: (dy / (2 * root),))
+
+
+@pytest.mark.parametrize(
+    "fun", [cube_root, lambda a: jnp.sum(square_root(a)), lambda a: jnp.sum(jax.vmap(square_root)(a))]
+)
+def test_roots_by_steps_that_stop_early(fun):
+    result = fb.compare(fun, np.array([1.5, 2.0, 3.0], "float32"))
+    assert result.verdict is Verdict.PASS, str(result)
