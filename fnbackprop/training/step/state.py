@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
@@ -169,4 +170,12 @@ def own_buffers(tree: Any) -> Any:
 
     Weak types (of Python scalars) become plain ones: a step whose result had another type would be compiled twice.
     """
-    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), tree)
+    return jax.tree.map(_copy, tree)
+
+
+def _copy(leaf: Any) -> jax.Array:
+    """A copy of one leaf. `jnp.array` compiles a program for every shape; an array on one device can do without."""
+    is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    if is_array and not getattr(leaf, "weak_type", True) and leaf.is_fully_addressable and len(leaf.devices()) == 1:
+        return jax.device_put(leaf, may_alias=False)
+    return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)

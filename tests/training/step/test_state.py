@@ -8,6 +8,7 @@ import pytest
 
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.training.step.state import TrainState, initial_state, own_buffers, require_floating
+from tests.training.compiling import times_compiled
 
 
 def test_initial_state_is_a_function_of_the_seed():
@@ -44,6 +45,16 @@ def test_own_buffers_copies_and_strips_weak_types():
     assert not copied["scalar"].weak_type
     assert copied["key"] == key
     np.testing.assert_array_equal(copied["array"], array)
+
+
+def test_own_buffers_compile_nothing_for_arrays_and_outlive_those_they_were_copied_from():
+    arrays = [jnp.asarray(np.random.default_rng(0).normal(size=(i, 17)), jnp.float32) for i in range(3, 6)]
+    expected, before = [np.array(array) for array in arrays], times_compiled("copy")
+    copied = own_buffers(arrays)
+    assert times_compiled("copy") == before
+    jax.jit(lambda arrays: [0 * array for array in arrays], donate_argnums=0)(arrays)
+    assert all(array.is_deleted() for array in arrays)
+    assert all(np.array_equal(x, y) for x, y in zip(copied, expected, strict=True))
 
 
 @pytest.mark.parametrize(
