@@ -62,7 +62,7 @@ class Session:
     def __init__(self, run: Run, step: StepFunction, layout: Layout | None = None):
         self._run, self._layout = run, layout
         self._programs = Programs(run.experiment, once_traced(step, self._traced), layout)
-        self.step = self._programs.step
+        self.step: StepFunction = self._programs.step
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
         self._shapes, self._first_batch = BatchShapes(run.experiment.batch_shapes), True
         self._signals: Signals | None = None
