@@ -66,17 +66,17 @@ def library_cases(seed: int) -> Iterator[Case]:
 
     for turn in itertools.count():
         for number, program in enumerate(PROGRAMS):
+            dtypes = DTYPES if program.bfloat16 else DTYPES[:2]
             if (number + turn) % program.every == 0:
-                yield library_case(seed, number, turn, DTYPES[(number // program.every + turn) % len(DTYPES)])
+                yield library_case(seed, number, turn, dtypes[(number // program.every + turn) % len(dtypes)])
 
 
 def library_case(seed: int, number: int, turn: int, dtype: str) -> Case:
     from tests.campaigns.library_programs import PROGRAMS
 
-    name, function, draws, _ = PROGRAMS[number]
-    random = np.random.default_rng([seed, turn, number])
-    operands = cast([draw(random) for draw in draws], dtype)
-    return Case(f"library {number} {dtype} round {turn}: {name}", dtype, function, operands)
+    program, random = PROGRAMS[number], np.random.default_rng([seed, turn, number])
+    operands = cast([draw(random) for draw in program.operands], dtype)
+    return Case(f"library {number} {dtype} round {turn}: {program.name}", dtype, program.function, operands)
 
 
 def case_named(seed: int, name: str) -> Case:

@@ -306,6 +306,20 @@ def test_cases_come_in_each_dtype_and_in_both_kinds():
     assert any(x.dtype == "bfloat16" for case in found for x in case.operands)
 
 
+def test_programs_of_libraries_are_drawn_anew_in_each_round_and_by_name_again():
+    from .library_programs import PROGRAMS
+
+    assert len({program.name for program in PROGRAMS}) == len(PROGRAMS)
+    first = [case for case, _ in zip(false_alarms.library_cases(0), range(40), strict=False)]
+    assert {case.dtype for case in first} == set(false_alarms.DTYPES)
+    case = first[7]
+    again = false_alarms.case_named(0, case.name)
+    later = false_alarms.case_named(0, case.name.replace("round 0", "round 1"))
+    pairs = zip(*(jax.tree.leaves(c.operands) for c in (case, again, later)), strict=True)
+    assert all((x == y).all() and not (x == z).all() for x, y, z in pairs)
+    assert false_alarms.verdict(false_alarms.case_named(0, "library 8 float32 round 0"))[0] == "PASS"
+
+
 def test_a_false_alarm_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(false_alarms, "verdict", lambda case: ("FAIL" if "fuzz" in case.name else "PASS", "the text"))
     assert false_alarms.main(["--comparisons", "12"]) == 1

@@ -84,8 +84,12 @@ PROGRAMS: tuple[LibraryProgram, ...] = (
     program("lineax.linear_solve", test_lineax.solve, definite(3), real(3)),
     program("lineax.CG", test_lineax.symmetric, definite(3), real(3), every=4),
     program("lineax.QR", lambda a, b: test_lineax.solve(a, b, test_lineax.lineax.QR()), definite(3), real(3)),
-    program("optimistix.root_find", solved("Newton"), near(np.array([1.3, 0.8])), every=10),
-    program("optimistix.least_squares", solved("LevenbergMarquardt"), near(np.array([1.3, 0.8])), every=10),
-    program("diffrax.Tsit5", test_diffrax.solve, *map(near, test_diffrax.OPERANDS), every=10),
-    program("diffrax.SaveAt(ts=)", test_diffrax.at_own_times, *map(near, test_diffrax.OPERANDS), every=20),
+    program("optimistix.root_find", solved("Newton"), near(np.array([1.3, 0.8])), every=10, bfloat16=False),
+    program(
+        "optimistix.least_squares", solved("LevenbergMarquardt"), near(np.array([1.3, 0.8])), every=10, bfloat16=False
+    ),
+    program("diffrax.Tsit5", test_diffrax.solve, *map(near, test_diffrax.OPERANDS), every=10, bfloat16=False),
+    program(
+        "diffrax.SaveAt(ts=)", test_diffrax.at_own_times, *map(near, test_diffrax.OPERANDS), every=20, bfloat16=False
+    ),
 )

@@ -88,7 +88,7 @@ PROGRAMS: tuple[LibraryProgram, ...] = (
     program("jax.scipy.fft.idctn", jsp.fft.idctn, real(3, 4)),
     program("jax.scipy.cluster.vq", lambda x, c: jsp.cluster.vq.vq(x, c)[1], real(6, 2), real(3, 2)),
     program("jax.scipy.interpolate.RegularGridInterpolator", interpolated, real(4, 5), unit(3, 2)),
-    program("jax.scipy.optimize.minimize", least, real(3), real(3), every=10),
+    program("jax.scipy.optimize.minimize", least, real(3), real(3), every=10, bfloat16=False),
     program("jax.scipy.sparse.linalg.cg", solved, definite(3), real(3)),
     program("jax.scipy.sparse.linalg.gmres", bounded, definite(3), real(3), every=4),
     program("jax.scipy.spatial.Rotation", lambda v: Rotation.from_rotvec(v).as_matrix(), real(3)),

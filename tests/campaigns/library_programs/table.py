@@ -10,17 +10,23 @@ Draw = Callable[[np.random.Generator], Any]
 
 
 class LibraryProgram(NamedTuple):
-    """name: "library.function"; function: of the operands; operands: how each is drawn, a pytree of numpy arrays;
-    every: it takes part in one round of so many, because it takes long to trace."""
+    """A function of a library at drawn operands.
+
+    Attributes:
+      name: "library.function". function: of the operands. operands: how each is drawn, a pytree of numpy arrays.
+      every: it takes part in one round of so many, because it takes long to trace.
+      bfloat16: whether it is run in that too: not a solver whose tolerance lies below its resolution.
+    """
 
     name: str
     function: Callable
     operands: tuple[Draw, ...]
     every: int = 1
+    bfloat16: bool = True
 
 
-def program(name: str, function: Callable, *operands: Draw, every: int = 1) -> LibraryProgram:
-    return LibraryProgram(name, function, operands, every)
+def program(name: str, function: Callable, *operands: Draw, every: int = 1, bfloat16: bool = True) -> LibraryProgram:
+    return LibraryProgram(name, function, operands, every, bfloat16)
 
 
 def real(*shape: int, low: float = -2.0, high: float = 2.0) -> Draw:
