@@ -267,11 +267,9 @@ def test_an_endless_mutant_is_given_up(tmp_path):
 
 
 def test_a_sample_depends_on_its_seed_and_has_every_kind_first():
-    one, again, other = (sample(["atan2"], seed, 6) for seed in (0, 0, 1))
+    one, again, other = (sample(["div"], seed, 6) for seed in (0, 0, 1))
     assert list(map(str, one)) == list(map(str, again)) != list(map(str, other))
-    assert all(
-        len({m.edit.operator for m in one if m.function == name}) == 6 for name in ("atan2_vjp_x", "atan2_vjp_y")
-    )
+    assert all(len({m.edit.operator for m in one if m.function == name}) == 6 for name in ("div_vjp_x", "div_vjp_y"))
 
 
 def test_shares_are_of_the_wrong_mutants_alone():

@@ -112,8 +112,8 @@ def difference_of(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: flo
         limit = max(EXACT if low else 1e3 * EXACT, APPROXIMATION * floor if evidence.check.primal else floor)
         if off > limit and off > 1e-3 * min(distance(first, second), 1.0):  # rounding in float64 is smaller by 1e-8
             return Difference(Finding.DIFFERS, own, seconds[i], 1e-12 if low else EXACT, limit)
-    # A user's rule computes with its own forward's output, which is rounded: a last bit of it may matter. If it is right
-    # in float64, half of the digits do.
+    # A user's rule reads its own forward's rounded output: a last bit of it may matter. If the rule is right in
+    # float64, half of the digits do.
     if own is not None and evidence.check.primal:
         floor = max(floor, math.sqrt(facts_of_equation(evidence.check.equation).roundoff) / 2)
     moved = partial(_shaken_noise, evidence, i) if evidence.check.primal or not low else None

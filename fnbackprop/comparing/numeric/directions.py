@@ -147,7 +147,8 @@ def product(gradient: Any, direction: list[Any]) -> float:
     """The sum of gradient times direction, the real part where they are complex (JAX's gradient is conjugated)."""
     pairs = [(g, d) for g, d in zip(jax.tree.leaves(gradient), direction, strict=True) if d is not None]
     with np.errstate(invalid="ignore", over="ignore"):
-        return math.fsum(float(np.real(np.sum(to_float64(g) * to_float64(d)))) for g, d in pairs if np.any(d))
+        terms = [float(np.real(np.sum(to_float64(g) * to_float64(d)))) for g, d in pairs if np.any(d)]
+    return math.fsum(terms) if all(map(math.isfinite, terms)) else sum(terms)  # fsum refuses inf - inf, which is NaN
 
 
 def gradient_size(program: Program, gradient: Any, finite: bool = False) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import fnbackprop as fb
 from fnbackprop.comparing.numeric.differences import Subject, agreement, compare_numeric
 from fnbackprop.comparing.program import make_program, trace_program
 from fnbackprop.comparing.results import Sides, Verdict
@@ -91,3 +92,15 @@ def test_a_rule_that_replaces_a_derivative_on_purpose():
 )
 def test_agreement(manual, automatic, allowed, verdict):
     assert agreement(manual, automatic, allowed, Sides())[0] is verdict
+
+
+def test_gradients_that_are_infinite_in_two_leaves():
+    """Their product with a direction is inf - inf."""
+
+    @jax.custom_vjp
+    def infinite(x, y):
+        return x * y
+
+    infinite.defvjp(lambda x, y: (x * y, None), lambda _, dz: (dz * np.inf, -dz * np.inf))
+    result = fb.compare(lambda x, y: jnp.sum(infinite(x, y)), jnp.ones(3), 2 * jnp.ones(3), argnums=(0, 1))
+    assert result.verdict is Verdict.FAIL and "infinite" in str(result)

@@ -53,7 +53,7 @@ def costly(i, x):
     """A factorization, a sort and a product, whose residuals share slots; a branch that has none."""
 
     def factor(x):
-        return jnp.sin(lax.linalg.cholesky(jnp.exp(x), symmetrize_input=False)) * x
+        return jnp.sin(lax.linalg.cholesky(jnp.exp(x))) * x
 
     def ranked(x):
         return jnp.sort(x, 1) * jnp.exp(x)

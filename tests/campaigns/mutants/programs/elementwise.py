@@ -25,7 +25,9 @@ for _name in "sqrt rsqrt cbrt log log1p".split():
     add(_name, of(_name), positive(5))
 for _name in "asin acos atanh erf_inv tan".split():
     add(_name, of(_name), inside(5))
+add("digamma", lax.digamma, np.float32([-0.3, -1.6, -2.45, -3.8, 0.7]))  # by reflection
 add("asinh", lax.asinh, 3 * away(5))
+add("asinh", lax.asinh, np.float32([1e30, -3e37, 0.5]))  # whose squares overflow
 add("asinh", lax.asinh, complex_normal(4))
 add("asin acos atanh", lambda x: (lax.asin(x), lax.acos(x), lax.atanh(x)), 0.5 * complex_normal(3))
 add("acosh", lax.acosh, positive(5, low=1.4, high=3.0))
@@ -44,6 +46,8 @@ add("pow", lax.pow, positive(5), normal(5, seed=1))
 add("pow", lax.pow, np.float32([0.0, 0.0, 2.0]), np.float32([0.0, 2.0, 1.5]))
 add("pow", lambda x: lax.pow(x, 2), away(4))
 add("atan2", lax.atan2, normal(5), away(5, seed=1))
+add("atan2", lax.atan2, np.float32([1e30, 3e38]), np.float32([2e30, -1e38]))
+add("atan2", lax.atan2, np.float32([2e-30, 1e-36]), np.float32([1e-30, 2e-36]))
 add("nextafter", lax.nextafter, normal(4), normal(4, seed=1))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), distinct(6), distinct(6, seed=1) + np.float32(0.2))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.float32([1.0, 2.0, 3.0]), np.float32([1.0, 5.0, 1.0]))
