@@ -69,6 +69,9 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", default="", help="a word in the family's name")
-    lines, right = table(parser.parse_args(argv).only)
+    only = parser.parse_args(argv).only
+    if not any(only.lower() in family.lower() for family in SPELLINGS):
+        parser.error(f"no family has {only!r} in its name; they are: {', '.join(SPELLINGS)}")
+    lines, right = table(only)
     print("\n".join(lines))
     return 0 if right else 1
