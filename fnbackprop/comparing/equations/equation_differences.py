@@ -56,7 +56,7 @@ def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarra
     function = float64_function(check, evidence.operands, frozen=False)
     moving = [to_float64(evidence.operands[j]) for j in check.targets]
     centre = moving[i]
-    direction = _direction(centre)
+    direction = gaussian_direction(centre)
 
     def along(length: Any) -> Any:
         moved = list(moving)
@@ -95,7 +95,7 @@ def differences_in_own_precision(evidence: Evidence, alike: Sequence[int], cotan
     check, moving = evidence.check, [evidence.operands[j] for j in evidence.check.targets]
     function = equation_function(check, evidence.operands, primal=True)
     dtype = moving[alike[0]].dtype
-    direction, roundoff = _direction(to_float64(moving[alike[0]])), unit_roundoff(dtype)
+    direction, roundoff = gaussian_direction(to_float64(moving[alike[0]])), unit_roundoff(dtype)
     lengths = numeric_step(dtype) * np.array(STEPS)
 
     def at(length: Any) -> Any:
@@ -118,7 +118,8 @@ def _paired(ct: np.ndarray, y: np.ndarray) -> float:
     return float(np.real(np.sum(ct * np.where(ct == 0, 0, y))))
 
 
-def _direction(centre: np.ndarray) -> np.ndarray:
+def gaussian_direction(centre: np.ndarray) -> np.ndarray:
+    """Gaussian numbers of the size that the array's have; of size 1 where these are all zero."""
     numbers = np.random.default_rng(0).standard_normal((2, *centre.shape))
     direction = numbers[0] + 1j * numbers[1] if np.iscomplexobj(centre) else numbers[0]
     return direction * (array_norm(centre) / math.sqrt(max(centre.size, 1)) or 1.0)

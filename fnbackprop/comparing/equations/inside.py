@@ -65,6 +65,6 @@ def _wrong(visit: Visit, users_mode: bool, intended: Sequence[str]) -> list[Equa
     said = custom_rule_verdict(check, visit.operands, cts, Cotangent.GAUSSIAN, visit.location, intended)
     # At zero a norm in a solver's test of convergence has no slope, and a rule may say that it is 0. And an output that
     # no gradient reaches, as a count of steps, may move without a derivative: by differences that looks wrong.
-    wrong = [one for one in said.wrong if one.ratio or array_norm(visit.operands[one.operand])]
-    wrong = [] if said.by_differences else wrong
+    trusted = [] if said.by_differences else said.wrong
+    wrong = [one for one in trusted if one.ratio or array_norm(visit.operands[one.operand])]
     return (wrong_inside(visit, users_mode, intended) or wrong) if said.wrong or said.follows else []
