@@ -8,10 +8,6 @@ HERE is on the line of the program that calls the function with the rule.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 
 class Planted(NamedTuple):
     """A program of a library: how to build it, and what is wrong in its rule."""
@@ -29,13 +25,3 @@ def program(library: str, mistake: str) -> Callable:
         return build
 
     return register
-
-
-def normal(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def custom(function: Callable, forward: Callable, backward: Callable) -> Callable:
-    function = jax.custom_vjp(function)
-    function.defvjp(forward, backward)
-    return function

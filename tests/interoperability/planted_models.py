@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .planted import custom, normal, program
+from ..comparing.nasty_cases import custom, normal
+from .planted import program
 
 
 @program("flax.linen", "wrong sign")

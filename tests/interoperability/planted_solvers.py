@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from .planted import custom, normal, program
+from ..comparing.nasty_cases import custom, normal
+from .planted import program
 
 
 @program("numpyro", "wrong power")
