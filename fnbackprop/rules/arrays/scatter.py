@@ -63,16 +63,17 @@ def scatter_vjp(engine, equation, active, wanted):
 def _set_pullback(dy, x, S, u_aval, active):
     """dx = dy where nothing was written, du = S dy for the one of several updates of an element that remains.
 
-    To find that one, numbers from 1 are written in the same way, and compared with what is read back. JAX does not
-    specify the order of the writes; we assume that it depends on the indices alone. On a CPU the last write remains.
+    To find that one, numbers from 1 are written in the same way into zeros, and compared with what is read back: 0 is
+    left where nothing was written. JAX does not specify the order of the writes; we assume that it depends on the
+    indices alone. On a CPU the last write remains.
     """
-    dx = S.write(lax.scatter, dy, Expr(zeros_of(u_aval, dy.dtype))) if active[0] else None
-    du = S.read(dy) if active[2] else None
-    if active[2] and not S.distinct:
-        numbers = _numbers(u_aval)
-        written = S.write(lax.scatter, Expr(zeros_of(aval_of(dy.array), numbers.dtype)), numbers)
-        du = where(S.read(written) == numbers, du, 0)
-    return dx, None, du
+    if not active[2] or S.distinct:
+        dx = S.write(lax.scatter, dy, Expr(zeros_of(u_aval, dy.dtype))) if active[0] else None
+        return dx, None, S.read(dy) if active[2] else None
+    numbers = _numbers(u_aval)
+    written = S.write(lax.scatter, Expr(zeros_of(aval_of(dy.array), numbers.dtype)), numbers)
+    dx = where(written == 0, dy, 0) if active[0] else None
+    return dx, None, where(S.read(written) == numbers, S.read(dy), 0)
 
 
 def _numbers(aval):

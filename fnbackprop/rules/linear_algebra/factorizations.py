@@ -81,18 +81,19 @@ def symmetric_product_vjp(dS, A, *, alpha, beta):
 def lu_vjp(dLU, LU, permutation):
     """PA = LU with both packed in one matrix. L⁻¹ P δA U⁻¹ = L⁻¹δL + δU U⁻¹ is strictly lower plus upper, so
     M = tril(LᴴL̄, -1) + triu(ŪUᴴ) and PĀ = L⁻ᴴ M U⁻ᴴ (Seeger et al. 2017). For a tall A the lower rows are
-    L₂ = A₂U⁻¹: Ā₂ = L̄₂U⁻ᴴ, ŪUᴴ -= L₂ᴴL̄₂; for a wide one, U₂ = L⁻¹A₂: Ā₂ = L⁻ᴴŪ₂, LᴴL̄ -= Ū₂U₂ᴴ."""
+    L₂ = A₂U⁻¹: Ā₂ = L̄₂U⁻ᴴ, ŪUᴴ -= L₂ᴴL̄₂; for a wide one, U₂ = L⁻¹A₂: Ā₂ = L⁻ᴴŪ₂, LᴴL̄ -= Ū₂U₂ᴴ.
+
+    The triangles of both products that M takes read L̄ and Ū where they are not zero alone: so both are given whole."""
     k = min(LU.shape[-2:])
-    bar = dLU.conj()
-    L, U = unit_lower(LU[..., :k, :k]), upper(LU[..., :k, :k])
-    L_bar, U_bar = lower(bar[..., :k, :k], 1), upper(bar[..., :k, :k])
-    L2_bar, U2_bar = bar[..., k:, :k], bar[..., :k, k:]
-    LL_bar, UU_bar = L.H @ L_bar, U_bar @ U.H
+    bar, square = dLU.conj(), LU[..., :k, :k]
+    L, U = unit_lower(square), upper(square)
+    square_bar, L2_bar, U2_bar = bar[..., :k, :k], bar[..., k:, :k], bar[..., :k, k:]
+    LL_bar, UU_bar = L.H @ square_bar, square_bar @ U.H
     LL_bar = LL_bar - U2_bar @ LU[..., :k, k:].H
     UU_bar = UU_bar - LU[..., k:, :k].H @ L2_bar
     M = lower(LL_bar, 1) + upper(UU_bar)
-    left = inverse_lower(L, unit=True).H @ hstack(M, U2_bar)  # (k, n): L⁻ᴴM, and L⁻ᴴŪ₂ beside it
-    PA_bar = vstack(left[..., :k], L2_bar) @ inverse_upper(U).H  # (m, k)
+    left = inverse_lower(square, unit=True).H @ hstack(M, U2_bar)  # (k, n): L⁻ᴴM, and L⁻ᴴŪ₂ beside it
+    PA_bar = vstack(left[..., :k], L2_bar) @ inverse_upper(square).H  # (m, k)
     if U2_bar.shape[-1]:
         PA_bar = hstack(PA_bar, left[..., k:])
     return undo_permutation(PA_bar, permutation, -2).conj()

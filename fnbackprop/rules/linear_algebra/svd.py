@@ -10,7 +10,7 @@ or not they were asked for. On repeated singular values: `ties.py`.
 
 from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
-from ..expressions import Expr, full_like, is_complex, on_expressions
+from ..expressions import Expr, is_complex, on_expressions
 from .matrices import broadcast, column, diag, diagonal, imaginary, largest, padded, row
 from .ties import differences, divided, settled, sums, tied, vanishing
 
@@ -57,29 +57,30 @@ def svd_pullback(s: Expr, U: Expr, Vt: Expr, ds: Expr | None, dU: Expr | None, V
     U1, V1 = U[..., :k], Vt[..., :k, :].H
     if dU is None and V_bar is None:
         return (U1 * row(ds.astype(U.dtype)) @ Vt[..., :k, :]).conj()
-    U_bar = _thin_bar(U, k, None if dU is None else dU.conj())
-    V_bar = _thin_bar(Vt.H, k, V_bar)
-    X, Y = U1.H @ U_bar, V1.H @ V_bar
-    scales = largest(column(s)), largest(U_bar, V_bar)
+    # An absent adjoint costs no product: X or Y is None, and so zero.
+    U_bar = None if dU is None else _thin_bar(U, k, dU.conj())
+    V_bar = None if V_bar is None else _thin_bar(Vt.H, k, V_bar)
+    X = None if U_bar is None else U1.H @ U_bar
+    Y = None if V_bar is None else V1.H @ V_bar
+    scales = largest(column(s)), largest(*(bar for bar in (U_bar, V_bar) if bar is not None))
     strict = ds is not None
-    C_bar = _skew_divided(X + Y, differences(s), scales, strict) + _skew_divided(X - Y, sums(s), scales, strict)
+    Z, D = (Y, -Y) if X is None else (X, X) if Y is None else (X + Y, X - Y)
+    C_bar = _skew_divided(Z, differences(s), scales, strict) + _skew_divided(D, sums(s), scales, strict)
     if ds is not None:
         C_bar = C_bar + diag(ds.astype(U.dtype))
-    if is_complex(U):
+    if is_complex(U) and X is not None:
         C_bar = C_bar + _per_value(diag(imaginary(diagonal(X).imag)), s, scales)
     A_bar = U1 @ C_bar @ V1.H
-    if U.shape[-2] > k:
+    if U_bar is not None and U.shape[-2] > k:
         A_bar = A_bar + _per_value(U_bar - U1 @ X, s, scales) @ V1.H
-    if Vt.shape[-1] > k:
+    if V_bar is not None and Vt.shape[-1] > k:
         A_bar = A_bar + U1 @ _per_value(V_bar - V1 @ Y, s, scales).H
     return A_bar.conj()
 
 
-def _thin_bar(U: Expr, k: int, U_bar: Expr | None) -> Expr:
+def _thin_bar(U: Expr, k: int, U_bar: Expr) -> Expr:
     """The adjoint of the first k columns, from that of all: the others, U₂, move by δU₂ = -U₁ δU₁ᴴ U₂ (how they turn
     among themselves is a choice: not at all), so Ū₁ -= U₂ Ū₂ᴴ U₁."""
-    if U_bar is None:
-        return full_like(U[..., :k], 0)
     if U_bar.shape[-1] == k:
         return U_bar
     U1, U2, U2_bar = U[..., :k], U[..., k:], U_bar[..., k:]
