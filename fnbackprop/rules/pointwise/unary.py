@@ -6,18 +6,18 @@ factors matters. Rules that can read the output `y` in place of `x` do so: the n
 
 from math import log as ln
 
+import numpy as np
 from jax import lax
-from jax import numpy as jnp
 
 from ..expressions import (
     cos,
     cosh,
     derivative,
     exp,
-    full_like,
     integer_pow,
     is_complex,
     logistic,
+    maximum,
     rsqrt,
     sin,
     sinh,
@@ -213,14 +213,13 @@ def _sech_squared(x, accuracy):
 
 @derivative("asinh")
 def asinh_vjp(x):
-    """1/√(1 + x²). Real: p/√(p² + (px)²), where p is 1, or a power of two with which a large x does not overflow.
-    Complex: 1/(√(1 + ix)·√(1 - ix)), the same branch, since the two arguments have opposite signs."""
+    """1/√(1 + x²), and 1/|x| where x² overflows. Complex: 1/(√(1 + ix)·√(1 - ix)), the same branch, since the two
+    arguments have opposite signs."""
     if is_complex(x):
         ix = 1j * x
         return rsqrt(1 + ix) * rsqrt(1 - ix)
-    half = jnp.finfo(x.dtype).maxexp // 2
-    power = where(abs(x) > 2.0 ** (half - 2), 2.0 ** -(half + 2), full_like(x, 1))
-    return power * rsqrt(power**2 + (power * x) ** 2)
+    square = x**2
+    return where(square == np.inf, 1 / maximum(abs(x), 1), rsqrt(1 + square))
 
 
 @derivative("acosh")
