@@ -19,6 +19,7 @@ CAMPAIGNS = {  # name: (module, what it does)
     "fusions": ("fusions", "attention and losses as families of models write them: fused, or why not"),
     "jaxprs": ("jaxprs.command", "compare the equations that fnbackprop emits with those of another revision"),
     "jax_suite": ("jax_suite.command", "run JAX's own tests with our vjp in the place of jax.vjp"),
+    "library_suite": ("jax_suite.library", "run the tests of a library on JAX so"),
 }
 
 

@@ -1,1 +1,1 @@
-"""JAX's own tests with our vjp in the place of `jax.vjp`. See `command.py` for the command."""
+"""Tests of JAX (`command.py`) and of its libraries (`library.py`) with our vjp in the place of `jax.vjp`."""

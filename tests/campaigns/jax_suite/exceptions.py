@@ -7,7 +7,8 @@ from typing import NamedTuple
 class Exempt(NamedTuple):
     """Tests that fail with ours by right.
 
-    file: of JAX's tests, without _test.py; test: a pattern for "Class::name"; reason: what the test demands.
+    file: of JAX's tests, without _test.py, or a library's, with its folder; test: a pattern for "Class::name"; reason:
+    what the test demands.
     """
 
     file: str
