@@ -1,6 +1,6 @@
 """Blocks against their plain definitions: time, temporary memory, error against float64, share of the product rate.
 
-    python experiments/benchmarks/blocks.py                    # 12 minutes on 2 cores
+    python experiments/benchmarks/blocks.py                    # 20 minutes on 2 cores
     python experiments/benchmarks/blocks.py --only attention   # the workloads whose name holds a word
 
 Value and gradient of each workload, in one interleaved run: the plain definition by `jax.value_and_grad` (the

@@ -1,6 +1,6 @@
 """A GPT of scanned layers: the user's plain code, fused, and `models/transformer`, against JAX and PyTorch.
 
-    python experiments/benchmarks/gpt.py                 # 15 minutes on 2 cores
+    python experiments/benchmarks/gpt.py                 # 25 minutes on 2 cores
     python experiments/benchmarks/gpt.py --only T1024    # the workloads whose name holds a word
 
 Value and gradient in one interleaved run on the same data, in float32 and computed in bfloat16: `jax.value_and_grad` of

@@ -192,7 +192,7 @@ def loss_of(fun, args):
 def measure(name, both, operands, seconds):
     """As many rounds as go into so many seconds, from 5 to 101."""
     slowest = max(measuring.in_turns(both, operands, 1, time.process_time)[0])
-    rounds = int(np.clip(seconds / slowest / 2, 5, 101))
+    rounds = int(np.clip(seconds / slowest / 4, 5, 101))
     with measuring.without_collecting():
         times = measuring.in_turns(both, operands, rounds, time.process_time)
     return measuring.compare(name, *both, operands, *times.T)

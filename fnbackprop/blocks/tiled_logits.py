@@ -7,11 +7,11 @@ Shapes in this file: x (tokens, width), w (width, classes), or (classes, width) 
 mask (tokens,).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ..jaxprs.avals import aval_of, explicit_sharding
@@ -20,7 +20,7 @@ from .block import block
 from .tiling import even_size, may_be_divided, product
 
 Array = jax.Array
-TOKENS, LOGITS = 1024, 2**20  # of a tile: in float32, 4 MiB of logits
+TOKENS, LOGITS, LINE = 1024, 2**20, 128  # of a tile: in float32, 4 MiB of logits
 
 
 class Summary(NamedTuple):
@@ -40,44 +40,73 @@ def plain_logits(x, w, bias, labels, mask, *, tied, with_mean):
     return Summary(jax.nn.logsumexp(logits, -1), at_label, jnp.mean(logits, -1) if with_mean else None)
 
 
-class Cut(NamedTuple):
-    """How (tokens, classes) is cut into tiles. The last along an axis ends where the whole ends, and overlaps others.
+class Level(NamedTuple):
+    """Tiles of so many classes. begins: their first token and class, (count, 2)."""
 
-    begins: of each tile, (count, 2), before it is moved to end with the whole.
+    classes: int
+    begins: Array
+
+
+class Cut(NamedTuple):
+    """How (tokens, classes) is cut: no two tiles overlap, so no logit has to be hidden.
+
+    tokens: of a tile. padded: of all tiles, the last of which may go beyond the tokens. levels: the tiles, those of the
+    classes that are left over apart.
     """
 
     tokens: int
-    classes: int
-    begins: Array
+    padded: int
+    levels: list[Level]
 
     @classmethod
     def of(cls, x: Array, w: Array, tied: bool) -> "Cut":
         tokens, classes = x.shape[0], w.shape[0 if tied else 1]
         tile_t = tokens if may_be_divided(x) else even_size(tokens, TOKENS)
-        tile_c = classes if explicit_sharding(aval_of(w)) else even_size(classes, max(LOGITS // max(tile_t, 1), 1))
-        starts = (np.arange(0, n, max(side, 1), dtype=np.int32) for n, side in ((classes, tile_c), (tokens, tile_t)))
-        begins = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 2)[:, ::-1]
-        return cls(tile_t, tile_c, jnp.asarray(begins))
+        tile_c = classes if explicit_sharding(aval_of(w)) else _columns(classes, LOGITS // max(tile_t, 1))
+        padded = -(-tokens // max(tile_t, 1)) * tile_t
+        whole = classes // max(tile_c, 1) * tile_c
+        levels = []
+        for width, first in ((tile_c, range(0, whole, max(tile_c, 1))), (classes - whole, [whole])):
+            begins = [(i, j) for j in first for i in range(0, padded, max(tile_t, 1))] if width else []
+            levels += [Level(width, jnp.asarray(begins, jnp.int32))] if begins else []
+        return cls(tile_t, padded, levels)
+
+    def pad(self, x: Array, filling: Any = 0) -> Array:
+        """An array of tokens, for those of all tiles."""
+        missing = self.padded - x.shape[0]
+        return jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], constant_values=filling) if missing else x
+
+    def scan(self, step: Callable, carry: Any) -> Any:
+        """step(carry, where a tile begins, its classes), through all tiles."""
+        for level in self.levels:
+            carry, _ = lax.scan(lambda carry, at, n=level.classes: (step(carry, at, n), None), carry, level.begins)
+        return carry
+
+
+def _columns(classes: int, most: int) -> int:
+    """Classes of a tile: at most so many, and where they are many, of whole cache lines and vector registers."""
+    return classes if classes <= most else most // LINE * LINE or max(most, 1)
+
+
+class Operands(NamedTuple):
+    """As the tiles are cut out of them: x without the tokens that do not count, padded."""
+
+    x: Array
+    w: Array
+    bias: Array | None
+    labels: Array
 
 
 class Tile:
-    """One tile: its tokens and classes, its logits, and which of them no tile before it has."""
+    """One tile: its tokens and classes, and its logits."""
 
-    def __init__(self, cut: Cut, begin: Array, operands: tuple, tied: bool):
-        x, w, bias, labels, counted = operands
-        self.w_axis, tokens, classes = 0 if tied else 1, x.shape[0], w.shape[0 if tied else 1]
-        self.token = lax.min(begin[0], np.int32(tokens - cut.tokens))
-        self.column = lax.min(begin[1], np.int32(classes - cut.classes))
-        self.count = cut.tokens
-        self.counted, labels = self.rows(counted)[:, None], self.rows(labels)
-        self.x = jnp.where(self.counted, self.rows(x), 0)
-        self.w = lax.dynamic_slice_in_dim(w, self.column, cut.classes, self.w_axis)
-        bias = None if bias is None else lax.dynamic_slice_in_dim(bias, self.column, cut.classes)
+    def __init__(self, cut: Cut, begin: Array, classes: int, operands: Operands, tied: bool):
+        x, w, bias, labels = operands
+        self.w_axis, self.count, (self.token, self.column) = 0 if tied else 1, cut.tokens, begin
+        self.x, self.w = self.rows(x), lax.dynamic_slice_in_dim(w, self.column, classes, self.w_axis)
+        bias = None if bias is None else lax.dynamic_slice_in_dim(bias, self.column, classes)
         self.logits = logits_of(self.x, self.w, bias, tied, accumulation_dtype(x, w))
-        rows = self.token + jnp.arange(cut.tokens, dtype=jnp.int32)
-        columns = self.column + jnp.arange(cut.classes, dtype=jnp.int32)
-        self.fresh = (rows >= begin[0])[:, None] & (columns >= begin[1])[None]
-        self.is_label = labels[:, None] == columns[None]
+        self.is_label = self.rows(labels)[:, None] == self.column + jnp.arange(classes, dtype=jnp.int32)[None]
 
     def rows(self, x: Array) -> Array:
         return lax.dynamic_slice_in_dim(x, self.token, self.count)
@@ -87,52 +116,53 @@ class Tile:
 
 
 def logits_forward(x, w, bias, labels, mask, *, tied, with_mean):
-    dtype, counted, classes = accumulation_dtype(x, w), counted_of(mask, labels), w.shape[0 if tied else 1]
-    operands, cut = (x, w, bias, labels, counted), Cut.of(x, w, tied)
+    dtype, tokens, classes = accumulation_dtype(x, w), x.shape[0], w.shape[0 if tied else 1]
+    cut, counted = Cut.of(x, w, tied), x if mask is None else jnp.where(mask[:, None], x, 0)
+    operands = Operands(cut.pad(counted), w, bias, cut.pad(labels))
 
-    def step(known: list[Array], begin: Array) -> tuple[list[Array], None]:
-        tile = Tile(cut, begin, operands, tied)
+    def step(known: list[Array], begin: Array, width: int) -> list[Array]:
+        tile = Tile(cut, begin, width, operands, tied)
         before, total, at_label, mean = map(tile.rows, known)
-        logits = jnp.where(tile.fresh, tile.logits, -jnp.inf)  # 1
-        m = lax.max(before, jnp.max(logits, -1))  # 2
-        total = total * lax.exp(before - m) + jnp.sum(lax.exp(logits - m[:, None]), -1)  # 3
-        at_label += jnp.sum(jnp.where(tile.fresh & tile.is_label, tile.logits, 0), -1)  # 4
-        mean += jnp.sum(jnp.where(tile.fresh, tile.logits, 0), -1) / classes if with_mean else 0  # 5
-        return list(map(tile.put_rows, known, (m, total, at_label, mean))), None
+        m = lax.max(before, jnp.max(tile.logits, -1))  # 1
+        total = total * lax.exp(before - m) + jnp.sum(lax.exp(tile.logits - m[:, None]), -1)  # 2
+        at_label += jnp.sum(jnp.where(tile.is_label, tile.logits, 0), -1)  # 3
+        mean += jnp.sum(tile.logits, -1) / classes if with_mean else 0  # 4
+        return list(map(tile.put_rows, known, (m, total, at_label, mean)))
 
-    zeros = lax.full_like(x[:, :1], 0, dtype)[:, 0]  # divided as x is
-    (m, total, at_label, mean), _ = lax.scan(step, [zeros + jnp.finfo(dtype).min, zeros, zeros, zeros], cut.begins)
-    lse = m + jnp.log(total)  # 6
-    at_label = jnp.where((labels >= 0) & (labels < classes), at_label, jnp.nan)  # 7
-    return Summary(lse, at_label, mean if with_mean else None), (operands, lse)
+    zeros = lax.full_like(operands.x[:, :1], 0, dtype)[:, 0]  # divided as x is
+    known = cut.scan(step, [zeros + jnp.finfo(dtype).min, zeros, zeros, zeros])
+    m, total, at_label, mean = (a[:tokens] for a in known)
+    lse = m + jnp.log(total)  # 5
+    at_label = jnp.where((labels >= 0) & (labels < classes), at_label, jnp.nan)  # 6
+    return Summary(lse, at_label, mean if with_mean else None), (operands, mask, lse)
 
 
 def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
-    operands, lse = residuals
-    x, w, bias, _, _ = operands
-    dtype, cut, classes = lse.dtype, Cut.of(x, w, tied), w.shape[0 if tied else 1]
-    turned_x = None if tied else x.T
+    operands, mask, lse = residuals
+    x, w, bias, _ = operands
+    dtype, tokens, classes, cut = lse.dtype, lse.shape[0], w.shape[0 if tied else 1], Cut.of(lse, w, tied)
+    dlse, dat_label, *dmean = (cut.pad(ct) for ct in cotangents if ct is not None)
+    turned_x, lse = None if tied else x.T, cut.pad(lse, jnp.inf)
 
-    def step(found: list[Array | None], begin: Array) -> tuple[list[Array | None], None]:
-        tile = Tile(cut, begin, operands, tied)
-        dlse, dat_label = (tile.rows(ct)[:, None] for ct in cotangents[:2])
+    def step(found: list[Array | None], begin: Array, width: int) -> list[Array | None]:
+        tile = Tile(cut, begin, width, operands, tied)
         p = lax.exp(tile.logits - tile.rows(lse)[:, None])
-        dlogits = dlse * p + jnp.where(tile.is_label, dat_label, 0)  # of 2, 3, 6 and of 4, 7
-        if with_mean:
-            dlogits += tile.rows(cotangents[2])[:, None] / classes  # of 5
-        dlogits = jnp.where(tile.fresh, dlogits, 0)  # of 1
+        dlogits = tile.rows(dlse)[:, None] * p  # of 1, 2 and 5
+        dlogits += jnp.where(tile.is_label, tile.rows(dat_label)[:, None], 0)  # of 3 and 6
+        dlogits += sum(tile.rows(ct)[:, None] / classes for ct in dmean)  # of 4
         dx, dw, db = found
         if dx is not None:
-            part = product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype)
-            dx = add_at(dx, jnp.where(tile.counted, part, 0), tile.token, 0)
+            dx = add_at(dx, product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype), tile.token, 0)
         if dw is not None:
             dw = add_at(dw, _of_w(tile, turned_x, dlogits, dtype), tile.column, tile.w_axis)
         db = None if db is None else add_at(db, jnp.sum(dlogits, 0), tile.column, 0)
-        return [dx, dw, db], None
+        return [dx, dw, db]
 
     targets = zip((x, w, bias), wanted[:3], strict=True)
     start = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
-    (dx, dw, db), _ = lax.scan(step, start, cut.begins)
+    dx, dw, db = cut.scan(step, start)
+    if dx is not None:
+        dx = dx[:tokens] if mask is None else jnp.where(mask[:, None], dx[:tokens], 0)
     return dx, dw, db, None, None
 
 
@@ -141,7 +171,7 @@ def _of_w(tile: Tile, turned_x: Array | None, dlogits: Array, dtype: Any) -> Arr
     if turned_x is None:
         return product("vn,nd->vd", lax.optimization_barrier(dlogits.T), tile.x, dtype)
     own = lax.dynamic_slice_in_dim(turned_x, tile.token, tile.count, 1)
-    return product("dn,nv->dv", jnp.where(tile.counted.T, own, 0), dlogits, dtype)
+    return product("dn,nv->dv", own, dlogits, dtype)
 
 
 tiled_logits = block(logits_forward, logits_backward, plain=plain_logits, name="linear_cross_entropy")
