@@ -46,7 +46,8 @@ class Experiment:
 
     Args:
       name: names the run and its folder, `runs/<name>/`.
-      init: `init(key) -> params`, any pytree of arrays.
+      init: `init(key) -> params`, any pytree of arrays. `train` also calls it by `jax.eval_shape`, for the shapes
+        alone: the step is compiled while the numbers are computed.
       loss: `loss(params, batch, key) -> scalar`, or `(scalar, metrics)` with a dict of scalars to be recorded.
         `key` is another one at every step.
       batch: `batch(step) -> batch`, a pytree of arrays whose shapes are the same at every step. `step` is an int.

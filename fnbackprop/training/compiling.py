@@ -12,7 +12,7 @@ from fnbackprop.experiment import Experiment
 
 from .evaluating import context_of
 from .layout import Layout
-from .step.state import TrainState
+from .step.state import TrainState, abstract_state
 
 StepFunction = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -38,10 +38,18 @@ class CompiledAhead:
         self._function = function
         self._thread: threading.Thread | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a thread compiles it, or has done so."""
+        return self._thread is not None
+
     def begin(self, *args: Any) -> None:
-        """Trace the function, and let a thread compile it. What goes wrong, goes wrong again where it is called."""
-        off = jax.config.jax_disable_jit or jax.process_count() > 1  # type: ignore[attr-defined]
-        if off or not hasattr(self._function, "lower"):
+        """Trace the function, and let a thread compile it. What goes wrong, goes wrong again where it is called.
+
+        Args:
+          args: as it will be called with, or `jax.ShapeDtypeStruct` in the place of arrays.
+        """
+        if not hasattr(self._function, "lower") or not _may_compile_ahead():
             return
         with contextlib.suppress(Exception):
             # The interpreter waits for it when it ends: it must not go while the compiler is at work.
@@ -53,6 +61,10 @@ class CompiledAhead:
             self._thread.join()
             self._thread = None
         return self._function(*args)
+
+
+def _may_compile_ahead() -> bool:
+    return not jax.config.jax_disable_jit and jax.process_count() == 1  # type: ignore[attr-defined]
 
 
 def _compile(lowered: jax.stages.Lowered) -> None:
@@ -74,13 +86,25 @@ class Programs:
         self._experiment, self._layout = experiment, layout
         self._evaluation = CompiledAhead(experiment.evaluate or (lambda *_: {}))
 
-    def begin(self, state: TrainState, batch: Any, folder: Path | None) -> None:
-        """Let threads compile both, unless a batch decides where the state is after the first step."""
-        if self._layout is not None or any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves(batch)):
+    def begin_step(self, batch: Any) -> None:
+        """Let a thread compile the step before there is a state: `init` is called for its shapes alone."""
+        if self._is_placed(batch) or not _may_compile_ahead():
             return
-        self.step.begin(state, batch)
+        with contextlib.suppress(Exception):  # it needs numbers, or is broken
+            self.step.begin(abstract_state(self._experiment), batch)
+
+    def begin(self, state: TrainState, batch: Any, folder: Path | None) -> None:
+        """Let threads compile the evaluation and, if that has not begun, the step."""
+        if self._is_placed(batch):
+            return
+        if not self.step.has_begun:
+            self.step.begin(state, batch)
         if self._experiment.evaluate is not None:
             self._evaluation.begin(*state.evaluated, *context_of(self._experiment, state, folder))
+
+    def _is_placed(self, batch: Any) -> bool:
+        """Whether a mesh or a batch decides where the state is after the first step."""
+        return self._layout is not None or any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves(batch))
 
     def evaluate(self, state: TrainState, folder: Path | None) -> Any:
         """What the experiment's `evaluate` returns."""

@@ -21,7 +21,7 @@ from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .first_notes import first_notes
-from .importing import CHECKPOINT, CURVES, import_ahead, once_traced
+from .importing import CHECKPOINT, CURVES, import_ahead
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
 from .looks import looks_at
@@ -61,7 +61,8 @@ class Session:
 
     def __init__(self, run: Run, step: StepFunction, layout: Layout | None = None):
         self._run, self._layout = run, layout
-        self._programs = Programs(run.experiment, once_traced(step, self._traced), layout)
+        self._title = f"{run.name}, {run.backward} backward"
+        self._programs = Programs(run.experiment, step, layout)
         self.step: StepFunction = self._programs.step
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
         self._shapes, self._first_batch = BatchShapes(run.experiment.batch_shapes), True
@@ -92,12 +93,15 @@ class Session:
 
     def _begin(self) -> None:
         """Find the state and the data to begin with."""
-        run, experiment = self._run, self._run.experiment
-        if run.state is None:
-            state = initial_state(experiment, self._layout)
-        else:
+        run, experiment, first = self._run, self._run.experiment, None
+        if run.state is not None:
             require_own_state(experiment, run.state)
             state = adopted_state(run.state, self._layout)
+        else:
+            if not run.resume and run.stop > 0:
+                first = first_fingerprint(experiment.batch, 0)
+                self._programs.begin_step(first[1])  # while `init` compiles its own
+            state = initial_state(experiment, self._layout)
         beginning, restore = Beginning(state, []), self._restore_stream if self._stream else None
         if self._folder is not None:
             beginning = begin(run, self._folder, state, restore)
@@ -109,12 +113,8 @@ class Session:
                 "counted from the beginning: ask for more."
             )
         if self._data is None and self._first < run.stop:
-            self._data, batch = first_fingerprint(experiment.batch, self._first)
+            self._data, batch = first or first_fingerprint(experiment.batch, self._first)
             self._programs.begin(self.state, batch, self._written)
-
-    @property
-    def _title(self) -> str:
-        return f"{self._run.name}, {self._run.backward} backward"
 
     def _restore_stream(self, step: int, saved: Any) -> None:
         """Go to where the data were; that it may take a while is told, before there is a log."""
@@ -210,6 +210,8 @@ class Session:
 
     def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         """Record the metrics of a step that led to this state; the device may still be computing them."""
+        if step == self._first and self._written is not None:
+            import_ahead(CURVES)  # for the end of the run: earlier, it would delay the first step
         made = metrics_of_made(self._run.experiment.updates, step, metrics)
         self._log.add_step(step, {**made, **self._measured})
         self._description.step = step + 1
@@ -223,11 +225,6 @@ class Session:
         every = self._run.experiment.evaluate_every
         if updates == self._run.stop or (every is not None and updates % every == 0):
             self._evaluate(updates, state)
-
-    def _traced(self) -> None:
-        """The step has been traced: while it is compiled, a thread has time for what the end of a run needs."""
-        if self._written is not None:
-            import_ahead(CURVES)
 
     def _make_up_evaluation(self, folder: RunFolder) -> None:
         """Evaluate where a run that is resumed ended, if that was due and failed."""

@@ -1,5 +1,6 @@
 """A program that is compiled ahead is the one that is called, whatever its arguments are."""
 
+import itertools
 import threading
 from collections import Counter
 
@@ -73,10 +74,11 @@ BATCHES = {
 
 
 @pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("options", [{}, {"ema": 0.5, "skip_nonfinite": 2}])
+@pytest.mark.parametrize("options", [{}, {"ema": 0.5, "skip_nonfinite": 2}, {"precision": "float16", "skip_spikes": 2}])
 def test_a_run_compiles_its_step_and_its_evaluation_once(tmp_path, compilations, kind, options):
     def loss(params, batch, key):
-        return sum(jnp.sum(params["w"]) * jnp.mean(x) for x in jax.tree.leaves(batch))
+        total = jnp.sum(params["w"])
+        return sum(total * jnp.mean(x).astype(total.dtype) for x in jax.tree.leaves(batch))
 
     @jax.jit
     def evaluate_it(params, context):
@@ -90,6 +92,53 @@ def test_a_run_compiles_its_step_and_its_evaluation_once(tmp_path, compilations,
     assert (only(compilations, "evaluate_it"), AHEAD[kind != "on a device"]) in compilations
     if kind != "on a device":  # where that of the first step moves the state to
         assert (only(compilations, "jit(step)"), "compile ahead") in compilations
+
+
+def called_in_order(init, **options):
+    """What a run of two steps calls: "init" or "init with numbers", "loss"; and the state after it."""
+    calls = []
+
+    def noted(key):
+        calls.append("init" if isinstance(key, jax.core.Tracer) else "init with numbers")
+        return init(key)
+
+    def loss(params, batch, key):
+        calls.append("loss")
+        return jnp.sum((params["w"] - batch) ** 2)
+
+    made = Experiment(
+        name="ahead", init=noted, loss=loss, batch=BATCHES["numpy"], optimizer=optax.adam(0.1), steps=2, seed=7
+    )
+    return calls, train(made, directory=None, progress=False, **options)
+
+
+def test_the_step_is_compiled_while_init_computes(compilations):
+    calls, state = called_in_order(lambda key: {"w": jax.random.normal(key, (3,)) * 1e-3})
+    assert calls == ["init", "loss", "init with numbers"]
+    assert (only(compilations, "jit(step)"), "compile ahead") in compilations and state.step == 2
+
+
+NUMBERS = itertools.count()
+
+
+def needs_numbers(key):
+    return {"w": jnp.full(3, float(jax.random.uniform(key)))}
+
+
+def of_another_structure_each_time(key):
+    return {"w": jnp.ones(3), f"other{next(NUMBERS)}": jnp.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "init, calls",
+    [
+        (needs_numbers, ["init", "init with numbers", "loss"]),
+        (of_another_structure_each_time, ["init", "loss", "init with numbers", "loss"]),
+    ],
+)
+def test_an_init_whose_shapes_cannot_be_found_ahead(init, calls):
+    found, state = called_in_order(init)
+    assert found == calls and state.step == 2
 
 
 def test_a_run_that_goes_on_compiles_each_once(tmp_path, compilations):

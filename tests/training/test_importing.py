@@ -3,27 +3,13 @@
 import subprocess
 import sys
 
-import jax
-
-from fnbackprop.training.importing import import_ahead, once_traced
+from fnbackprop.training.importing import import_ahead
 
 
 def test_they_are_imported_and_one_that_is_missing_does_no_harm(monkeypatch):
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     import_ahead(("no_such_library", "wave")).join(30.0)
     assert "wave" in sys.modules
-
-
-def test_what_comes_once_a_function_is_traced_comes_once():
-    calls = []
-
-    def step(x):
-        calls.append("traced")
-        return x + 1
-
-    function = jax.jit(once_traced(step, lambda: calls.append("then")))
-    assert [int(function(1)), int(function(2))] == [2, 3] and calls == ["traced", "then"]
-    assert "module @jit_step" in function.lower(1).as_text()
 
 
 def test_what_few_runs_need_is_not_imported_with_the_loop():
