@@ -20,11 +20,11 @@ from jax import lax
 from ..jaxprs.avals import aval_of, explicit_sharding
 from ..trees import accumulation_dtype
 from .block import block
-from .tiled_logits import Summary, add_at, counted_of, logits_of, plain_logits, tiled_logits
+from .tiled_logits import Summary, add_at, logit_at, logits_of, of_w, plain_logits, tiled_logits
 from .tiling import even_size, may_be_divided, product
 
 Array = jax.Array
-LOGITS, FEWEST = 2**20, 128  # of a chunk: the most logits, 4 MiB in float32, and the fewest tokens
+LOGITS, FEWEST = 5 * 2**18, 128  # of a chunk: the most logits, 5 MiB in float32, and the fewest tokens
 
 
 def linear_cross_entropy(
@@ -112,15 +112,17 @@ def loss_value(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_lo
 
 def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_loss, wanted):
     """The gradient of a chunk of `at_once` tokens is computed with its loss, while its logits are there."""
-    dtype, counted, (tokens, _) = accumulation_dtype(x, w), counted_of(mask, labels), x.shape
+    dtype, tokens = accumulation_dtype(x, w), x.shape[0]
+    counted = lax.full_like(labels, True, jnp.bool_) if mask is None else mask
     columns = jnp.arange(w.shape[0 if tied else 1], dtype=jnp.int32)
     share = 1 / jnp.maximum(jnp.sum(counted, dtype=dtype), 1)
+    x = x if mask is None else jnp.where(mask[:, None], x, 0)
+    turned_x = None if tied else x.T
 
     def step(carry: Any, begin: Array) -> Any:
         loss, dx, dw, db = carry
         start = lax.min(begin, np.int32(tokens - at_once))  # the last chunk overlaps another
         own, labels_i, x_i = (lax.dynamic_slice_in_dim(a, start, at_once) for a in (counted, labels, x))
-        x_i = jnp.where(own[:, None], x_i, 0)
         fresh = own & (start + jnp.arange(at_once, dtype=jnp.int32) >= begin)
         weight = jnp.where(fresh, share, 0)
         z = logits_of(x_i, w, bias, tied, dtype)  # 1
@@ -129,7 +131,7 @@ def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_
         total = jnp.sum(e, -1)
         lse = m + jnp.log(total)  # 2
         is_label = labels_i[:, None] == columns[None]
-        at_label = jnp.where(jnp.any(is_label, -1), jnp.sum(jnp.where(is_label, z, 0), -1), jnp.nan)  # 3
+        at_label = logit_at(labels_i, z)  # 3
         summary = Summary(lse, at_label, jnp.mean(z, -1) if label_smoothing else None)  # 4
         loss = loss + share * jnp.sum(jnp.where(fresh, _losses(summary, label_smoothing, z_loss), 0))  # 5
 
@@ -139,7 +141,7 @@ def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_
         if dx is not None:  # of 1
             dx = add_at(dx, product("nv,vd->nd" if tied else "nv,dv->nd", dz, w, dtype), start, 0)
         if dw is not None:  # of 1
-            dw = dw + product("nv,nd->vd" if tied else "nv,nd->dv", dz, x_i, dtype)
+            dw = dw + of_w(x_i, turned_x, start, dz, dtype)
         return (loss, dx, dw, None if db is None else db + jnp.sum(dz, 0)), None
 
     targets = zip((x, w, bias), wanted[:3], strict=True)

@@ -33,11 +33,10 @@ class Summary(NamedTuple):
 
 def plain_logits(x, w, bias, labels, mask, *, tied, with_mean):
     """The definition: all logits at once."""
-    x = jnp.where(counted_of(mask, labels)[:, None], x, 0)
+    x = x if mask is None else jnp.where(mask[:, None], x, 0)
     logits = logits_of(x, w, bias, tied, accumulation_dtype(x, w))
-    classes = jnp.where(labels < 0, logits.shape[-1], labels)[:, None]  # a negative one does not count from the end
-    at_label = jnp.take_along_axis(logits, classes, -1, mode="fill")[:, 0]
-    return Summary(jax.nn.logsumexp(logits, -1), at_label, jnp.mean(logits, -1) if with_mean else None)
+    mean = jnp.mean(logits, -1) if with_mean else None
+    return Summary(jax.nn.logsumexp(logits, -1), logit_at(labels, logits), mean)
 
 
 class Level(NamedTuple):
@@ -154,7 +153,7 @@ def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
         if dx is not None:
             dx = add_at(dx, product("nv,vd->nd" if tied else "nv,dv->nd", dlogits, tile.w, dtype), tile.token, 0)
         if dw is not None:
-            dw = add_at(dw, _of_w(tile, turned_x, dlogits, dtype), tile.column, tile.w_axis)
+            dw = add_at(dw, of_w(tile.x, turned_x, tile.token, dlogits, dtype), tile.column, tile.w_axis)
         db = None if db is None else add_at(db, jnp.sum(dlogits, 0), tile.column, 0)
         return [dx, dw, db]
 
@@ -166,14 +165,6 @@ def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
     return dx, dw, db, None, None
 
 
-def _of_w(tile: Tile, turned_x: Array | None, dlogits: Array, dtype: Any) -> Array:
-    """A tile's part of the cotangent of w. An operand is turned before: XLA's CPU products that do it take longer."""
-    if turned_x is None:
-        return product("vn,nd->vd", lax.optimization_barrier(dlogits.T), tile.x, dtype)
-    own = lax.dynamic_slice_in_dim(turned_x, tile.token, tile.count, 1)
-    return product("dn,nv->dv", own, dlogits, dtype)
-
-
 tiled_logits = block(logits_forward, logits_backward, plain=plain_logits, name="linear_cross_entropy")
 
 
@@ -182,8 +173,18 @@ def logits_of(x: Array, w: Array, bias: Array | None, tied: bool, dtype: Any) ->
     return logits if bias is None else logits + bias.astype(dtype)[None]
 
 
-def counted_of(mask: Array | None, labels: Array) -> Array:
-    return lax.full_like(labels, True, jnp.bool_) if mask is None else mask
+def logit_at(labels: Array, logits: Array) -> Array:
+    """Of each token, the logit at its label; NaN at a label that is no class."""
+    classes = jnp.where(labels < 0, logits.shape[-1], labels)[:, None]  # a negative one does not count from the end
+    return jnp.take_along_axis(logits, classes, -1, mode="fill")[:, 0]
+
+
+def of_w(x: Array, turned_x: Array | None, token: Array, dlogits: Array, dtype: Any) -> Array:
+    """The part of some tokens in the cotangent of w; turned_x: x.T of all tokens, None if w is tied. An operand is
+    turned before the product: XLA's CPU products that do it take longer."""
+    if turned_x is None:
+        return product("vn,nd->vd", lax.optimization_barrier(dlogits.T), x, dtype)
+    return product("dn,nv->dv", lax.dynamic_slice_in_dim(turned_x, token, x.shape[0], 1), dlogits, dtype)
 
 
 def add_at(x: Array, part: Array, start: Array, axis: int) -> Array:
