@@ -86,12 +86,20 @@ class Programs:
         self._experiment, self._layout = experiment, layout
         self._evaluation = CompiledAhead(experiment.evaluate or (lambda *_: {}))
 
-    def begin_step(self, batch: Any) -> None:
-        """Let a thread compile the step before there is a state: `init` is called for its shapes alone."""
+    def begin_step(self, batch: Any) -> TrainState | None:
+        """Let a thread compile the step before there is a state: `init` is called for its shapes alone.
+
+        Returns:
+          those of the state; None if they are not known, or of no use.
+        """
         if self._is_placed(batch) or not _may_compile_ahead():
-            return
-        with contextlib.suppress(Exception):  # it needs numbers, or is broken
-            self.step.begin(abstract_state(self._experiment), batch)
+            return None
+        try:
+            shapes = abstract_state(self._experiment)
+        except Exception:  # init needs numbers, or is broken
+            return None
+        self.step.begin(shapes, batch)
+        return shapes
 
     def begin(self, state: TrainState, batch: Any, folder: Path | None) -> None:
         """Let threads compile the evaluation and, if that has not begun, the step."""

@@ -21,7 +21,7 @@ from .data.first_batch import first_fingerprint
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .first_notes import first_notes
-from .importing import CHECKPOINT, CURVES, import_ahead
+from .importing import CURVES, import_ahead
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
 from .looks import looks_at
@@ -37,7 +37,7 @@ from .run_folder import RunFolder
 from .step.several_updates import metrics_of_made
 from .step.state import TrainState, abstract_state, adopted_state, initial_state, part_of
 from .stopping import Signals
-from .trial import try_checkpoint, try_evaluation, try_optimizers
+from .trial import Trial
 
 LAYER_POINTS = 200  # how many steps of a run write the gradient norm of every layer
 
@@ -78,12 +78,11 @@ class Session:
         with ExitStack() as stack:
             self._peers = stack.enter_context(watched_peers(self._run.batch_timeout))
             self._folder = None if self._run.directory is None else stack.enter_context(Claim(self._run)).folder
-            if self._written is not None and self._run.trial and self._run.checkpoint_every != 0:
-                import_ahead(CHECKPOINT)
-            self._begin()
-            self._signals = stack.enter_context(Signals())
-            if self._run.trial and self._first < self._run.stop:
-                self._notes += self._try()
+            with Trial(self._run, self._folder) as trial:
+                self._begin(trial)
+                self._signals = stack.enter_context(Signals())
+                if self._first < self._run.stop:
+                    self._notes += trial.finish(self.state, self._data_state(self._first), self._written)
             self._open(stack)
             self._stack = stack.pop_all()  # closed by __exit__; here, only if opening failed
         return self
@@ -91,8 +90,8 @@ class Session:
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def _begin(self) -> None:
-        """Find the state and the data to begin with."""
+    def _begin(self, trial: Trial) -> None:
+        """Find the state and the data to begin with; threads begin the trial and compile while `init` computes."""
         run, experiment, first = self._run, self._run.experiment, None
         if run.state is not None:
             require_own_state(experiment, run.state)
@@ -100,7 +99,9 @@ class Session:
         else:
             if not run.resume and run.stop > 0:
                 first = first_fingerprint(experiment.batch, 0)
-                self._programs.begin_step(first[1])  # while `init` compiles its own
+                shapes = self._programs.begin_step(first[1])
+                if not run.overwrite:  # which makes room on the disk
+                    trial.begin(shapes, self._data_state(0))
             state = initial_state(experiment, self._layout)
         beginning, restore = Beginning(state, []), self._restore_stream if self._stream else None
         if self._folder is not None:
@@ -153,8 +154,7 @@ class Session:
                 self._looks.append((name, look))
         _close_with_error(stack, lambda error: keep_nonfinite_batch(experiment, folder, error))
         if folder is not None:
-            data_state = self._stream.state if self._stream else None
-            self._checkpoints = CheckpointSchedule(run, folder, log, first, data_state, self._data)
+            self._checkpoints = CheckpointSchedule(run, folder, log, first, self._data_state, self._data)
             _close_with_error(stack, self._checkpoints.close)
         for note in self._notes:
             log.say(note)
@@ -167,14 +167,9 @@ class Session:
             self._stopped_by = self._patience.resume(folder.read_metrics())
         self._began = time.monotonic()
 
-    def _try(self) -> list[str]:
-        """What would end the run at its first evaluation or checkpoint ends it now, before it leaves a file."""
-        run, state = self._run, self.state
-        try_optimizers(run.experiment, state)
-        try_evaluation(run.experiment, state, run.best, self._written)
-        if self._folder is None:
-            return []
-        return try_checkpoint(run, self._folder, state, self._stream.state(self._first) if self._stream else None)
+    def _data_state(self, step: int) -> Any:
+        """Where the data are before a step, if `batch` is not a function of it."""
+        return None if self._stream is None else self._stream.state(step)
 
     def steps(self) -> Iterator[int]:
         """The steps to make, until the last or until something asks for a stop."""

@@ -1,12 +1,12 @@
 """A trial before the first step: an evaluation and a checkpoint that could not be made would cost the whole run."""
 
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.balancing.layers import undoes_scales
@@ -14,10 +14,12 @@ from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.experiment_checks import check_evaluation
 from fnbackprop.media import divided
 
+from .checkpoints.arrays import stored_leaves
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.writer import CheckpointWriter
 from .errors import CheckpointError
 from .evaluating import context_of
+from .importing import CHECKPOINT, import_ahead
 from .run import Run
 from .run_folder import RunFolder
 from .step.partial_optimizer import optimizer_of
@@ -69,18 +71,25 @@ def try_evaluation(
 def try_checkpoint(run: Run, folder: RunFolder, state: TrainState, data_state: Any) -> list[str]:
     """Write a checkpoint with an element in the place of each array, and remove it.
 
+    Args:
+      run: says whether it will write any.
+      folder: the run's.
+      state: the one before the first step; of its arrays, the shapes and dtypes are enough.
+      data_state: where the data are, as JSON.
+
     Returns:
       a line about the room on the disk, if it will not hold two checkpoints.
     Raises:
       CheckpointError: it cannot be written.
     """
-    if run.checkpoint_every == 0 or jax.process_count() > 1:
+    if not _writes_checkpoints(run):
         return []
     place = RunFolder(folder.path / "trial")
     writer = CheckpointWriter(place, keep=None)
-    tiny = jax.tree.map(_element, state)
+    leaves = jax.eval_shape(stored_leaves, state)
+    tiny = [jax.device_put(np.zeros(1, leaf.dtype)) for leaf in leaves]
     try:
-        info = {"step": int(state.step), "settings": run.settings, "data": data_state, "metrics": {}}
+        info = {"step": 0, "settings": run.settings, "data": data_state, "metrics": {}}
         writer.write(tiny, info | {"metrics_bytes": 0, "batch": None})
         writer.finish()
         [written] = place.checkpoints.iterdir()
@@ -89,15 +98,64 @@ def try_checkpoint(run: Run, folder: RunFolder, state: TrainState, data_state: A
     finally:
         writer.close()
         shutil.rmtree(place.path, ignore_errors=True)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes"))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     free = shutil.disk_usage(folder.path).free
     if free < 2 * size:
         return [f"{folder.path}: {free / 1e9:.1f} GB are free, and a checkpoint takes {size / 1e9:.1f}: clear some"]
     return []
 
 
-def _element(leaf: jax.Array) -> jax.Array:
-    """An array of one element of the leaf's dtype: to take it from the leaf would be compiled for every shape."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        return jnp.ravel(leaf)[:1]
-    return jax.device_put(np.zeros(1, leaf.dtype))
+def _writes_checkpoints(run: Run) -> bool:
+    return run.checkpoint_every != 0 and jax.process_count() == 1
+
+
+class Trial:
+    """The trial of a run: what would end it at its first evaluation or checkpoint ends it before it leaves a file.
+
+    The checkpoint is tried by a thread; a context manager, which waits for it.
+
+    Args:
+      run: may ask for no trial.
+      folder: the run's; None writes nothing.
+    """
+
+    def __init__(self, run: Run, folder: RunFolder | None):
+        self._run, self._folder = run, folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="trial")
+        self._checkpoint: Future[list[str]] | None = None
+        if run.trial and folder is not None and _writes_checkpoints(run):
+            import_ahead(CHECKPOINT)
+
+    def __enter__(self) -> "Trial":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+
+    def begin(self, state: TrainState | None, data_state: Any) -> None:
+        """Begin with the checkpoint, unless that has been done.
+
+        Args:
+          state: the one before the first step, or its shapes; None if they are not known.
+          data_state: where the data are then.
+        """
+        if self._checkpoint is None and self._run.trial and self._folder is not None and state is not None:
+            self._checkpoint = self._thread.submit(try_checkpoint, self._run, self._folder, state, data_state)
+
+    def finish(self, state: TrainState, data_state: Any, folder: Path | None) -> list[str]:
+        """Try what has not been tried, and return lines about it.
+
+        Args:
+          state, data_state: before the first step.
+          folder: the run's, if this process writes there.
+
+        Raises:
+          ExperimentError: as `try_optimizers` and `try_evaluation`.
+          CheckpointError: as `try_checkpoint`.
+        """
+        if not self._run.trial:
+            return []
+        self.begin(state, data_state)
+        try_optimizers(self._run.experiment, state)
+        try_evaluation(self._run.experiment, state, self._run.best, folder)
+        return [] if self._checkpoint is None else self._checkpoint.result()

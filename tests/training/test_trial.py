@@ -1,8 +1,11 @@
 """What would end a run at its first evaluation or checkpoint ends it before the first step."""
 
+import dataclasses
 import shutil
+import threading
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,3 +69,35 @@ def test_a_checkpoint_of_every_kind_of_leaf_is_tried_and_removed(tmp_path, monke
     assert "0.0 GB are free" in line
     monkeypatch.setattr(trial, "CheckpointWriter", None)
     assert try_checkpoint(Run(experiment, directory=tmp_path, checkpoint_every=0), folder, state, None) == []
+
+
+def test_a_checkpoint_is_tried_while_init_computes_and_its_error_ends_the_run_before_the_first_step(
+    tmp_path, monkeypatch
+):
+    made, tried = regression(batch=never), threading.Event()
+
+    def init(key):
+        if not isinstance(key, jax.core.Tracer):
+            assert tried.wait(60.0)
+        return made.init(key)
+
+    def fails(run, folder, state, data_state):
+        assert isinstance(state.params["w"], jax.ShapeDtypeStruct)
+        tried.set()
+        raise CheckpointError("no room")
+
+    monkeypatch.setattr(trial, "try_checkpoint", fails)
+    with pytest.raises(CheckpointError, match="no room"):
+        train(dataclasses.replace(made, init=init), directory=tmp_path, progress=False, prefetch=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trial_of_a_run_whose_init_fails_leaves_nothing(tmp_path):
+    def init(key):
+        if not isinstance(key, jax.core.Tracer):
+            raise KeyError("weights")
+        return regression().init(key)
+
+    with pytest.raises(KeyError):
+        train(dataclasses.replace(regression(), init=init), directory=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
