@@ -5,6 +5,7 @@ manual gradient is that of `program`, the automatic one that of `other`; for one
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from .equations.audit import Audit
 from .equations.kinks import find_kinks
 from .gradient_sources import gradient_function
 from .leaves import compare_leaf, data_sizes, leaf_paths, structure_problems
+from .manual_alone import of_manual_alone, without_automatic
 from .noise import MORE_SAMPLES, measured_noise, narrow_noise, shaken
 from .numeric.arbitration import DISPUTED, settled, settled_value
 from .numeric.differences import Subject, compare_numeric
@@ -30,6 +32,7 @@ from .program import Program, first_line, unused_inputs
 from .properties import check_contract, check_environment
 from .recorded import traced
 from .reference.float64 import is_another_branch, reference_gradients
+from .reference.inner_rounding import gradient_noise, value_noise
 from .results import Check, EquationComparison, LeafComparison, NumericComparison, Property, Sides, Verdict
 from .tolerance import NOISE, facts_of, rounding_floor
 
@@ -124,17 +127,30 @@ def compare_leaves(work: Work) -> None:
     work.problems = structure_problems(work.manual, work.automatic, work.sides)
     if work.problems:
         return
+    references = _references(work)
+    work.leaves = _leaves(work, references)
+    wrong = any(leaf.verdict is Verdict.FAIL for leaf in work.leaves)
+    if wrong and all(reference is None for reference in references):  # which would tell of rounding inside
+        inside = gradient_noise(work.other_traced, work.facts.roundoff)
+        if inside:
+            leaves = enumerate(work.noise[1:])
+            work.noise[1:] = [max(noise, inside.get(i, 0.0)) for i, noise in leaves]
+            work.leaves = _leaves(work, references)
+
+
+def _leaves(work: Work, references: list[Any]) -> tuple[LeafComparison, ...]:
+    """The verdict on each leaf."""
     paths, sizes = leaf_paths(work.program, work.automatic), data_sizes(work.program)
     both = jax.tree.leaves(work.manual), jax.tree.leaves(work.automatic)
     unused = unused_inputs(work.traced)
     leaves = []
-    for i, (path, *parts) in enumerate(zip(paths, *both, work.noise[1:], _references(work), strict=True)):
+    for i, (path, *parts) in enumerate(zip(paths, *both, work.noise[1:], references, strict=True)):
         manual, automatic, noise, reference = parts
         leaf = compare_leaf(path, manual, automatic, work.floor, noise, reference, sizes, work.sides)
         if i in unused and leaf.error == 0 and leaf.norm == 0:
             leaf = dataclasses.replace(leaf, reason="unused: its gradient is exactly zero")
         leaves.append(leaf)
-    work.leaves = tuple(leaves)
+    return tuple(leaves)
 
 
 def _references(work: Work) -> list[Any]:
@@ -148,7 +164,8 @@ def _references(work: Work) -> list[Any]:
     value = work.automatic_value if work.two else work.value
     try:
         found = reference_gradients(traced.closed, traced.operands, active, traced.users_mode)
-        refused = is_another_branch(found[0], value, work.value_floor)
+        noise = functools.partial(value_noise, traced, work.facts.roundoff)
+        refused = is_another_branch(found[0], value, work.value_floor, noise)
     except Exception as error:  # what is the user's may refuse float64 in any way
         refused = first_line(error)
     if refused:
@@ -198,9 +215,9 @@ def take_differences(work: Work) -> None:
     work.say("differences of the function")
     disputed = [] if work.two else [i for i, leaf in enumerate(work.leaves) if leaf.verdict in DISPUTED]
     value = work.value, work.value_floor
-    gradients = work.manual, work.automatic
+    gradients, norms = (work.manual, work.automatic), [leaf.norm for leaf in work.leaves]
     subject = Subject(
-        work.program, work.traced, work.own_facts, *gradients, work.allowed, value, options.seed, work.sides
+        work.program, work.traced, work.own_facts, *gradients, work.allowed, value, options.seed, work.sides, norms
     )
     found = compare_numeric(subject, options.directions, options.leaf_directions, disputed, work.intended)
     work.numeric, work.intended = found.comparison, found.intended
@@ -236,8 +253,8 @@ def conclude(work: Work) -> None:
         return
     work.notes += _foreign_notes(work.traced.closed)
     if work.refused:
-        work.leaves = tuple(_without_automatic(leaf, work) for leaf in work.leaves)
-        work.value_comparison = _of_manual_alone(work.value_comparison)
+        work.leaves = tuple(without_automatic(leaf, work.numeric, work.intended, work.audited) for leaf in work.leaves)
+        work.value_comparison = of_manual_alone(work.value_comparison)
     work.value_comparison = settled_value(work.value_comparison, work.contract)
 
 
@@ -264,29 +281,6 @@ def _plain_value(work: Work) -> tuple[Any, float]:
         moved = (function(*shaken(arguments, sample, work.facts.roundoff)) for sample in range(MORE_SAMPLES))
         noise = max(distance(value, plain) for value in moved)
     return plain, max(work.value_floor, NOISE * noise) if math.isfinite(noise) else work.value_floor
-
-
-def _without_automatic(leaf: LeafComparison, work: Work) -> LeafComparison:
-    """A leaf of a function that JAX does not differentiate."""
-    leaf, numeric = _of_manual_alone(leaf), work.numeric
-    if leaf.verdict is not Verdict.PASS:
-        return leaf
-    if numeric is not None and numeric.verdict is Verdict.NOISE_LIMITED:
-        return dataclasses.replace(leaf, verdict=Verdict.NOISE_LIMITED, reason=f"differences alone: {numeric.reason}")
-    if numeric is None or numeric.verdict is not Verdict.PASS:
-        return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason="there is nothing to compare it with")
-    if not work.intended:
-        return dataclasses.replace(leaf, reason="compared with differences alone")
-    if not work.audited:
-        reason = "there is nothing to compare it with: differences do not know the replaced derivatives"
-        return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason=reason)
-    return dataclasses.replace(leaf, reason="its equations were compared one by one alone")
-
-
-def _of_manual_alone(leaf: LeafComparison) -> LeafComparison:
-    """A leaf without the numbers that compare it with an automatic one, which does not exist."""
-    names = ("error", "ratio", "cosine")
-    return dataclasses.replace(leaf, **dict.fromkeys(names, math.nan), ulps=(math.nan, math.nan), worst=None)
 
 
 def _foreign_notes(closed: Any) -> list[str]:

@@ -14,8 +14,10 @@ import numpy as np
 from ..arrays import array_norm, is_floating
 from ..program import Program, TracedProgram, first_line, unused_inputs
 from ..reference.float64 import is_another_branch
+from ..reference.inner_rounding import value_noise
 from ..results import MANUAL_AND_AUTOMATIC, NumericComparison, Sides, Verdict
-from ..tolerance import NOISE, NOISE_LIMIT, RoundingFacts
+from ..tolerance import NOISE_LIMIT, RoundingFacts
+from .agreement import DifferencesVerdict, verdict_of
 from .arbitration import follows_manual
 from .directions import TAYLOR, Along, DirectionalEvaluator, gradient_size
 from .slopes import best_step, shape_of
@@ -67,6 +69,7 @@ class Subject(NamedTuple):
       allowed: for each leaf, the relative error that rounding explains.
       value: the function's, and the relative error that rounding explains in it.
       seed: of the directions.
+      norms: the leaves' norms in float64, where there is a reference.
     """
 
     program: Program
@@ -78,6 +81,11 @@ class Subject(NamedTuple):
     value: tuple[Any, float]
     seed: int
     sides: Sides = MANUAL_AND_AUTOMATIC
+    norms: Sequence[float] | None = None
+
+    def value_noise(self) -> float:
+        """How far rounding inside moves the value, absolutely."""
+        return value_noise(self.traced, self.facts.roundoff)
 
     def along(self, evaluator: DirectionalEvaluator, count: int) -> list[Along]:
         """So many directions that move all leaves."""
@@ -100,22 +108,49 @@ def compare_numeric(
       replaced: lines at which a user's rule replaces a derivative on purpose.
     """
     evaluator, found, notes = _take(subject, directions)
-    started = time.perf_counter()
-    size, own = _sizes(subject, evaluator.scales)
-    result = _verdict(found, size, own, MATTERS if evaluator.in_float64 else 0.05, subject.sides)
-    intended: list[str] = []
-    if result.verdict is Verdict.FAIL and result.automatic > result.allowed:
-        result, intended, evaluator = _on_purpose(evaluator, result, subject, own, replaced)
-    each: list[LeafNumeric | None] = []
-    if not intended:
-        each, more = _each_leaf(evaluator, subject, leaves, started)
-        notes += more
-        result = _with_leaves(result, each, subject.sides)
+    judged = _judged(evaluator, found, subject, leaves, replaced)
+    if judged.result.verdict not in (Verdict.PASS, Verdict.NOISE_LIMITED):
+        evaluator.measure_noise()  # only now: it compiles the function once more
+        if any(evaluator.noise > along.slopes.rounding for along in found):
+            found = [along.with_noise(evaluator.noise) for along in found]
+            judged = _judged(evaluator, found, subject, leaves, replaced)
+    result, each, intended, more, evaluator = judged
+    notes += more
     comparison = NumericComparison(result.verdict, result.reason, directions, *result[2:5], _rate(found, evaluator))
     both, allowed = (subject.manual, subject.automatic), subject.allowed
     automatic_wrong = {i for i in disputed if follows_manual(evaluator, *both, i, allowed[i])}
     decided = {} if intended else _decided(evaluator, subject)
     return Differences(comparison, each, automatic_wrong, intended, notes, decided)
+
+
+class _Judged(NamedTuple):
+    """A verdict on differences: see `Differences`; `evaluator` is the one whose function they agree with."""
+
+    result: DifferencesVerdict
+    each: list[LeafNumeric | None]
+    intended: list[str]
+    notes: list[str]
+    evaluator: DirectionalEvaluator
+
+
+def _judged(
+    evaluator: DirectionalEvaluator,
+    found: list[Along],
+    subject: Subject,
+    leaves: bool | None,
+    replaced: Sequence[str],
+) -> _Judged:
+    """The verdict of all directions, then of each leaf's own."""
+    started = time.perf_counter()
+    size, own = _sizes(subject, evaluator.scales)
+    result = verdict_of(found, size, own, MATTERS if evaluator.in_float64 else 0.05, subject.sides)
+    intended: list[str] = []
+    if result.verdict is Verdict.FAIL and result.automatic > result.allowed:
+        result, intended, evaluator = _on_purpose(evaluator, result, subject, own, replaced)
+    if intended:
+        return _Judged(result, [], intended, [], evaluator)
+    each, notes = _each_leaf(evaluator, subject, leaves, started)
+    return _Judged(_with_leaves(result, each, subject.sides), each, intended, notes, evaluator)
 
 
 def _decided(evaluator: DirectionalEvaluator, subject: Subject) -> dict[int, str]:
@@ -132,7 +167,7 @@ def _take(subject: Subject, directions: int) -> tuple[DirectionalEvaluator, list
     evaluator = DirectionalEvaluator(subject.program, subject.traced)
     try:
         found = subject.along(evaluator, directions)
-        refused = is_another_branch(found[0].slopes.here, *subject.value)
+        refused = is_another_branch(found[0].slopes.here, *subject.value, subject.value_noise)
     except Exception as error:  # what is the user's may refuse float64 in any way
         refused = first_line(error)
     if not refused:
@@ -140,62 +175,6 @@ def _take(subject: Subject, directions: int) -> tuple[DirectionalEvaluator, list
     evaluator = DirectionalEvaluator(subject.program, subject.traced, low=True)
     found = subject.along(evaluator, directions)
     return evaluator, found, [f"numeric: in the program's own precision, since {refused}"]
-
-
-class DifferencesVerdict(NamedTuple):
-    """A verdict, its reason, and the distances of both gradients, with what is allowed, relative to `size`."""
-
-    verdict: Verdict
-    reason: str
-    manual: float
-    automatic: float
-    allowed: float
-    size: float
-
-
-def _verdict(found: list[Along], size: float, own: float, matters: float, sides: Sides) -> DifferencesVerdict:
-    """The verdict of all directions; `own` is the rounding of the gradient along a direction."""
-    rounding = np.nanmax([a.slopes.rounding for a in found] + [0.0])
-    central = np.stack([a.slopes.central for a in found])
-    lengths = found[0].slopes.lengths
-    chosen, spread = best_step(central, lengths, rounding)
-    steep = np.abs(central[:, chosen])
-    size = max(size, np.max(steep, where=np.isfinite(steep), initial=0.0), rounding / lengths[0]) or 1.0
-    allowed = (spread + 4 * own) / size
-    slopes = ([a.manual for a in found], [a.automatic for a in found])
-    worst = [max(abs(c - by) for c, by in zip(central[:, chosen], side, strict=True)) / size for side in slopes]
-    shapes = [shape_of(a.slopes, matters * (size if math.isfinite(size) else 0.0)) for a in found]
-    rough = [shape for shape in shapes if shape[0] is not Verdict.PASS]
-    said = agreement(*worst, allowed, sides)
-    if 2 * len(rough) >= len(found) and rough:
-        said = rough[0]
-        if said[0] is Verdict.KINK and not all(_between(a, allowed * size) for a in found):
-            said = Verdict.FAIL, f"{said[1]}; the gradient's slope does not lie between them"
-    return DifferencesVerdict(*said, *worst, allowed, size)
-
-
-def _between(along: Along, slack: float) -> bool:
-    """Whether the manual slope lies between those of both sides; a NaN is no slope, and is reported elsewhere."""
-    ends = sorted((along.slopes.left[-1], along.slopes.right[-1]))
-    return not (along.manual < ends[0] - slack or along.manual > ends[1] + slack)
-
-
-def agreement(manual: float, automatic: float, allowed: float, sides: Sides) -> tuple[Verdict, str]:
-    """With which gradient smooth differences agree: the distances of both, and the allowed one, are relative."""
-    if not math.isfinite(allowed):
-        return Verdict.NON_FINITE, "a difference is NaN or infinite"
-    coarse = allowed > NOISE_LIMIT  # and itself known to within the factor NOISE alone
-    limited = Verdict.NOISE_LIMITED, "a kink is near, or rounding is too coarse"
-    if manual <= allowed:
-        return limited if coarse else (Verdict.PASS, "")
-    if sides.automatic and automatic <= allowed:
-        return Verdict.FAIL, f"the differences agree with {sides.automatic}, not with {sides.manual}"
-    if not math.isfinite(manual):
-        return Verdict.FAIL, "the function has a finite slope here, but the gradient is NaN or infinite"
-    if coarse and manual <= NOISE * allowed:
-        return limited
-    whom = "with neither" if sides.automatic else f"not with {sides.manual}"
-    return Verdict.FAIL, f"the differences agree {whom}: a rule is wrong, or a gradient is stopped on purpose"
 
 
 def _on_purpose(
@@ -211,7 +190,8 @@ def _on_purpose(
     if evaluator.in_float64:
         try:
             held = DirectionalEvaluator(evaluator.program, evaluator.traced, held=True)
-            again = _verdict(subject.along(held, 2), result.size, own, MATTERS, subject.sides)
+            held.noise = evaluator.noise
+            again = verdict_of(subject.along(held, 2), result.size, own, MATTERS, subject.sides)
         except Exception:  # what is the user's may refuse float64 in any way
             again = result
         if again.verdict is Verdict.PASS and not stops:
@@ -286,6 +266,8 @@ def _sizes(subject: Subject, scales: Sequence[float]) -> tuple[float, float]:
     sides = subject.manual, subject.automatic
     both = zip(*map(jax.tree.leaves, sides), strict=True)
     norms = [max(map(array_norm, pair)) if is_floating(pair[0]) else 0.0 for pair in both]
+    if subject.norms is not None:  # both gradients may have been rounded to nothing
+        norms = [max(pair) if math.isfinite(pair[1]) else pair[0] for pair in zip(norms, subject.norms, strict=True)]
     parts = [n * s * a for n, s, a in zip(norms, scales, subject.allowed, strict=True) if math.isfinite(n * s * a)]
     size = max(gradient_size(subject.program, side) for side in sides)
     if not math.isfinite(size):

@@ -16,7 +16,8 @@ from fnbackprop.jaxprs.compat import quick_compilation
 from ..arrays import array_norm, is_floating, map_floating, to_float64
 from ..program import Program, TracedProgram
 from ..reference.float64 import float64_value, frozen_value
-from ..tolerance import unit_roundoff
+from ..reference.inner_rounding import value_noise
+from ..tolerance import NOISE, unit_roundoff
 from .slopes import Slopes
 
 STEPS = tuple(2.0**-i for i in range(-1, 5))  # from wide to narrow, in units of numeric_step
@@ -36,6 +37,10 @@ class Along(NamedTuple):
     manual: float
     automatic: float
 
+    def with_noise(self, noise: float) -> "Along":
+        """With at least so large an error of one value."""
+        return self._replace(slopes=self.slopes._replace(rounding=max(self.slopes.rounding, noise)))
+
 
 class DirectionalEvaluator:
     """Evaluates the function along directions.
@@ -54,6 +59,7 @@ class DirectionalEvaluator:
         self.step, self.roundoff = numeric_step(dtype), unit_roundoff(dtype)
         values = self._float64_values(held) if self.in_float64 else self._values
         self.compiled = jax.jit(values, compiler_options=quick_compilation())
+        self.noise = 0.0  # of one value, absolute: what was measured of the rounding inside
 
     def _float64_values(self, held: bool) -> Callable:
         make = frozen_value if held else float64_value
@@ -79,6 +85,10 @@ class DirectionalEvaluator:
 
         return jax.lax.map(at, lengths.astype(np.float32))
 
+    def measure_noise(self) -> None:
+        """How far rounding inside moves a value, which may be a small difference of large numbers."""
+        self.noise = NOISE * value_noise(self.traced, self.roundoff)
+
     def along(
         self, manual: Any, automatic: Any, seed: int, leaf: int | None = None, lengths: np.ndarray | None = None
     ) -> Along:
@@ -102,7 +112,7 @@ class DirectionalEvaluator:
             values = np.asarray(self.compiled(self.traced.operands, highs, moving, every), np.float64)
         largest = float(np.nanmax(np.abs(values[: 2 * count + 1]), initial=0.0))
         here, ahead, behind = values[0], values[1 : count + 1], values[count + 1 : 2 * count + 1]
-        slopes = Slopes(lengths, here, ahead, behind, 4 * self.roundoff * largest)
+        slopes = Slopes(lengths, here, ahead, behind, max(4 * self.roundoff * largest, self.noise))
         return Along(slopes, values[2 * count + 1 :], *(product(g, direction) for g in (manual, automatic)))
 
 

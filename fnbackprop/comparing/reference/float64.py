@@ -212,7 +212,7 @@ def reference_gradients(
         return float(value), list(map(np.asarray, gradients))
 
 
-def is_another_branch(high_value: float, value: Any, allowed: float) -> str:
+def is_another_branch(high_value: float, value: Any, allowed: float, noise: Callable[[], float] | None = None) -> str:
     """Why a value in float64 is not that of the program, or nothing if it is.
 
     What a decomposition leaves open (an order, a sign) may come out otherwise in float64: that is another function,
@@ -220,19 +220,20 @@ def is_another_branch(high_value: float, value: Any, allowed: float) -> str:
 
     Args:
       allowed: the relative error of the value that rounding explains.
+      noise: measures the absolute error that rounding inside explains; asked where the values differ.
     """
     off = abs(high_value - float(value))
-    if not off > max(10 * allowed, 1e-3) * abs(high_value):
+    if not off > max(10 * allowed, 1e-3) * abs(high_value) or (noise and not off > 10 * noise()):
         return ""
     return f"the value is {high_value:.6g} in float64, and {float(value):.6g} here"
 
 
-def float64_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
+def float64_value(closed: Any, active: Sequence[int], users_mode: bool, run: Float64Run | None = None) -> Callable:
     """`(operands, highs) -> value`: a traced program as a function of its floating operands in float64.
 
     Its decisions are its own: this is the function whose differences differences are taken of. Call it in 64-bit mode.
     """
-    run = Float64Run(users_mode, frozen=False)
+    run = run or Float64Run(users_mode, frozen=False)
 
     def value(operands, highs):
         pairs = list(map(run.pair, operands))
@@ -243,9 +244,9 @@ def float64_value(closed: Any, active: Sequence[int], users_mode: bool) -> Calla
     return value
 
 
-def frozen_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
+def frozen_value(closed: Any, active: Sequence[int], users_mode: bool, run: Float64Run | None = None) -> Callable:
     """As `float64_value`, but decisions, and all that a gradient is stopped at, stay what they are at the operands."""
-    run = Float64Run(users_mode)
+    run = run or Float64Run(users_mode)
 
     def value(operands, highs):
         pairs = list(map(run.pair, operands))

@@ -7,9 +7,9 @@ import pytest
 from jax import lax
 
 import fnbackprop as fb
-from fnbackprop.comparing.numeric.differences import Subject, agreement, compare_numeric
+from fnbackprop.comparing.numeric.differences import Subject, compare_numeric
 from fnbackprop.comparing.program import make_program, trace_program
-from fnbackprop.comparing.results import Sides, Verdict
+from fnbackprop.comparing.results import Verdict
 from fnbackprop.comparing.tolerance import facts_of
 
 X, Y = np.array([0.5, -1.0, 2.0], np.float32), np.array([1.0, 3.0], np.float32)
@@ -75,23 +75,6 @@ def test_at_a_kink_the_gradient_lies_between_the_slopes():
 def test_a_rule_that_replaces_a_derivative_on_purpose():
     found = differences(loss, (X, Y), manual=1.5, automatic=1.5, replaced=["a.py:1"])
     assert found.comparison.verdict is Verdict.PASS and found.intended == ["a.py:1"]
-
-
-@pytest.mark.parametrize(
-    "manual, automatic, allowed, verdict",
-    [
-        (0.01, 0.01, 0.05, Verdict.PASS),
-        (0.14, 0.14, 0.05, Verdict.FAIL),
-        (0.1, 0.1, 0.13, Verdict.NOISE_LIMITED),
-        (0.14, 0.14, 0.13, Verdict.NOISE_LIMITED),  # what is allowed is a guess where it is so large
-        (0.6, 0.6, 0.13, Verdict.FAIL),
-        (0.14, 0.1, 0.13, Verdict.FAIL),  # unless it tells the two gradients apart
-        (0.01, 0.01, np.nan, Verdict.NON_FINITE),
-        (np.inf, np.inf, 0.01, Verdict.FAIL),
-    ],
-)
-def test_agreement(manual, automatic, allowed, verdict):
-    assert agreement(manual, automatic, allowed, Sides())[0] is verdict
 
 
 def test_gradients_that_are_infinite_in_two_leaves():
