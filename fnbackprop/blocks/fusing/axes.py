@@ -61,6 +61,15 @@ def carried(equation: Any, axes: Axes) -> Axes | None:
     return None
 
 
+def before_transposes(graph: Any, atom: Any, axes: Axes) -> tuple[Any, Axes]:
+    """An array before it is transposed, as a tied table in `x @ table.T`, and its axes: what is cut into tiles in a loop
+    would be transposed as a whole first, a copy of it."""
+    while (equation := graph.named(atom, "transpose")) is not None:
+        order = list(equation.params["permutation"])
+        atom, axes = equation.invars[0], tuple(axes[order.index(i)] for i in range(len(order)))
+    return atom, axes
+
+
 def _broadcast(equation: Any, axes: Axes) -> Axes | None:
     """Only of axes of size 1 that are added: a repeated value is another array."""
     given, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape

@@ -11,7 +11,7 @@ from ..tiled_logits import Summary, tiled_logits
 from .attention_call import arranged, operand_axes
 from .attention_pattern import OF_MAXIMUM, laid_out, made_of, same_value, softmax
 from .attention_scores import Miss, product_axes
-from .axes import CASTS, LAYOUTS, Axes, Label, carried, keeps_values
+from .axes import CASTS, LAYOUTS, Axes, Label, before_transposes, carried, keeps_values
 from .graph import Graph
 from .hiding import peeled
 from .labels import AtLabel, Weight, at_label, is_constant_along, sums_classes
@@ -97,14 +97,15 @@ class CrossEntropyCall:
     def _summary(self, read: Callable[[Any], Any]) -> Any:
         contracted, batched = self.product.params["dimension_numbers"]
         sides = (0, 1) if self.classes.kind == "right" else (1, 0)
-        x, w = (read(self.product.invars[side]) for side in sides)
+        x, w = (self.product.invars[side] for side in sides)
         x_axes, w_axes = (
-            operand_axes(self.product.invars[side], side, contracted[side], batched[side]) for side in sides
+            operand_axes(atom, side, contracted[side], batched[side]) for atom, side in zip((x, w), sides, strict=True)
         )
+        w, w_axes = before_transposes(self.graph, w, w_axes)
         size = [label for axis in x_axes for label in axis if label.kind == "size"]
         tied = w_axes[0] == (self.classes,)
-        x = arranged(x, x_axes, (self.tokens, size))
-        w = arranged(w, w_axes, ([self.classes], size) if tied else (size, [self.classes]))
+        x = arranged(read(x), x_axes, (self.tokens, size))
+        w = arranged(read(w), w_axes, ([self.classes], size) if tied else (size, [self.classes]))
         labels = read(self.at.labels)
         labels = (labels[..., 0] if self.at.repeated else labels).reshape(x.shape[0]).astype(jnp.int32)
         bias = None if self.bias is None else read(self.bias).reshape(self.classes.size)

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import fnbackprop as fb
 from fnbackprop import losses
+from fnbackprop.blocks import tiled_logits
 from fnbackprop.blocks.fusing import attention_call
 from fnbackprop.blocks.fusing.rewriting import fused
 
@@ -86,6 +87,19 @@ def test_a_loss_that_is_taken(function):
     assert [(fusion.block, fusion.taken) for fusion in found] == [("linear_cross_entropy", True)], found
     assert "loss_spellings.py" in found[0].where and found[0].saves == 2 * 8 * 30
     _assert_same_gradient(function, "float64", 1e-11)
+
+
+@pytest.mark.parametrize("table", [(4096, 512), (512, 4096)], ids=["tied", "turned"])
+def test_a_table_that_is_transposed_is_not_copied(table, monkeypatch):
+    monkeypatch.setattr(tiled_logits, "LOGITS", 2**12)  # of many tiles
+
+    def loss(x, table, labels):
+        logits = x @ table.T if table.shape[1] == x.shape[1] else jnp.einsum("nd,vd->nv", x, table.T)
+        return jnp.mean(jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, labels[:, None], 1)[:, 0])
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 512), table)]
+    run = jax.jit(fb.grad(loss, (0, 1), fuse=True)).lower(*shapes, jax.ShapeDtypeStruct((8,), jnp.int32)).compile()
+    assert run.memory_analysis().temp_size_in_bytes < 4096 * 512 * 4 / 2
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 1e-5), ("bfloat16", 3e-2)])
