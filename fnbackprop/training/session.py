@@ -1,5 +1,6 @@
 """What surrounds the steps of a run: its first state, its batches, its log, its checkpoints."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -17,7 +18,7 @@ from .checkpoints.schedule import CheckpointSchedule
 from .claim import Claim
 from .compiling import Programs, StepFunction
 from .data.batch_shapes import BatchShapes
-from .data.first_batch import first_fingerprint
+from .data.first_batch import first_batch
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .first_notes import first_notes
@@ -66,6 +67,7 @@ class Session:
         self.step: StepFunction = self._programs.step
         self._stream = run.experiment.batch if isinstance(run.experiment.batch, Stream) else None
         self._shapes, self._first_batch = BatchShapes(run.experiment.batch_shapes), True
+        self._batch_seconds = math.inf  # what one takes to make, as far as is known
         self._signals: Signals | None = None
         self._looks: list[tuple[str, Any]] = []  # what is looked at before a step, each of the update of this name
         self._profile: Any = None
@@ -98,8 +100,8 @@ class Session:
             state = adopted_state(run.state, self._layout)
         else:
             if not run.resume and run.stop > 0:
-                first = first_fingerprint(experiment.batch, 0)
-                shapes = self._programs.begin_step(first[1])
+                first = first_batch(experiment.batch, 0)
+                shapes = self._programs.begin_step(first.batch)
                 if not run.overwrite:  # which makes room on the disk
                     trial.begin(shapes, self._data_state(0))
             state = initial_state(experiment, self._layout)
@@ -114,8 +116,9 @@ class Session:
                 "counted from the beginning: ask for more."
             )
         if self._data is None and self._first < run.stop:
-            self._data, batch = first or first_fingerprint(experiment.batch, self._first)
-            self._programs.begin(self.state, batch, self._written)
+            first = first or first_batch(experiment.batch, self._first)
+            self._data, self._batch_seconds = first.fingerprint, first.seconds
+            self._programs.begin(self.state, first.batch, self._written)
 
     def _restore_stream(self, step: int, saved: Any) -> None:
         """Go to where the data were; that it may take a while is told, before there is a log."""
@@ -159,7 +162,8 @@ class Session:
         for note in self._notes:
             log.say(note)
         place = None if self._layout is None else self._layout.place
-        batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=run.prefetch)
+        ahead, seconds = run.prefetch, self._batch_seconds
+        batches = batches_of(experiment.batch, first, run.stop, place=place, ahead=ahead, seconds=seconds)
         self._batches = stack.enter_context(batches)
         if first and folder is not None:
             self._make_up_evaluation(folder)

@@ -1,8 +1,10 @@
 """What is looked at before the first step: whether `batch` is a function of the step, and what it gives."""
 
 import hashlib
+import math
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +33,28 @@ def _fingerprint(batch: Callable[[int], Any], step: int, found: Any) -> Fingerpr
     return {"step": step, "leaves": leaves, "sha256": hashes}
 
 
-def first_fingerprint(batch: Callable[[int], Any], step: int) -> tuple[Fingerprint, Any]:
-    """The fingerprint of a run's first batch, which is made twice, and the batch.
+class FirstBatch(NamedTuple):
+    """The fingerprint of a run's first batch, the batch, and the seconds that it takes to make one.
+
+    They are infinite of a stream, whose next batch may take any time.
+    """
+
+    fingerprint: Fingerprint
+    batch: Any
+    seconds: float
+
+
+def first_batch(batch: Callable[[int], Any], step: int) -> FirstBatch:
+    """What is known of a run's first batch, which is made twice.
 
     Raises:
       ExperimentError: the two differ; or a leaf is no array.
     """
     first = batch(step)
-    once, again = _fingerprint(batch, step, first), fingerprint(batch, step)
+    began = time.perf_counter()
+    second = batch(step)  # of the first, a part may have been compiled
+    seconds = math.inf if isinstance(batch, Stream) else time.perf_counter() - began
+    once, again = (_fingerprint(batch, step, made) for made in (first, second))
     differing = differences(once, again)
     if differing:
         raise ExperimentError(
@@ -46,7 +62,7 @@ def first_fingerprint(batch: Callable[[int], Any], step: int) -> tuple[Fingerpri
             f"{', '.join(differing)}. Draw from np.random.default_rng((seed, step)), not from a generator that goes "
             "on; wrap an iterator in fnbackprop.training.data.from_iterator."
         )
-    return once, first
+    return FirstBatch(once, first, seconds)
 
 
 def differences(one: Fingerprint, other: Fingerprint) -> dict[str, str]:

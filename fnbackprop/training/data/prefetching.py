@@ -1,8 +1,10 @@
-"""The next batches, made by a thread while the device computes the current step."""
+"""The next batches, made by a thread while the device computes the current step, unless they are made at once."""
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,11 +14,24 @@ import numpy as np
 
 from fnbackprop.experiment import ExperimentError
 
+QUICK = 2e-4  # seconds: to hand a batch over from a thread takes about as long
+
 
 def batches_of(
-    batch: Callable[[int], Any], start: int, stop: int, *, place: Callable[[Any], Any] | None = None, ahead: int = 2
+    batch: Callable[[int], Any],
+    start: int,
+    stop: int,
+    *,
+    place: Callable[[Any], Any] | None = None,
+    ahead: int = 2,
+    seconds: float = math.inf,
 ) -> AbstractContextManager[Callable[[int], Any]]:
-    """A `Prefetch`; or, if none is to be made ahead, a function that makes each batch when it is called.
+    """A `Prefetch`; or a function that makes each batch when it is called, if none is to be made ahead, or as long as
+    that is quick.
+
+    Args:
+      batch, start, stop, place, ahead: as of `Prefetch`.
+      seconds: what one batch took to make; infinite if that is not known.
 
     Raises:
       ExperimentError: `ahead` is negative.
@@ -24,9 +39,51 @@ def batches_of(
     if ahead < 0:
         raise ExperimentError(f"prefetch must be at least 0 batches, not {ahead}.")
     place = place or to_device
-    if ahead:
+    if not ahead:
+        return contextlib.nullcontext(lambda step: place(own_copy(batch(step))))
+    if seconds > QUICK:
         return Prefetch(batch, start, stop, place=place, ahead=ahead)
-    return contextlib.nullcontext(lambda step: place(own_copy(batch(step))))
+    return WhileQuick(batch, stop, place=place, ahead=ahead)
+
+
+class WhileQuick:
+    """`batch(step)`, made when it is called until that takes long twice on end; then by a `Prefetch`.
+
+    Args:
+      batch, stop, place, ahead: as of `Prefetch`.
+      clock: seconds.
+    """
+
+    def __init__(
+        self,
+        batch: Callable[[int], Any],
+        stop: int,
+        *,
+        place: Callable[[Any], Any],
+        ahead: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._batch, self._stop, self._place, self._ahead, self._clock = batch, stop, place, ahead, clock
+        self._slow = 0  # batches on end
+        self._prefetch: Prefetch | None = None
+
+    def __enter__(self) -> "WhileQuick":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._prefetch is not None:
+            self._prefetch.close()
+
+    def __call__(self, step: int) -> Any:
+        """The batch of this step, which must be the one after the last."""
+        if self._prefetch is not None:
+            return self._prefetch(step)
+        began = self._clock()
+        found = self._place(own_copy(self._batch(step)))
+        self._slow = self._slow + 1 if self._clock() - began > QUICK else 0
+        if self._slow == 2 and step + 1 < self._stop:
+            self._prefetch = Prefetch(self._batch, step + 1, self._stop, place=self._place, ahead=self._ahead)
+        return found
 
 
 def to_device(batch: Any) -> Any:

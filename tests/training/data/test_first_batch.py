@@ -1,11 +1,13 @@
 """Data that are no function of the step, that have changed, or that are no arrays, are named before the first step."""
 
+import math
+
 import numpy as np
 import pytest
 
 from fnbackprop.experiment import ExperimentError
 from fnbackprop.training import data
-from fnbackprop.training.data.first_batch import differences, fingerprint, first_fingerprint, require_arrays
+from fnbackprop.training.data.first_batch import differences, fingerprint, first_batch, require_arrays
 from fnbackprop.training.loop import train
 from tests.training.test_loop import regression
 
@@ -27,7 +29,9 @@ def test_a_batch_that_is_no_function_of_the_step_is_named():
         train(regression(batch=impure), directory=None, progress=False)
     drawn = []
     stream = data.from_iterator(lambda: (drawn.append(i) or batch(i) for i in range(9)))
-    assert first_fingerprint(stream, 0)[0]["step"] is None and drawn == [0]
+    found = first_batch(stream, 0)
+    assert found.fingerprint["step"] is None and drawn == [0] and found.seconds == math.inf
+    assert 0 < first_batch(lambda step: np.zeros(2), 0).seconds < math.inf
 
 
 def test_what_has_changed_is_told():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.training.data.prefetching import Prefetch, batches_of, to_device
+from fnbackprop.training.data.prefetching import QUICK, Prefetch, WhileQuick, batches_of, to_device
 
 
 def test_in_order_and_ahead():
@@ -98,3 +98,36 @@ def test_it_ends_whenever_it_is_left(ahead):
             for step in range(taken):
                 batches(step)
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+
+
+def threads():
+    return [thread.name for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+@pytest.mark.parametrize(
+    "slow, by_a_thread_from", [([], 8), ([2, 4, 6], 8), ([2, 3], 4), ([0, 1], 2), ([5, 6], 7), ([6, 7], 8)]
+)
+def test_quick_batches_are_made_when_they_are_asked_for_until_two_on_end_are_slow(slow, by_a_thread_from):
+    now, made_by = [0.0], []
+
+    def batch(step):
+        now[0] += 10 * QUICK if step in slow else QUICK / 10
+        made_by.append(threading.current_thread().name)
+        return np.full(2, step, np.float32)
+
+    with WhileQuick(batch, 8, place=to_device, ahead=2, clock=lambda: now[0]) as batches:
+        assert [int(batches(step)[0]) for step in range(8)] == list(range(8))
+    assert made_by == ["MainThread"] * by_a_thread_from + ["prefetch"] * (8 - by_a_thread_from) and not threads()
+
+
+@pytest.mark.parametrize("seconds, thread", [(0.0, []), (2 * QUICK, ["prefetch"]), (float("inf"), ["prefetch"])])
+def test_what_takes_long_or_may_is_made_by_a_thread_at_once(seconds, thread):
+    with batches_of(lambda step: np.zeros(2), 0, 9, seconds=seconds) as batches:
+        assert threads() == thread and batches(0).shape == (2,)
+
+
+def test_an_error_of_a_quick_batch_comes_at_its_step():
+    with batches_of(lambda step: np.float32(1 / (1 - step)), 0, 9, seconds=0.0) as batches:
+        assert batches(0) == 1
+        with pytest.raises(ZeroDivisionError):
+            batches(1)
