@@ -62,8 +62,8 @@ def carried(equation: Any, axes: Axes) -> Axes | None:
 
 
 def before_transposes(graph: Any, atom: Any, axes: Axes) -> tuple[Any, Axes]:
-    """An array before it is transposed, as a tied table in `x @ table.T`, and its axes: what is cut into tiles in a loop
-    would be transposed as a whole first, a copy of it."""
+    """An array before it is transposed, as a tied table in `x @ table.T`, and its axes: of what is cut into tiles in a
+    loop, the transpose would be a copy of the whole."""
     while (equation := graph.named(atom, "transpose")) is not None:
         order = list(equation.params["permutation"])
         atom, axes = equation.invars[0], tuple(axes[order.index(i)] for i in range(len(order)))
