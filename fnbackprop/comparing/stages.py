@@ -7,7 +7,7 @@ manual gradient is that of `program`, the automatic one that of `other`; for one
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +83,7 @@ class Work:
         self.environment: tuple[Check, ...] = ()
         self.intended: list[str] = []
         self.audit_notes: list[str] = []
+        self.replaced: Callable[[], Sequence[str]] = tuple
 
     @property
     def allowed(self) -> list[float]:
@@ -194,6 +195,7 @@ def check_equations(work: Work) -> None:
     work.equations, work.audited, work.plain_value = list(audit.found), audit.audited, audit.value
     work.forwards = tuple(audit.forwards)
     work.intended, work.audit_notes = list(audit.replaced), list(audit.notes)
+    work.replaced = lambda: [*audit.replaced, *audit.replaced_implicitly]
 
 
 def check_properties(work: Work) -> None:
@@ -219,7 +221,7 @@ def take_differences(work: Work) -> None:
     subject = Subject(
         work.program, work.traced, work.own_facts, *gradients, work.allowed, value, options.seed, work.sides, norms
     )
-    found = compare_numeric(subject, options.directions, options.leaf_directions, disputed, work.intended)
+    found = compare_numeric(subject, options.directions, options.leaf_directions, disputed, work.replaced)
     work.numeric, work.intended = found.comparison, found.intended
     work.notes += found.notes
     if work.numeric.verdict in NOT_SMOOTH or any(leaf.verdict is Verdict.NON_FINITE for leaf in work.leaves):

@@ -5,6 +5,7 @@ one. The cotangents that travel on are the automatic ones, so no error propagate
 and the first found is the earliest in the order of the backward walk.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck, Evidence, manual_cotangents
 from .custom_rules import custom_rule_verdict, has_another_forward
 from .gaussian_cotangents import GaussianCotangents
-from .implicit import implicit_derivative
+from .implicit import has_implicit_derivative, implicit_derivative
 from .inside import wrong_inside
 from .loops import LOOPS
 from .shard_map import check_body
@@ -62,6 +63,7 @@ class Audit:
         self.groups: dict[Any, tuple[EquationComparison, set]] = {}
         self.checked: set[Any] = set()
         self.replaced: dict[str, None] = {}
+        self.implicit: dict[Any, list[Visit]] = {}
         self.forwards: dict[str, None] = {}
 
     def run(self) -> "Audit":
@@ -76,6 +78,14 @@ class Audit:
     @property
     def audited(self) -> int:
         return len(self.checked)
+
+    @functools.cached_property
+    def replaced_implicitly(self) -> list[str]:
+        """Where the function's own differences may have another slope than an equation's derivative: found out when it
+        is asked for, as it solves once more."""
+        visits = [visit for visits in self.implicit.values() for visit in visits]
+        reasons = [(visit, implicit_derivative(visit)) for visit in visits]
+        return list(dict.fromkeys(f"{visit.name} at {visit.location.line}: {why}" for visit, why in reasons if why))
 
     @property
     def notes(self) -> dict[str, None]:
@@ -93,8 +103,9 @@ class Audit:
         self.checked.add(visit.identity())
         if self.audited % 20 == 0:
             self.say(f"rules in place: {self.audited} equations")
-        if why := implicit_derivative(visit):
-            self.replaced[f"{visit.name} at {visit.location.line}: {why}"] = None
+        if has_implicit_derivative(visit):
+            self.implicit.setdefault(visit.identity(), []).append(visit)
+            del self.implicit[visit.identity()][1:-1]  # of a loop the first visited and the last, which are held
         check = EquationCheck(visit.equation, visit.step.active, False, self.traced.users_mode)
         try:
             found = COMPILED.both(check, visit.operands, cts)

@@ -19,6 +19,11 @@ NEARBY = 1e-3  # relative: how far the operands are moved
 EXACT_SOLVE = 10.0  # roundoffs, times the root of the number of unknowns: what a direct solver leaves
 
 
+def has_implicit_derivative(visit: Visit) -> bool:
+    """Whether an equation may have a derivative that is not that of its steps: `implicit_derivative` tells."""
+    return visit.name in ("random_gamma", "custom_linear_solve")
+
+
 def implicit_derivative(visit: Visit) -> str | None:
     """Why the function's own differences may have another slope than the equation's derivative; None: no reason."""
     if visit.name == "random_gamma":

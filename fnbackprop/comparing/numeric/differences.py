@@ -5,7 +5,7 @@ Both gradients are held against them, along directions that move all leaves and 
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +93,11 @@ class Subject(NamedTuple):
 
 
 def compare_numeric(
-    subject: Subject, directions: int, leaves: bool | None, disputed: Sequence[int], replaced: Sequence[str]
+    subject: Subject,
+    directions: int,
+    leaves: bool | None,
+    disputed: Sequence[int],
+    replaced: Callable[[], Sequence[str]],
 ) -> Differences:
     """Hold both gradients against differences of the function.
 
@@ -105,7 +109,7 @@ def compare_numeric(
       directions: how many move all leaves.
       leaves: whether each leaf gets a direction of its own; None: if that takes a few seconds.
       disputed: the leaves in which manual and automatic differ.
-      replaced: lines at which a user's rule replaces a derivative on purpose.
+      replaced: finds the lines at which a rule replaces a derivative on purpose; asked where the differences disagree.
     """
     evaluator, found, notes = _take(subject, directions)
     judged = _judged(evaluator, found, subject, leaves, replaced)
@@ -138,7 +142,7 @@ def _judged(
     found: list[Along],
     subject: Subject,
     leaves: bool | None,
-    replaced: Sequence[str],
+    replaced: Callable[[], Sequence[str]],
 ) -> _Judged:
     """The verdict of all directions, then of each leaf's own."""
     started = time.perf_counter()
@@ -182,7 +186,7 @@ def _on_purpose(
     result: DifferencesVerdict,
     subject: Subject,
     own: float,
-    replaced: Sequence[str],
+    replaced: Callable[[], Sequence[str]],
 ) -> tuple[DifferencesVerdict, list[str], DirectionalEvaluator]:
     """Differences again with decisions, and what is stopped, held: they agree if that alone made the difference."""
     lines = subject.facts.stop_gradients
@@ -199,9 +203,9 @@ def _on_purpose(
         if again.verdict is Verdict.PASS:
             reason = f"with what is stopped held constant; as a whole the function's slope is {result.manual:.1e} off"
             return again._replace(reason=reason), stops, held
-    if replaced:
+    if lines_of_rules := replaced():
         reason = "the differences agree with neither, since rules replace derivatives on purpose"
-        return result._replace(verdict=Verdict.PASS, reason=reason), [*stops, *replaced], evaluator
+        return result._replace(verdict=Verdict.PASS, reason=reason), [*stops, *lines_of_rules], evaluator
     at = f"; gradients are stopped at {', '.join(lines)}" if stops else ""
     return result._replace(reason=result.reason + at), [], evaluator
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fnbackprop as fb
+from fnbackprop.comparing.equations import implicit
 from fnbackprop.comparing.results import Verdict
 
 RANDOM = np.random.default_rng(0)
@@ -47,6 +48,19 @@ def test_a_wrong_rule_beside_such_a_solver_is_found():
     matrix, right = np.asarray(MATRIX, "float64"), np.asarray(RIGHT, "float64")
     result = fb.compare(lambda a, b: conjugate_gradients(a, scaled(b)), matrix, right, argnums=(0, 1))
     assert result.verdict is Verdict.FAIL, str(result)
+
+
+@pytest.mark.usefixtures("x64")
+def test_no_system_is_solved_again_unless_differences_disagree(monkeypatch):
+    def refuse(visit):
+        raise AssertionError("it was solved once more")
+
+    monkeypatch.setattr(implicit, "_residual", refuse)
+    matrix, right = np.asarray(MATRIX, "float64"), np.asarray(RIGHT, "float64")
+    result = fb.compare(lambda a, b: jnp.sum(jnp.linalg.solve(a, b) ** 2), matrix, right, argnums=(0, 1))
+    assert result.verdict is Verdict.PASS and not result.intended, str(result)
+    with pytest.raises(AssertionError, match="once more"):
+        fb.compare(conjugate_gradients, matrix, right, argnums=(0, 1))
 
 
 def newton(fun, start):
