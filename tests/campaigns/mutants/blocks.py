@@ -172,7 +172,7 @@ TARGETS = {
         ),
     ),
     "tiled_logits": Target(
-        ("logits_forward", "logits_backward", "_of_w", "Tile.__init__", "add_at"),
+        ("logits_forward", "logits_backward", "of_w", "logit_at", "Cut.of", "Cut.pad", "Tile.__init__", "add_at"),
         (
             (summary_of_logits, (normal(20, 2), normal(2, 5, seed=1), normal(5, seed=2))),
             (tied_summary, (normal(20, 2), normal(5, 2, seed=1))),

@@ -44,8 +44,8 @@ class Trial:
 
 
 Checker = Callable[[Program, rules.Mutant], bool]
-MOST_PROGRAMS = 24  # that one mutant is looked for in
-MOST_CHANGED = 12  # of those, whose gradients it changes
+MOST_PROGRAMS = 80  # that one mutant is looked for in
+MOST_CHANGED = 30  # of those, whose gradients it changes
 
 
 def run(mutant: rules.Mutant, checkers: dict[str, Checker]) -> Trial:

@@ -86,6 +86,9 @@ add("reduce_window_max", lambda x: lax.reduce_window(x, np.float32(-np.inf), lax
 add("reduce_window", lambda x, v: lax.reduce_window(x, v, jnp.logaddexp, (3,), (2,), ((1, 1),)), normal(6), normal())
 add("reduce_window", lambda x: lax.reduce_window(
     x, np.full((), -np.inf, x.dtype), lambda a, b: b + jnp.log(jnp.exp(a - b) + 1), (3,), (2,), ((2, 2),)), normal(6))
+add("reduce_window", lambda a, b: lax.reduce_window(
+    (a, b), (np.ones((), a.dtype), np.zeros((), a.dtype)), lambda f, t: (f[0] * t[0], t[1] + t[0] * f[1]), (3,), (2,),
+    "VALID"), away(6), normal(6, seed=1))
 POOL = {"window_dimensions": (2, 2), "window_strides": (2, 1), "padding": ((1, 0), (0, 0))}
 for _prefer in (lax.ge_p, lax.le_p):
     add("select_and_scatter_add", lambda s, x, p=_prefer: lax.select_and_scatter_add_p.bind(
@@ -126,5 +129,13 @@ add("scatter", lambda x, u: x.at[REPEATED].set(u, mode="drop"), normal(5, 2), no
 add("scatter", lambda x, u: x.at[ONCE].set(u, mode="drop", unique_indices=True), normal(5, 2), normal(4, 2, seed=1))
 add("scatter", lambda x, u: lax.scatter(x, jnp.array([[1], [2], [4], [2]]), u, lax.ScatterDimensionNumbers(
     (1, 2), (), (0,)), mode="clip"), normal(6, 2), normal(4, 3, 2, seed=1))
+for _index, _promise in ((REPEATED, False), (ONCE, True)):
+    add("scatter", lambda x, i=_index, p=_promise: x.at[i].set(2, mode="drop", unique_indices=p), normal(5, 2))
+    add("scatter", lambda u, i=_index, p=_promise: jnp.ones((5, 2), u.dtype).at[i].set(
+        u, mode="drop", unique_indices=p), normal(len(_index), 2))
+TWICE = jnp.array([[1, 1]])
+for _method in ("set", "mul"):
+    add("scatter" if _method == "set" else "scatter-mul", lambda x, u, m=_method: getattr(x.at[TWICE], m)(u),
+        away(3), away(1, 2, seed=1))
 add("scatter", lambda x: x.at[ONCE].apply(jnp.sin, mode="drop", unique_indices=True), normal(5))
 add("scatter", lambda x: x.at[REPEATED].apply(jnp.sin, mode="drop"), normal(5))

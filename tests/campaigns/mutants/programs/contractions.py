@@ -18,6 +18,7 @@ for _subscripts in SUBSCRIPTS:
     _shapes = [[_sizes[k] for k in part] for part in _subscripts.split("->")[0].split(",")]
     add("dot_general", partial(jnp.einsum, _subscripts), *(normal(*s, seed=i) for i, s in enumerate(_shapes)))
 add("dot_general", lambda x, y: x @ y, complex_normal(3, 3), complex_normal(3, 3, seed=1))
+add("dot_general", partial(jnp.matmul, precision=("highest", "default")), normal(3, 3), normal(3, 3, seed=1))
 GROUPS = np.int32([2, 1, 3])
 RAGGED = {  # the part whose axis falls into groups: shapes of x and y, contracting, ragged and group axes
     "m": ((6, 3), (3, 3, 3), ((1,), (1,)), 0, (0,)),
@@ -41,6 +42,13 @@ CONVOLUTIONS = [
     ((2, 3, 3, 2), (1, 1, 2, 3), {"window_strides": (1, 1), "padding": "VALID",
                                   "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
     ((1, 2, 5), (3, 2, 1), {"window_strides": (1,), "padding": [(0, 1)]}),  # a kernel of one point, padded
+    # large enough for the filter's gradient by products
+    ((8, 16, 16, 12), (3, 3, 12, 32), {"window_strides": (1, 1), "padding": "SAME",
+                                       "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+    ((4, 16, 16, 12), (3, 3, 12, 48), {"window_strides": (1, 1), "padding": "SAME",
+                                       "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+    ((5, 12, 35, 20), (36, 12, 2, 3), {"window_strides": (2, 1), "padding": [(1, 0), (2, -1)],
+                                       "rhs_dilation": (2, 1)}),
 ]
 for _x, _w, _params in CONVOLUTIONS:
     add("conv_general_dilated", lambda x, w, p=_params: lax.conv_general_dilated(x, w, **p),

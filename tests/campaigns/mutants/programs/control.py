@@ -92,7 +92,7 @@ add("while", lambda c, w: lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1
 add("while", lambda c, w: lax.while_loop(
     lambda s: s[0] < 70, lambda s: (s[0] + 1, jnp.tanh(s[1] * w) + c), (0, c))[1], inside(2), inside(2, seed=1))
 add("while", lambda c, w: lax.while_loop(  # the first step counts as much as the last
-    lambda s: s[0] < 70, lambda s: (s[0] + 1, s[1] + jnp.sin(s[1] * w) / 50), (0, c))[1], inside(2), inside(2, seed=1))
+    lambda s: s[0] < 71, lambda s: (s[0] + 1, s[1] + jnp.sin(s[1] * w) / 50), (0, c))[1], inside(2), inside(2, seed=1))
 
 # under vmap, each example with its own number of steps n, after which the body is singular
 
@@ -128,6 +128,8 @@ def sharded(function, check=True, one_value=False, count=1):
     return jax.shard_map(function, mesh=mesh(), in_specs=(P("i"),) * count, out_specs=out, check_vma=check)
 
 
+add("jit", lambda x: jax.jit(lambda x: jnp.sin(x) * x, in_shardings=jax.NamedSharding(mesh(), P("i")),
+                             out_shardings=jax.NamedSharding(mesh(), P("i")))(x), normal(4))
 COLLECTIVES = [
     ("psum", lambda v: lax.psum(v, "i"), True),
     ("pmax", lambda v: lax.pmax(v, "i"), True),

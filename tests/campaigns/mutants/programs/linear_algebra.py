@@ -21,6 +21,7 @@ add("eigh", L.eigh, jnp.stack([definite(3), definite(3, seed=2)])[:, None])  # (
 add("svd", lambda a: (lambda u, s, vt: u[:, :1] * s[:1] @ vt[:1])(*L.svd(a)), TIED)
 add("schur", lambda a: (lambda t: (t[2, 2], jnp.sum(t[:2, 2] ** 2), (t[0, 1] - t[1, 0]) ** 2))(L.schur(a)[0]),
     np.float32([[1, 2, 0.5], [-2, 1, 0.7], [0, 0, 3]]))  # a turn of the first plane keeps these three numbers
+add("schur", L.schur, np.float32([[3, 0.7, 0.5], [0.1, 1, 2], [0.2, -2, 1.5]]))  # whose second block is a pair
 for _dtype in ("float32", "complex64"):
     add("cholesky", L.cholesky, definite(3, dtype=_dtype))
     for _shape in ((3, 3), (4, 2), (2, 4)):
@@ -59,6 +60,11 @@ add("symmetric_product", lambda a, c: L.symmetric_product(a, c, alpha=2.0, beta=
     normal(3, 2), normal(3, 3, seed=4))
 add("qr", lambda a: L.qr(a, full_matrices=False, pivoting=True)[:2], matrix(4, 3))
 add("lu", lambda a: L.lu(a)[0], jnp.stack([matrix(3, 3), matrix(3, 3, seed=5)]))
+add("qr", partial(L.qr, full_matrices=False), jnp.stack([matrix(3, 2), matrix(3, 2, seed=5)]))
+add("svd", lambda a: L.svd(a, full_matrices=False), jnp.stack([matrix(3, 2), matrix(3, 2, seed=5)]))
+add("svd", lambda a: L.svd(a, full_matrices=False)[0], matrix(3, 3))
+add("svd", lambda a: L.svd(a, full_matrices=False)[2], matrix(3, 3))
+add("schur", L.schur, jnp.stack([rotating(3), rotating(3, seed=5)]))
 add("geqp3", lambda a: bind("geqp3", use_magma=False)(a, np.zeros(a.shape[1], np.int32)), matrix(4, 2))
 add("svd", lambda a: L.svd(a, compute_uv=False), matrix(3, 3))
 add("svd", lambda a: L.svd(a, full_matrices=True)[1:], matrix(4, 2))
@@ -66,6 +72,9 @@ add("eigh", lambda a: L.eigh((a + a.T) / 2, symmetrize_input=False)[1], definite
 add("eig", lambda a: L.eig(a, compute_left_eigenvectors=False, compute_right_eigenvectors=False), rotating(3))
 add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=True, compute_right_eigenvectors=False,
                                            enable_eigvec_derivs=True)), rotating(3))
+add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=False, enable_eigvec_derivs=True))[1:],
+    rotating(3))
+add("eig", lambda a: L.eig(a, compute_left_eigenvectors=False, enable_eigvec_derivs=True)[0], rotating(3))
 add("schur", lambda a: L.schur(a, compute_schur_vectors=False)[0], rotating(3))
 
 

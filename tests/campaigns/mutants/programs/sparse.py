@@ -38,6 +38,20 @@ def rows(data):
 for _make, _name in ((bcoo, "bcoo"), (bcsr, "bcsr"), (coordinates, "coo"), (rows, "csr")):
     add(f"{_name}_todense", lambda data, m=_make: m(data).todense(), normal(5))
     add(f"{_name}_todense", lambda data, m=_make: m(data).todense(), complex_normal(5))
+NEGATIVE = np.int32([[2, -3], [0, 3], [-1, 0]])
+OF_BATCH = np.stack([UNSORTED, UNSORTED[:, ::-1] % np.int32([3, 4])])
+add("bcoo_todense", lambda data: bcoo(data, NEGATIVE).todense(), normal(3))
+add("bcoo_todense", lambda data: bcoo(data, NEGATIVE.astype("uint32") % np.uint32([3, 4])).todense(), normal(3))
+add("bcoo_todense", lambda data: bcoo(data, OF_BATCH, (2, *SHAPE)).todense(), normal(2, 5))
+add("bcoo_todense", lambda data: bcoo(data, UNSORTED[None], (2, *SHAPE)).todense(), normal(2, 5))
+add("bcoo_todense", lambda data: bcoo(data, UNSORTED, (*SHAPE, 2)).todense(), normal(5, 2))
+add("bcoo_extract", lambda data, x: sparse.bcoo_extract(bcoo(data, OF_BATCH, (2, *SHAPE)), x).data, normal(2, 5),
+    normal(2, *SHAPE, seed=1))
+add("bcoo_dot_general", lambda data, x: sparse.bcoo_dot_general(
+    bcoo(data, OF_BATCH, (2, *SHAPE)), x, dimension_numbers=(((2,), (1,)), ((0,), (0,)))),
+    normal(2, 5), normal(2, 4, 2, seed=1))
+add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5, n_batch=1).data ** 2, np.stack([DENSE, 2 * DENSE]))
+add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5, n_dense=1).data ** 2, np.stack([DENSE, DENSE], -1))
 add("todense", lambda data: sparse.todense(bcoo(data)), normal(5))
 add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5).data ** 2, DENSE)
 add("bcsr_fromdense", lambda x: sparse.BCSR.fromdense(x, nse=5).data ** 2, DENSE)
