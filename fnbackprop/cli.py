@@ -12,7 +12,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fnbackprop.commands import TOOLS, USAGE_ERROR, CommandError, arguments_of, nearest
 from fnbackprop.config_files import with_config_file, with_run
@@ -21,6 +21,7 @@ from fnbackprop.experiment_commands import COMMANDS, ExperimentTraceOptions, Rep
 from fnbackprop.experiment_files import ENTRY, config_type, entry_of, import_file
 from fnbackprop.extras import MissingExtra
 from fnbackprop.function_commands import OF_A_FUNCTION, function_command, functions_of
+from fnbackprop.option_parsing import parse
 from fnbackprop.running.start import HELP as RUN_HELP
 from fnbackprop.running.start import run_script
 from fnbackprop.sweeping.command import HELP as SWEEP_HELP
@@ -138,7 +139,7 @@ def run_command(
     command = COMMANDS.get(name)
     title = " ".join(filter(None, (program, argv[0] if named else "", file)))
     about = _about(experiment, command.help if named and command else "", [] if named else _command_lines(default))
-    parsed = _parse(config_type(experiment), command.options if command else None, list(argv[named:]), title, about)
+    parsed = parse(config_type(experiment), command.options if command else None, argv[named:], title, about)
     if command is None:
         assert default is not None, "without a command there is a default"
         return default(parsed.config) or 0
@@ -206,22 +207,6 @@ def _guarded(action: Callable[[], int]) -> int:
 
 
 # ---------------------------------------------------------------- options and help
-
-
-def _parse(config: type, options: type | None, argv: list[str], program: str, about: str) -> Any:
-    """The options as an object with `config` and `options`; tyro answers --help and mistakes, and exits."""
-    import tyro
-
-    parts = {"config": config} | ({"options": options} if options else {})
-    names = [field.name for kind in parts.values() for field in dataclasses.fields(kind)]
-    if len(set(names)) < len(names):
-        twice = ", ".join(name for name in set(names) if names.count(name) > 1)
-        raise ExperimentError(f"Config has a field that is an option of the command too: {twice}. Rename it.")
-    fields = [(name, Annotated[kind, tyro.conf.arg(name="")]) for name, kind in parts.items()]
-    arguments = dataclasses.make_dataclass("Arguments", fields)
-    if {"-h", "--help"} & set(argv):
-        print(about, end="\n\n")  # as its author wrote it: tyro would join the lines of a paragraph
-    return tyro.cli(arguments, args=argv, prog=program, description=" ")
 
 
 def _print_help(name: str) -> int:

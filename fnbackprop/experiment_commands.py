@@ -53,8 +53,8 @@ class TrainOptions:
     """Also write one at every so-many-th step, and keep it for good."""
     best: str | None = None
     """Keep the best checkpoint too, by this metric of the evaluation."""
-    best_mode: Literal["max", "min"] = "max"
-    """Whether the highest or the lowest is best."""
+    best_mode: Literal["max", "min"] | None = None
+    """Whether the highest or the lowest is best; None: what the metric's name says, min of a loss or an error."""
     resume: bool = False
     """Go on with the newest run of this name, from its last checkpoint that is whole, if there is one."""
     overwrite: bool = False
@@ -95,8 +95,8 @@ class ExportOptions:
     """Of which checkpoint; by default the newest."""
     best: str | None = None
     """Instead, of the one that is best by this metric of the evaluation."""
-    best_mode: Literal["max", "min"] = "max"
-    """Whether the highest or the lowest is best."""
+    best_mode: Literal["max", "min"] | None = None
+    """Whether the highest or the lowest is best; None: what the metric's name says, min of a loss or an error."""
     output: Path | None = None
     """The folder to write; by default exported/<name>."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ()

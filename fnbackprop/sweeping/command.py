@@ -1,17 +1,25 @@
 """`fnbackprop sweep FILE --option V1,V2 ...`: a run for each combination of values, a table and a page."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..commands import CommandError
+from ..experiment import Experiment
+from ..experiment_checks import ExperimentError, check_name
 from ..experiment_files import load
+from ..training.best import best_mode_of, in_words
 from .points import SweepError, drawn, grid, label, split_arguments
-from .processes import runs_of_sweep, train_all
-from .table import as_text, rows_of
+from .processes import SweptRun, runs_of_sweep, train_all
+from .settings import require_same_settings, settings_of
+from .table import as_text, has_metric, rows_of
 
 HELP = "train once for each combination of values (--width 64,128 --learning-rate 1e-4:1e-2)"
+ALSO = """
+
+Besides these options, it takes those of the experiment and of train, which fnbackprop train {file} --help lists.
+Each run gets them; one with several values, --width 64,128, or with a range, --learning-rate 1e-4:1e-2, is swept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +35,12 @@ class SweepOptions:
     """How many runs there are at a time."""
     metric: str = "loss"
     """What the runs are sorted by: the loss, or a metric of evaluate."""
-    mode: Literal["min", "max"] = "min"
-    """Whether the lowest or the highest is best."""
+    mode: Literal["min", "max"] | None = None
+    """Whether the lowest or the highest is best; None: what the metric's name says, min of a loss or an error."""
     directory: Path = Path("runs")
     """Where the folder of the sweep is made, <file>-sweep."""
+    name: str | None = None
+    """Names that folder, in the place of <file>-sweep."""
 
 
 def run_sweep(argv: Sequence[str]) -> int:
@@ -42,35 +52,64 @@ def run_sweep(argv: Sequence[str]) -> int:
         raise CommandError("which experiment? For example: fnbackprop sweep FILE --learning-rate 1e-3,3e-3")
     file = "FILE" if argv[0].startswith("-") else argv[0]
     words = [word for word in argv if word != file]
+    about = HELP + ALSO.format(file=file)
     options, rest = tyro.cli(
-        SweepOptions, args=words, prog=f"fnbackprop sweep {file}", description=HELP, return_unknown_args=True
+        SweepOptions, args=words, prog=f"fnbackprop sweep {file}", description=about, return_unknown_args=True
     )
-    load(file)  # a mistake in the file is told once, and at once
+    experiment = load(file)  # a mistake in the file is told once, and at once
     try:
-        return sweep(file, options, rest)
+        return sweep(file, experiment, options, rest)
     except SweepError as error:
         raise CommandError(str(error)) from None
 
 
-def sweep(file: str, options: SweepOptions, arguments: Sequence[str]) -> int:
+def sweep(file: str, experiment: Callable[[Any], Experiment], options: SweepOptions, arguments: Sequence[str]) -> int:
     """Run a sweep, or go on with it: runs that are finished stay. Returns 0 if all are finished, else 1."""
     swept, rest = split_arguments(arguments)
     if not swept:
         raise SweepError("nothing is swept: give an option several values, such as --learning-rate 1e-3,3e-3.")
     if options.parallel < 1:
         raise SweepError(f"--parallel must be at least 1, not {options.parallel}.")
-    from .page import write_page
-
+    mode, directory = _checked(options), options.directory / (options.name or f"{Path(file).stem}-sweep")
     points = grid(swept) if options.random is None else drawn(swept, options.random, options.sweep_seed)
-    directory = options.directory / f"{Path(file).stem}-sweep"
-    runs = runs_of_sweep(points, directory)
+    runs = runs_of_sweep(points, directory, lambda words: settings_of(file, experiment, [*words, *rest]))
+    if "--new-config" not in rest:
+        for run in runs:
+            require_same_settings(run)
+    _require_metric(runs, file, options.metric, rest)
     print(f"{len(runs)} runs in {directory}, {options.parallel} at a time: {label(points[0])} ...", flush=True)
     try:
         finished = train_all(runs, file, rest, options.parallel, lambda line: print(line, flush=True))
     finally:
-        rows = rows_of(runs, options.metric, options.mode)
-        print(as_text(rows, options.metric))
-        if directory.is_dir():
-            page = write_page(rows, options.metric, f"Sweep of {Path(file).name}", directory / "sweep.html")
-            print(f"written to {page}")
+        _show(runs, options.metric, mode, f"Sweep of {Path(file).name}", directory)
     return 0 if finished else 1
+
+
+def _checked(options: SweepOptions) -> Literal["min", "max"]:
+    """Whether the lowest or the highest is best; raises SweepError for options that make no sense."""
+    try:
+        if options.name is not None:
+            check_name(options.name)
+        return best_mode_of(options.metric, options.mode)
+    except ExperimentError as error:
+        raise SweepError(str(error)) from None
+
+
+def _require_metric(runs: Sequence[SweptRun], file: str, metric: str, rest: Sequence[str]) -> None:
+    """Raises SweepError if the runs will have no such metric: looked at where no run shows it."""
+    if metric != "loss" and not any(has_metric(run.last_metrics(), metric) for run in runs):
+        from .metric_check import require_metric
+
+        require_metric(file, metric, [*runs[0].words, *rest])
+
+
+def _show(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"], title: str, directory: Path) -> None:
+    """Print the table, and write the page."""
+    from .page import write_page
+
+    rows = rows_of(runs, metric, mode)
+    print(as_text(rows, metric))
+    print(f"the {in_words(mode)} {metric} first")
+    if directory.is_dir():
+        page = write_page(rows, metric, title, directory / "sweep.html")
+        print(f"written to {page}")

@@ -4,11 +4,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..training.run_folder import RunFolder, find_runs
+from ..training.checkpoints.checkpoint import finished_checkpoints
+from ..training.run_folder import RunFolder, find_runs, read_json, write_json
 from .points import Point, label
 
 LAST_LINES = 12
@@ -21,10 +22,12 @@ class SweptRun:
     Attributes:
       point: its options.
       folder: where its run's folder is, or will be.
+      settings: all that its result depends on.
     """
 
     point: Point
     folder: Path
+    settings: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def run(self) -> RunFolder | None:
@@ -37,9 +40,36 @@ class SweptRun:
         return self.folder / "output.txt"
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says; the status "waiting" if the run was not begun."""
+        """What `run.json` says; without one, the status is "failed" if the process was started, else "waiting"."""
         run = self.run
-        return {"status": "waiting"} if run is None else run.read_description()
+        if run is None:
+            return {"status": "failed" if self.log.is_file() else "waiting"}
+        return run.read_description()
+
+    def holds_something(self) -> bool:
+        """Whether the run is finished, or has a checkpoint to go on from."""
+        run = self.run
+        return run is not None and (self.facts()["status"] == "finished" or bool(finished_checkpoints(run)))
+
+    def kept_settings(self) -> dict[str, Any]:
+        """With what it was begun; nothing if that is not known."""
+        try:
+            return read_json(self._kept)
+        except (OSError, ValueError):
+            return {}
+
+    def keep_settings(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._kept, self.settings)
+
+    @property
+    def words(self) -> list[str]:
+        """Its options as they are typed."""
+        return [word for option, value in self.point.items() for word in (f"--{option}", value)]
+
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "settings.json"
 
     def last_metrics(self) -> dict[str, Any]:
         """The last value of each metric."""
@@ -47,9 +77,13 @@ class SweptRun:
         return {} if run is None else {name: value for row in run.read_metrics() for name, value in row.items()}
 
 
-def runs_of_sweep(points: Sequence[Point], directory: Path) -> list[SweptRun]:
-    """A run for each point, in a folder of its name; a point that was drawn twice has one."""
-    return [SweptRun(point, directory / name) for name, point in {label(point): point for point in points}.items()]
+def runs_of_sweep(
+    points: Sequence[Point], directory: Path, settings_of: Callable[[list[str]], dict[str, Any]]
+) -> list[SweptRun]:
+    """A run for each point, in a folder of its name; a point that was drawn twice has one. settings_of: of the words
+    of a point's options."""
+    named = {label(point): SweptRun(point, directory / label(point)) for point in points}
+    return [replace(run, settings=settings_of(run.words)) for run in named.values()]
 
 
 def train_all(
@@ -64,10 +98,9 @@ def train_all(
         if run.facts()["status"] == "finished":
             say(f"{run.folder.name}: finished before")
             return True
-        run.folder.mkdir(parents=True, exist_ok=True)
-        options = [word for option, value in run.point.items() for word in (f"--{option}", value)]
+        run.keep_settings()
         place = ["--directory", str(run.folder), "--resume"]
-        command = [sys.executable, "-m", "fnbackprop", "train", file, *options, *arguments, *place]
+        command = [sys.executable, "-m", "fnbackprop", "train", file, *run.words, *arguments, *place]
         with open(run.log, "a", encoding="utf-8") as output:
             status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
         if status:

@@ -1,10 +1,10 @@
 """The outcome of a sweep as rows, the best first."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..columns import aligned
 from .points import Point, SweepError
@@ -21,6 +21,10 @@ class Row:
     report: Path | None
 
 
+def has_metric(metrics: Mapping[str, Any], metric: str) -> bool:
+    return metric in metrics or f"evaluate/{metric}" in metrics
+
+
 def rows_of(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"]) -> list[Row]:
     """A row for each run, the best by the metric's last value first, and those without one last.
 
@@ -34,7 +38,7 @@ def rows_of(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"]) 
         known |= {name: value for name, value in metrics.items() if name != "step"}
         result = float(metrics.get(evaluated, metrics.get(metric, math.nan)))
         found.append(Row(run.point, result, run.facts()["status"], None if folder is None else folder.report))
-    if known and metric not in known and evaluated not in known:
+    if known and not has_metric(known, metric):
         names = ", ".join(name.removeprefix("evaluate/") for name in known if not name.startswith("gradient_norm/"))
         raise SweepError(f"no run has the metric {metric!r}; they have {names}.")
     sign = 1 if mode == "min" else -1

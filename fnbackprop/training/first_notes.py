@@ -1,4 +1,5 @@
-"""What a run says of its program once it has its first batch: what keeps its dtype, and what runs as a block."""
+"""What a run says once it has its first batch: which checkpoint is kept as the best, what keeps its dtype, and what
+runs as a block."""
 
 from typing import Any
 
@@ -6,6 +7,7 @@ import jax
 
 from fnbackprop.blocks.fusing.fusions import fusions
 
+from .best import in_words
 from .run import Run
 from .step.loss_gradient import first_microbatch, loss_in_precision
 from .step.mixed_precision import precision_of, uncast_note
@@ -14,8 +16,9 @@ from .step.state import TrainState, part_of
 
 def first_notes(run: Run, state: TrainState, batch: Any) -> list[str]:
     """Lines to be shown, at the first step of a run."""
+    notes = [f"{run.name}: best is the {in_words(run.best_direction)} {run.best}"] if run.best is not None else []
     note = uncast_note(batch, precision_of(run.experiment.precision))
-    notes = [] if note is None else [note]
+    notes += [] if note is None else [note]
     return [*notes, *_fused(run, state, batch)] if run.fuse else notes
 
 

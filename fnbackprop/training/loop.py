@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from fnbackprop.experiment import Experiment
 from fnbackprop.extras import require
 
+from .best import BestMode
 from .callbacks import Callback
 from .compiling import StepFunction
 from .layout import Layout
@@ -47,7 +48,7 @@ def train(
     keep: int | None = 3,
     keep_every: int | None = None,
     best: str | None = None,
-    best_mode: Literal["max", "min"] = "max",
+    best_mode: BestMode | None = None,
     resume: bool = False,
     overwrite: bool = False,
     new_config: bool = False,
@@ -100,7 +101,8 @@ def train(
       keep_every: also write one at every so-many-th step, and keep it for good.
       best: also keep the checkpoint that is best by this metric of `evaluate`; every evaluation that is the best so
         far writes one.
-      best_mode: whether the highest ("max") or the lowest ("min") is best.
+      best_mode: whether the highest ("max") or the lowest ("min") is best; None: what the metric's name says, "min" of
+        a loss or an error, "max" of an accuracy. Of a name that does not say it, it must be given.
       resume: go on with the newest run of this name, from its last checkpoint that is whole; begin anew if there is
         none.
       overwrite: begin anew in the folder of the newest run of this name, and throw away what it holds.

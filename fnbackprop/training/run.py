@@ -4,10 +4,11 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fnbackprop.experiment import Experiment, ExperimentError
 
+from .best import BestMode, best_mode_of
 from .callbacks import Callback
 from .loggers.group import make_logger
 from .run_folder import local_directory
@@ -46,7 +47,7 @@ class Run:
     keep: int | None = 3
     keep_every: int | None = None
     best: str | None = None
-    best_mode: Literal["max", "min"] = "max"
+    best_mode: BestMode | None = None
     resume: bool = False
     overwrite: bool = False
     new_config: bool = False
@@ -88,8 +89,7 @@ class Run:
             raise ExperimentError(f"batch_timeout must be a number of seconds above 0, not {self.batch_timeout!r}.")
         if self.backward == "both" and self.compare_every < 1:
             raise ExperimentError(f"compare_every must be at least 1, not {self.compare_every}.")
-        if self.best_mode not in ("max", "min"):
-            raise ExperimentError(f'best_mode must be "max" or "min", not {self.best_mode!r}.')
+        best_mode_of(self.best or "loss", self.best_mode)
         if self.best is not None and self.experiment.evaluate is None:
             raise ExperimentError(
                 f"best={self.best!r} is to be a metric of evaluate, but the experiment has no evaluate."
@@ -103,6 +103,11 @@ class Run:
     def stop(self) -> int:
         """The step to stop at."""
         return self.experiment.steps if self.steps is None else self.steps
+
+    @property
+    def best_direction(self) -> BestMode:
+        """Which value of `best` is the best."""
+        return best_mode_of(self.best or "loss", self.best_mode)
 
     @property
     def differentiator(self) -> str:

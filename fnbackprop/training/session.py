@@ -73,7 +73,7 @@ class Session:
         self._profile: Any = None
         self._measured: dict[str, float] = {}  # of the step that is next
         self._checkpoints: CheckpointSchedule | None = None
-        self._patience = None if run.patience is None else Patience(run.best or "", run.best_mode, run.patience)
+        self._patience = None if run.patience is None else Patience(run.best or "", run.best_direction, run.patience)
         self._stopped_by, self._asks_to_save = "", False
 
     def __enter__(self) -> "Session":

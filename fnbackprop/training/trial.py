@@ -38,7 +38,7 @@ def try_optimizers(experiment: Experiment, state: TrainState) -> None:
 
 def try_evaluation(
     experiment: Experiment, state: TrainState, best: str | None = None, folder: Path | None = None
-) -> None:
+) -> list[str]:
     """Evaluate once, and throw the result away: abstractly, which takes no longer than tracing; really, if that fails.
 
     Args:
@@ -48,12 +48,14 @@ def try_evaluation(
       folder: the run's, for an `evaluate(params, context)`, whose context has the same state: in the abstract, its
         arrays have no values, but its step is a number.
 
+    Returns:
+      The names of its metrics.
     Raises:
       ExperimentError: it returns something else than scalars, or none of the name by which the best is chosen.
       Exception: whatever `evaluate` raises.
     """
     if experiment.evaluate is None:
-        return
+        return []
     context = context_of(experiment, state, folder)
     try:
         values = jax.eval_shape(
@@ -63,9 +65,11 @@ def try_evaluation(
         )
     except Exception:  # it needs numbers, or is broken
         values = experiment.evaluate(*state.evaluated, *context)
-    check_evaluation(divided(values)[0])
+    metrics = divided(values)[0]
+    check_evaluation(metrics)
     if best is not None and best not in values:
         raise ExperimentError(f"evaluate returns no {best!r} to choose the best by, but: {', '.join(values)}.")
+    return list(metrics)
 
 
 def try_checkpoint(run: Run, folder: RunFolder, state: TrainState, data_state: Any) -> list[str]:

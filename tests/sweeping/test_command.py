@@ -8,6 +8,7 @@ import pytest
 
 from fnbackprop.cli import main
 from fnbackprop.sweeping import processes
+from fnbackprop.sweeping.metric_check import ABSENT
 
 FILE = """
 import dataclasses
@@ -16,6 +17,7 @@ import fnbackprop as fb
 @dataclasses.dataclass(frozen=True)
 class Config:
     rate: float = 0.1
+    steps: int = 4
 
 def experiment(config: Config) -> fb.Experiment:
     raise NotImplementedError
@@ -34,14 +36,17 @@ def trained(tmp_path, monkeypatch):
     (tmp_path / "line.py").write_text(FILE)
     commands = []
 
-    def run(command, stdout, **settings):
+    def run(command, stdout=None, **settings):
+        if stdout is None:  # which metrics the runs will have
+            known = ["loss", "size"]
+            return SimpleNamespace(returncode=0 if command[4] in known else ABSENT, stdout=", ".join(known))
         words = command[command.index("train") :]
         commands.append(words)
         rate, folder = float(words[words.index("--rate") + 1]), Path(words[words.index("--directory") + 1]) / "line"
         if rate > 0.3 and not Path("allowed").exists():
             stdout.write("not yet\n")
             return SimpleNamespace(returncode=1)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps({"name": "line", "status": "finished"}))
         (folder / "metrics.jsonl").write_text(json.dumps(last_row(rate)) + "\n")
         (folder / "report.html").touch()
@@ -79,8 +84,59 @@ def test_the_best_by_a_metric_of_evaluate(trained, capsys):
 
 @pytest.mark.parametrize("words, message", [
     ("--steps 4", "nothing is swept"), ("--rate 0.1,0.2 --parallel 0", "at least 1"), ("--rate 1:2", "--random 20"),
-    ("--rate 0.1,0.2 --metric size2", "no run has the metric 'size2'; they have loss, size"),
+    ("--rate 0.1,0.2 --metric size2 --mode max", "no run has the metric 'size2'; they have loss, size"),
+    ("--rate 0.1,0.2 --metric size", "the name 'size' does not tell whether the highest or the lowest is best"),
+    ("--rate 0.1,0.2 --name a/b", "usable as the name of a folder"),
 ])  # fmt: skip
 def test_what_is_no_sweep(trained, words, message, capsys):
     assert main(["sweep", "line.py", *words.split()]) == 2
     assert message in capsys.readouterr().err
+    assert trained == [] and not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["--rat 0.1,0.2", "--rate 0.1,x", "--rate 0.1,0.2 --stps 3", "--rate 0.1,0.2 --keep x"]
+)
+def test_a_mistake_in_an_option_is_told_before_anything_runs(trained, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "line.py", *words.split()])
+    assert ended.value.code == 2 and trained == [] and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("change, named", [
+    ("--steps 9", "config.steps: 4 there, 9 now"), ("--backward automatic", "options.backward: manual there"),
+    ("edited", "code of line.py: "),
+])  # fmt: skip
+def test_results_of_other_settings_are_not_ranked_together(trained, tmp_path, change, named, capsys):
+    first = "sweep line.py --rate 0.1,0.2".split()
+    assert main(first) == 0
+    again = ["sweep", "line.py", "--rate", "0.1,0.3", *([] if change == "edited" else change.split())]
+    (tmp_path / "line.py").write_text(f"# another comment\n{FILE}")
+    assert main(first) == 0 and len(trained) == 2
+    if change == "edited":
+        (tmp_path / "line.py").write_text(FILE.replace("NotImplementedError", "ValueError"))
+    page, there = tmp_path / "runs/line-sweep/sweep.html", sorted(tmp_path.rglob("*"))
+    written = page.read_bytes()
+    capsys.readouterr()
+    assert main(again) == 2
+    said = capsys.readouterr().err
+    assert "rate=0.1 was trained with other settings" in said and named in said and "--name NAME" in said
+    assert len(trained) == 2 and page.read_bytes() == written and sorted(tmp_path.rglob("*")) == there
+    assert main([*again, "--name", "other"]) == 0 and len(trained) == 4  # a folder of its own
+    assert main([*again, "--new-config"]) == 0 and len(trained) == 5  # what is there as it is
+
+
+def test_a_run_that_left_nothing_begins_with_other_settings(trained, capsys):
+    assert main("sweep line.py --rate 0.4,0.5".split()) == 1
+    assert capsys.readouterr().out.count("failed") == 2
+    Path("allowed").touch()
+    assert main("sweep line.py --rate 0.4,0.5 --steps 9".split()) == 0
+    assert main("sweep line.py --rate 0.4,0.5".split()) == 2  # which they now have
+
+
+def test_the_help_says_what_else_is_taken(trained, capsys):
+    with pytest.raises(SystemExit):
+        main("sweep line.py --help".split())
+    assert "of the experiment and of train, which fnbackprop train line.py --help lists" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -18,7 +18,7 @@ ANEW = "begin anew, without resume (--resume): a new run gets a folder of its ow
 
 def require_same_settings(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     """Raises CheckpointError if a checkpoint was made with other settings."""
-    differences = _differences(_flat(checkpoint.info()["settings"]), _flat(settings))
+    differences = differing_settings(checkpoint.info()["settings"], settings)
     if differences:
         raise CheckpointError(
             f"{checkpoint.folder} was made with other settings:\n{differences}\nUse the same ones to resume it; or "
@@ -70,6 +70,11 @@ def _parts_of(opt_state: Any) -> list[str]:
         return []
     name = [type(opt_state).__name__] if hasattr(opt_state, "_fields") else []
     return name + [part for child in children for part in _parts_of(child)]
+
+
+def differing_settings(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Lines that name what differs between nested settings, or "" if nothing does."""
+    return _differences(_flat(there), _flat(here))
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 
 from fnbackprop.experiment import Experiment
 
+from ..best import BestMode, best_mode_of
 from ..data.first_batch import Fingerprint
 from ..errors import CheckpointError
 from ..record.metrics import cut_metrics
@@ -78,7 +79,7 @@ def load_checkpoint(
     directory: str | Path = "runs",
     step: int | None = None,
     best: str | None = None,
-    best_mode: Literal["max", "min"] = "max",
+    best_mode: BestMode | None = None,
 ) -> TrainState:
     """The state of a run's checkpoint, to evaluate it or to go on from it in another run (`train(state=...)`).
 
@@ -87,7 +88,7 @@ def load_checkpoint(
       directory: the run's own folder; or where the runs are, for the newest of this experiment that has a checkpoint.
       step: the number of updates; None is the newest that is whole.
       best: instead, the one that is best by this metric of `evaluate`.
-      best_mode: whether the highest ("max") or the lowest ("min") is best.
+      best_mode: whether the highest ("max") or the lowest ("min") is best; None: what the name says, as in `train`.
 
     Returns:
       The TrainState, with the shapes, dtypes and placement of the experiment's own.
@@ -109,7 +110,7 @@ def load_checkpoint(
 
 
 def choose_checkpoint(
-    name: str, *, directory: str | Path, step: int | None, best: str | None, best_mode: Literal["max", "min"]
+    name: str, *, directory: str | Path, step: int | None, best: str | None, best_mode: BestMode | None
 ) -> Checkpoint:
     """The checkpoint that `load_checkpoint` reads, of the run of this name; raises CheckpointError as it does."""
     runs = runs_at(directory, name) or [numbered(directory, name, 1)]
@@ -117,7 +118,7 @@ def choose_checkpoint(
     found = finished_checkpoints(run)
     wanted = [checkpoint for checkpoint in found if step in (None, checkpoint.step)]
     if best is not None:
-        holder = best_checkpoint(wanted, best, best_mode)
+        holder = best_checkpoint(wanted, best, best_mode_of(best, best_mode))
         wanted = [] if holder is None else [holder]
     if not wanted:
         steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none"

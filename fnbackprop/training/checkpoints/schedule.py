@@ -46,7 +46,7 @@ class CheckpointSchedule:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._run, self._log, self._data_state, self._batch = run, log, data_state, batch
-        self._writer = CheckpointWriter(folder, run.keep, run.best, run.best_mode, run.keep_every)
+        self._writer = CheckpointWriter(folder, run.keep, run.best, run.best_direction, run.keep_every)
         self._best_value = self._writer.best_value()
         self._saved = start if self._writer.last() else None  # the step of the last checkpoint
         self._latest: tuple[int, TrainState] | None = None
@@ -78,7 +78,7 @@ class CheckpointSchedule:
 
     def _is_best(self, updates: int) -> bool:
         evaluated_at, metrics = self._log.evaluation
-        name, better = self._run.best, max if self._run.best_mode == "max" else min
+        name, better = self._run.best, max if self._run.best_direction == "max" else min
         if name is None or evaluated_at != updates:
             return False
         if name not in metrics:

@@ -96,7 +96,7 @@ def test_options_that_make_no_sense(tmp_path, options, message):
 def test_best_of_what_is_never_measured():
     made = dataclasses.replace(experiment(Config()), evaluate=None)
     with pytest.raises(ExperimentError, match="best='size' is to be a metric of evaluate, but the experiment has no"):
-        train(made, directory=None, best="size")
+        train(made, directory=None, best="size", best_mode="max")
 
 
 @pytest.mark.parametrize("failing, kept", [({2, 4}, [6]), ({4, 6}, [2])])
