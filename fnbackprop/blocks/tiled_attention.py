@@ -78,7 +78,8 @@ def attention_forward(q, k, v, bias, mask, segments, key, *, causal, window, sca
     padded = _padded(operands, tiling)
 
     def attend(m_before, total, weighted, q, k, v, bias, seen, kept):
-        s, _ = _scores(product("bqkgd,bskd->bkgqs", q, k, dtype), bias, seen, scale, softcap)  # 1  scale q kᵀ, …
+        of_q, of_qk = (scale, 1.0) if q.dtype == dtype else (1.0, scale)  # q is smaller; rounded in bfloat16
+        s, _ = _scores(product("bqkgd,bskd->bkgqs", of_q * q, k, dtype), bias, seen, of_qk, softcap)  # 1  scale q kᵀ, …
         m = lax.max(m_before, jnp.max(s, -1, initial=jnp.finfo(dtype).min))  # 2
         p = lax.exp(s - m[..., None])  # 3
         shrink = lax.exp(m_before - m)
