@@ -35,6 +35,16 @@ def is_staging() -> bool:
     return type(core.trace_ctx.trace) is Trace
 
 
+def is_transposing() -> bool:
+    """Whether `jax.linear_transpose` is tracing a function, however deep in it: its equations are turned around."""
+    trace = core.trace_ctx.trace
+    while trace is not None:
+        if isinstance(trace, partial_eval.JaxprTrace):
+            return True
+        trace = getattr(trace, "parent_trace", None)
+    return False
+
+
 def stage(equation: Equation, operands: Sequence[Any]) -> Sequence[Any] | None:
     """The outputs of an equation that is added to the present trace with these operands, in the present source context.
 

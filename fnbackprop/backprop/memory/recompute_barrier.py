@@ -8,6 +8,7 @@ import jax
 from jax import lax
 
 from ...jaxprs.avals import aval_of, is_hijax, is_inexact, optimization_barrier, zeros_like_aval
+from ...jaxprs.staging import is_transposing
 from ...jaxprs.types import Tracer
 
 
@@ -17,9 +18,10 @@ def behind_barrier(function: Callable, avals: Sequence[Any], operands: Any, cota
     XLA drops optimization barriers on a CPU. There the function is a branch that is always taken, on a condition that
     reads a cotangent, so that neither the condition nor the branch can be evaluated before the backward pass.
 
-    On numbers, outside jit, each operation is compiled by itself, and there is nothing to merge.
+    On numbers, outside jit, each operation is compiled by itself, and there is nothing to merge. `jax.linear_transpose`
+    takes a product of what comes out with a cotangent for no linear function: for it, there is no barrier.
     """
-    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((operands, cotangents))):
+    if is_transposing() or not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((operands, cotangents))):
         return function(operands, cotangents)
     operands, cotangents = optimization_barrier((operands, cotangents))
     read = next((leaf for leaf in jax.tree.leaves(cotangents) if _has_first_number(aval_of(leaf))), None)
@@ -30,10 +32,15 @@ def behind_barrier(function: Callable, avals: Sequence[Any], operands: Any, cota
     return lax.cond(always, function, lambda *_: [zeros_like_aval(aval) for aval in avals], operands, cotangents)
 
 
-def in_memory(x: Any, cotangent: Any) -> Any:
-    """An array as one buffer, whose numbers are the same wherever it is read: a compiler may compute a value again in
-    each kernel that reads it, with another rounding in each (a fused multiply-add, a bfloat16 kept in float32)."""
-    return behind_barrier(lambda x, _: [x], [aval_of(x)], x, cotangent)[0]
+def in_memory(function: Callable, avals: Sequence[Any], operands: tuple[Any, ...], cotangent: Any) -> list[Any]:
+    """`function(*operands)` of arrays whose numbers are the same wherever it reads them: a compiler may compute a value
+    again in each kernel that reads it, with another rounding in each (a multiply-add, a bfloat16 kept in float32).
+
+    The condition reads an operand if it can: what depends on a cotangent is no factor of one in `jax.linear_transpose`.
+    """
+    if any(_has_first_number(aval_of(x)) for x in operands):
+        return behind_barrier(lambda _, operands: function(*operands), avals, (), operands)
+    return behind_barrier(lambda operands, _: function(*operands), avals, operands, cotangent)
 
 
 def _has_first_number(aval: Any) -> bool:

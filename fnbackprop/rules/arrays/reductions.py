@@ -3,7 +3,7 @@
 from jax import lax
 
 from ...backprop import registry
-from ...backprop.memory.recompute_barrier import behind_barrier
+from ...backprop.memory.recompute_barrier import in_memory
 from ..expressions import Expr, on_expressions, vjp_rule, wide
 from .generic_reductions import vjp_of_equivalent
 from .layouts import spread
@@ -32,19 +32,19 @@ def _share_among_extremes(dy, x, x_aval, y_aval, axes, reduce_extreme):
 
     The extreme is compared with one x in memory, never with the output y: a compiler may compute x again inside each
     kernel that reads it, with another rounding (a fused multiply-add, a bfloat16 kept in float32), and then x == y
-    holds nowhere. Behind the barrier extreme, comparison and count see the same numbers."""
+    holds nowhere. Extreme, comparison and count see the same numbers."""
 
     def back(y):
         return Expr(spread(y.array, x_aval, axes))
 
     @on_expressions
-    def winners(x, _):
+    def winners(x):
         attains = x == back(Expr(reduce_extreme(x.array, axes)))
         return [attains, Expr(lax.reduce_sum(attains.astype(total.dtype).array, axes))]
 
     total = wide(dy)
     avals = [x_aval.update(dtype=bool), y_aval.update(dtype=total.dtype)]
-    attains, count = map(Expr, behind_barrier(winners, avals, x.array, dy.array))
+    attains, count = map(Expr, in_memory(winners, avals, (x.array,), dy.array))
     return attains.astype(dy.dtype) * back((total / count).astype(dy.dtype))
 
 

@@ -10,7 +10,7 @@ import jax
 from jax import lax
 
 from ...backprop.jvp_by_rules import bind_with_jvp
-from ...backprop.memory.recompute_barrier import behind_barrier
+from ...backprop.memory.recompute_barrier import in_memory
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import aval_of, operand_avals
 from ...jaxprs.evaluate import bind
@@ -186,13 +186,12 @@ def _share_among_extremes(dy, x, u, S, scatter_extreme):
     dy = wide(dy)
 
     @on_expressions
-    def winners(operands, _):
-        x, u = operands
+    def winners(x, u):
         extreme = S.write(scatter_extreme, x, u)
         return [x == extreme, u == S.read(extreme)]
 
     avals = [aval_of(operand.array).update(dtype=bool) for operand in (x, u)]
-    attains = behind_barrier(winners, avals, (x.array, u.array), dy.array)
+    attains = in_memory(winners, avals, (x.array, u.array), dy.array)
     x_attains, u_attains = (Expr(mask).astype(dy.dtype) for mask in attains)
     count = S.write(lax.scatter_add, x_attains, u_attains)
     share = dy / Expr(lax.max(count.array, scalar(1, count)))

@@ -17,7 +17,7 @@ from jax import lax
 from ...backprop.memory.recompute_barrier import in_memory
 from ...backprop.precision import wide
 from ...backprop.registry import vjp_rule
-from ...jaxprs.avals import varying_axes, zeros_like_aval
+from ...jaxprs.avals import aval_of, varying_axes, zeros_like_aval
 from ..arrays.layouts import spread
 from ..expressions import scalar
 
@@ -88,7 +88,8 @@ def _share_among_winners(extreme, reduce, dy, x, x_aval, y_aval, axes, groups):
             "pmax or pmin with axis_index_groups under shard_map(check_vma=True): its result is typed as one value "
             "though it differs from group to group, so its cotangents cannot be told apart. Use check_vma=False."
         )
-    x = lax.stop_gradient(in_memory(x, dy))  # JAX has no JVP of pmax
+    (x,) = in_memory(lambda x: [x], [aval_of(x)], (x,), dy)
+    x = lax.stop_gradient(x)  # JAX has no JVP of pmax
     best = reduce(x, positions) if positions else x
     best = extreme(best, tuple(named), axis_index_groups=groups) if named else best
     attains = lax.convert_element_type(lax.eq(x, spread(best, x_aval, positions)), wide(dy).dtype)
