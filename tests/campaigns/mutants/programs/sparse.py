@@ -35,12 +35,12 @@ def rows(data):
     return sparse.CSR((data, COLUMN, INDPTR), shape=SHAPE)
 
 
+NEGATIVE = np.int32([[2, -3], [0, 3], [-1, 0]])
+add("bcoo_todense", lambda data: bcoo(data, NEGATIVE).todense(), normal(3))
 for _make, _name in ((bcoo, "bcoo"), (bcsr, "bcsr"), (coordinates, "coo"), (rows, "csr")):
     add(f"{_name}_todense", lambda data, m=_make: m(data).todense(), normal(5))
     add(f"{_name}_todense", lambda data, m=_make: m(data).todense(), complex_normal(5))
-NEGATIVE = np.int32([[2, -3], [0, 3], [-1, 0]])
 OF_BATCH = np.stack([UNSORTED, UNSORTED[:, ::-1] % np.int32([3, 4])])
-add("bcoo_todense", lambda data: bcoo(data, NEGATIVE).todense(), normal(3))
 add("bcoo_todense", lambda data: bcoo(data, NEGATIVE.astype("uint32") % np.uint32([3, 4])).todense(), normal(3))
 add("bcoo_todense", lambda data: bcoo(data, OF_BATCH, (2, *SHAPE)).todense(), normal(2, 5))
 add("bcoo_todense", lambda data: bcoo(data, UNSORTED[None], (2, *SHAPE)).todense(), normal(2, 5))
