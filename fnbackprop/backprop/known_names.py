@@ -12,10 +12,16 @@ NEAR = 0.8  # of difflib's ratio: a letter too many or too few in a name of five
 
 
 def require_known(primitives: Collection[str | Primitive], registered: Collection[str | Primitive]) -> None:
-    """Raise ValueError for a name that is neither registered nor that of a primitive that is loaded, and near to one.
+    """Raise ValueError for a name that is neither registered nor that of a primitive that is loaded, and near to one,
+    and TypeError for what is neither a name nor a primitive.
 
     Called by what a user calls. The rules of this package are exempt: they serve several versions of JAX, of which each
     lacks some primitives. So is a name that is near to none: its primitive may be made later."""
+    if others := [other for other in primitives if not isinstance(other, str | Primitive)]:
+        raise TypeError(
+            f"a rule is that of a primitive, by its name or the `Primitive` itself, and not of {others[0]!r}. "
+            "jax.make_jaxpr shows which primitives a function binds."
+        )
     unknown = [name for name in primitives if isinstance(name, str) and name not in registered]
     if not unknown or sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == OWN:
         return

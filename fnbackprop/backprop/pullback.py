@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_value, is_weak, zero_cotangent, zero_tangent
-from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference
+from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference, name_of
 from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_leaves
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
@@ -213,7 +213,7 @@ def vjp_of_call(call: "Call", leaves: Sequence[Any], run: Callable) -> tuple:
     fun, in_tree, has_aux = call.fun, call.in_tree, call.has_aux
     in_avals = tuple(map(aval_of, leaves))
     out_avals = tuple(map(aval_of, outputs[: call.count]))
-    name = getattr(fun, "__name__", repr(fun))
+    name = name_of(fun) or repr(fun)
     args_res, opaque, slots = split_residuals(residuals, leaves, in_tree)
     static = _Static(backward, in_avals, out_avals, in_tree, call.out_tree, name, slots)
     pullback = Pullback(args_res, opaque, static)
@@ -264,7 +264,7 @@ class Call:
         self.fun, self.in_tree, self.has_aux = fun, in_tree, has_aux
         self.traced: ClosedJaxpr | None = None  # until it is known; never, where it ran on the tape
         self.fusions: list[Any] = []  # what was said of it by those who rewrote it
-        self.__name__ = getattr(fun, "__name__", "fun")
+        self.__name__ = name_of(fun) or "fun"
         self.__wrapped__ = fun
 
     def __call__(self, *leaves: Any) -> list[Any]:

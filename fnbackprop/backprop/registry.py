@@ -102,7 +102,8 @@ def vjp_rule(
     Returns:
         A decorator that registers the function and returns it unchanged.
     Raises:
-        TypeError: a parameter of the function is neither in the signature nor a reserved name.
+        TypeError: it is neither a name nor a `Primitive`; a parameter of the function is neither in the signature nor
+            a reserved name.
         ValueError: no primitive has this name, but one has a name near to it.
     Example:
         >>> import fnbackprop as fb
@@ -149,8 +150,8 @@ def derivative(
         A decorator that registers the function and returns it unchanged. The function reads operands and output, but
         no cotangent, and returns dy/dx: an array like the output, a Python number, or None for a derivative of zero.
     Raises:
-        TypeError: there are several outputs, or several operands and no `wrt`; the function reads a cotangent; or as
-            for `vjp_rule`.
+        TypeError: there are several outputs, or several operands and no `wrt`; the function reads a cotangent, or its
+            result has another shape than the output; or as for `vjp_rule`.
         ValueError: as for `vjp_rule`.
     Example:
         >>> import fnbackprop as fb
@@ -205,6 +206,8 @@ def _times_cotangent(rule: Rule, signature: str) -> Rule:
         found = slope(*arguments, **params)
         if isinstance(found, _NUMBERS):
             found = np.array(found, dy.dtype)
+        if np.shape(found) not in ((), dy.shape):
+            raise TypeError(f"the derivative {name} returned shape {np.shape(found)} for an output of {dy.shape}.")
         return None if found is None else lax.mul(dy, found)
 
     (output,) = outputs

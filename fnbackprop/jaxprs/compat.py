@@ -29,6 +29,14 @@ def with_constants(jaxpr: Any, consts: Sequence[Any]) -> Any:
     return core.ClosedJaxpr(jaxpr, consts)
 
 
+def name_of(fun: Callable) -> str:
+    """The name of a function; of the user's, where `jax.grad` made it one of the differentiated arguments alone."""
+    code, cells = getattr(fun, "__code__", None), getattr(fun, "__closure__", None)
+    if code is not None and code.co_name == "f_wrapped" and "f" in code.co_freevars:
+        return name_of(cells[code.co_freevars.index("f")].cell_contents)
+    return getattr(fun, "__name__", "")
+
+
 def has_state(aval: Any) -> bool:
     """Whether a value of this type is one of a mutable hijax type, whose contents JAX 0.10.2 types beside it."""
     return getattr(aval, "has_qdd", False)

@@ -80,9 +80,19 @@ def _cut(cell: str, width: int) -> str:
 
 
 def _fusions(places: Sequence[Place]) -> list[str]:
-    """What ran as a block, and what did not and why."""
-    found = dict.fromkeys(str(fusion) for place in places for fusion in place.fusions)
-    lines = list(found) or ["neither attention nor linear + cross-entropy is written out in these places"]
+    """What ran as a block, and what did not and why; the place, where one does what another does not."""
+    found = dict.fromkeys((fusion, place.line) for place in places for fusion in place.fusions)
+    said: dict[tuple[str, str], set[str]] = {}
+    for fusion, _ in found:
+        said.setdefault((fusion.block, fusion.where), set()).add(str(fusion))
+    differs = {key for key, texts in said.items() if len(texts) > 1}
+    lines = list(
+        dict.fromkeys(
+            f"{fusion} (gradient at {short(line)})" if (fusion.block, fusion.where) in differs else str(fusion)
+            for fusion, line in found
+        )
+    )
+    lines = lines or ["neither attention nor linear + cross-entropy is written out in these places"]
     return [textwrap.fill(f"fuse: {line}", WIDTH, subsequent_indent="  ") for line in lines]
 
 
@@ -96,7 +106,7 @@ def _remarks(places: Sequence[Place], measured: dict[str, Measured]) -> list[str
             said = reason if place.fallback or one.verdict is not Verdict.SKIPPED else f"not compared: {reason}"
             lines.append(textwrap.fill(f"{short(place.line)} {said}", WIDTH, subsequent_indent="  "))
         if one is not None and one.details:
-            lines.append(one.details)
+            lines += [f"{short(place.line)}:", one.details]
     return lines
 
 

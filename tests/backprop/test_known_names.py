@@ -1,5 +1,6 @@
 """A rule by a mistyped name is refused, and says what was meant."""
 
+import jax
 import pytest
 from jax.extend.core import Primitive
 
@@ -38,3 +39,10 @@ def test_names_that_may_be_registered(name):
 
 def test_a_primitive_itself_may_have_any_name():
     assert callable(fb.derivative(Primitive("tahn")))
+
+
+@pytest.mark.parametrize("other", [jax.numpy.sin, 3, None])
+def test_what_is_no_primitive(other):
+    for register in (fb.derivative, fb.vjp_rule, lambda p: fb.nondifferentiable(p, reason="a test")):
+        with pytest.raises(TypeError, match="by its name or the `Primitive` itself, and not of"):
+            register(other)

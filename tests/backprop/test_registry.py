@@ -266,3 +266,16 @@ def test_coverage_of_a_function():
 def test_coverage_of_the_installed_jax():
     kinds = {row.primitive: row.kind for row in fb.coverage().rows}
     assert kinds["sin"] == kinds["scan"] == "rule" and kinds["eq"] == "no derivative"
+
+
+def test_a_derivative_of_another_shape_than_the_output_is_named():
+    cube = Primitive("cube_of_another_shape")
+    cube.def_impl(lambda x: x**3)
+    cube.def_abstract_eval(lambda x: x)
+
+    @fb.derivative(cube)
+    def cube_vjp(x):
+        return jnp.ones(7)
+
+    with pytest.raises(TypeError, match=r"cube_vjp returned shape \(7,\) for an output of \(3,\)"):
+        fb.grad(lambda x: jnp.sum(cube.bind(x)))(jnp.ones(3))

@@ -1,5 +1,7 @@
 """What differs between JAX versions is one thing here; each test runs under every version that is supported."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fnbackprop.jaxprs import compat
+from fnbackprop.jaxprs import compat, substitution
 from fnbackprop.jaxprs.evaluate import as_function
 from fnbackprop.jaxprs.types import open_jaxpr, rebuild
 
@@ -111,3 +113,21 @@ def test_the_axes_of_vmap():
         jax.vmap(f, spmd_axis_name="i")(X)
     jax.vmap(f)(X)
     assert seen == [{"i"}, frozenset()]
+
+
+def test_the_name_of_a_function_that_jax_wraps():
+    names = []
+
+    def vjp(fun, *primals, **options):
+        names.append(compat.name_of(fun))
+        return substitution.jax_vjp(fun, *primals, **options)
+
+    def of_the_user(x, y):
+        return x * y, (x,)
+
+    with substitution.substituted("the name of a function", vjp):
+        jax.value_and_grad(of_the_user, has_aux=True)(2.0, 3.0)
+        jax.grad(jax.jit(lambda x: x))(2.0)
+        jax.vjp(of_the_user, 1.0, 2.0)
+    assert names == ["of_the_user", "<lambda>", "of_the_user"]
+    assert compat.name_of(functools.partial(of_the_user)) == ""

@@ -47,7 +47,8 @@ def test_a_wrong_gradient_shows_its_whole_comparison():
     measured = {HAND.line: Measured(Verdict.FAIL, "a leaf is wrong", details="leaf w: 2 times too large")}
     table = text([HAND], measured, 3.0)
     assert "FAIL" in cells(table, 12)
-    assert "leaf w: 2 times too large" in table.splitlines()
+    lines = table.splitlines()
+    assert lines[lines.index("leaf w: 2 times too large") - 1] == f"{HAND.line}:"
 
 
 def test_what_ran_as_a_block_is_listed_once():
@@ -58,6 +59,15 @@ def test_what_ran_as_a_block_is_listed_once():
     assert words.count("fuse: attention at /home/somebody/train.py:9:4 (attend): saves 2 MiB") == 1
     assert "train.py:30:4 (attend): not taken: its weights are dropped" in words
     assert "fuse: neither attention nor" in text([HAND], {}, 0, fuse=True) and "fuse" not in text([HAND], {}, 0)
+
+
+def test_a_block_that_runs_at_one_place_and_not_at_another_is_told_with_the_place():
+    where = "/home/somebody/net.py:9:4 (attend)"
+    taken, missed = Fusion("attention", where, 2**21, True), Fusion("attention", where, 0, False, "a result is used")
+    places = [Place("train.py:12", fusions=[taken]), Place("train.py:40", fusions=[missed])]
+    words = " ".join(text(places, {}, 0, fuse=True).split())
+    assert f"{where}: saves 2 MiB (gradient at train.py:12)" in words
+    assert f"{where}: not taken: a result is used (gradient at train.py:40)" in words
 
 
 def test_it_is_never_wider_than_a_terminal():
