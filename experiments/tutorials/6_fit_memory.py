@@ -88,14 +88,15 @@ print(f"fit_budget(memory={limit / 2**20:.2f} MiB) -> {budget:,.0f} bytes, and t
 # %%
 figure, axes = panels(1, width=6.0, height=3.2)
 axes.plot(*zip(*ours.values(), strict=True), "o-", color=BLUE, label="fnbackprop")
-for i, (budget, point) in enumerate(ours.items()):
-    label = "no budget" if budget is None else f"budget={budget:g}"
-    offset = {"xytext": (8, 7 if i % 2 else -14), "textcoords": "offset points"}  # so that labels are apart
-    axes.annotate(label, point, **offset, color=BLUE, fontsize=8)
+leader = {"arrowstyle": "-", "color": BLUE, "linewidth": 0.6, "relpos": (0, 0.2), "shrinkA": 0}
+for i, (budget, point) in enumerate(sorted(ours.items(), key=lambda pair: pair[1])):
+    label = " no budget" if budget is None else f" budget={budget:g}"
+    place = {"xytext": (point[0], 0.95 - 0.08 * i), "textcoords": ("data", "axes fraction")}  # above all points
+    axes.annotate(label, point, **place, color=BLUE, fontsize=8, va="center", arrowprops=leader)
 axes.plot(*by_jax, "s", color=GREY, label="jax.grad")
 axes.plot(*fitted, "*", color=ORANGE, markersize=12, label=f"fit_budget({limit / 2**20:.1f} MiB)")
 axes.set(xlabel="temporary memory in MiB", ylabel="time in ms", title="budget= : memory against time (2 CPU cores)")
-axes.set(xlim=(0, None), ylim=(0, 1.25 * max(time for _, time in [by_jax, fitted, *ours.values()])))
+axes.set(xlim=(0, None), ylim=(0, 1.6 * max(time for _, time in [by_jax, fitted, *ours.values()])))
 axes.legend(loc="lower right")
 save(figure, "fit_memory")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..run_folder import MetricsRow
+from ..step.step_metrics import LAYER_PREFIX, WATCHED
 from .metrics import curve
 
 PANELS = {
@@ -16,7 +17,10 @@ PANELS = {
     "update_ratio": "update / weight",
     "learning_rate": "learning rate",
 }
+RUNS_IN_LINE = 2  # of the legend
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
+EVALUATED = "evaluate/"
+MOST_PANELS = 12
 POINTS = 400  # in a line; longer series are averaged in that many bins, with a band from minimum to maximum
 MOST_LINEAR = 4  # a metric that grows or falls by more has a logarithmic scale
 INK, BROKEN = "#777777", "#d62728"
@@ -25,25 +29,53 @@ Runs = Mapping[str, Sequence[MetricsRow]]
 
 
 def plot_curves(rows: Sequence[MetricsRow] | Runs, path: str | Path, title: str = "") -> Path:
-    """Draw loss, gradient norm and update-to-weight ratio over the steps as a PNG; returns its path.
+    """Draw loss, gradient norm, update-to-weight ratio and the run's other metrics over the steps as a PNG; returns its
+    path.
 
     Args:
       rows: of one run, or of several by their labels.
       path: of the picture.
       title: above it.
     """
+    from matplotlib.lines import Line2D
+
     runs = rows if isinstance(rows, Mapping) else {"": rows}
-    names = [name for name in PANELS if any(name in row for found in runs.values() for row in found)]
-    height = 1 + 2.5 * len(names)
+    names = panels_of(runs)
+    lines = -(-len(runs) // RUNS_IN_LINE) if any(runs) else 0  # of the legend, which is above the panels
+    top, height = 0.45 + 0.25 * lines, 1 + 2.5 * len(names) + 0.25 * lines
     figure = new_figure(8, height, layout="none")  # one that is found takes as long as to draw
-    place = {"left": 0.12, "right": 0.98, "top": 1 - 0.45 / height, "bottom": 0.55 / height, "hspace": 0.12}
+    place = {"left": 0.12, "right": 0.98, "top": 1 - top / height, "bottom": 0.55 / height, "hspace": 0.12}
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False, gridspec_kw=place)[:, 0]
     for panel, name in zip(panels, names, strict=True):
-        draw_panel(panel, runs, name, PANELS[name])
+        draw_panel(panel, runs, name, label_of(name))
     panels[-1].set_xlabel("step")
     figure.suptitle(title, y=1 - 0.2 / height, va="center")
+    if lines:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.3 / height), "ncols": RUNS_IN_LINE}
+        shown = [Line2D([], [], color=colour, label=run) for run, colour in zip(runs, _colours(runs), strict=True)]
+        figure.legend(handles=shown, labelcolor="linecolor", frameon=False, borderaxespad=0, **place)
     figure.savefig(path)
     return Path(path)
+
+
+def panels_of(runs: Runs) -> list[str]:
+    """The metrics that are drawn: those of every run, then those of evaluations and of the loss that make a curve."""
+    standard = [name for name in PANELS if any(name in row for rows in runs.values() for row in rows)]
+    names = dict.fromkeys(name for rows in runs.values() for row in rows for name in row)
+    others = [name for name in names if name not in (*PANELS, "step") and not name.startswith((LAYER_PREFIX, WATCHED))]
+    curves = [name for name in others if any(len(curve(rows, name)[0]) > 1 for rows in runs.values())]
+    evaluated = sorted(curves, key=lambda name: not name.startswith(EVALUATED))
+    return [*standard, *evaluated][:MOST_PANELS]
+
+
+def label_of(name: str) -> str:
+    """A metric in words; one of `evaluate` says so, for the loss may have one of the same name.
+
+    >>> label_of("update_ratio"), label_of("evaluate/test_loss")
+    ('update / weight', 'test loss (evaluate)')
+    """
+    words = name.removeprefix(EVALUATED).replace("_", " ")
+    return f"{words} (evaluate)" if name.startswith(EVALUATED) else PANELS.get(name, words)
 
 
 def new_figure(width: float, height: float, layout: str = "constrained") -> Any:
@@ -58,8 +90,8 @@ def new_figure(width: float, height: float, layout: str = "constrained") -> Any:
 
 def draw_panel(panel: Any, runs: Runs, name: str, label: str) -> None:
     """One metric of each run in one panel, on a logarithmic scale where it is positive."""
-    for (run, rows), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
-        _draw(panel, *curve(rows, name), colour, run)
+    for rows, colour in zip(runs.values(), _colours(runs), strict=True):
+        _draw(panel, *curve(rows, name), colour)
     values = [row[name] for rows in runs.values() for row in rows if name in row]
     if is_logarithmic(values):
         positive = [value for value in values if 0 < value < math.inf]
@@ -89,11 +121,15 @@ def _logarithmic(panel: Any, decades: float) -> None:
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _draw(panel: Any, steps: Sequence[int], values: Sequence[float], colour: str, run: str) -> None:
+def _colours(runs: Runs) -> list[str]:
+    return [COLOURS[number % len(COLOURS)] for number in range(len(runs))]
+
+
+def _draw(panel: Any, steps: Sequence[int], values: Sequence[float], colour: str) -> None:
     place, mean, low, high = summarise(steps, values)
     if len(place) < len(steps):
         panel.fill_between(place, low, high, color=colour, alpha=0.2, linewidth=0)
-    panel.plot(place, mean, color=colour, linewidth=1.6, label=run or None, marker="." if len(place) == 1 else "")
+    panel.plot(place, mean, color=colour, linewidth=1.6, marker="." if len(place) == 1 else "")
     bad = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
     if bad:
         panel.axvline(bad[0], color=BROKEN, linestyle=":", label=f"not finite from step {bad[0]}")

@@ -2,6 +2,8 @@
 
 import datetime
 import html
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,11 @@ from .curve_controls import curves_section
 from .layer_map import layers_svg
 from .media_files import media_sections
 from .metrics import curve
-from .plots import PANELS
+from .plots import EVALUATED, PANELS, label_of
 from .progress_line import clock_time
-from .throughput import short
+from .throughput import Amount, short
 from .times import read_times, speed_curves
 
-EVALUATED = "evaluate/"
 WRONG = ("FAIL", "NON-FINITE")
 DIFFERS = ' class="differs"'
 
@@ -42,7 +43,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
     title = " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
     sections = [
         f"<h1>{html.escape(title)}</h1>",
-        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, bad), headed=len(labels) > 1),
+        _table(({"": labels} if len(labels) > 1 else {}) | _summary(runs, metrics, times, bad), headed=len(labels) > 1),
         *gauges(metrics),
         *_curves(metrics, times),
         *speed_curves(times),
@@ -57,7 +58,7 @@ def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
         _config(runs),
         "<h2>Is the gradient right?</h2>",
         *(
-            _comparison_section(label, folder, runs[label].get("began", ""), len(labels) > 1)
+            _comparison_section(label, folder, runs[label], len(labels) > 1)
             for label, folder in zip(labels, folders, strict=True)
         ),
         "<h2>Environment</h2>",
@@ -79,7 +80,10 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _summary(
-    runs: Mapping[str, dict[str, Any]], metrics: Mapping[str, Sequence[MetricsRow]], bad: Mapping[str, int]
+    runs: Mapping[str, dict[str, Any]],
+    metrics: Mapping[str, Sequence[MetricsRow]],
+    times: Mapping[str, Sequence[MetricsRow]],
+    bad: Mapping[str, int],
 ) -> dict[str, list[str]]:
     """The outcome of each run: a row for each fact, a column for each run."""
     columns = []
@@ -91,17 +95,35 @@ def _summary(
             {
                 "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
-                **{_words(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith(EVALUATED)},
+                **{
+                    label_of(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith(EVALUATED)
+                },
                 **({"course": course} if (course := progress_in_words([row["loss"] for row in steps])) else {}),
                 **({"lines that are no records": str(bad[label])} if bad[label] else {}),
                 "time": clock_time(seconds),
-                "speed": f"{short(len(steps) * amount['count'] / seconds)} {amount['unit']}/s" if seconds else "",
+                "speed": _speed(times[label], len(steps), seconds, Amount(**amount)),
                 "parameters": f"{run.get('parameters', 0):,}",
                 "backward": run.get("backward", ""),
                 "began": run.get("began", ""),
             }
         )
     return _rows(columns)
+
+
+def _is_told(metric: str) -> bool:
+    return metric in PANELS or metric.startswith(EVALUATED)
+
+
+def _speed(times: Sequence[MetricsRow], steps: int, seconds: float, amount: Amount) -> str:
+    """What the console shows, since the first metrics came and so without the time to compile; and over all seconds."""
+    unit = f"{amount.unit}/s"
+    whole = f"{short(steps * amount.count / seconds)} {unit} over the whole time" if seconds else ""
+    timed = [row for row in times if "seconds" in row]
+    taken = timed[-1]["seconds"] - timed[0]["seconds"] if timed else 0
+    if taken <= 0:
+        return whole
+    steady = (timed[-1]["step"] - timed[0]["step"]) * amount.count / taken
+    return f"{short(steady)} {unit} after the first step; {whole}"
 
 
 def _curves(metrics: Mapping[str, Sequence[MetricsRow]], times: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
@@ -112,7 +134,7 @@ def _curves(metrics: Mapping[str, Sequence[MetricsRow]], times: Mapping[str, Seq
     if not shown:
         return []
     runs, timed = ({label if len(metrics) > 1 else "": x for label, x in found.items()} for found in (metrics, times))
-    return curves_section(runs, {name: _words(name) for name in shown}, timed)
+    return curves_section(runs, {name: label_of(name) for name in shown}, timed)
 
 
 def _layers(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
@@ -145,15 +167,21 @@ def _config(runs: Mapping[str, dict[str, Any]]) -> str:
     return _table(_rows(columns))
 
 
-def _comparison_section(label: str, folder: RunFolder, began: str, named: bool) -> str:
+def _comparison_section(label: str, folder: RunFolder, run: Mapping[str, Any], named: bool) -> str:
     sections = [f"<h3>{html.escape(label)}</h3>"] if named else []
     there = folder.comparisons()
     if not there:
-        hint = f"fnbackprop compare FILE --json {folder.comparison_of()} && fnbackprop report {folder.path}"
+        file, page = run.get("file") or "FILE", folder.comparison_of()
+        file = os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
+        compare, report = (
+            ["fnbackprop", "compare", file, "--json", str(page)],
+            ["fnbackprop", "report", str(folder.path)],
+        )
+        hint = f"{shlex.join(compare)} && {shlex.join(report)}"
         return "".join([*sections, f'<p class="note">Not compared. To add it: <code>{html.escape(hint)}</code></p>'])
     for update, path in there.items():
         sections += [f"<h3>{html.escape(update)}</h3>"] if update else []
-        sections.append(_comparison(path, began))
+        sections.append(_comparison(path, run.get("began", "")))
     return "".join(sections)
 
 
@@ -203,9 +231,3 @@ def _table(rows: Mapping[str, Sequence[str]], headed: bool = False, marks: bool 
 
 def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _words(name: str) -> str:
-    """A metric's label; one of `evaluate` says so, for the loss may have one of the same name."""
-    words = name.removeprefix(EVALUATED).replace("_", " ")
-    return f"{words} (evaluate)" if name.startswith(EVALUATED) else PANELS.get(name, words)

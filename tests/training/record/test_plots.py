@@ -5,7 +5,7 @@ import math
 import numpy as np
 from matplotlib.image import imread
 
-from fnbackprop.training.record.plots import plot_curves, summarise
+from fnbackprop.training.record.plots import MOST_PANELS, panels_of, plot_curves, summarise
 
 
 def records(losses):
@@ -47,3 +47,28 @@ def test_several_runs_in_one_picture(tmp_path):
     picture = imread(plot_curves(runs, tmp_path / "both.png"))
     orange = (picture[..., 0] > 0.9) & (picture[..., 1] < 0.6) & (picture[..., 2] < 0.2)
     assert orange.any()
+
+
+def test_evaluations_and_the_losses_own_metrics_have_panels(tmp_path):
+    rows = [row | {"accuracy": row["loss"], "gradient_norm/w": 1.0} for row in records([3.0, 2.0, 1.0])]
+    evaluated = [{"step": step, "evaluate/accuracy": 0.1 * step} for step in (1, 3)]
+    once = {"step": 3, "evaluate/last": 1.0, "watch/value/x": 1.0}
+    runs = {"": [*rows, *evaluated, once]}
+    assert panels_of(runs) == ["loss", "gradient_norm", "evaluate/accuracy", "accuracy"]
+    plain, more = (imread(plot_curves(r, tmp_path / "x.png")) for r in (records([3.0, 2.0]), runs))
+    assert more.shape[0] > 1.4 * plain.shape[0]
+    many = [row | {f"own{number}": row["loss"] for number in range(40)} for row in rows]
+    assert len(panels_of({"": many})) == MOST_PANELS
+
+
+def test_the_legend_of_several_runs_covers_no_curve(tmp_path):
+    """Each curve, a line at the top of its panel and one at its bottom, is seen from end to end."""
+    flat = {
+        "the run with a rather long label": records([2.0] * 50),
+        "another with a label as long": records([1.0] * 50),
+    }
+    picture = imread(plot_curves(flat, tmp_path / "two.png"))
+    for colour in ("#1f77b4", "#ff7f0e"):
+        rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        seen = (np.abs(picture[..., :3] - rgb) < 0.05).all(-1)
+        assert sum(row.sum() > 0.7 * picture.shape[1] for row in seen) >= 2

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import os
+import re
 
 import pytest
 
@@ -101,6 +102,16 @@ def test_two_runs_side_by_side(run, tmp_path):
     assert "<h1>one and two</h1>" in text and text.count("<svg") == 3
     assert page.marked == 2  # the last loss and the rate
     assert text.count("fnbackprop compare FILE --json") == 2
+
+
+def test_the_command_that_compares_names_the_file_and_the_speed_is_told_in_both_ways(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = run("one", file=str(tmp_path / "my exp.py"), seconds=100.0, batch={"count": 8, "unit": "examples"})
+    times = [{"step": 0, "seconds": 90.0}, {"step": 50, "seconds": 95.0}]
+    (folder / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in times))
+    text = write_run_report([RunFolder(folder)], tmp_path / "page.html").read_text()
+    assert "fnbackprop compare &#x27;my exp.py&#x27; --json" in text
+    assert re.search(r">80 examples/s after the first step; [^<]* examples/s over the whole time<", text)
 
 
 def test_a_run_without_metrics(run, tmp_path):
