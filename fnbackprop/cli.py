@@ -28,6 +28,7 @@ from fnbackprop.sweeping.command import HELP as SWEEP_HELP
 from fnbackprop.sweeping.command import run_sweep
 from fnbackprop.training.errors import NonFiniteLoss, RunError
 from fnbackprop.version import __version__
+from fnbackprop.writing import WriteError
 
 WIDTH = 80  # of what is printed here
 OF_A_RUN = ("export", "replay", "trace", "balance")  # which may be given a run instead of its file
@@ -186,15 +187,19 @@ def _guarded(action: Callable[[], int]) -> int:
     """The exit status of an action; an error that the user can correct is printed as a message, without a traceback."""
     from fnbackprop.backprop.missing_rule import MissingRule
     from fnbackprop.comparing.comparison import GradientMismatch
+    from fnbackprop.tracing.show.rows import LinesError
 
     try:
         return action()
     except CommandError as error:
         print(f"fnbackprop: {error}", file=sys.stderr)
         return error.status
-    except MissingExtra as error:
+    except (MissingExtra, WriteError) as error:
         print(f"fnbackprop: {error}", file=sys.stderr)
         return 1
+    except LinesError as error:
+        print(f"fnbackprop: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except (ExperimentError, FloatingPointError, GradientMismatch, MissingRule, RunError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

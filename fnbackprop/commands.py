@@ -11,6 +11,7 @@ import tyro
 
 from fnbackprop.run_list import RunListError, RunsOptions, list_runs
 from fnbackprop.training.run_folder import METRICS_FILE, RunFolder
+from fnbackprop.writing import writing
 
 USAGE_ERROR = 2
 
@@ -110,7 +111,8 @@ def report_command(options: ReportOptions) -> int:
         page = page.with_name(f"against-{options.against[0].resolve().name}.html")
     elif options.against:
         page = page.with_name("compared.html")
-    print(write_run_report(folders, options.output or page))
+    with writing(page := options.output or page):
+        print(write_run_report(folders, page))
     return 0
 
 

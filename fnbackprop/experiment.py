@@ -14,6 +14,8 @@ import jax
 
 from .experiment_checks import (
     ExperimentError,
+    batch_note,
+    check_bool,
     check_function,
     check_integer,
     check_loss,
@@ -21,6 +23,7 @@ from .experiment_checks import (
     check_name,
     check_optimizer,
     check_patterns,
+    check_sharding,
     has_parameter,
     kind,
     takes,
@@ -140,6 +143,8 @@ class Experiment:
 
     def __post_init__(self):
         check_name(self.name)
+        for field in ("has_state", "ema_of_state"):
+            check_bool(field, getattr(self, field))
         check_function("init", self.init, "key")
         if self.updates:
             self._check_updates()
@@ -172,6 +177,7 @@ class Experiment:
                     raise ExperimentError(f"{field} is of the loss's own update: an own step leaves out what it will.")
         if self.ema_of_state and not (self.has_state and self.ema):
             raise ExperimentError("ema_of_state averages the model state: it needs ema, and has_state=True.")
+        check_sharding(self.sharding)
         if self.config is not None and (isinstance(self.config, type) or not dataclasses.is_dataclass(self.config)):
             raise ExperimentError(f"config must be an instance of a dataclass, not {self.config!r}.")
 
@@ -238,7 +244,12 @@ class Experiment:
     def outcome(self, params: Any, batch: Any, key: jax.Array, model_state: Any = None) -> LossOutcome:
         """What `loss` returns, in one form; raises ExperimentError when it is something else."""
         own = jax.tree.map(lambda leaf: leaf, model_state)  # in new boxes: Flax NNX lets only those be changed here
-        result = self.loss(*self.loss_arguments(params, batch, key, own))
+        try:
+            result = self.loss(*self.loss_arguments(params, batch, key, own))
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            if (note := batch_note(batch)) not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
         parts = result if isinstance(result, tuple) else (result,)
         if len(parts) not in ((2, 3) if self.has_state else (1, 2)):
             wanted = "a scalar or (scalar, metrics dict)"
@@ -253,3 +264,11 @@ class Experiment:
         check_loss(value)
         check_metrics(metrics, hint="" if self.has_state else STATE_HINT)
         return LossOutcome(value, metrics, state)
+
+
+def require_experiment(function: str, given: Any) -> None:
+    """Raises ExperimentError unless the function was given an experiment."""
+    if not isinstance(given, Experiment):
+        raise ExperimentError(
+            f"{function} takes an Experiment, not {given!r}; for a file: {function}(experiment(Config()))."
+        )

@@ -1,11 +1,13 @@
 """What an experiment's functions and values must be: each check raises an ExperimentError that says what to do."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+SHARDINGS = ("replicate", "data", "fsdp", "tensor", "fsdp+tensor")
 RESERVED_METRICS = (
     *("step", "loss", "gradient_norm", "update_ratio", "layer_gradient_norms", "loss_scale"),
     *("overshoot", "rate_over_critical", "batch_sharpness", "learning_rate", "skipped", "skipped_in_a_row"),
@@ -34,6 +36,11 @@ def check_name(name: Any) -> None:
 def check_integer(field: str, value: Any, at_least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ExperimentError(f"{field} must be an integer of at least {at_least}, not {value!r}.")
+
+
+def check_bool(field: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ExperimentError(f"{field} must be True or False, not {value!r}.")
 
 
 def check_function(field: str, function: Any, *parameters: str, hint: str = "") -> None:
@@ -85,6 +92,23 @@ def check_patterns(field: str, patterns: Any) -> None:
     given = (patterns,) if isinstance(patterns, str) else patterns
     if given is not None and not (isinstance(given, list | tuple) and given and all(isinstance(p, str) for p in given)):
         raise ExperimentError(f"{field} must be a pattern of paths, like 'head' or 'blocks/*/w', not {patterns!r}.")
+
+
+def check_sharding(setting: Any) -> None:
+    """Whether it is a preset's name, patterns with their specs, or a function; what the mesh must have, a run tells."""
+    if not (isinstance(setting, Mapping) or callable(setting)) and setting not in SHARDINGS:
+        raise ExperimentError(
+            f"sharding must be one of {', '.join(SHARDINGS)}, a dict from path patterns to PartitionSpec, or a "
+            f"function (path, shape, mesh) -> PartitionSpec, not {setting!r}."
+        )
+
+
+def batch_note(batch: Any) -> str:
+    """What to say beside an error of `loss`, which may be due to its batch."""
+    if batch is None:
+        return "loss was given the batch None, as batch(step) returned it: is its `return` missing?"
+    found = jax.tree.map(lambda leaf: f"{jax.dtypes.result_type(leaf)}{list(jnp.shape(leaf))}", batch)
+    return f"loss was given this batch, as batch(step) returned it: {found}"
 
 
 def check_loss(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fnbackprop.balancing.command import BalanceOptions
-from fnbackprop.commands import arguments_of
+from fnbackprop.commands import CommandError, arguments_of
 from fnbackprop.comparing.command import ReportOptions
 from fnbackprop.experiment import Experiment, ExperimentError
 from fnbackprop.memory_command import MemoryOptions
@@ -98,7 +98,9 @@ class ExportOptions:
     best_mode: Literal["max", "min"] | None = None
     """Whether the highest or the lowest is best; None: what the metric's name says, min of a loss or an error."""
     output: Path | None = None
-    """The folder to write; by default exported/<name>."""
+    """The folder to write; by default exported/<the run's folder>, exported/waves-2 for instance."""
+    overwrite: bool = False
+    """Write where there is an export already."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ()
     """For which the program is made; by default this machine's."""
 
@@ -179,14 +181,19 @@ def replay_command(experiment: Experiment, options: ReplayOptions) -> int:
 
 
 def export_command(experiment: Experiment, options: ExportOptions) -> int:
+    from fnbackprop.training.best import best_mode_of, in_words
     from fnbackprop.training.checkpoints.resuming import choose_checkpoint, state_of
-    from fnbackprop.training.exporting import export_model
+    from fnbackprop.training.exporting import PROGRAM, export_model
 
     which = {name: getattr(options, name) for name in ("directory", "step", "best", "best_mode")}
     chosen = choose_checkpoint(experiment.name, **which)
-    folder = options.output or Path("exported") / experiment.name
+    run = chosen.folder.parents[1]
+    folder = options.output or Path("exported") / run.resolve().name
+    if (folder / PROGRAM).exists() and not options.overwrite:
+        raise CommandError(f"{folder} holds an export already: give another folder, --output, or --overwrite.")
     export_model(experiment, state_of(experiment, chosen), folder, platforms=options.platforms)
-    print(f"the model of {chosen.folder.parents[1]} after {chosen.step} steps is in {folder}: from use import predict")
+    best = f", of the {in_words(best_mode_of(options.best, options.best_mode))} {options.best}," if options.best else ""
+    print(f"the model of {run} after {chosen.step} steps{best} is in {folder}: from use import predict")
     return 0
 
 

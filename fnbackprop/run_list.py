@@ -11,6 +11,7 @@ import tyro
 
 from fnbackprop.training.run_folder import RunFolder, find_runs, flat
 
+VALUES_SHOWN = 12  # where no run has the one that is asked for
 PIPE_WIDTH = 10_000  # of a table that goes to no terminal
 
 
@@ -114,13 +115,25 @@ def show(runs: Sequence[ListedRun], options: RunsOptions) -> None:
     console = rich.get_console()
     if not console.file.isatty():  # a line for each run, whatever its length, for grep and its like: no colours either
         console = Console(file=console.file, width=PIPE_WIDTH, force_terminal=False)
-    those = " like these" if options.where else ""
-    console.print(table if table.rows else f"no runs{those} in {options.directory}")
+    console.print(table if table.rows else f"no runs in {options.directory}")
 
 
 def list_runs(options: RunsOptions) -> None:
     """The command; raises RunListError for what no run has."""
-    show(chosen([listed(folder, options.directory) for folder in find_runs(options.directory)], options), options)
+    runs = [listed(folder, options.directory) for folder in find_runs(options.directory)]
+    found = chosen(runs, options)
+    if runs and not found and not options.json:
+        print(f"no runs like these in {options.directory}: {'; '.join(_values(runs, options.where))}")
+        return
+    show(found, options)
+
+
+def _values(runs: Sequence[ListedRun], where: Sequence[str]) -> list[str]:
+    """Which values there are of what is asked for."""
+    names = dict.fromkeys(term.partition("=")[0] for term in where)
+    values = {name: dict.fromkeys(_text(run[name]) for run in runs if run[name] is not None) for name in names}
+    return [f"{name} is {', '.join([*found][:VALUES_SHOWN])}{' ...' * (len(found) > VALUES_SHOWN)}"
+            for name, found in values.items()]  # fmt: skip
 
 
 def _row(run: ListedRun, columns: Sequence[str]) -> tuple[str, ...]:

@@ -183,11 +183,29 @@ def test_a_run_in_the_place_of_its_file(file, capsys, tmp_path, monkeypatch):
         assert status("export", *given) == 0
         said = f"the model of runs/mine after 5 steps is in {given[-1]}: from use import predict\n"
         assert capsys.readouterr().out == said and pathlib.Path(given[-1], "use.py").is_file()
+    assert status("train", file, "--steps", "5", "--learning-rate", "0.2", "--name", "mine") == 0
+    for trained, there in (("runs/mine", "exported/mine"), ("runs/mine-2", "exported/mine-2")):
+        assert status("export", trained) == 0 and pathlib.Path(there, "use.py").is_file()
+        written = pathlib.Path(there, "use.py").stat().st_mtime_ns
+        capsys.readouterr()
+        assert status("export", trained) == 2 and pathlib.Path(there, "use.py").stat().st_mtime_ns == written
+        assert f"{there} holds an export already: give another folder, --output, or --over" in capsys.readouterr().err
+        assert status("export", trained, "--overwrite") == 0
+    assert status("export", "mine", "--output", f"{file}/there") == 1
+    said = capsys.readouterr().err
+    assert said == f"RunError: {file}/there cannot be made: Not a directory.\n"
     assert status("trace", "mine", "--step", "5") == 0  # which reads a checkpoint only with the run's own config
     assert "run again from step 5" in capsys.readouterr().out
     run.description.write_text(json.dumps(run.read_description() | {"file": None}))
     assert status("export", "mine") == 2
     assert "Name that, and the run: FILE --directory runs/mine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["trace", "compare"])
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_page_that_cannot_be_written_is_one_line(file, command, option, capsys):
+    assert status(command, file, option, f"{file}/there.html") == 1
+    assert capsys.readouterr().err == f"fnbackprop: {file}/there.html cannot be written: its folder is a file.\n"
 
 
 def test_a_loss_that_is_nan_is_answered_with_what_to_type_next(file, capsys):

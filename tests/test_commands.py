@@ -81,3 +81,11 @@ def test_a_new_experiment_runs_as_it_stands(here, capsys):
     assert float(losses.split()[-1]) < 0.02
     assert status("train", "mine.py", "--help") == 0
     assert "\n    python mine.py compare  " in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_one_line(here, capsys):
+    (here / "one").mkdir()
+    (here / "one/metrics.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
+    assert status("report", "one", "--output", "one/metrics.jsonl/page.html") == 1
+    said = capsys.readouterr().err
+    assert said == "fnbackprop: one/metrics.jsonl/page.html cannot be written: its folder is a file.\n"

@@ -118,3 +118,27 @@ def test_what_evaluate_must_return(values, message):
     with pytest.raises(ExperimentError, match=message):
         check_evaluation(values)
     check_evaluation({"a": 1, "b": True, "c": jnp.float32(1), "d": 0.5})
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"sharding": "fdsp"}, "sharding must be one of replicate, data, fsdp, tensor, fsdp.tensor, .* not 'fdsp'"),
+    ({"sharding": None}, "not None"), ({"sharding": ["data"]}, "sharding must be one of"),
+    ({"has_state": "yes"}, "has_state must be True or False, not 'yes'"),
+    ({"ema_of_state": 1}, "ema_of_state must be True or False, not 1"),
+])  # fmt: skip
+def test_what_is_no_setting_is_told_when_it_is_made(changes, message):
+    with pytest.raises(ExperimentError, match=message):
+        quadratic(**changes)
+
+
+@pytest.mark.parametrize("batch, note", [
+    (None, "the batch None, as batch(step) returned it: is its `return` missing?"),
+    (np.ones((2, 5), np.float32), "this batch, as batch(step) returned it: float32[2, 5]"),
+    ({"x": np.ones(4, np.int32)}, "returned it: {'x': 'int32[4]'}"),
+])  # fmt: skip
+def test_an_error_of_the_loss_names_the_batch(batch, note):
+    made = quadratic()
+    for call in (made.outcome, jax.jit(made.outcome)):
+        with pytest.raises(Exception) as caught:
+            call({"w": jnp.ones(3)}, batch, jax.random.key(0))
+        assert sum(note in said for said in caught.value.__notes__) == 1

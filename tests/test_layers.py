@@ -10,7 +10,7 @@ import fnbackprop
 ROOT = pathlib.Path(fnbackprop.__file__).parent
 # Each layer may import itself and the layers before it.
 LAYERS = (
-    "version deprecation extras columns pages trees jaxprs backprop rules blocks models losses lora"
+    "version deprecation extras writing columns pages trees jaxprs backprop rules blocks models losses lora"
     " experiment_checks media updates experiment comparing testing tracing balancing training running doctor"
     " run_list commands config_files memory_command experiment_commands experiment_files function_commands"
     " option_parsing sweeping cli __main__ __init__"

@@ -69,3 +69,11 @@ def test_a_run_without_a_step_has_no_loss(tmp_path, capsys):
 def test_what_no_run_has(runs, words, message, capsys):
     assert main(["runs", runs, *words.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_where_no_run_has_a_value_those_that_there_are_are_named(runs, capsys):
+    assert main(["runs", runs, "--where", "status=finish", "learning-rate=0.01"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"no runs like these in {runs}: status is finished, stopped; learning-rate is 0.01, 0.001\n"
+    assert main(["runs", runs, "--where", "status=finish", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []

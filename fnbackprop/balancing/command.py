@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..writing import writing
 from .config_rate import find_rate, with_rate
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ def show(found: "Balance", options: BalanceOptions, config: Any, arguments_of: C
     """
     print(found)
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(found.to_json() + "\n", encoding="utf-8")
+        with writing(options.json):
+            options.json.write_text(found.to_json() + "\n", encoding="utf-8")
     at = f".step-{found.facts.step}" if found.facts.step else ""
     path = options.html or options.directory / f"{found.facts.name}{at}.balance.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found.html(path)
+    with writing(path):
+        found.html(path)
     print(f"written to {path}")
     if options.apply:
         print(f"\n{recommended_command(found, options, config, arguments_of)}")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..writing import writing
 from .comparison import Comparison
 from .pipeline import compare
 from .weighted import differentiable, weighted
@@ -141,12 +142,12 @@ def report(comparison: Comparison, options: ReportOptions) -> int:
     import rich
 
     rich.get_console().print(comparison)
-    for path in filter(None, (options.json, options.html)):
-        path.parent.mkdir(parents=True, exist_ok=True)
     if options.json is not None:
-        options.json.write_text(comparison.to_json() + "\n", encoding="utf-8")
+        with writing(options.json):
+            options.json.write_text(comparison.to_json() + "\n", encoding="utf-8")
     if options.html is not None:
-        comparison.html(options.html)
+        with writing(options.html):
+            comparison.html(options.html)
     return 0 if comparison.ok else 1
 
 

@@ -10,6 +10,7 @@ from ..experiment import Experiment
 from ..experiment_checks import ExperimentError, check_name
 from ..experiment_files import load
 from ..training.best import best_mode_of, in_words
+from ..writing import writing
 from .points import SweepError, drawn, grid, label, split_arguments
 from .processes import SweptRun, runs_of_sweep, train_all
 from .settings import require_same_settings, settings_of
@@ -50,8 +51,7 @@ def run_sweep(argv: Sequence[str]) -> int:
     wants_help = bool({"-h", "--help"} & set(argv))
     if not wants_help and (not argv or argv[0].startswith("-")):
         raise CommandError("which experiment? For example: fnbackprop sweep FILE --learning-rate 1e-3,3e-3")
-    file = "FILE" if argv[0].startswith("-") else argv[0]
-    words = [word for word in argv if word != file]
+    file, *words = argv if not argv[0].startswith("-") else ["FILE", *argv]
     about = HELP + ALSO.format(file=file)
     options, rest = tyro.cli(
         SweepOptions, args=words, prog=f"fnbackprop sweep {file}", description=about, return_unknown_args=True
@@ -59,7 +59,7 @@ def run_sweep(argv: Sequence[str]) -> int:
     experiment = load(file)  # a mistake in the file is told once, and at once
     try:
         return sweep(file, experiment, options, rest)
-    except SweepError as error:
+    except (SweepError, ExperimentError) as error:
         raise CommandError(str(error)) from None
 
 
@@ -70,29 +70,22 @@ def sweep(file: str, experiment: Callable[[Any], Experiment], options: SweepOpti
         raise SweepError("nothing is swept: give an option several values, such as --learning-rate 1e-3,3e-3.")
     if options.parallel < 1:
         raise SweepError(f"--parallel must be at least 1, not {options.parallel}.")
-    mode, directory = _checked(options), options.directory / (options.name or f"{Path(file).stem}-sweep")
+    if options.name is not None:
+        check_name(options.name)
+    directory = options.directory / (options.name or f"{Path(file).stem}-sweep")
     points = grid(swept) if options.random is None else drawn(swept, options.random, options.sweep_seed)
     runs = runs_of_sweep(points, directory, lambda words: settings_of(file, experiment, [*words, *rest]))
     if "--new-config" not in rest:
         for run in runs:
             require_same_settings(run)
     _require_metric(runs, file, options.metric, rest)
+    mode = best_mode_of(options.metric, options.mode)
     print(f"{len(runs)} runs in {directory}, {options.parallel} at a time: {label(points[0])} ...", flush=True)
     try:
         finished = train_all(runs, file, rest, options.parallel, lambda line: print(line, flush=True))
     finally:
         _show(runs, options.metric, mode, f"Sweep of {Path(file).name}", directory)
     return 0 if finished else 1
-
-
-def _checked(options: SweepOptions) -> Literal["min", "max"]:
-    """Whether the lowest or the highest is best; raises SweepError for options that make no sense."""
-    try:
-        if options.name is not None:
-            check_name(options.name)
-        return best_mode_of(options.metric, options.mode)
-    except ExperimentError as error:
-        raise SweepError(str(error)) from None
 
 
 def _require_metric(runs: Sequence[SweptRun], file: str, metric: str, rest: Sequence[str]) -> None:
@@ -111,5 +104,6 @@ def _show(runs: Sequence[SweptRun], metric: str, mode: Literal["min", "max"], ti
     print(as_text(rows, metric))
     print(f"the {in_words(mode)} {metric} first")
     if directory.is_dir():
-        page = write_page(rows, metric, title, directory / "sweep.html")
+        with writing(page := directory / "sweep.html"):
+            write_page(rows, metric, title, page)
         print(f"written to {page}")

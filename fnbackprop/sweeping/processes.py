@@ -10,6 +10,7 @@ from typing import Any
 
 from ..training.checkpoints.checkpoint import finished_checkpoints
 from ..training.run_folder import RunFolder, find_runs, read_json, write_json
+from ..writing import writing
 from .points import Point, label
 
 LAST_LINES = 12
@@ -59,8 +60,8 @@ class SweptRun:
             return {}
 
     def keep_settings(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._kept, self.settings)
+        with writing(self._kept):
+            write_json(self._kept, self.settings)
 
     @property
     def words(self) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Any
 from ..comparing.command import FunctionOptions, compared_function, function_and_arguments, report
 from ..comparing.comparison import Comparison
 from ..comparing.results import Verdict
+from ..writing import writing
 from .pipeline import trace
 from .result import Trace
+from .show.rows import LinesError, table_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +56,15 @@ def trace_function(module: ModuleType, name: str, options: FunctionTraceOptions)
 
 def show(found: Trace, options: TraceOptions) -> int:
     """Print a trace, write it where it is wanted, and return the exit status."""
+    if options.lines is not None and not table_rows(found.records, options.lines):
+        raise LinesError(found.table(options.lines))
     print(found if options.lines is None else found.table(options.lines))
-    for path in filter(None, (options.json, options.html)):
-        path.parent.mkdir(parents=True, exist_ok=True)
     if options.json is not None:
-        options.json.write_text(found.to_json() + "\n", encoding="utf-8")
+        with writing(options.json):
+            options.json.write_text(found.to_json() + "\n", encoding="utf-8")
     if options.html is not None:
-        found.html(options.html)
+        with writing(options.html):
+            found.html(options.html)
         print(f"written to {options.html}")
     return 0 if found.ok else 1
 

@@ -12,7 +12,7 @@ from fnbackprop import trees
 from fnbackprop.balancing.config_rate import find_rate
 from fnbackprop.balancing.result import Balance
 from fnbackprop.balancing.subject import Subject
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import Experiment, ExperimentError, require_experiment
 from fnbackprop.extras import needed_for
 
 from .checkpoints.compatibility import require_own_state
@@ -24,7 +24,7 @@ from .session import layout_of
 from .step.loss_gradient import first_microbatch, loss_in_precision, make_value_and_grad
 from .step.mixed_precision import Precision, precision_of
 from .step.partial_optimizer import optimizer_of
-from .step.state import TrainState, initial_state, part_of
+from .step.state import TrainState, initial_state, part_of, require_state
 from .step.weight_update import WeightUpdate
 
 with needed_for("fb.balance"):
@@ -89,10 +89,9 @@ def subject_of(
     update: str | None = None,
 ) -> Subject:
     """The experiment at a state, as the pure functions of its step; of several updates, of one."""
-    if not isinstance(experiment, Experiment):
-        raise ExperimentError(
-            f"balance takes an Experiment, not {experiment!r}; for a file: balance(experiment(Config()))."
-        )
+    require_experiment("balance", experiment)
+    if state is not None:
+        require_state(state)
     layout, name = layout_of(Run(experiment, directory=None, mesh=mesh)), _chosen(experiment, update)
     is_given, state = state is not None, part_of(_placed_state(experiment, state, layout), name)
     experiment = experiment.parts[name]

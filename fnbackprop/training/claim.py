@@ -8,6 +8,7 @@ systems), new runs are kept apart all the same, and whoever goes on with an earl
 
 import json
 import os
+import shutil
 import socket
 import warnings
 from contextlib import suppress
@@ -29,7 +30,8 @@ except ImportError:  # on Windows
 
 
 class Claim:
-    """A run's folder, locked; a context manager that unlocks it, and removes it if nothing was written.
+    """A run's folder, locked; a context manager that unlocks it. It removes the folder if nothing was written; after an
+    error, a new run's also if there was no step.
 
     Of several processes, process 0 chooses and locks, and the others are told which it is.
 
@@ -42,6 +44,7 @@ class Claim:
 
     def __init__(self, run: Run):
         self._lock: int | None = None
+        self._is_new = False
         number = 0
         if jax.process_index() == 0:
             number = self._take(run)
@@ -53,8 +56,11 @@ class Claim:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._lock is not None:
-            _unlock(self.folder, self._lock)
+        if self._lock is None:
+            return
+        if any(error) and self._is_new and self.folder.is_bare():
+            shutil.rmtree(self.folder.path, ignore_errors=True)
+        _unlock(self.folder, self._lock)
 
     def _take(self, run: Run) -> int:
         """The number of the run, whose folder is then locked."""
@@ -63,7 +69,7 @@ class Claim:
         if number is None:
             number = _new_folder(run, max(earlier, default=0) + 1)
         folder = numbered(run.directory, run.name, number)
-        self._lock = _locked(folder)
+        self._is_new, self._lock = number not in earlier, _locked(folder)
         if self._lock is None:
             holder = _holder(folder)
             raise CheckpointError(

@@ -19,7 +19,7 @@ import numpy as np
 from jax import export
 
 from fnbackprop import trees
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import Experiment, ExperimentError, require_experiment
 from fnbackprop.extras import needed_for
 
 from .array_files import WHOLE, named_arrays, write_arrays
@@ -27,6 +27,7 @@ from .errors import RunError
 from .step.mixed_precision import INPUTS
 from .step.state import TrainState
 
+PROGRAM = "program.jax"
 USE = '''"""The exported model {name}, after {step} steps. It needs jax, safetensors and flatbuffers, and nothing else.
 
     from use import predict
@@ -86,6 +87,7 @@ def export_model(
       >>> sorted(path.name for path in folder.iterdir())
       ['parameters.safetensors', 'program.jax', 'use.py']
     """
+    require_experiment("export_model", experiment)
     if experiment.predict is None:
         raise ExperimentError("to export, give the Experiment predict=..., a function (params, inputs) -> outputs.")
     with needed_for("export"):
@@ -94,10 +96,13 @@ def export_model(
     inputs = _inputs_of(experiment.batch(0))
     exported, shape = _exported(program, arrays, inputs, platforms)
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{place} cannot be made: {error.strerror}.") from None
     write_arrays(place / "parameters.safetensors", jax.device_get(arrays))
     facts = {"name": experiment.name, "step": int(state.step), "inputs": shape}
-    _write(place / "program.jax", bytes(exported.serialize()))
+    _write(place / PROGRAM, bytes(exported.serialize()))
     _write(place / "use.py", USE.format(**facts, platforms=", ".join(exported.platforms)).encode())
     return place
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 
 from fnbackprop.backprop.missing_rule import MissingRule
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.comparing.gradient_sources import BACKWARDS
+from fnbackprop.experiment import Experiment, ExperimentError, require_experiment
 from fnbackprop.tracing.pipeline import trace
 
 from .broken_update import broken_update
@@ -95,6 +96,7 @@ def replay(
       ...         print(fb.replay(experiment, directory=runs).step)
       1
     """
+    require_experiment("replay", experiment)
     again = step_again(experiment, step=step, directory=directory, backward=backward)
     state, batch = again.state, again.batch
     precision, scale = precision_of(experiment.precision), None if state.loss_scale is None else state.loss_scale.value
@@ -151,6 +153,8 @@ def step_again(
     Raises:
       ExperimentError, CheckpointError: as for `replay`; or there is no run of this name, or it ended before this step.
     """
+    if backward not in BACKWARDS:
+        raise ExperimentError(f"backward must be one of {', '.join(BACKWARDS)}, not {backward!r}.")
     runs = runs_at(directory, experiment.name)
     path = None
     if kept:
@@ -166,7 +170,9 @@ def step_again(
     state = _state_before(experiment, folder, number)
     start = int(state.step)
     silent = dataclasses.replace(experiment, evaluate=None)
-    state = train(silent, backward=backward, state=state, steps=number, directory=None, progress=False, prefetch=0)
+    fuse = backward == "fused"
+    by = "manual" if fuse else backward
+    state = train(silent, backward=by, fuse=fuse, state=state, steps=number, directory=None, progress=False, prefetch=0)
     batch = batch_again(experiment, number) if path is None else read_batch(path, experiment.batch(number))
     update, state = broken_update(experiment, state, batch, backward)
     part = experiment.parts[update]

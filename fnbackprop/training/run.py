@@ -6,18 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment import Experiment, ExperimentError, require_experiment
+from fnbackprop.experiment_checks import check_bool, check_function, check_integer
 
 from .best import BestMode, best_mode_of
 from .callbacks import Callback
 from .loggers.group import make_logger
 from .run_folder import local_directory
 from .step.mixed_precision import precision_of
+from .step.state import TrainState, require_state
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from .step.state import TrainState
+BACKWARDS = ("manual", "automatic", "both")
+SWITCHES = ("fuse", "progress", "profile", "resume", "overwrite", "new_config", "trial")
+COUNTS = {"prefetch": 0, "compare_every": 1, "watch": 0}  # the least of each
+COUNTS_OR_NONE = {"steps": 0, "checkpoint_every": 0, "keep": 1, "keep_every": 1, "balance_every": 1, "patience": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Run:
     backward: str = "manual"
     fuse: bool = False
     steps: int | None = None
-    state: "TrainState | None" = None
+    state: TrainState | None = None
     directory: str | Path | None = "runs"
     progress: bool = True
     prefetch: int = 2
@@ -56,22 +61,21 @@ class Run:
     trial: bool = True
 
     def __post_init__(self):
-        if not isinstance(self.experiment, Experiment):
-            raise ExperimentError(
-                f"train takes an Experiment, not {self.experiment!r}; for a file: train(experiment(Config()))."
-            )
+        require_experiment("train", self.experiment)
+        if self.backward not in BACKWARDS:
+            fused = "; blocks are put in by fuse=True" if self.backward == "fused" else ""
+            raise ExperimentError(f"backward must be one of {', '.join(BACKWARDS)}, not {self.backward!r}{fused}.")
+        for name in SWITCHES:
+            check_bool(name, getattr(self, name))
         if self.resume and self.state is not None:
             raise ExperimentError("resume goes on from the run's own checkpoint, not from a state: give one of them.")
         if self.resume and self.overwrite:
             raise ExperimentError("resume goes on with an earlier run and overwrite throws it away: give one of them.")
-        for name, least in (
-            ("checkpoint_every", 0),
-            ("keep", 1),
-            ("keep_every", 1),
-            ("balance_every", 1),
-            ("watch", 0),
-            ("patience", 1),
-        ):
+        if self.state is not None:
+            require_state(self.state)
+        for name, least in COUNTS.items():
+            check_integer(name, getattr(self, name), at_least=least)
+        for name, least in COUNTS_OR_NONE.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ExperimentError(f"{name} must be an integer of at least {least}, or None, not {value!r}.")
@@ -81,14 +85,17 @@ class Run:
             )
         if self.directory is not None:
             local_directory(self.directory)
+        for name in ("loggers", "callbacks"):
+            if isinstance(given := getattr(self, name), str) or not isinstance(given, Sequence):
+                raise ExperimentError(f"{name} must be a list, {name}=[...], not {given!r}.")
         for logger in self.loggers:
             make_logger(logger)
+        for callback in self.callbacks:
+            check_function("a callback", callback, "step", "state", "values")
         if self.patience is not None and self.best is None:
             raise ExperimentError("patience counts evaluations without a better metric: name it, best=... (--best).")
         if not self.batch_timeout > 0:
             raise ExperimentError(f"batch_timeout must be a number of seconds above 0, not {self.batch_timeout!r}.")
-        if self.backward == "both" and self.compare_every < 1:
-            raise ExperimentError(f"compare_every must be at least 1, not {self.compare_every}.")
         best_mode_of(self.best or "loss", self.best_mode)
         if self.best is not None and self.experiment.evaluate is None:
             raise ExperimentError(

@@ -105,6 +105,13 @@ class RunFolder:
     def lock(self) -> Path:
         return self.path / "lock"
 
+    def is_bare(self) -> bool:
+        """Whether it holds no step, and nothing but what every run and its loggers write before the first."""
+        own = {self.description, self.metrics, self.times, self.report, self.lock, self.path / "metrics.csv"}
+        files = {path for path in self.path.rglob("*") if path.is_file()}
+        events = {path for path in files if path.is_relative_to(self.path / "tensorboard")}
+        return files <= own | events and not (self.metrics.is_file() and self.metrics.stat().st_size)
+
     def checkpoint(self, step: int) -> Path:
         """The folder of the checkpoint made after this number of updates."""
         return self.checkpoints / step_name(step)

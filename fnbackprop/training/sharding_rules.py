@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from fnbackprop import trees
 from fnbackprop.experiment import ExperimentError
+from fnbackprop.experiment_checks import check_sharding
 
 Rule = Callable[[str, tuple[int, ...], Mesh], P]
 
@@ -89,11 +90,7 @@ def preset_of(setting: str | Mapping[str, P] | Rule, mesh: Mesh) -> Preset:
         return Preset(by_patterns(setting))
     if callable(setting):
         return Preset(setting)
-    if setting not in PRESETS:
-        raise ExperimentError(
-            f"sharding must be one of {', '.join(PRESETS)}, a dict from path patterns to PartitionSpec, or a function "
-            f"(path, shape, mesh) -> PartitionSpec, not {setting!r}."
-        )
+    check_sharding(setting)
     for axis in PRESETS[setting].needs:
         if axis not in mesh.shape:
             raise ExperimentError(f"sharding {setting!r} needs a mesh axis {axis!r}, but the mesh has {axes_of(mesh)}.")

@@ -2,6 +2,7 @@
 
     python my_experiment.py                      # train; metrics, curves and a report go to runs/waves/
     python my_experiment.py train --steps 500    # with another config
+    python my_experiment.py train --watch 100    # values and cotangents by depth, in the run's report
     python my_experiment.py compare              # is the gradient right?
     fnbackprop report runs/waves                 # the run as a page
     fnbackprop export runs/waves                 # what it has learned, as a program that needs only JAX
@@ -53,9 +54,13 @@ def experiment(config: Config) -> fb.Experiment:
         """The initial parameters: any tree of arrays."""
         return mlp.init(key, inputs=1, hidden=(config.hidden, config.hidden), outputs=1)
 
+    def activation(x):
+        """Named: `train --watch 100` and `trace` show the size of each hidden layer, and of its cotangent."""
+        return fb.name(jax.nn.silu(x), "hidden")
+
     def network(params, x):
         """The forward pass: for the loss, for the test, and for `export` to predict with."""
-        return mlp.apply(params, x, activation=jax.nn.silu)
+        return mlp.apply(params, x, activation=activation)
 
     def loss(params, batch, key):
         """The loss: a scalar, and beside it whatever you want to see in the metrics.

@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import math
 import shlex
 
+import numpy as np
 import pytest
 
+from fnbackprop.balancing.branches import RangeTest
 from fnbackprop.balancing.command import BalanceOptions, recommended_command, show
 from fnbackprop.balancing.result import Balance
+from fnbackprop.balancing.show.text import evidence
 from fnbackprop.commands import arguments_of
+from fnbackprop.writing import WriteError
 
 from .test_verdict import CASES
 
@@ -65,3 +70,23 @@ def test_every_verdict_can_be_shown(name):
     found = balance(name)
     assert str(found).startswith(found.verdict) and found.verdict in found.html()
     assert json.loads(found.to_json())["ok"] == found.ok
+
+
+def test_a_page_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for option in ("json", "html"):
+        with pytest.raises(WriteError, match="there.html cannot be written: its folder is a file"):
+            options = BalanceOptions(directory=tmp_path, **{option: tmp_path / "file/there.html"})
+            show(balance("too low"), options, Config(), arguments_of)
+
+
+@pytest.mark.parametrize("ends, value, note", [
+    ([math.inf, math.inf, 0.77], "0.77", "times the rate, in 1 of 3 orders; 2 did not diverge, up to 30 times"),
+    ([2.0, 1.5], "1.5, 2", "times the rate, in 2 of 2 orders"),
+    ([math.inf] * 3, "none", "the loss did not rise for good, up to 30 times the rate, in 3 orders of the batches"),
+])  # fmt: skip
+def test_where_the_range_test_diverges_is_said_in_words(ends, value, note):
+    factors = np.array([0.1, 1.0, 30.0])
+    test = RangeTest(factors, np.ones((len(ends), 3)), np.array(ends))
+    facts = dataclasses.replace(CASES["too low"][0], range_test=test)
+    assert ("range test diverges at", value, note) in evidence(facts)

@@ -140,3 +140,10 @@ def test_the_help_says_what_else_is_taken(trained, capsys):
     assert "of the experiment and of train, which fnbackprop train line.py --help lists" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(trained, capsys):
+    assert main("sweep line.py --rate 0.1,0.2 --directory line.py".split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("fnbackprop: line.py/line-sweep/rate=0.1/settings.json cannot be written: ")
+    assert said.count("\n") == 1 and trained == []

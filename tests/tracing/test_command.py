@@ -63,3 +63,12 @@ def test_a_comparison_that_is_not_finite_ends_in_blame(file, capsys):
     pathlib.Path("model.py").write_text(PROGRAM.replace("jnp.zeros(2)", "jnp.ones(2)"))
     assert main(["compare", file, "--directions", "0"]) == 0
     assert "became" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines, message", [
+    ("nofile.py", "no equation stands at nofile.py; they are of model.py"), (":", "lines must be like"),
+])  # fmt: skip
+def test_lines_without_an_equation(file, lines, message, capsys):
+    assert main(["trace", file, "--lines", lines]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"fnbackprop: {message}") and said.out == ""

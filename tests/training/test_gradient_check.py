@@ -133,5 +133,5 @@ def test_on_a_mesh(comparisons):
 
 
 def test_compare_every_is_positive():
-    with pytest.raises(ExperimentError, match="compare_every must be at least 1, not 0"):
+    with pytest.raises(ExperimentError, match="compare_every must be an integer of at least 1, not 0"):
         train(regression(), backward="both", compare_every=0, directory=None)

@@ -105,7 +105,7 @@ def test_going_on_from_a_state_is_the_same_run(tmp_path):
 def test_batches_made_ahead_change_nothing():
     one, two = (train(regression(), directory=None, progress=False, prefetch=ahead) for ahead in (0, 3))
     chex.assert_trees_all_equal(one, two)
-    with pytest.raises(ExperimentError, match="prefetch must be at least 0 batches, not -1"):
+    with pytest.raises(ExperimentError, match="prefetch must be an integer of at least 0, not -1"):
         train(regression(), directory=None, progress=False, prefetch=-1)
 
 

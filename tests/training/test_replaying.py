@@ -37,6 +37,11 @@ def test_replay_names_the_line(tmp_path):
     found = replay(made, directory=tmp_path)
     assert (found.step, found.start) == (7, 6) and np.isnan(found.loss)
     assert replay(made, directory=tmp_path / made.name).step == 7  # the run's own folder
+    fused = replay(made, directory=tmp_path, backward="fused")
+    assert np.isnan(fused.loss)
+    assert_same_bits(fused.state, found.state)  # nothing in this loss runs as a block
+    with pytest.raises(ExperimentError, match="backward must be one of manual, fused, automatic, not 'manul'"):
+        replay(made, directory=tmp_path, backward="manul")
     assert found.broken == {"params": [], "batch": [], "gradient": ["v", "w"]}
     line = next(
         n for n, text in enumerate(pathlib.Path(__file__).read_text().splitlines(), 1) if "that breaks:" in text

@@ -26,14 +26,14 @@ def test_what_was_opened_is_closed_if_opening_fails(tmp_path, monkeypatch):
         raise ExperimentError("tensorboard needs tensorboardX")
 
     monkeypatch.setattr(session.Loggers, "start", missing)
+    monkeypatch.setattr("fnbackprop.training.loggers.group.require", lambda *_: None)
     before = signal.getsignal(signal.SIGINT)
     with (
         pytest.raises(ExperimentError, match="tensorboardX"),
         Session(Run(MADE, directory=tmp_path, loggers=["tensorboard"]), make_step(MADE)),
     ):
         pytest.fail("it was opened")
-    found = RunFolder(tmp_path / "survivor").read_description()
-    assert found["status"] == "stopped" and found["error"] == "ExperimentError: tensorboard needs tensorboardX"
+    assert list(tmp_path.iterdir()) == [], "there was no step"
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -105,3 +105,43 @@ def test_each_of_several_updates_is_looked_at(tmp_path):
     assert [row["step"] for row in rows] == [0, 3] and all("generator/batch_sharpness" in row for row in rows)
     page = folder.report.read_text()
     assert "<h3>critic</h3>" in page and "and held to that at 1 later step" in page
+
+
+def fails_at(step):
+    def batch(number):
+        if number >= step:
+            raise ConnectionError("no data")
+        return MADE.batch(number)
+
+    return batch
+
+
+@pytest.mark.parametrize("options, changes", [
+    ({"mesh": "data=3"}, {}),
+    ({"loggers": ["csv"]}, {"batch": fails_at(0)}),
+    ({}, {"loss": lambda params, batch, key: params["nothing"]}),
+    ({"trial": True}, {"evaluate": lambda params: {"a": params["nothing"]}}),
+])  # fmt: skip
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(tmp_path, options, changes):
+    with pytest.raises((ExperimentError, ConnectionError, KeyError)):
+        train(dataclasses.replace(MADE, **changes), directory=tmp_path, progress=False, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_saved_stays(tmp_path):
+    with pytest.raises(ConnectionError):
+        train(dataclasses.replace(MADE, batch=fails_at(2)), directory=tmp_path, progress=False, prefetch=0)
+    assert RunFolder(tmp_path / "survivor").read_description()["step"] == 2
+    with pytest.raises(ConnectionError):  # in the folder that is there already
+        made = dataclasses.replace(MADE, batch=fails_at(0))
+        train(made, directory=tmp_path, progress=False, overwrite=True)
+    assert (tmp_path / "survivor").is_dir()
+
+    def evaluate(params, context):
+        (context.folder / "mine.txt").write_text("kept")
+        raise ValueError("broken")
+
+    made = dataclasses.replace(MADE, name="mine", evaluate=evaluate)
+    with pytest.raises(ValueError, match="broken"):
+        train(made, directory=tmp_path, progress=False)
+    assert (tmp_path / "mine/mine.txt").read_text() == "kept"

@@ -6,9 +6,11 @@ from jax.sharding import PartitionSpec as P
 
 from fnbackprop import losses, trees
 from fnbackprop.experiment import Experiment, ExperimentError
+from fnbackprop.experiment_checks import SHARDINGS
 from fnbackprop.models import transformer
 from fnbackprop.training.layout import Layout, make_layout
 from fnbackprop.training.mesh import make_mesh
+from fnbackprop.training.sharding_rules import PRESETS
 from fnbackprop.training.step.optimizers import Optimizer
 from fnbackprop.training.step.state import abstract_state
 
@@ -87,3 +89,7 @@ def test_a_mapping_and_a_function_are_rules_too():
 def test_errors(sharding, mesh, message):
     with pytest.raises(ExperimentError, match=message):
         specs_of(gpt(sharding=sharding), mesh)
+
+
+def test_an_experiment_knows_the_presets():
+    assert tuple(PRESETS) == SHARDINGS

@@ -47,3 +47,10 @@ def test_every_option_is_explained():
 def test_the_file_names_no_module_of_ours_but_public_ones():
     names = {n.module for n in ast.walk(ast.parse(inspect.getsource(template))) if isinstance(n, ast.ImportFrom)}
     assert names == {"fnbackprop", "fnbackprop.models", "fnbackprop.training"}
+
+
+def test_its_hidden_layers_are_watched(experiment):
+    arguments = experiment.arguments()
+    found = fb.watch(experiment.loss, *arguments)
+    assert list(found.values) == list(found.cotangents) == ["hidden", "hidden.1"]
+    assert all(float(size) > 0 for size in [*found.values.values(), *found.cotangents.values()])

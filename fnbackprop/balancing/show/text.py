@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..branches import Branch
+from ..branches import Branch, RangeTest
 from ..estimates import Estimate
 from ..facts import Facts, LayerFacts
 from ..noise import NoiseScale
@@ -74,7 +74,7 @@ def evidence(facts: Facts) -> list[tuple[str, str, str]]:
         value = f"{facts.noise.examples.low:.3g}" if facts.noise.is_bound else with_error(facts.noise.examples)
         found.append(("noise scale", least + value, f"{facts.unit}; {_of_batch(facts.noise)}"))
     if facts.range_test is not None:
-        found.append(("range test diverges at", _range(facts.range_test.diverges_at), "times the rate, in each order"))
+        found.append(("range test diverges at", *_divergence(facts.range_test)))
     return found
 
 
@@ -92,8 +92,14 @@ def _of_smallest(smallest: Estimate) -> str:
     return "a saddle: the loss curves down along some direction" if smallest.high < 0 else ""
 
 
-def _range(ends: Any) -> str:
-    return ", ".join("never" if math.isinf(end) else f"{end:.2g}" for end in ends)
+def _divergence(test: RangeTest) -> tuple[str, str]:
+    """Where the loss began to rise for good while the rate grew, in those orders of the batches in which it did."""
+    ends = sorted(float(end) for end in test.diverges_at if math.isfinite(end))
+    orders, most = len(test.diverges_at), f"up to {float(max(test.factors)):.2g} times"
+    if not ends:
+        return "none", f"the loss did not rise for good, {most} the rate, in {orders} orders of the batches"
+    others = f"; {orders - len(ends)} did not diverge, {most}" if len(ends) < orders else ""
+    return ", ".join(f"{end:.2g}" for end in ends), f"times the rate, in {len(ends)} of {orders} orders{others}"
 
 
 def with_error(estimate: Estimate) -> str:

@@ -50,6 +50,10 @@ class Row(NamedTuple):
         return math.log10(self.cotangent.median) if self.cotangent.median > 0 else np.nan
 
 
+class LinesError(ValueError):
+    """What was given as lines names none, or none with an equation."""
+
+
 def rows_of(records: Iterable[Record]) -> list[Row]:
     """A row for each line."""
     lines: dict[tuple[str, int], list[Record]] = {}
@@ -60,12 +64,16 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
 
 
 def table_rows(records: Sequence[Record], lines: str | None) -> list[Row]:
-    """The rows of a table; with `lines`, one for each equation there."""
+    """The rows of a table; with `lines`, one for each equation there.
+
+    Raises:
+      LinesError: it names no lines.
+    """
     if lines is None:
         return rows_of(records)
     wanted = LINES.fullmatch(lines)
     if wanted is None:
-        raise ValueError(f"lines must be like 'model.py:40-60', 'model.py:40' or 'model.py', not {lines!r}.")
+        raise LinesError(f"lines must be like 'model.py:40-60', 'model.py:40' or 'model.py', not {lines!r}.")
     first = int(wanted["first"] or 0)
     last = int(wanted["last"] or first or 1 << 30)
     name = wanted["file"]

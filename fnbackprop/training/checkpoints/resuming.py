@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
-from fnbackprop.experiment import Experiment
+from fnbackprop.experiment import Experiment, require_experiment
 
 from ..best import BestMode, best_mode_of
 from ..data.first_batch import Fingerprint
 from ..errors import CheckpointError
-from ..record.metrics import cut_metrics
+from ..record.metrics import cut_metrics, keep_metrics
 from ..run import Run
 from ..run_folder import RunFolder, numbered, runs_at
 from ..step.state import TrainState, initial_state
@@ -39,7 +39,8 @@ def begin(
     if run.overwrite:
         return Beginning(state, _discard(folder, found))
     if not found:
-        return Beginning(state, _tidy(folder, []))
+        anew = [f"{run.name}: no checkpoint to resume from: it begins anew, at step 0"] if run.resume else []
+        return Beginning(state, [*_tidy(folder, []), *anew])
     good, damaged = last_good(found)
     if good is None:
         lines = "".join(f"\n  {line}" for line in damaged.values())
@@ -105,6 +106,7 @@ def load_checkpoint(
       ...     print(state.params == fb.load_checkpoint(experiment, directory=runs).params)
       True
     """
+    require_experiment("load_checkpoint", experiment)
     chosen = choose_checkpoint(experiment.name, directory=directory, step=step, best=best, best_mode=best_mode)
     return state_of(experiment, chosen)
 
@@ -175,7 +177,10 @@ def _tidy_files(run: RunFolder, damaged: list[Checkpoint], resumed: Checkpoint |
         else:
             notes.append(f"the checkpoint {checkpoint.folder} was not finished: removed")
             checkpoint.remove()
-    cut = None if resumed is None else cut_metrics(run.metrics, resumed.info()["metrics_bytes"])
+    if resumed is None:
+        cut = keep_metrics(run.metrics)
+    else:
+        cut = cut_metrics(run.metrics, resumed.info()["metrics_bytes"])
     return notes if cut is None else [*notes, cut]
 
 

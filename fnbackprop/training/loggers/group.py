@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fnbackprop.experiment import ExperimentError
+from fnbackprop.extras import EXTRAS, require
 
 from ..run_folder import MetricsRow
 from . import CSV, Aim, Logger, MLflow, RunStart, TensorBoard, WandB
@@ -18,10 +19,13 @@ def make_logger(given: Any) -> Logger:
 
     Raises:
       ExperimentError: there is none of this name, or the object lacks a method.
+      MissingExtra: what it needs is not installed.
     """
     if isinstance(given, str):
         if given not in BY_NAME:
             raise ExperimentError(f"there is no logger {given!r}; they are {', '.join(BY_NAME)}.")
+        if given in EXTRAS:
+            require(given, f"the logger {given}")
         return BY_NAME[given]()
     absent = [name for name in METHODS if not callable(getattr(given, name, None))]
     if absent or isinstance(given, type):

@@ -126,6 +126,16 @@ def cut_metrics(path: Path, size: int) -> str | None:
     return f"{path} is damaged ({problem}): it is kept as {kept.name}, and its records begin anew"
 
 
+def keep_metrics(path: Path) -> str | None:
+    """Rename the metrics of a run that begins anew, so that they are not overwritten; returns a line that says so."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    names = (path.with_name(f"{path.stem}.before{number}{path.suffix}") for number in ("", *range(2, 1000)))
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    return f"{path} is of steps that no checkpoint has: it is kept as {kept.name}"
+
+
 def _bad_line(path: Path) -> str | None:
     try:
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):

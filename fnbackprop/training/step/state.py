@@ -179,3 +179,9 @@ def _copy(leaf: Any) -> jax.Array:
     if is_array and not getattr(leaf, "weak_type", True) and leaf.is_fully_addressable and len(leaf.devices()) == 1:
         return jax.device_put(leaf, may_alias=False)
     return jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True)
+
+
+def require_state(given: Any) -> None:
+    """Raises ExperimentError for a state that is none."""
+    if not isinstance(given, TrainState):
+        raise ExperimentError(f"state must be a TrainState, as train and load_checkpoint return it, not {given!r}.")

@@ -90,7 +90,12 @@ def test_resuming_where_there_is_nothing_begins_anew(run, tmp_path):
     state, notes = start(run, resume=True)
     assert state.step == 0 and list_checkpoints(RunFolder(run)) == []
     assert "step_00000020 was not finished: removed" in notes[0]
-    assert "step_00000030 has no manifest: set aside as damaged_step_00000030" in notes[1] and len(notes) == 3
+    assert "step_00000030 has no manifest: set aside as damaged_step_00000030" in notes[1] and len(notes) == 5
+    assert "metrics.jsonl is of steps that no checkpoint has: it is kept as metrics.before.jsonl" in notes[3]
+    assert notes[4] == "survivor: no checkpoint to resume from: it begins anew, at step 0"
+    assert (run / "metrics.before.jsonl").stat().st_size and not (run / "metrics.jsonl").exists()
+    (run / "metrics.jsonl").write_text("{}\n")
+    assert "it is kept as metrics.before2.jsonl" in start(run, resume=True)[1][0]
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(run):
