@@ -25,7 +25,8 @@ def report() -> int:
     devices = jax.devices()
     _say("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
     missing = [row.primitive for row in coverage().missing]
-    _say("rules", "each primitive of this JAX has one, or a reason why it has none" if not missing else f"missing for {', '.join(missing)}")
+    complete = "each primitive of this JAX has one, or a reason why it has none"
+    _say("rules", f"missing for {', '.join(missing)}" if missing else complete)
     compared = compare(_loss, *_arguments(), progress=False)
     _say("gradient", f"{compared.verdict}: of a small recurrent network, by hand, by JAX and by differences")
     if not compared.ok:

@@ -81,6 +81,7 @@ def test_wrong_in_any_case():
 
 def test_the_tests_of_a_library(tmp_path, capsys):
     (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("")  # in the place of ours
     (tmp_path / "tests" / "test_gradients.py").write_text(LIBRARY)
     (tmp_path / "tests" / "test_values.py").write_text("def test_nothing():\n    assert False\n")
     (tmp_path / "beside.py").write_text("three = 3.0\n")

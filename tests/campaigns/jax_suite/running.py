@@ -33,10 +33,11 @@ def run(suite: Suite, path: str, ours: bool, only: Sequence[str] | None = None) 
         command = [sys.executable, "-m", "pytest", f"@{chosen}", "-q", "-n", "0", "-p", "no:cacheprovider"]
         command += ["-o", "addopts=", f"--junitxml={report}", "--rootdir", str(suite.tests), "-c", os.devnull]
         command += ["--import-mode=importlib"]  # other tests may be a package `tests` as well
-        command += ["-p", "tests.campaigns.jax_suite.plugin"] if ours else []
+        command += ["-p", "drop_in_plugin"] if ours else []
         command += ["-k", suite.select] if suite.select else []
-        root = pathlib.Path(__file__).parents[3]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, *suite.importable)))}
+        here = pathlib.Path(__file__)
+        folders = here.parents[3], here.parent / "plugin", *suite.importable
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
         environment |= {"JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
         environment.pop("XLA_FLAGS", None)
         try:
