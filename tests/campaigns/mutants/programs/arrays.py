@@ -89,6 +89,10 @@ add("reduce_window", lambda x: lax.reduce_window(
 add("reduce_window", lambda a, b: lax.reduce_window(
     (a, b), (np.ones((), a.dtype), np.zeros((), a.dtype)), lambda f, t: (f[0] * t[0], t[1] + t[0] * f[1]), (3,), (2,),
     "VALID"), away(6), normal(6, seed=1))
+add("reduce_window", lambda x: lax.reduce_window(  # from a start of its own, so that it is no reduce_window_max
+    x, np.float32(0.5), lambda a, b: lax.max(a, b), (2,), (1,), "VALID"), np.float32([1, 2, 2, 0, 3]))
+add("reduce_window", lambda x: lax.reduce_window(
+    x, np.ones((), x.dtype), lax.mul, (5,), (1,), "VALID", window_dilation=(2,)), away(12))
 POOL = {"window_dimensions": (2, 2), "window_strides": (2, 1), "padding": ((1, 0), (0, 0))}
 for _prefer in (lax.ge_p, lax.le_p):
     add("select_and_scatter_add", lambda s, x, p=_prefer: lax.select_and_scatter_add_p.bind(
@@ -139,3 +143,4 @@ for _method in ("set", "mul"):
         away(3), away(1, 2, seed=1))
 add("scatter", lambda x: x.at[ONCE].apply(jnp.sin, mode="drop", unique_indices=True), normal(5))
 add("scatter", lambda x: x.at[REPEATED].apply(jnp.sin, mode="drop"), normal(5))
+add("scatter", lambda x: x.at[ONCE].apply(jnp.sign, mode="drop"), normal(5))

@@ -47,6 +47,8 @@ CONVOLUTIONS = [
                                        "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
     ((4, 16, 16, 12), (3, 3, 12, 48), {"window_strides": (1, 1), "padding": "SAME",
                                        "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+    ((16, 16, 4, 12), (3, 3, 12, 48), {"window_strides": (1, 1), "padding": "SAME",
+                                       "dimension_numbers": ("HWNC", "HWIO", "HWNC")}),
     ((5, 12, 35, 20), (36, 12, 2, 3), {"window_strides": (2, 1), "padding": [(1, 0), (2, -1)],
                                        "rhs_dilation": (2, 1)}),
 ]
@@ -58,4 +60,5 @@ for _x, _w, _params in CONVOLUTIONS:
 
 add("fft", lambda x: (jnp.fft.fft(x), jnp.fft.ifft(x)), complex_normal(3, 4))
 add("fft", lambda x: (jnp.fft.rfft(x), jnp.fft.rfft(x, 5), jnp.fft.rfft2(x)), normal(3, 4))
+add("fft", jnp.fft.rfft2, normal(2, 2, 4))
 add("fft", lambda x: (jnp.fft.irfft(x, 4), jnp.fft.irfft(x, 5), jnp.fft.irfft2(x, (3, 4))), complex_normal(3, 3))

@@ -50,6 +50,12 @@ add("custom_jvp_call", own_jvp, *PAIR)
 add("custom_jvp_call", lambda x: own_jvp(x, x), PAIR[0])
 add("custom_vjp_call", own_vjp, *PAIR)
 add("custom_lin", through, *PAIR)
+add("custom_lin", lambda x: through(x, PAIR[1]), PAIR[0])
+doubled = jax.custom_jvp(lambda x: 2 * x)  # by its own rule 3x
+doubled.defjvp(lambda p, t: (doubled(*p), 3 * t[0]))
+by_doubled = jax.custom_jvp(jnp.sin)
+by_doubled.defjvp(lambda p, t: (jnp.sin(p[0]), doubled(t[0] * jnp.cos(p[0]))))
+add("custom_jvp_call", by_doubled, PAIR[0])
 add("remat2", jax.checkpoint(wave), *PAIR)
 add("remat2", jax.checkpoint(lambda x, y: jnp.sin(x @ y) @ y, policy=jax.checkpoint_policies.dots_saveable),
     normal(3, 3), normal(3, 3, seed=1))
@@ -87,6 +93,14 @@ add("scan", lambda c, xs: lax.scan(lambda c, x: (c + x, x * x), c, xs, unroll=2)
 add("scan", lambda c, w: lax.scan(lambda c, _: (jnp.sin(c * w), c * w), c, None, length=3)[1],
     normal(3), normal(3, seed=1))
 add("scan", lambda c, w: lax.fori_loop(0, 3, lambda i, c: jnp.sin(c * w) + i, c), normal(3), normal(3, seed=1))
+add("scan", lambda xs, v, w: lax.scan(lambda _, x: (v * w * x, 2.0 * PAIR[0]), PAIR[0], xs), normal(4, 3),
+    normal(3, seed=1), normal(3, seed=2))
+add("while", lambda x, w: lax.while_loop(  # the cotangent of the second carry comes through the third
+    lambda s: s[0] < 3, lambda s: (s[0] + 1, jnp.sin(s[1] * w), s[2] + s[1]), (0, x, x))[2],
+    normal(3), normal(3, seed=1))
+add("while", lambda x: lax.while_loop(lambda s: jnp.sum(s[1]) > 0.1, lambda s: (s[0] + 1, s[1] / 2), (0.0, x)),
+    np.float32([0.5, 0.6]))
+add("while", lambda x: x + lax.while_loop(lambda s: s < jnp.sum(x), lambda s: s + 1, 0.0), np.float32([0.5, 1.6]))
 add("while", lambda c, w: lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1] * w)), (0, c))[1],
     normal(3), normal(3, seed=1))
 add("while", lambda c, w: lax.while_loop(
@@ -108,6 +122,8 @@ def halves(x, left):
 OWN = np.int32([2, 0, 3])
 add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(  # w is shared, and has as many rows as there are examples
     lambda x, left: jnp.tanh(w @ x) + x / left, n, x))(OWN, x), normal(3, 3), normal(3, 3, seed=1))
+add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(  # a product with a matrix that is not finite once it is done
+    lambda x, left: jnp.tanh((w / left) @ x), n, x))(OWN, x), normal(3, 3), normal(3, 3, seed=1))
 add("while", lambda b, x: jax.vmap(lambda n, b, x: stepwise(  # sqrt(x - b) is not finite at another's b
     lambda x, left: b + jnp.sqrt(x - b) + 0.1 / left, n, x))(OWN, b, x),
     np.float32([1, 5, 2]), np.float32([1.5, 5.5, 3]))
@@ -115,6 +131,12 @@ add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(
     lambda x, left: halves(x * w, left) + x, n, x))(OWN, x), normal(4), normal(3, 4, seed=1))
 add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(  # the examples depend on each other
     lambda x, left: jnp.tanh(w * x + lax.psum(x, "i") / 3), n, x), axis_name="i")(OWN, x), normal(2), normal(3, 2))
+add("while", lambda w, x: jax.vmap(lambda n, m, x: lax.while_loop(  # two constants of the condition
+    lambda s: (s[0] < n) & (jnp.sum(s[1]) < m), lambda s: (s[0] + 1, jnp.tanh(w * s[1] + lax.psum(s[1], "i") / 3)),
+    (0, x)), axis_name="i")(OWN, np.float32([9, 9, 8]), x)[1], normal(2), normal(3, 2))
+add("while", lambda w, x: jax.vmap(lambda n, x: stepwise(
+    lambda x, left: (jax.debug.callback(lambda x: None, x), jnp.tanh(w * x))[1], n, x))(OWN, x),
+    normal(2), normal(3, 2))
 
 # ---------------------------------------------------------------- devices
 
@@ -130,6 +152,8 @@ def sharded(function, check=True, one_value=False, count=1):
 
 add("jit", lambda x: jax.jit(lambda x: jnp.sin(x) * x, in_shardings=jax.NamedSharding(mesh(), P("i")),
                              out_shardings=jax.NamedSharding(mesh(), P("i")))(x), normal(4))
+add("jit", lambda x, y: jax.jit(lambda x, y: jnp.sin(x) * y, in_shardings=(jax.NamedSharding(mesh(), P("i")), None))(
+    x, y), normal(4), normal(4, seed=1))
 COLLECTIVES = [
     ("psum", lambda v: lax.psum(v, "i"), True),
     ("pmax", lambda v: lax.pmax(v, "i"), True),
@@ -159,6 +183,15 @@ add("shard_map", lambda v, w: jax.shard_map(
     lambda v, w: lax.psum(jnp.sin(v @ w), "i"), mesh=mesh(), in_specs=(P("i"), P()), out_specs=P(),
         check_vma=False)(v, w),
     normal(4, 3), normal(3, 3, seed=1))
+add("shard_map", lambda v, w: jax.shard_map(
+    lambda v, w: jnp.tanh(v @ w) @ w, mesh=mesh(), in_specs=(P("i"), P()), out_specs=P("i"))(v, w),
+    normal(4, 3), normal(3, 3, seed=1))
+add("shard_map", lambda v, w: jax.vmap(jax.shard_map(
+    lambda v, w: jnp.tanh(v @ w) @ w, mesh=jax.make_mesh((2, 2), ("i", "j"), devices=jax.devices()[:4],
+    axis_types=(AxisType.Auto,) * 2), in_specs=(P("i"), P()), out_specs=P("i"), check_vma=False), (0, None),
+    spmd_axis_name="j")(v, w), normal(2, 4, 3), normal(3, 3, seed=1))
+
+
 def until_small(w, x):
     """Each device goes on until its own numbers are small; the counter's type says that they agree on it."""
     return lax.while_loop(
@@ -178,7 +211,14 @@ def each_until_small(w, x):
     return jax.vmap(one)(x)
 
 
-for _loop in (until_small, branching, each_until_small):
+def agreeing(w, x):
+    """The devices agree on the first carry, which counts."""
+    count, x = lax.while_loop(
+        lambda s: (s[0] < 2.5) & (jnp.sum(s[1]) < 9), lambda s: (s[0] + w, jax.checkpoint(jnp.sin)(w * s[1])), (w, x))
+    return count * x
+
+
+for _loop in (until_small, branching, each_until_small, agreeing):
     add("while", lambda w, x, f=_loop: jax.shard_map(f, mesh=mesh(), in_specs=(P(), P("i")), out_specs=P("i"))(w, x),
         np.float32(0.8), np.float32([0.9, 0.7, 0.4, 0.5]))
 add("sharding_constraint", lambda x: lax.with_sharding_constraint(x, jax.NamedSharding(mesh(), P("i"))), normal(4))

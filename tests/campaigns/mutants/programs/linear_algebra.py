@@ -76,6 +76,19 @@ add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=False, e
     rotating(3))
 add("eig", lambda a: L.eig(a, compute_left_eigenvectors=False, enable_eigvec_derivs=True)[0], rotating(3))
 add("schur", lambda a: L.schur(a, compute_schur_vectors=False)[0], rotating(3))
+add("eig", lambda a: L.eig(a, compute_left_eigenvectors=True, compute_right_eigenvectors=False,
+                           enable_eigvec_derivs=True)[0], rotating(3))
+add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=True, compute_right_eigenvectors=False,
+                                           enable_eigvec_derivs=True))[1:], rotating(3))
+add("eigh", lambda a: L.eigh(a)[1], definite(3, dtype="complex64"))
+STACKS = [jnp.stack([f(3), f(3, seed=5)])[:, None] for f in (partial(matrix, 3), rotating, definite)]  # (2, 1, 3, 3)
+add("hessenberg", L.hessenberg, STACKS[0])
+add("schur", L.schur, STACKS[1])
+add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=False, enable_eigvec_derivs=True)),
+    STACKS[1][:, 0])
+add("eigh", lambda a: (lambda v: v[:, :2] @ v[:, :2].T)(L.eigh(a)[0]), definite(3, values=[1, 1, 3]))  # nearly tied
+add("tridiagonal", L.tridiagonal, STACKS[2])
+add("tridiagonal", L.tridiagonal, np.float32([[2]]))
 
 
 def phase_free_svd(u, s, vt):
@@ -88,7 +101,7 @@ def hermitian_parts(v, w):
 
 
 def phase_free_eig(values, v):
-    return values, jnp.abs(v), v[:, None, :] * v.conj()[None]
+    return values, jnp.abs(v), v[..., :, None, :] * v.conj()[..., None, :, :]
 
 
 def phase_free_schur(t, z):
@@ -111,3 +124,7 @@ def own_solve(has_transpose):
 
 for _flag in (True, False):
     add("custom_linear_solve", own_solve(_flag), strong(3), normal(3, seed=1))
+add("custom_linear_solve", lambda a, b, c: lax.custom_linear_solve(  # of two leaves, with something beside
+    lambda x: (a @ x[0], a @ x[1] + x[0]), (b, c),
+    lambda _, r: ((lambda x: (x, jnp.linalg.solve(a, r[1] - x)))(jnp.linalg.solve(a, r[0])), 2.0),
+    has_aux=True), strong(3), normal(3, seed=1), normal(3, seed=2))

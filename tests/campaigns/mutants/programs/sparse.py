@@ -53,6 +53,13 @@ add("bcoo_dot_general", lambda data, x: sparse.bcoo_dot_general(
 add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5, n_batch=1).data ** 2, np.stack([DENSE, 2 * DENSE]))
 add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5, n_dense=1).data ** 2, np.stack([DENSE, DENSE], -1))
 add("todense", lambda data: sparse.todense(bcoo(data)), normal(5))
+add("todense", lambda x: sparse.todense(x) * x, DENSE)
+add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=1, n_batch=2).data ** 2, DENSE)
+add("bcoo_todense", lambda data: bcoo(data, UNSORTED[:0]).todense(), normal(0))
+add("bcoo_dot_general", lambda data, x: bcoo(data, UNSORTED[:0]) @ x, normal(0), normal(4, 2, seed=1))
+add("bcoo_dot_general", lambda data, x: sparse.bcoo_dot_general(  # one batch of entries for all, summed over it
+    bcoo(data, UNSORTED[None], (2, *SHAPE)), x, dimension_numbers=(((0, 2), (0, 1)), ((), ()))),
+    normal(1, 5), normal(2, 4, 2, seed=1))
 add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5).data ** 2, DENSE)
 add("bcsr_fromdense", lambda x: sparse.BCSR.fromdense(x, nse=5).data ** 2, DENSE)
 add("coo_fromdense", lambda x: coo.coo_fromdense(x, nse=5).data ** 2, DENSE)
@@ -72,6 +79,15 @@ add("bcsr_dot_general", lambda data, x: bcsr(data) @ x, normal(5), normal(4, 2, 
 add("bcsr_dot_general", lambda data, x: bcsr(data) @ x, complex_normal(5), complex_normal(4, seed=1))
 add("bcoo_dot_general_sampled", lambda x, y: sparse.bcoo_dot_general_sampled(
     x, y, UNSORTED, dimension_numbers=(((1,), (0,)), ((), ()))), normal(3, 2), normal(2, 4, seed=1))
+add("bcoo_dot_general_sampled", lambda x, y: sparse.bcoo_dot_general_sampled(
+    x, y, NEGATIVE, dimension_numbers=(((1,), (0,)), ((), ()))), normal(3, 2), normal(2, 4, seed=1))
+add("bcoo_dot_general_sampled", lambda x, y: sparse.bcoo_dot_general_sampled(
+    x, y, OF_BATCH, dimension_numbers=(((2,), (1,)), ((0,), (0,)))), normal(2, 3, 2), normal(2, 2, 4, seed=1))
+add("bcoo_dot_general_sampled", lambda x, y: sparse.bcoo_dot_general_sampled(
+    x, y, UNSORTED[:, [0, 1, 0]], dimension_numbers=(((2,), (0,)), ((), ()))), normal(3, 4, 2), normal(2, 3, seed=1))
+add("bcoo_spdot_general", lambda x, y: sparse.bcoo_dot_general(
+    bcoo(x, OF_BATCH, (2, *SHAPE)), bcoo(y, OF_BATCH[..., ::-1], (2, *SHAPE[::-1])),
+    dimension_numbers=(((2,), (1,)), ((0,), (0,)))).todense(), normal(2, 5), normal(2, 5, seed=1))
 add("bcoo_spdot_general", lambda x, y: (bcoo(x) @ bcoo(y, UNSORTED[:, ::-1], SHAPE[::-1])).todense(),
     normal(5), normal(5, seed=1))
 for _turned in (False, True):
