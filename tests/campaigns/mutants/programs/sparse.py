@@ -57,9 +57,6 @@ add("todense", lambda x: sparse.todense(x) * x, DENSE)
 add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=1, n_batch=2).data ** 2, DENSE)
 add("bcoo_todense", lambda data: bcoo(data, UNSORTED[:0]).todense(), normal(0))
 add("bcoo_dot_general", lambda data, x: bcoo(data, UNSORTED[:0]) @ x, normal(0), normal(4, 2, seed=1))
-add("bcoo_dot_general", lambda data, x: sparse.bcoo_dot_general(  # one batch of entries for all, summed over it
-    bcoo(data, UNSORTED[None], (2, *SHAPE)), x, dimension_numbers=(((0, 2), (0, 1)), ((), ()))),
-    normal(1, 5), normal(2, 4, 2, seed=1))
 add("bcoo_fromdense", lambda x: sparse.BCOO.fromdense(x, nse=5).data ** 2, DENSE)
 add("bcsr_fromdense", lambda x: sparse.BCSR.fromdense(x, nse=5).data ** 2, DENSE)
 add("coo_fromdense", lambda x: coo.coo_fromdense(x, nse=5).data ** 2, DENSE)
