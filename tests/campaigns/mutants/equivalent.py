@@ -186,6 +186,7 @@ EQUIVALENT = [
     Row("_hessenberg_adjoint", "10.1.1.0.1.0 constant changed", "the multiplier Y replaces what stands there"),
     Row("_put_back", "1.0.1 *", PLACEMENT),
     Row("Entries.arrange", "7.1.0 case forgotten #2", "it differs in a sum over a shared batch, which JAX gets wrong"),
+    Row("View.write", "3.0.0 condition confused", "a scatter of nothing leaves the zeros as they are"),
     Row("linear_solve_activity", "1.0.0 comparison off by one", "the rule takes no cotangent of what is auxiliary"),
     Row("scan_activity", "3.0.0.1.1.2.0 flag turned", "a result that depends on nothing active passes nothing on"),
     Row("stacked", "1.1.2 term dropped", "it is for a vmap of the gradient, as in test_vmap_of_grad_along_a_mesh_axis"),

@@ -60,5 +60,5 @@ for _x, _w, _params in CONVOLUTIONS:
 
 add("fft", lambda x: (jnp.fft.fft(x), jnp.fft.ifft(x)), complex_normal(3, 4))
 add("fft", lambda x: (jnp.fft.rfft(x), jnp.fft.rfft(x, 5), jnp.fft.rfft2(x)), normal(3, 4))
-add("fft", jnp.fft.rfft2, normal(2, 2, 4))
+add("fft", jnp.fft.rfftn, normal(2, 2, 4))
 add("fft", lambda x: (jnp.fft.irfft(x, 4), jnp.fft.irfft(x, 5), jnp.fft.irfft2(x, (3, 4))), complex_normal(3, 3))
