@@ -9,6 +9,7 @@ import numpy as np
 
 from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_value, is_weak, zero_cotangent, zero_tangent
 from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference, name_of
+from ..jaxprs.escaped import running_on_values
 from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_leaves
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
@@ -225,7 +226,8 @@ def run_by_rules(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[
     """The function's flat outputs, the residuals, and `backward(residuals, cotangents)`."""
     if not engine.eager:
         try:
-            return _run_traced(engine, call, leaves)
+            with running_on_values(False):
+                return _run_traced(engine, call, leaves)
         except tape.NEEDS_VALUES:
             pass
     return tape.run(engine, call, leaves)

@@ -13,6 +13,7 @@ import jax
 
 from ..jaxprs.avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from ..jaxprs.custom import IllTyped, UnboundAxis, custom_vjp_functions, jvp_function
+from ..jaxprs.escaped import ClosesOverTraced, running_on_values
 from ..jaxprs.evaluate import UnknownSize, bind_flat, trace_call, trace_flat, warn_at_user, with_found_size
 from ..jaxprs.types import ClosedJaxpr, Trace, Tracer, concrete_value, set_current_trace, take_current_trace
 from ..jaxprs.wide_mode import any_wide, wide_mode
@@ -22,6 +23,7 @@ from .registry import lookup
 
 # What JAX raises where a function asks a traced value for its number; and what cannot be traced well.
 NEEDS_VALUES = (
+    ClosesOverTraced,
     IllTyped,
     UnboundAxis,
     UnknownSize,
@@ -104,7 +106,8 @@ class Tape(Trace):
     def __init__(self, parent: Any, engine: Engine):
         super().__init__()
         self.requires_low = False
-        self.parent, self.engine = parent, engine
+        self.parent = self.parent_trace = parent  # the latter is JAX's name for it
+        self.engine = engine
         self.entries: list[TapeEntry] = []
         self.residuals: list[Any] = []
         self.wide = False  # whether a value that is recorded has 64 bits
@@ -238,7 +241,7 @@ def run(engine: Engine, fun: Callable, leaves: Sequence[Any]) -> tuple[list[Any]
     with take_current_trace() as parent:
         tape = Tape(parent, engine)
         inputs = [tape.watch(x) if is_inexact(aval_of(x)) else x for x in leaves]
-        with set_current_trace(tape):
+        with set_current_trace(tape), running_on_values(True):
             results = fun(*inputs)
         outputs, out_slots = zip(*map(tape.lower, results), strict=True) if results else ((), ())
         tape.invalidate()

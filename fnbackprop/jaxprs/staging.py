@@ -45,6 +45,18 @@ def is_transposing() -> bool:
     return False
 
 
+def is_traced_elsewhere(x: Any) -> bool:
+    """Whether `x` belongs to a function that is not being traced any more, or not here."""
+    if not isinstance(x, core.Tracer):
+        return False
+    trace = core.trace_ctx.trace
+    while trace is not None:
+        if trace is x._trace:
+            return False
+        trace = getattr(trace, "parent_trace", None)
+    return True
+
+
 def stage(equation: Equation, operands: Sequence[Any]) -> Sequence[Any] | None:
     """The outputs of an equation that is added to the present trace with these operands, in the present source context.
 

@@ -12,6 +12,7 @@ from ...jaxprs.custom import (
     custom_vjp_of_equation,
     linear_call_functions,
 )
+from ...jaxprs.escaped import read_by_custom_vjp, refuse_escaped
 from ...jaxprs.evaluate import bind, source_line
 from ...jaxprs.lists import split
 from ...jaxprs.views import Call
@@ -31,7 +32,9 @@ def custom_jvp_vjp(engine, equation, active, wanted):
     is one whose JVP was made of the rules that the walk uses."""
     if engine.in_jvp or is_made_of_rules(equation):
         return walk_inline(engine, Call.of(equation).body, active, wanted)
-    return walk_jvp(engine, equation, custom_jvp_jaxpr(equation, active), active, wanted)
+    jvp = custom_jvp_jaxpr(equation, active)
+    refuse_escaped(jvp.closed.consts)
+    return walk_jvp(engine, equation, jvp, active, wanted)
 
 
 def walk_jvp(engine, equation, jvp, active, wanted):
@@ -72,6 +75,7 @@ def _at_positions(positions, values, count, default):
 @structured_rule("custom_vjp_call")
 def custom_vjp_vjp(engine, equation, active, wanted):
     """The user's forward and backward, whatever the derivative of the function itself is."""
+    refuse_escaped(read_by_custom_vjp(equation))
     custom, outputs = custom_vjp_of_equation(equation), output_avals(equation)
 
     def forward(*operands):
