@@ -26,6 +26,8 @@ from .custom_rules import custom_jvp, custom_vjp
 from .frozen_decisions import FROZEN_DECISIONS, Pair
 from .pairs import float64_dtype, high_half
 
+UNDERFLOW = 1e4  # smallest normal numbers: so many values of a sum may each have been flushed to zero
+
 
 class NotInFloat64(NotImplementedError):
     """The program holds an equation that cannot be run in float64; the message names it and its line."""
@@ -222,6 +224,9 @@ def is_another_branch(high_value: float, value: Any, allowed: float, noise: Call
       allowed: the relative error of the value that rounding explains.
       noise: measures the absolute error that rounding inside explains; asked where the values differ.
     """
+    smallest = float(jnp.finfo(value.dtype).tiny) if hasattr(value, "dtype") else 0.0
+    if max(abs(high_value), abs(float(value))) < UNDERFLOW * smallest:
+        return ""
     off = abs(high_value - float(value))
     if not off > max(10 * allowed, 1e-3) * abs(high_value) or (noise and not off > 10 * noise()):
         return ""
