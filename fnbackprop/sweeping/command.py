@@ -13,7 +13,6 @@ from ..training.best import best_mode_of, in_words
 from ..writing import writing
 from .points import SweepError, drawn, grid, label, split_arguments
 from .processes import SweptRun, runs_of_sweep, train_all
-from .settings import require_same_settings, settings_of
 from .table import as_text, has_metric, rows_of
 
 HELP = "train once for each combination of values (--width 64,128 --learning-rate 1e-4:1e-2)"
@@ -74,6 +73,8 @@ def sweep(file: str, experiment: Callable[[Any], Experiment], options: SweepOpti
         check_name(options.name)
     directory = options.directory / (options.name or f"{Path(file).stem}-sweep")
     points = grid(swept) if options.random is None else drawn(swept, options.random, options.sweep_seed)
+    from .settings import require_same_settings, settings_of  # here: it needs what `[train]` brings
+
     runs = runs_of_sweep(points, directory, lambda words: settings_of(file, experiment, [*words, *rest]))
     if "--new-config" not in rest:
         for run in runs:

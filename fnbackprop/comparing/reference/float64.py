@@ -233,12 +233,12 @@ def is_another_branch(high_value: float, value: Any, allowed: float, noise: Call
     return f"the value is {high_value:.6g} in float64, and {float(value):.6g} here"
 
 
-def float64_value(closed: Any, active: Sequence[int], users_mode: bool, run: Float64Run | None = None) -> Callable:
+def float64_value(closed: Any, active: Sequence[int], users_mode: bool) -> Callable:
     """`(operands, highs) -> value`: a traced program as a function of its floating operands in float64.
 
     Its decisions are its own: this is the function whose differences differences are taken of. Call it in 64-bit mode.
     """
-    run = run or Float64Run(users_mode, frozen=False)
+    run = Float64Run(users_mode, frozen=False)
 
     def value(operands, highs):
         pairs = list(map(run.pair, operands))

@@ -19,7 +19,7 @@ from fnbackprop.jaxprs.compat import quick_compilation
 from ..arrays import array_norm, to_float64
 from ..gradient_sources import automatic_value_and_grad
 from ..program import TracedProgram
-from .float64 import STRUCTURED, Float64Run, float64_value, frozen_value
+from .float64 import STRUCTURED, Float64Run, frozen_value
 from .frozen_decisions import FROZEN_DECISIONS, Pair
 
 SAMPLES = 4
@@ -65,12 +65,12 @@ def _signs(shape: tuple[int, ...], seed: Any) -> Any:
 
 
 def value_noise(traced: TracedProgram, size: float) -> float:
-    """How far the value is off, absolutely, where every result inside is off by `size`, relatively; 0 where the program
-    cannot be run so."""
+    """How far the value is off, absolutely, where every result inside is off by `size`, relatively, and decisions are
+    those of the program; 0 where it cannot be run so."""
 
     def value(operands, highs, shake):
-        run = ShakenRun(traced.users_mode, False, shake)
-        return float64_value(traced.closed, _active(traced), traced.users_mode, run)(operands, highs)
+        run = ShakenRun(traced.users_mode, True, shake)
+        return frozen_value(traced.closed, _active(traced), traced.users_mode, run)(operands, highs)
 
     found = _samples(value, traced, size)
     return max((abs(float(moved) - float(found[0])) for moved in found[1:]), default=0.0)
