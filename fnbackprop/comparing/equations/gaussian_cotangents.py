@@ -6,7 +6,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-DEFINED: dict[str, Callable] = {"cholesky": jnp.tril}  # the part of an output that a primitive promises
+
+def _phases_held(gaussian: Any, ct: Any) -> Any:
+    """Of complex vectors, whose phases are open, the cotangent of the program: it may be known not to ask for them."""
+    return ct if jnp.iscomplexobj(ct) else gaussian
+
+
+# The part of an output that a primitive promises, from a Gaussian cotangent and the one of the program.
+DEFINED: dict[str, Callable] = {
+    "cholesky": lambda gaussian, _: jnp.tril(gaussian),
+    "eigh": _phases_held,
+    "svd": _phases_held,
+}
 
 
 class GaussianCotangents:
@@ -19,9 +30,9 @@ class GaussianCotangents:
         self.pool = self.random.standard_normal(self.SIZE, np.float32)
 
     def __call__(self, cts: Sequence[Any], primitive: str = "") -> list[Any]:
-        """One like each of these, of the outputs of a primitive: zero where it leaves them undefined."""
-        defined = DEFINED.get(primitive, lambda ct: ct)
-        return [defined(self._like(ct)) for ct in cts]
+        """One like each of these, of the outputs of a primitive, as far as it defines them."""
+        defined = DEFINED.get(primitive, lambda gaussian, _: gaussian)
+        return [defined(self._like(ct), ct) for ct in cts]
 
     def _like(self, ct: Any) -> Any:
         start = int(self.random.integers(self.SIZE))
