@@ -17,7 +17,7 @@ from jax import lax
 from ...backprop.jvp_by_rules import bind_with_jvp
 from ...backprop.registry import Structured, structured_rule
 from ...jaxprs.avals import explicit_sharding, lay_out, operand_avals
-from ...jaxprs.evaluate import as_function, trace_avals
+from ...jaxprs.evaluate import as_function, bind, interpret, trace_avals
 from ...jaxprs.types import close_jaxpr
 from .layouts import vary_alike
 
@@ -81,15 +81,20 @@ def _starts(equation, inits):
 
 def _vectorised(equation):
     """The equation's function of two groups of scalars, on two lists of arrays of one shape."""
-    scalars = as_function(close_jaxpr(equation.params["jaxpr"]))
+    closed = close_jaxpr(equation.params["jaxpr"])
 
     def combine(left, right):
-        function = scalars
+        function = lambda *scalars: interpret(closed.jaxpr, closed.consts, scalars, _bind_alike)  # noqa: E731
         for _ in range(left[0].ndim):
             function = jax.vmap(function)
         return list(function(*left, *right))
 
     return combine
+
+
+def _bind_alike(equation, operands):
+    """In a `shard_map`, where a number in the function is the same on all devices and an operand is not."""
+    return bind(equation, vary_alike(operands))
 
 
 def _to_front(x, axes):

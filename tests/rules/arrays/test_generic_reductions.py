@@ -110,6 +110,21 @@ def test_reduce_vjp_is_linear_in_length():
     assert_close(got, jnp.prod(1 - x) / (1 - x), 1e-11)
 
 
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_a_function_with_numbers_inside_shard_map(check_vma):
+    """a·b + 0·a: the number is the same on all devices, and what it is multiplied with is not."""
+
+    def fun(x):
+        by_window = lax.reduce_window(x, np.float32(1), lambda a, b: a * b + 0 * a, (2,), (2,), "VALID")
+        return lax.reduce(x, np.float32(1), lambda a, b: a * b + 0 * a, (0,))[None] + jnp.sum(by_window)[None]
+
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    sharded = jax.shard_map(fun, mesh=mesh, in_specs=jax.P("d"), out_specs=jax.P("d"), check_vma=check_vma)
+    x = jnp.float32([1, 2, 3, 4, 5, 6, 7, 8])
+    expected = [np.prod(half) / half + half[[1, 0, 3, 2]] for half in np.split(np.asarray(x), 2)]
+    np.testing.assert_allclose(fb.grad(lambda x: jnp.sum(sharded(x)))(x), np.concatenate(expected), rtol=1e-5)
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_reduce_vjp_inside_shard_map(check_vma):
     """The operand varies over devices and the initial value does not."""
