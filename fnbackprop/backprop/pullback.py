@@ -275,7 +275,7 @@ class Call:
             if not isinstance(out, tuple | list) or len(out) != 2:
                 raise TypeError(
                     "with has_aux=True the differentiated function must return a two-element tuple (output, aux), "
-                    f"but {self.__name__} returned {type(out).__name__}."
+                    f"but {self.__name__} returned {'an array' if isinstance(out, jax.Array) else type(out).__name__}."
                 )
             out, aux = out
         out_leaves, self.out_tree = jax.tree.flatten(out)
