@@ -5,7 +5,7 @@ traced. JAX finds the types of its outputs anew and looks for what else the prim
 the types that an equation had before, all that is known: the same equation is added, in a third of the time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -37,24 +37,20 @@ def is_staging() -> bool:
 
 def is_transposing() -> bool:
     """Whether `jax.linear_transpose` is tracing a function, however deep in it: its equations are turned around."""
-    trace = core.trace_ctx.trace
-    while trace is not None:
-        if isinstance(trace, partial_eval.JaxprTrace):
-            return True
-        trace = getattr(trace, "parent_trace", None)
-    return False
+    return any(isinstance(trace, partial_eval.JaxprTrace) for trace in _traces())
 
 
 def is_traced_elsewhere(x: Any) -> bool:
     """Whether `x` belongs to a function that is not being traced any more, or not here."""
-    if not isinstance(x, core.Tracer):
-        return False
+    return isinstance(x, core.Tracer) and all(trace is not x._trace for trace in _traces())
+
+
+def _traces() -> Iterator[Any]:
+    """The present trace, and those in which it was begun."""
     trace = core.trace_ctx.trace
     while trace is not None:
-        if trace is x._trace:
-            return False
+        yield trace
         trace = getattr(trace, "parent_trace", None)
-    return True
 
 
 def stage(equation: Equation, operands: Sequence[Any]) -> Sequence[Any] | None:

@@ -95,9 +95,7 @@ def _summary(
             {
                 "status": ": ".join([run["status"], *run.get("error", "").splitlines()[:1]]),
                 "steps": f"{run.get('step', len(steps))} of {run.get('stop', '?')}",
-                **{
-                    label_of(name): f"{last[name]:.5g}" for name in last if name in PANELS or name.startswith(EVALUATED)
-                },
+                **{label_of(name): f"{last[name]:.5g}" for name in last if _is_told(name)},
                 **({"course": course} if (course := progress_in_words([row["loss"] for row in steps])) else {}),
                 **({"lines that are no records": str(bad[label])} if bad[label] else {}),
                 "time": clock_time(seconds),
