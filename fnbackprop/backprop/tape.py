@@ -13,6 +13,7 @@ import jax
 
 from ..jaxprs.avals import as_jax_array, aval_of, is_inexact, zero_tangent
 from ..jaxprs.custom import IllTyped, UnboundAxis, custom_vjp_functions, jvp_function
+from ..jaxprs.custom_tangents import at_zero_tangents
 from ..jaxprs.escaped import ClosesOverTraced, running_on_values
 from ..jaxprs.evaluate import UnknownSize, bind_flat, trace_call, trace_flat, warn_at_user, with_found_size
 from ..jaxprs.types import ClosedJaxpr, Trace, Tracer, concrete_value, set_current_trace, take_current_trace
@@ -143,6 +144,8 @@ class Tape(Trace):
                 values = [as_jax_array(x) for x in values]
                 params = with_found_size(primitive, params, values)
                 closed, kept = trace_call(primitive, params, values)
+                if self.engine.in_jvp:
+                    closed = at_zero_tangents(closed, [slot is not None for slot in slots])
             outputs = self.walk(closed, values, slots, self.engine.plan if kept else self.engine.new_plan)
         return outputs if primitive.multiple_results else outputs[0]
 

@@ -1,11 +1,12 @@
 """A jaxpr as a graph: which equation computes a value, which equations read it, and what depends on what."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from jax.extend import core
 
 from .primitives import Trait, has
-from .types import Atom, ClosedJaxpr, Equation, Jaxpr, Var, is_var, open_jaxpr
+from .types import Atom, ClosedJaxpr, Equation, Jaxpr, Var, close_jaxpr, is_closed, is_var, open_jaxpr
 
 
 def producers(equations: Iterable[Equation]) -> dict[Var, Equation]:
@@ -76,6 +77,20 @@ def fixpoint(grow: Callable[[tuple[bool, ...]], Iterable[bool]], flags: Iterable
 def inner_jaxprs(equation: Equation) -> list[Jaxpr | ClosedJaxpr]:
     """The jaxprs among an equation's parameters (bodies, branches), closed or open."""
     return list(core.jaxprs_in_params(equation.params)) if equation.params else []
+
+
+def with_inner_jaxprs(equation: Equation, change: Callable[[ClosedJaxpr], ClosedJaxpr]) -> Equation:
+    """The equation with each of its inner jaxprs as `change` makes it; it is called with closed ones."""
+
+    def changed(param: Any) -> Any:
+        if isinstance(param, tuple) and any(hasattr(each, "eqns") for each in param):
+            return type(param)(*map(changed, param)) if hasattr(param, "_fields") else tuple(map(changed, param))
+        if not hasattr(param, "eqns"):
+            return param
+        found = change(close_jaxpr(param))
+        return found if is_closed(param) else found.jaxpr
+
+    return equation.replace(params={name: changed(param) for name, param in equation.params.items()})
 
 
 def all_equations(jaxpr: Jaxpr | ClosedJaxpr) -> Iterator[Equation]:

@@ -4,14 +4,14 @@ import jax
 
 from ...backprop.jvp_by_rules import is_made_of_rules
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import aval_of, output_avals, zero_tangent, zeros_like_aval
+from ...jaxprs.avals import aval_of, output_avals, zero_tangent
 from ...jaxprs.custom import (
     check_outputs,
     custom_jvp_jaxpr,
-    custom_linear_map,
     custom_vjp_of_equation,
     linear_call_functions,
 )
+from ...jaxprs.custom_tangents import at_zero_tangents
 from ...jaxprs.escaped import read_by_custom_vjp, refuse_escaped
 from ...jaxprs.evaluate import bind, source_line
 from ...jaxprs.lists import split
@@ -42,9 +42,11 @@ def walk_jvp(engine, equation, jvp, active, wanted):
     engine = engine.walking_a_jvp()
     count, total = len(equation.outvars), len(jvp.closed.jaxpr.outvars)
     primals = len(active) - jvp.consts
-    jvp_active = (*(False,) * primals, *(active[i] for i in jvp.tangents))
+    inactive = (False,) * primals
+    closed = at_zero_tangents(jvp.closed, (*inactive, *(True for _ in jvp.tangents)))
+    jvp_active = (*inactive, *(active[i] for i in jvp.tangents))
     jvp_wanted = tuple(_at_positions(jvp.tangents_out, wanted, total, False))
-    plan = engine.new_plan(jvp.closed, jvp_active, jvp_wanted, returned=count)
+    plan = engine.new_plan(closed, jvp_active, jvp_wanted, returned=count)
 
     def forward(*operands):
         tangents = [zero_tangent(aval_of(operands[i])) for i in jvp.tangents]
@@ -91,21 +93,10 @@ def custom_vjp_vjp(engine, equation, active, wanted):
 
 @structured_rule("custom_lin")
 def custom_lin_vjp(engine, equation, active, wanted):
-    """The tangents of a custom_vjp function, where a user's JVP calls `jax.jvp` on one: a linear map of which only the
-    transpose is known. So it can be evaluated only at tangents of zero, as `walk_jvp` does."""
-    if not engine.in_jvp:
-        where = source_line(equation)
-        raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {where}")
-    custom, outputs = custom_linear_map(equation), output_avals(equation)
-
-    def forward(*operands):
-        return [zeros_like_aval(aval) for aval in outputs], operands[: custom.residuals]
-
-    def backward(residuals, cotangents):
-        return [*[None] * custom.residuals, *custom.backward(residuals, cotangents, outputs)]
-
-    has_cotangent = tuple(on and i >= custom.residuals for i, on in enumerate(active))
-    return Structured(forward, backward, has_cotangent)
+    """The tangents of a custom_vjp function, where `jax.jvp` is called on one: a linear map of which only the transpose
+    is known, so that nothing can evaluate it. In a user's JVP it is replaced (`at_zero_tangents`)."""
+    where = source_line(equation)
+    raise TypeError(f"can't apply forward-mode autodiff (jvp) to a custom_vjp function, at {where}")
 
 
 # ---------------------------------------------------------------- linear_call

@@ -21,8 +21,8 @@ from jax import lax
 
 from ...jaxprs.avals import aval_of, cotangent_aval, varying_axes
 from ...jaxprs.evaluate import bind, interpret, trace_avals
+from ...jaxprs.graph import with_inner_jaxprs
 from ...jaxprs.primitives import Trait, has
-from ...jaxprs.types import close_jaxpr, is_closed
 from ...jaxprs.views import While
 from ..devices.collectives import device_sum
 from ..expressions import scalar
@@ -54,8 +54,7 @@ def _varied(closed: Any, axes: frozenset[Any]) -> Any:
         if not any(axes & varying_axes(aval_of(x)) for x in values):
             return bind(equation, values)
         if any(has(equation, trait) for trait in (Trait.CALL, Trait.CONTROL_FLOW, Trait.CUSTOM_RULE)):
-            params = {name: _varied_inside(value, axes) for name, value in equation.params.items()}
-            equation = equation.replace(params=params)
+            equation = with_inner_jaxprs(equation, lambda body: _varied(body, axes))
         return bind(equation, vary_all(values))
 
     def vary_all(values):
@@ -67,16 +66,6 @@ def _varied(closed: Any, axes: frozenset[Any]) -> Any:
     avals = [v.aval for v in closed.jaxpr.invars]
     avals = [v.aval for v in trace_avals(lambda *operands: vary_all(operands), avals).jaxpr.outvars]
     return trace_avals(function, avals)
-
-
-def _varied_inside(param: Any, axes: frozenset[Any]) -> Any:
-    """A parameter of an equation, in which jaxprs are `_varied`."""
-    if isinstance(param, tuple):
-        return type(param)(_varied_inside(each, axes) for each in param)
-    if not hasattr(param, "eqns"):
-        return param
-    found = _varied(close_jaxpr(param), axes)
-    return found if is_closed(param) else found.jaxpr
 
 
 def shares(cotangents: Sequence[Any], avals: Sequence[Any], axes: frozenset[Any]) -> list[Any]:

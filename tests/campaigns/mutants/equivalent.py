@@ -193,7 +193,6 @@ EQUIVALENT = [
     Row("stacked", "1.1.2 term dropped", "it is for a vmap of the gradient, as in test_vmap_of_grad_along_a_mesh_axis"),
     Row("_jitted", "0.1.1.1 constant changed #2", BUDGET),
     Row("split_step", "7.1 case forgotten", BUDGET),
-    Row("custom_lin_vjp", "4.1.0.0 condition confused", IGNORED),
     Row("shard_map._split_body", "0.5.0.0.1.2 condition confused", "what is added is no variable, and not looked for"),
     Row("qr_vjp", "1.0.0.1.1.1 constant changed #2", "there is one permutation"),
     Row("Masked.no_steps", "0.0.0.0.1 constant changed #2", "n and the number of steps taken are of one type"),
