@@ -6,7 +6,7 @@
 A weight update is balanced when it is large enough to get somewhere and not so large that it overshoots. `fb.balance`
 measures the curvature of the loss and what the optimizer makes of a gradient, takes a few steps on copies, and says
 which it is before the run begins; then the network is trained at each rate, to see. The picture of losses and gradient
-norms is runs/balance.png. Expected last line (what overshoots is chaotic, and ends elsewhere on another machine):
+norms is runs/balance.svg. Expected last line (what overshoots is chaotic, and ends elsewhere on another machine):
 
     loss 0.632 TOO LOW, 0.010 BALANCED, 24.300 TOO HIGH: diverging
 """
@@ -21,7 +21,7 @@ import optax
 import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.models import mlp
-from fnbackprop.training.record.plots import plot_curves
+from fnbackprop.training.record.curves_file import plot_curves
 
 RATES = {"low": 0.003, "balanced": 0.3, "high": 10.0}
 
@@ -79,7 +79,7 @@ def show(config: Config) -> None:
         ratio = judged.facts.ratio.value
         runs[f"{rate:g}: {judged.verdict}, {ratio:.2g} of the critical rate"] = fb.read_metrics(f"runs/{spiral.name}")
         last.append(f"{float(spiral.loss(state.params, spiral.batch(0), None)):.3f} {judged.verdict}")
-    picture = plot_curves(runs, Path("runs/balance.png"), "one network at three learning rates, judged before training")
+    picture = plot_curves(runs, Path("runs/balance.svg"), "one network at three learning rates, judged before training")
     print(f"\n{picture}\nloss {', '.join(last)}")
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.blocks.lstm import lstm as lstm_block
 from fnbackprop.models import lstm
-from fnbackprop.training.record.plots import new_figure
 
 PICTURE = Path("runs/low_precision.png")
 
@@ -77,7 +77,7 @@ def errors(config: Config, length: int) -> dict[str, float]:
 
 def draw(rows: dict[int, dict[str, float]]) -> None:
     """The errors over the length of the sequence."""
-    figure = new_figure(6.5, 4)
+    figure = Figure(figsize=(6.5, 4), dpi=120, layout="constrained")
     panel = figure.subplots()
     for name in next(iter(rows.values())):
         panel.loglog(list(rows), [row[name] for row in rows.values()], marker="o", label=name)

@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 import fnbackprop as fb
 from fnbackprop.models import mlp
-from fnbackprop.training.record.plots import new_figure
 
 PICTURE = Path("runs/solution.png")
 MARKS = np.linspace(0, 1, 101, dtype=np.float32)
@@ -101,7 +101,7 @@ def show(config: Config) -> None:
     """Train, and draw the network beside the solution."""
     made = experiment(config)
     start, params = made.arguments()[0], fb.train(made).params
-    figure, true = new_figure(5, 3.5), solution(MARKS, config.strength)
+    figure, true = Figure(figsize=(5, 3.5), dpi=120, layout="constrained"), solution(MARKS, config.strength)
     panel = figure.subplots()
     panel.plot(MARKS, true, linewidth=6, alpha=0.3, label="solution")
     panel.plot(MARKS, made.predict(start, MARKS), ":", label="network before training")

@@ -20,12 +20,12 @@ from typing import Literal
 import jax
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.models import embedding, gru, linear, lstm, rnn
 from fnbackprop.training import data
-from fnbackprop.training.record.plots import new_figure
 
 MODELS = {"rnn": rnn, "gru": gru, "lstm": lstm}
 PICTURE = "runs/reach.png"
@@ -124,7 +124,7 @@ def reach(recurrent: fb.Experiment, params) -> np.ndarray:
 
 def show(config: Config) -> None:
     """Train all three on the adding problem, and draw how far their gradients reach."""
-    figure, errors = new_figure(8, 3.5), []
+    figure, errors = Figure(figsize=(8, 3.5), dpi=120, layout="constrained"), []
     panels = figure.subplots(1, 2, sharey=True)
     for model in MODELS:
         recurrent = experiment(dataclasses.replace(config, model=model, task="adding"))

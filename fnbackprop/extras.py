@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 # By extra, as in `pyproject.toml`: the modules that its packages bring.
 EXTRAS = {
-    "train": ("optax", "orbax.checkpoint", "matplotlib", "jinja2", "PIL", "safetensors", "flatbuffers"),
+    "train": ("optax", "orbax.checkpoint", "jinja2", "PIL", "safetensors", "flatbuffers"),
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
     "aim": ("aim",),
-    "examples": ("sklearn", "flax", "equinox"),
+    "examples": ("matplotlib", "sklearn", "flax", "equinox"),
 }
 
 

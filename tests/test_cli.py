@@ -99,7 +99,7 @@ def test_train(file, capsys):
 def test_train_takes_the_commands_own_options(file, capsys):
     options = ["--backward", "automatic", "--directory", "elsewhere", "--name", "mine"]
     assert status("train", file, *options, "--shape", "square") == 0
-    assert pathlib.Path("elsewhere/mine/curves.png").exists()
+    assert pathlib.Path("elsewhere/mine/curves.svg").exists()
     assert "mine: 3 steps, " in (printed := capsys.readouterr().out) and "automatic backward" in printed
 
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 
 CHECKPOINT = ("orbax.checkpoint",)
-CURVES = ("matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.special")  # and the report
 
 
 def import_ahead(modules: Sequence[str]) -> threading.Thread:

@@ -74,7 +74,7 @@ def train(
         so computed is compared with that of the plain loss.
       steps: the step to stop at; by default `experiment.steps`.
       state: go on from this state, in a new run; by default, from the initial one of the experiment's seed.
-      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.png`,
+      directory: where the run's folder `<directory>/<experiment.name>/` is made, with `metrics.jsonl`, `curves.svg`,
         `report.html`, `run.json`, `checkpoints/` and, at the end, `model.safetensors`. If there are runs of this name,
         the new one's folder gets a number: `<experiment.name>-2/`. None writes nothing.
       progress: whether to print how it goes.

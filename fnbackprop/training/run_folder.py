@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def curves(self) -> Path:
-        return self.path / "curves.png"
+        return self.path / "curves.svg"
 
     @property
     def report(self) -> Path:

@@ -22,7 +22,6 @@ from .data.first_batch import first_batch
 from .data.prefetching import batches_of
 from .data.streams import Stream
 from .first_notes import first_notes
-from .importing import CURVES, import_ahead
 from .layout import Layout, make_layout
 from .loggers.group import Loggers
 from .looks import looks_at
@@ -209,8 +208,6 @@ class Session:
 
     def record(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         """Record the metrics of a step that led to this state; the device may still be computing them."""
-        if step == self._first and self._written is not None:
-            import_ahead(CURVES)  # for the end of the run: earlier, it would delay the first step
         made = metrics_of_made(self._run.experiment.updates, step, metrics)
         self._log.add_step(step, {**made, **self._measured})
         self._description.step = step + 1

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
-from fnbackprop.balancing.estimates import Estimate, difference
+from fnbackprop.balancing.estimates import CONFIDENCE, Estimate, difference, quantile
 
 
 def test_the_interval_of_a_mean():
@@ -29,3 +30,9 @@ def test_paired_differences():
     assert difference(slow, np.zeros(400))[1] > 2 * slow.std() / 20
     assert difference([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0)
     assert math.isnan(difference([1.0, math.nan], [0.0, 0.0])[0])
+
+
+def test_the_quantile_is_that_of_students_distribution():
+    freedoms = [*range(1, 40), 99, 1000, 10001]
+    expected = stdtrit(freedoms, (1 + CONFIDENCE) / 2)
+    np.testing.assert_allclose([quantile(freedom) for freedom in freedoms], expected, rtol=1e-11)

@@ -19,7 +19,7 @@ def test_a_short_run(balance, tmp_path, monkeypatch, capsys):
     assert words(last) == words(expected_last_line(balance))
     found = {verdict: float(loss) for loss, verdict in (part.split(maxsplit=1) for part in last[5:].split(", "))}
     assert found["BALANCED"] < found["TOO LOW"] < found["TOO HIGH: diverging"]
-    assert (tmp_path / "runs/balance.png").exists()
+    assert (tmp_path / "runs/balance.svg").exists()
 
 
 def test_the_command_line_changes_the_rate(balance):

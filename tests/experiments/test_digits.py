@@ -58,7 +58,7 @@ def test_the_demonstration(digits, tmp_path, monkeypatch, capsys):
     last = printed.splitlines()[-1]
     said = re.fullmatch(r"accuracy (\S+) by hand, (\S+) by jax.grad; mean distance of losses (\S+)", last)
     assert abs(float(said[1]) - float(said[2])) < 0.01 and float(said[3]) < 1e-4
-    assert (tmp_path / "runs/digits-mlp/curves.png").exists()
+    assert (tmp_path / "runs/digits-mlp/curves.svg").exists()
     assert "PASS, the manual gradient against" in (tmp_path / "runs/digits-mlp/report.html").read_text()
 
 

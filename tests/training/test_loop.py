@@ -151,7 +151,7 @@ def test_what_a_run_writes_and_says(tmp_path, capsys):
 
     train(regression(evaluate=evaluate, evaluate_every=20), directory=tmp_path)
     folder = tmp_path / "regression"
-    written = ["checkpoints", "curves.png", "metrics.jsonl", "model.safetensors", "report.html", "run.json"] + [
+    written = ["checkpoints", "curves.svg", "metrics.jsonl", "model.safetensors", "report.html", "run.json"] + [
         "times.jsonl"
     ]
     assert sorted(path.name for path in folder.iterdir()) == written
@@ -161,7 +161,7 @@ def test_what_a_run_writes_and_says(tmp_path, capsys):
     ) == 3  # one is a trial
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2].startswith("regression: 30 steps, ") and printed[-2].endswith(" s, manual backward")
-    assert printed[-1] == f"regression: metrics.jsonl, curves.png, report.html in {folder}"
+    assert printed[-1] == f"regression: metrics.jsonl, curves.svg, report.html in {folder}"
 
 
 def test_nothing_is_written_without_a_directory(tmp_path, monkeypatch, capsys):
@@ -178,7 +178,7 @@ def test_a_loss_that_becomes_nan_stops_the_run(tmp_path):
     with pytest.raises(NonFiniteLoss, match="the loss of regression is nan at step 11") as raised:
         train(regression(batch=batch), directory=tmp_path, progress=False)
     assert raised.value.step == 11
-    assert (tmp_path / "regression" / "curves.png").exists()
+    assert (tmp_path / "regression" / "curves.svg").exists()
     assert math.isnan(read_metrics(tmp_path / "regression")[11]["loss"])
 
 

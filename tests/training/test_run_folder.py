@@ -51,7 +51,7 @@ def test_names_of_steps(tmp_path):
 
 
 def test_runs_are_found_by_either_file(tmp_path):
-    for name, file in (("b", "run.json"), ("a/c", "metrics.jsonl"), ("d", "curves.png")):
+    for name, file in (("b", "run.json"), ("a/c", "metrics.jsonl"), ("d", "curves.svg")):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / file).touch()
     assert find_runs(tmp_path) == [RunFolder(tmp_path / "a" / "c"), RunFolder(tmp_path / "b")]

@@ -92,7 +92,7 @@ def test_a_signal_after_the_last_step_lets_the_run_be_described(tmp_path, monkey
     with pytest.raises(ConnectionError if breaks else Interrupted):
         train(dataclasses.replace(made, batch=batch), directory=tmp_path, progress=False)
     written = {path.name for path in (tmp_path / "survivor").iterdir()}
-    assert {"report.html", "curves.png"} <= written and RunFolder(tmp_path / "survivor").read_description()[
+    assert {"report.html", "curves.svg"} <= written and RunFolder(tmp_path / "survivor").read_description()[
         "step"
     ] == 4 - breaks
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

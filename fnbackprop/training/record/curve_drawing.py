@@ -1,6 +1,6 @@
 """A metric of some runs as an SVG element. `curves.js` draws the same when a reader changes scale, axis or smoothing.
 
-It is written by hand: matplotlib takes 70 ms for a panel, and a report has many.
+It is written by hand: matplotlib takes 70 ms for a panel, of which a report has many, and half a second to be imported.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from .plots import BROKEN, COLOURS, Runs, is_logarithmic, summarise
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 210, 64, 412, 8, 172
 MOST_TICKS = 5
+FONT = 'font-family="system-ui, sans-serif" font-size="12" fill="currentColor"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +69,19 @@ def curves_svg(runs: Runs, name: str, label: str, axis: str = "step") -> str:
       label: beside it.
       axis: below it.
     """
+    parts = panel_parts(runs, name, label, axis)
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {FONT} role="img">{"".join(parts)}</svg>'
+
+
+def panel_parts(runs: Runs, name: str, label: str, axis: str = "step", named: bool = True) -> list[str]:
+    """What `curves_svg` draws, to be put into another picture. named: whether the runs' labels stand in the panel."""
     found = {run: curve(rows, name) for run, rows in runs.items()}
     places, values = ([x for pair in found.values() for x in pair[which]] for which in (0, 1))
     axes = Axes.around(places, values)
     parts, notes = axes.drawn(label, axis), []
     for (run, series), colour in zip(found.items(), COLOURS * len(found), strict=False):
         parts += _line(axes, *series, colour)
-        notes += [(run, colour)] if run else []
+        notes += [(run, colour)] if run and named else []
         broken = next((step for step, value in zip(*series, strict=True) if not math.isfinite(value)), None)
         if broken is not None:
             parts.append(f'<path d="M{axes.x(broken):.1f} {TOP}V{BOTTOM}" stroke="{BROKEN}" stroke-dasharray="2 3"/>')
@@ -82,8 +89,7 @@ def curves_svg(runs: Runs, name: str, label: str, axis: str = "step") -> str:
     for number, (text, colour) in enumerate(notes):
         place = f'x="{RIGHT}" y="{TOP + 12 + 15 * number}" text-anchor="end" style="fill:{colour}"'
         parts.append(f"<text {place}>{html.escape(text)}</text>")
-    font = 'font-family="system-ui, sans-serif" font-size="12" fill="currentColor"'
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {font} role="img">{"".join(parts)}</svg>'
+    return parts
 
 
 def _line(axes: Axes, steps: Sequence[int], values: Sequence[float], colour: str) -> list[str]:

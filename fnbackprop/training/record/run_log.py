@@ -17,10 +17,10 @@ from ..step.loss_scale import SMALLEST_SCALE
 from ..step.skipping import IN_A_ROW, SKIPPED
 from ..step.spike_window import SPIKES, SPIKES_IN_A_ROW
 from ..step.step_metrics import expand_layer_norms
+from .curves_file import plot_curves
 from .media_files import last_media, write_media
 from .metrics import MetricBuffer, MetricsFile, as_scalars
 from .notebook_progress import NotebookProgress, in_notebook
-from .plots import plot_curves
 from .progress_line import make_progress
 from .throughput import Amount
 from .times import Times
@@ -190,7 +190,7 @@ class RunLog:
         try:
             plot_curves(rows, folder.curves, title)
             self._drawn = True
-        except Exception as error:  # a full disk, or settings that matplotlib refuses: no reason to lose the run
+        except Exception as error:  # a full disk, say: no reason to lose the run
             self._drawn = False
             self.say(f"{self._name}: the curves cannot be drawn: {error}")
 

@@ -40,7 +40,7 @@ def test_all_is_handed_over(tmp_path, capsys):
     steps = [step for step, values in one.logged if "seconds" not in values]
     assert steps == [0, 1, 2, 3] and len(one.logged) > len(steps), "the times of some steps"
     assert one.logged[0][1]["loss"] > 0 and one.logged[-1][1] == {"evaluate/zero": 0.0}
-    assert one.files == ["curves.png", "report.html", "model.safetensors"] and one.status == "finished"
+    assert one.files == ["curves.svg", "report.html", "model.safetensors"] and one.status == "finished"
     assert capsys.readouterr().out.count("the logger Kept failed in log: no network. The run goes on without it.") == 1
     assert other.status is None and (tmp_path / "regression/metrics.csv").read_text().count("loss") == 3
 
