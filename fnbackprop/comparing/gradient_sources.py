@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fnbackprop.backprop.transforms import value_and_grad
 from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.limited_loops import LimitedFunction
 from fnbackprop.jaxprs.substitution import jax_gradients, jax_vjp
 
 from .program import Program
@@ -60,4 +61,4 @@ def gradient_function(program: Program, backward: str) -> Callable:
         return value * jnp.asarray(cotangent).astype(value.dtype)
 
     function = value_and_grad_by(backward)(scaled, allow_int=True)
-    return jax.jit(function, compiler_options=quick_compilation())
+    return LimitedFunction(function, compiler_options=quick_compilation())

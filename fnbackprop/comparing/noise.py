@@ -1,5 +1,6 @@
 """How much of a gradient is rounding noise: measured, by changing the last bit of every input and by float32."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -9,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnbackprop.blocks.block import tracing_plain_definitions
 from fnbackprop.jaxprs.avals import is_inexact
+from fnbackprop.jaxprs.limited_loops import LimitedFunction, TooManyIterations
 
-from .arrays import map_floating, relative_error
+from .arrays import distance, map_floating, relative_error
 from .gradient_sources import gradient_function
 from .program import Program, is_array
 from .reference.float64 import is_another_branch
-from .tolerance import RoundingFacts
+from .tolerance import NOISE, RoundingFacts
 
 NOISE_SAMPLES, MORE_SAMPLES = 2, 8  # the latter where no reference tells of rounding too
 
@@ -25,10 +28,27 @@ def measured_noise(program: Program, facts: RoundingFacts, function: Callable, r
     noise = [0.0] * len(jax.tree.leaves(reference))
     for sample in range(NOISE_SAMPLES if facts.roundoff > 1e-15 else MORE_SAMPLES):
         arguments = shaken((program.inputs, program.others), sample, facts.roundoff)
-        moved = function(*arguments, np.float32(1))
+        try:
+            moved = function(*arguments, np.float32(1))
+        except TooManyIterations:  # a loop that converges at the point need not do so beside it
+            continue
         pairs = zip(jax.tree.leaves(moved), jax.tree.leaves(reference), strict=True)
         noise = [max(old, _error_or_zero(*pair)) for old, pair in zip(noise, pairs, strict=True)]
     return noise
+
+
+def plain_value(program: Program, facts: RoundingFacts, floor: float) -> tuple[Any, float]:
+    """The function's value without a backward pass, compiled, and the relative error that rounding explains in it, at
+    least `floor`: a value that is a small difference of large terms moves by more than the few shaken inputs may have
+    shown."""
+    with tracing_plain_definitions(True):
+        function, arguments = LimitedFunction(program.function), (program.inputs, program.others)
+        plain, noise = function(*arguments), 0.0
+        for sample in range(MORE_SAMPLES):
+            with contextlib.suppress(TooManyIterations):
+                moved = function(*shaken(arguments, sample, facts.roundoff))
+                noise = max(noise, distance(moved, plain))
+    return plain, max(floor, NOISE * noise) if math.isfinite(noise) else floor
 
 
 def narrow_noise(program: Program, backward: str, reference: Any) -> list[float]:

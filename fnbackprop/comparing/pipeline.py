@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from fnbackprop.jaxprs.limited_loops import limited_loops
+
 from .comparison import Comparison
 from .noise import with_bits
 from .program import Program, make_program, name_of
@@ -97,10 +99,11 @@ def compare(
 def run_stages(program: Program, other: Program, options: Options, say: Callable[[str], None]) -> Comparison:
     """Every stage in turn, as far as the gradients can be compared at all."""
     work = Work(program, other, options, say)
-    for stage in STAGES:
-        stage(work)
-        if work.problems:
-            break
+    with limited_loops():
+        for stage in STAGES:
+            stage(work)
+            if work.problems:
+                break
     return comparison_of(work)
 
 

@@ -17,6 +17,7 @@ from fnbackprop.backprop.registry import lookup, registered
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, output_avals
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import as_function, bind, source_of
+from fnbackprop.jaxprs.limited_loops import LimitedFunction
 from fnbackprop.jaxprs.lists import merge, select
 from fnbackprop.jaxprs.primitives import Trait, having
 from fnbackprop.jaxprs.views import Call
@@ -120,7 +121,7 @@ class CompiledChecks:
         if key not in self.compiled:
             if len(self.compiled) >= MOST_CHECKS:
                 self.compiled.clear()
-            self.compiled[key] = jax.jit(function, compiler_options=quick_compilation())
+            self.compiled[key] = LimitedFunction(function, compiler_options=quick_compilation())
         return self.compiled[key]
 
 
@@ -244,8 +245,10 @@ def cotangents_in_float64(
 
 
 def _pulled_in_float64(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
-    run = jax.jit(lambda moving, cts: _pull(transform, function, moving, cts), compiler_options=quick_compilation())
-    found = run(moving, cotangents)
+    def pulled(moving: list[Any], cts: list[Any]) -> list[Any]:
+        return _pull(transform, function, moving, cts)
+
+    found = LimitedFunction(pulled, compiler_options=quick_compilation())(moving, cotangents)
     return list(map(np.asarray, found))
 
 

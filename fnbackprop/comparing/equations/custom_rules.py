@@ -11,6 +11,7 @@ import numpy as np
 
 from fnbackprop.jaxprs.avals import is_inexact
 from fnbackprop.jaxprs.graph import holds
+from fnbackprop.jaxprs.limited_loops import TooManyIterations
 from fnbackprop.jaxprs.views import Call
 
 from ..arrays import array_norm, to_float64
@@ -19,7 +20,9 @@ from ..program import first_line
 from ..results import Agreement, Cotangent, EquationComparison, Verdict
 from ..tolerance import NOISE_LIMIT, facts_of_equation, rounding_floor
 from .check import COMPILED, EquationCheck, Evidence
-from .equation_differences import differences, differences_in_own_precision
+from .equation_differences import differences
+from .estimators import estimator_verdict
+from .primal_slopes import PrimalSlope, primal_slope
 from .verdict import (
     Finding,
     comparison_of,
@@ -32,7 +35,7 @@ from .verdict import (
 )
 from .walk import Location
 
-SOLVER = 0.05  # so far a solver's own slope may be from that of the solution at which it stops early
+UNSETTLED = 0.05  # so far a rule may be from the slope of a solver of whose solution nothing more can be known
 FORWARD_SLACK = 4.0  # another order of operations in the forward is no other value
 
 
@@ -83,16 +86,20 @@ def custom_rule_verdict(
             continue
         follows = False
         ours, theirs = difference.ours, difference.theirs
+        if array_norm(theirs) == 0 and array_norm(ours) > 0 and not broken:
+            if users_name(check.equation) not in intended:
+                estimator = estimator_verdict(evidence, i, ours)
+                if not estimator.error:
+                    return CustomRuleVerdict(replaced=[f"{name}: {estimator.said}"])
+                reason = f"{Finding.CUSTOM_RULE.value}, {estimator.said}"
+                wrong.append(failed(evidence, i, reason, error=estimator.error, allowed=estimator.allowed))
+                continue
         opinion = differences(evidence, i, ours, theirs)
         trusted = opinion.who in (Agreement.MANUAL, Agreement.BOTH) or opinion.shape is not Verdict.PASS
         if trusted or broken and opinion.who is not Agreement.AUTOMATIC:
             continue
         if users_name(check.equation) in intended:
             return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
-        if array_norm(theirs) == 0 and array_norm(ours) > 0:
-            return CustomRuleVerdict(
-                replaced=[f"{name}: its primal has no derivative, its rule gives one (straight through)"]
-            )
         if kind is Cotangent.GAUSSIAN and check.equation.params.get("symbolic_zeros") and array_norm(ours) == 0:
             left_out.append(str(check.targets[i]))
             continue
@@ -123,26 +130,44 @@ def _by_differences(
     # A buffer that was not filled up may hold infinities, of which nothing can be said.
     cts = [jnp.where(jnp.isfinite(y), ct, jnp.zeros_like(ct)) for ct, y in zip(cts, outputs, strict=True)]
     pairs = COMPILED.both(check._replace(primal=False), operands, cts)  # both sides are the user's rule
-    evidence, wrong, worst = Evidence(check, operands, cts, pairs, kind, location), [], 0.0
+    evidence, wrong, exact = Evidence(check, operands, cts, pairs, kind, location), [], []
     for i, alike in _by_variable(check).items():
         try:
-            cotangent = sum(to_float64(pairs[j].second) for j in alike)
-            found = differences_in_own_precision(evidence, alike, cotangent)
+            found, said = _of_solution(evidence, alike)
         except Exception as error:  # the user's function may refuse anything
             said = f"{refused}; nor by differences: {first_line(error)}"
             return CustomRuleVerdict(notes=[f"{name} was not compared with its primal: {said}"])
-        worst = max(worst, found.error)
-        if found.error > found.allowed and found.allowed < NOISE_LIMIT:
-            by = f"the slope by the rule is {found.slope:.6g}, by differences {found.central:.6g}"
-            by += f", a factor of {found.slope / found.central:.3g}" if found.central else ""
-            reason = f"{Finding.CUSTOM_RULE.value}, by differences (JAX refuses to differentiate the primal): {by}"
+        if said:
+            exact.append(f"{name}: its rule is that of an exact solution, {said}")
+        elif not found.agrees and found.allowed < NOISE_LIMIT:
+            by = f"by differences (JAX refuses to differentiate the primal): {found.in_words()}"
+            reason = f"{Finding.CUSTOM_RULE.value}, {by}"
             wrong.append(failed(evidence, i, reason, error=found.error, allowed=found.allowed))
     if wrong and users_name(check.equation) in intended:
         return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
-    if worst < SOLVER and holds(Call.of(check.equation).body, {"while"}):
-        said = f"{name}: its rule is that of an exact solution, {worst:.1e} off the slope of its steps, by differences"
-        return CustomRuleVerdict(replaced=[said], follows=True, by_differences=True)
-    return CustomRuleVerdict(wrong, by_differences=True)
+    return CustomRuleVerdict(wrong, replaced=[] if wrong else exact, follows=bool(exact), by_differences=True)
+
+
+def _of_solution(evidence: Evidence, alike: Sequence[int]) -> tuple[PrimalSlope, str]:
+    """A rule against its primal, and in words why it differs from that if it is the rule of the exact solution: it
+    agrees with the primal once its loops go on until nothing changes."""
+    try:
+        steps = primal_slope(evidence, alike)
+    except TooManyIterations:
+        solution = primal_slope(evidence, alike, to_the_end=True)
+        if not solution.allowed < NOISE_LIMIT:
+            raise
+        gone_on = f"{solution.error:.1e} off the slope of its steps, by differences, if these are ended at some time"
+        return solution, gone_on if solution.agrees else ""
+    if steps.agrees or not holds(Call.of(evidence.check.equation).body, {"while"}):
+        return steps, ""
+    off = f"{steps.error:.1e} off the slope of its steps, by differences"
+    solution = primal_slope(evidence, alike, to_the_end=True)
+    if solution.allowed < NOISE_LIMIT:
+        gone_on = f"{solution.error:.1e} off once they go on until nothing changes"
+        return solution, f"{off}, and {gone_on}" if solution.agrees else ""
+    known = f"{off}, which is all that is known of it: going on, its steps do not settle"
+    return steps, known if steps.error < UNSETTLED else ""
 
 
 def _by_variable(check: EquationCheck) -> dict[int, list[int]]:

@@ -1,7 +1,6 @@
 """Differences of one equation: with which of the two cotangents do they agree?"""
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.limited_loops import LimitedFunction
 
 from ..arrays import array_norm, to_float64
-from ..numeric.directions import STEPS, numeric_step
-from ..numeric.slopes import Slopes, best_step, shape_of
+from ..numeric.slopes import Slopes, shape_of
 from ..results import Agreement, Verdict
-from ..tolerance import unit_roundoff
-from .check import Evidence, equation_function, float64_function
+from .check import Evidence, float64_function
 
 LENGTHS = 4e-6 * 2.0 ** -np.arange(5)  # of steps in float64, relative to the operand's size
 
@@ -63,7 +61,7 @@ def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarra
         moved[i] = centre + length.astype(direction.dtype) * direction
         return sum(jnp.sum(jnp.real(ct * y)) for ct, y in zip(cts, function(*moved), strict=True))
 
-    compiled = jax.jit(lambda lengths: jax.lax.map(along, lengths), compiler_options=quick_compilation())
+    compiled = LimitedFunction(lambda lengths: jax.lax.map(along, lengths), compiler_options=quick_compilation())
     values = np.asarray(compiled(np.array([0.0, *LENGTHS, *-LENGTHS])))
     count = len(LENGTHS)
     size = max(array_norm(theirs), array_norm(ours)) * array_norm(direction) / math.sqrt(max(centre.size, 1))
@@ -73,49 +71,6 @@ def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarra
     allowed = 10 * (abs(central[0] - central[2]) + rounding / LENGTHS[2]) + 1e-7 * size
     near = [bool(abs(np.sum(np.real(side * direction)) - central[2]) <= allowed) for side in (ours, theirs)]
     return Opinion(AGREEMENT[near[0], near[1]], *shape_of(slopes, 1e-4 * size))
-
-
-class OwnDifferences(NamedTuple):
-    """A cotangent against differences in the equation's own precision.
-
-    Attributes:
-      slope: along the direction, by the cotangent; central: by differences.
-      error, allowed: of the one from the other, and what step and rounding explain, relative to the slope's size.
-    """
-
-    slope: float
-    central: float
-    error: float
-    allowed: float
-
-
-def differences_in_own_precision(evidence: Evidence, alike: Sequence[int], cotangent: np.ndarray) -> OwnDifferences:
-    """Differences of a user's primal along one Gaussian direction of the active operands `alike`, which are one value;
-    `cotangent`: the sum of theirs."""
-    check, moving = evidence.check, [evidence.operands[j] for j in evidence.check.targets]
-    function = equation_function(check, evidence.operands, primal=True)
-    dtype = moving[alike[0]].dtype
-    direction, roundoff = gaussian_direction(to_float64(moving[alike[0]])), unit_roundoff(dtype)
-    lengths = numeric_step(dtype) * np.array(STEPS)
-
-    def at(length: Any) -> Any:
-        step = jnp.asarray(length * direction, dtype)
-        moved = [x + step if i in alike else x for i, x in enumerate(moving)]
-        pairs = zip(evidence.cotangents, function(*moved), strict=True)
-        return math.fsum(_paired(to_float64(ct), to_float64(y)) for ct, y in pairs)
-
-    values = np.array([at(length) for length in (0.0, *lengths, *-lengths)])
-    count, rounding = len(lengths), 4 * roundoff * float(np.max(np.abs(values)))
-    slopes = Slopes(lengths, values[0], values[1 : count + 1], values[count + 1 :], rounding)
-    chosen, spread = best_step(slopes.central[None], lengths, rounding)
-    central, slope = float(slopes.central[chosen]), float(np.sum(np.real(cotangent * direction)))
-    size = max(array_norm(cotangent) * array_norm(direction) / math.sqrt(max(direction.size, 1)), abs(central)) or 1.0
-    return OwnDifferences(slope, central, abs(slope - central) / size, spread / size)
-
-
-def _paired(ct: np.ndarray, y: np.ndarray) -> float:
-    """The pairing of a cotangent with an output, of which what is infinite counts only where the cotangent is not 0."""
-    return float(np.real(np.sum(ct * np.where(ct == 0, 0, y))))
 
 
 def gaussian_direction(centre: np.ndarray) -> np.ndarray:

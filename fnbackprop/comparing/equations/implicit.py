@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from fnbackprop.jaxprs.avals import is_inexact
-from fnbackprop.jaxprs.evaluate import as_function, bind
+from fnbackprop.jaxprs.evaluate import as_function
 from fnbackprop.jaxprs.types import close_jaxpr, is_var
 
 from ..arrays import array_norm, to_float64
 from ..noise import shaken
 from ..tolerance import unit_roundoff
+from .check import COMPILED
 from .equation_differences import gaussian_direction
 from .walk import Visit
 
@@ -47,7 +48,7 @@ def _residual(visit: Visit) -> tuple[float, float]:
     if seeds := _read_by_both(equation):
         pairs = zip(equation.invars, operands, strict=True)
         operands = [shaken(y, seeds[v], NEARBY) if is_var(v) and v in seeds else y for v, y in pairs]
-        x = bind(equation, operands)
+        x = COMPILED.values(equation, operands)
     x, b = x[:size], operands[len(operands) - size :]
 
     def product(vectors: Any) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """The verdict on one equation: whether a difference is rounding, and if not, whose, and what would explain it."""
 
+import contextlib
 import enum
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from fnbackprop.backprop.registry import lookup
 from fnbackprop.jaxprs.avals import operand_avals, output_avals
+from fnbackprop.jaxprs.limited_loops import TooManyIterations
 from fnbackprop.jaxprs.wrapped import custom_rule_place, users_function
 
 from ..arrays import array_norm, distance, quotient, to_float64
@@ -160,8 +162,12 @@ def _shaken_noise(evidence: Evidence, i: int) -> float:
     check = evidence.check
     roundoff = facts_of_equation(check.equation).roundoff
     values = list(evidence.operands), list(evidence.cotangents)
-    moved = (COMPILED.both(check, *shaken(values, sample, roundoff))[i].second for sample in range(MORE_SAMPLES))
-    return max(distance(one, evidence.pairs[i].second) for one in moved)
+    noise = 0.0
+    for sample in range(MORE_SAMPLES):
+        with contextlib.suppress(TooManyIterations):  # beside the point a loop need not converge
+            moved = COMPILED.both(check, *shaken(values, sample, roundoff))[i].second
+            noise = max(noise, distance(moved, evidence.pairs[i].second))
+    return noise
 
 
 def luck(size: int) -> float:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fnbackprop.jaxprs.compat import quick_compilation
+from fnbackprop.jaxprs.limited_loops import LimitedFunction
 
 from ..arrays import array_norm, is_floating, map_floating, to_float64
 from ..program import Program, TracedProgram
@@ -58,7 +59,7 @@ class DirectionalEvaluator:
         dtype = np.float64 if self.in_float64 else _coarsest(traced)
         self.step, self.roundoff = numeric_step(dtype), unit_roundoff(dtype)
         values = self._float64_values(held) if self.in_float64 else self._values
-        self.compiled = jax.jit(values, compiler_options=quick_compilation())
+        self.compiled = LimitedFunction(values, compiler_options=quick_compilation())
         self.noise = 0.0  # of one value, absolute: what was measured of the rounding inside
 
     def _float64_values(self, held: bool) -> Callable:

@@ -122,7 +122,8 @@ class Float64Run:
             after = self.closed(loop.body, [*consts, *carry])
             if not loop.batch_shape:
                 return after
-            flags = goes_on(carry)  # of each example: a finished one stays as it is
+            flags = goes_on(carry)  # of each example: a finished one stays as it is, while others are not
+            flags = flags | ~jnp.any(flags)
             return jax.tree.map(lambda new, old: jnp.where(loop.flags_like(flags, new), new, old), after, carry)
 
         return lax.while_loop(lambda carry: jnp.any(goes_on(carry)), step, carry)

@@ -225,6 +225,8 @@ def _numeric(results: Results) -> list[str]:
     numeric = results.numeric
     if numeric is None:
         return []
+    if numeric.verdict is Verdict.SKIPPED:
+        return [f"numeric SKIPPED: {numeric.reason}"]
     ours, theirs = results.sides
     theirs = f", {theirs} by {numeric.automatic:.1e}" if theirs else ""
     rate = f"; the Taylor remainder falls as h^{numeric.rate:.2f}" if math.isfinite(numeric.rate) else ""

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from fnbackprop.comparing.equations.check import EquationCheck, Evidence
-from fnbackprop.comparing.equations.equation_differences import differences, differences_in_own_precision
+from fnbackprop.comparing.equations.equation_differences import differences
 from fnbackprop.comparing.results import Agreement, Cotangent, Verdict
 
 X = np.linspace(0.5, 1.5, 6, dtype=np.float32)
 RIGHT, WRONG = np.cos(X.astype(float)), -np.cos(X.astype(float))
 
 
-def evidence_of(function, x, primal=False):
+def evidence_of(function, x):
     """Of the one equation of a function, with a cotangent of ones."""
     equation = jax.make_jaxpr(function)(x).jaxpr.eqns[-1]
-    check = EquationCheck(equation, (True,), primal, users_mode=False)
+    check = EquationCheck(equation, (True,), False, users_mode=False)
     return Evidence(check, [jnp.asarray(x)], [jnp.ones_like(x)], [], Cotangent.ACTUAL, None)
 
 
@@ -44,13 +44,3 @@ def test_a_kink_is_one():
 def test_what_cannot_be_run_says_nothing():
     evidence = evidence_of(jnp.sin, X)._replace(operands=["not an array"])
     assert differences(evidence, 0, RIGHT, RIGHT).who is Agreement.UNKNOWN
-
-
-def test_a_users_rule_against_its_primal_in_its_own_precision():
-    custom = jax.custom_vjp(jnp.sin)
-    custom.defvjp(lambda x: (jnp.sin(x), x), lambda x, dy: (-dy * jnp.cos(x),))
-    evidence = evidence_of(custom, X, primal=True)
-    right, wrong = (differences_in_own_precision(evidence, [0], side) for side in (RIGHT, WRONG))
-    assert right.error <= right.allowed
-    assert wrong.error > 10 * wrong.allowed
-    assert wrong.central == right.central == pytest.approx(-wrong.slope, rel=1e-2)
