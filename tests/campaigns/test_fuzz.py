@@ -113,3 +113,44 @@ def test_each_wrapper_runs(wrapper, permissive):
     types = tuple(programs.Type("float64", x.shape) for x in (a, b))
     case = programs.Case(programs.Program(types, (step,), (2,)), (jax.numpy.asarray(a), jax.numpy.asarray(b)))
     assert check.check(case) == check.Verdict("same")
+
+
+LOOP = """def {N}(a, b):
+    n = jnp.arange(3) % 3
+    step = lambda n: lambda s: (s[0] + 1, {F}(s[1], b))
+    return jax.vmap(lambda n, a: lax.while_loop(lambda s: s[0] < n, step(n), (0, a))[1])(n, a)"""
+
+
+@pytest.mark.parametrize(
+    ("before", "x", "verdict"),
+    [
+        ("{0} * 0.5", [0.5, 0.0, 0.3], "same"),  # a finished example is at 1, where its body has no slope
+        ("lax.rsqrt({0} + 1.0)", [-1.0, 0.4, 0.3], "skipped"),  # of 0, by the example that takes no step
+    ],
+)
+@pytest.mark.parametrize("tier", [COMPILED, IN_NUMPY], ids=lambda tier: tier.name)
+def test_while_loops_alone_are_differentiated_forwards(before, x, verdict, tier, permissive):
+    """Around them, JAX's reverse mode multiplies zero by infinity, as ours does; within them, neither."""
+    scalar, vector = (programs.Type("float64", shape) for shape in ((), (3,)))
+    body = programs.Program((scalar, scalar), (programs.Instruction("jnp.sqrt(1.0 - {0}) * {1}", (0, 1)),), (2,))
+    steps = (
+        programs.Instruction(before, (0,)),
+        programs.Instruction("{N}({0}, {1})", (3, 1), (body,), LOOP),
+        programs.Instruction("jnp.where({0}, {1}, {2})", (2, 4, 0)),
+    )
+    program = programs.Program((vector, scalar, programs.Type("bool", (3,))), steps, (5,))
+    inputs = (x, 1.0, [False, True, True])
+    case = programs.Case(program, tuple(map(jax.numpy.asarray, inputs)))
+    assert check.check(case, tier).kind == verdict
+    assert verdict == "same" or check.check(case, tier).why == "JAX's gradient is not finite, ours likewise"
+
+
+def test_cancellation_within_a_program_is_noise(permissive):
+    """1 + tanh(-5) loses four digits, of which the last bits of -5 tell nothing."""
+    step = programs.Instruction("1.0 + jnp.tanh({0})", (0,))
+    case = programs.Case(programs.Program((programs.Type("float64", (3,)),), (step,), (1,)), (np.full(3, -9.0),))
+    _, want = check.run_reference(IN_NUMPY.function(case), case, IN_NUMPY)
+    near = [np.max(np.abs(other / want.leaves[0] - 1)) for (other,) in [check._gradient_nearby(case, want, 0)]]
+    moved = np.max(np.abs(want.rounded(0)[0] / want.leaves[0] - 1))
+    assert near[0] < 1e-13 and 1e-10 < moved < 1e-7
+    assert np.array_equal(want.rounded(1)[0], want.rounded(1)[0])

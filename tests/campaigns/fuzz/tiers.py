@@ -18,7 +18,7 @@ import numpy as np
 from fnbackprop.jaxprs.avals import as_weak, is_weak
 from fnbackprop.jaxprs.evaluate import as_function
 
-from .in_numpy.evaluate import Run, prepared
+from .in_numpy.evaluate import Run, prepared, rounded_anew
 from .programs import (
     Case,
     Instruction,
@@ -31,8 +31,8 @@ from .programs import (
     sharding,
     type_of,
 )
+from .reference import FLOAT0
 
-FLOAT0 = jax.dtypes.float0
 Leaves = list[np.ndarray]
 
 
@@ -41,6 +41,7 @@ class Gradient(NamedTuple):
 
     weak: whether each value, and then each input's cotangent, is of weak type, as a Python number is.
     `again` finds the latter once more, for other inputs and output cotangents of the same types.
+    `rounded` does for the same ones, with results within rounded otherwise, by a seed; None where it cannot be had.
     """
 
     value: Sequence[Any]
@@ -48,6 +49,7 @@ class Gradient(NamedTuple):
     leaves: Leaves
     weak: list[bool]
     again: Callable[[Sequence[Any], Sequence[Any]], Leaves]
+    rounded: Callable[[int], Leaves] | None = None
 
 
 class Tier(NamedTuple):
@@ -131,8 +133,13 @@ def _gradient_in_numpy(transform: Callable, program: Any, case: Case) -> Gradien
             return run([np.asarray(x) for x in (*inputs, *cotangents)])
 
     found = both(case.inputs, cotangents)
+
+    def rounded(seed: int) -> Leaves:
+        with rounded_anew(seed):
+            return both(case.inputs, cotangents)[count:]
+
     weak = list(map(is_weak, closed.out_avals))
-    return Gradient(found[:count], cotangents, found[count:], weak, lambda *given: both(*given)[count:])
+    return Gradient(found[:count], cotangents, found[count:], weak, lambda *given: both(*given)[count:], rounded)
 
 
 def _evaluate_in_numpy(step: Instruction, values: Sequence[Any]) -> Any:

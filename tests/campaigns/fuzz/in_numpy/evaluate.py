@@ -5,9 +5,12 @@ variable's shape and dtype, so that an equation that JAX would refuse to compile
 
     run = prepared(jax.make_jaxpr(f)(x, y))
     (z,) = run([x, y])
+    with rounded_anew(seed):
+        (other,) = run([x, y])
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from fnbackprop.comparing.reference.inner_rounding import EXACT
 from fnbackprop.jaxprs.evaluate import bind, bind_flat
 from fnbackprop.jaxprs.primitives import Trait, has
 from fnbackprop.jaxprs.types import ClosedJaxpr, Equation, Literal, Primitive
@@ -34,6 +38,29 @@ KEYS = jax.dtypes.extended  # random keys, which numpy has not
 
 class IllTyped(Exception):
     """An equation gave a value of another shape or dtype than its variable has."""
+
+
+_signs: np.random.Generator | None = None  # of the last bits of results, within `rounded_anew`
+
+
+@contextmanager
+def rounded_anew(seed: int) -> Iterator[None]:
+    """The last bit of each result that is rounded is another one, up or down at random, as in another order of the
+    same operations. Where large numbers nearly cancel, the last bits of a program's inputs do not show it."""
+    global _signs
+    _signs = np.random.default_rng(seed)
+    try:
+        yield
+    finally:
+        _signs = None
+
+
+def _rounded(equation: Equation, value: Any) -> Any:
+    """A result with another last bit."""
+    if _signs is None or not jnp.issubdtype(value.dtype, np.inexact) or equation.primitive.name in EXACT:
+        return value
+    signs = _signs.choice([-1, 1], size=value.shape)
+    return (value * (1 + np.finfo(value.dtype).eps * signs)).astype(value.dtype)
 
 
 def prepared(closed: ClosedJaxpr) -> Run:
@@ -84,6 +111,13 @@ def _function(equation: Equation) -> Run:
         return _HOLDING[name](equation)
     if name in REFERENCES:
         return lambda operands: REFERENCES[name](equation, operands)
+    function = _leaf_function(equation)
+    return lambda operands: [_rounded(equation, y) for y in function(operands)]
+
+
+def _leaf_function(equation: Equation) -> Run:
+    """What an equation that holds no jaxpr does."""
+    name = equation.primitive.name
     if name not in FUNCTIONS or any(jnp.issubdtype(atom.aval.dtype, KEYS) for atom in equation.invars):
         return lambda operands: _by_jax(equation, operands)
     function, params = FUNCTIONS[name], equation.params

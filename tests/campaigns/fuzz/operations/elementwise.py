@@ -36,7 +36,14 @@ ELEMENTWISE = [
         c=(0.3, 0.7, 1.5),
     ),
     *rows("float", "lax.integer_pow({0}, {n})", n=(2, 3, 4)),
-    *rows("float", "lax.integer_pow({0}, {n})\nlax.bessel_i0e({0})", "away from 0", n=(-1, -2, -3)),
+    # Of i0e at 0, a kink, JAX gives no slope and we the one from the right (test_special.py). A guard sees no values
+    # within bodies, so the operation itself stays off it.
+    *rows(
+        "float",
+        "lax.integer_pow({0}, {n})\nlax.bessel_i0e(jnp.where({0} == 0, 1.0, {0}))",
+        "away from 0",
+        n=(-1, -2, -3),
+    ),
     *rows(
         "float",
         """
