@@ -8,6 +8,7 @@ from jax import lax
 from ...backprop.registry import Structured, structured_rule, vjp_rule
 from ...jaxprs.avals import explicit_sharding
 from .indexing import write_along
+from .layouts import vary_alike
 
 
 def sort_activity(engine, equation, active):
@@ -19,13 +20,14 @@ def sort_activity(engine, equation, active):
 def sort_vjp(engine, equation, active, wanted):
     """y[k] = x[p[k]] along `dimension`, for all operands: an iota sorted with them is p, and dx[p[k]] = dy[k].
 
-    Only p is kept. It comes from the forward's own sort, so ties and NaNs fall as they did there."""
+    Only p is kept. It comes from the forward's own sort, so ties and NaNs fall as they did there. In `shard_map` it
+    varies where an operand does; each y keeps the type that its equation has, on which JAX's own gradients rely."""
     params = equation.params
     axis, aval = params["dimension"], equation.invars[0].aval
 
     def forward(*xs):
         iota = lax.broadcasted_iota("int32", aval.shape, axis, out_sharding=explicit_sharding(aval))
-        *ys, p = lax.sort((*xs, iota), axis, params["is_stable"], params["num_keys"])
+        *ys, p = equation.primitive.bind(*xs, vary_alike([*xs, iota])[-1], **params)
         return ys, p
 
     def backward(p, dys):

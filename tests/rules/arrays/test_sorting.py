@@ -108,6 +108,36 @@ def test_sort_vjp_keeps_only_the_permutation():
     assert [leaf.dtype for leaf in jax.tree.leaves(pullback)] == [np.int32]
 
 
+SORTS = {
+    "sort": jnp.sort,
+    "several": lambda x: lax.sort((x, x * x, x + 1), num_keys=2)[1],
+    "median": lambda x: x * jnp.median(x),
+    "order": lambda x: x[jnp.argsort(-x)] * x,
+    "batched": lambda x: jax.vmap(jnp.sort)(x.reshape(2, 3)).ravel(),
+}
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
+@pytest.mark.parametrize("name", SORTS)
+def test_gradients_of_gradients_of_sorts_on_devices(name, checked):
+    """JAX's gradient of a sort in `shard_map` sorts an iota along, of which it says only afterwards that it varies."""
+
+    def on_device(x):
+        x = (lax.pcast(x, "x", to="varying") if checked else x) * (1 - 3 * lax.axis_index("x")).astype(x.dtype)
+        return lax.pmean(SORTS[name](x), "x")
+
+    mesh, P = jax.make_mesh((2,), ("x",)), PartitionSpec
+    region = jax.shard_map(on_device, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=checked)
+    x, ct = normal(6), normal(6, seed=1)
+
+    def second(outer, inner):
+        gradient = inner.grad(lambda x: jnp.sum(jnp.sin(region(x))))
+        return jax.jit(lambda x: outer.vjp(gradient, x)[1](ct))(x)
+
+    for libs in ((fb, jax), (fb, fb), (jax, fb)):
+        assert_close(second(*libs), second(jax, jax), 1e-12)
+
+
 # ---------------------------------------------------------------- top_k
 
 STABLE = [{}, {"is_stable": False}] if "is_stable" in inspect.signature(lax.top_k).parameters else [{}]
