@@ -7,9 +7,10 @@ dx[b, m, c] = Σ_n dz[b, m, n] y[b, c, n] and dy[b, c, n] = Σ_m x[b, m, c] dz[b
 
 import itertools
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -57,14 +58,16 @@ def ragged_dot_general_vjp_x(dz, y, group_sizes, x_aval, *, ragged_dot_dimension
 
     A product's ragged axis is one of its left operand: in the latter case y is that, and gives dx[c, m]."""
     parts = _ragged_parts(ragged_dot_dimension_numbers, x_aval.ndim, y.ndim)
+    sharding, order = product_sharding(x_aval, dz, y), parts.x_order  # (b, m, c)
     y = lax.transpose(y, parts.y_order)
     if parts.ragged[0] == "c":
-        dx = _ragged_product(y, "bcn", dz, "gbmn", "n", parts, group_sizes, swapped(precision))  # (b, c, m)
-        at = _spans("bcm", parts.counts)
-        dx = lax.transpose(dx, (*at["b"], *at["m"], *at["c"]))
+        at = _spans("bmc", parts.counts)
+        order = tuple(order[a] for a in (*at["b"], *at["c"], *at["m"]))
+        factors, precision = (y, "bcn", dz, "gbmn"), swapped(precision)
     else:
-        dx = _ragged_product(dz, "bmn", y, parts.y_letters, "n", parts, group_sizes, precision)
-    return lax.transpose(dx, inverse(parts.x_order))  # from (b, m, c)
+        factors = dz, "bmn", y, parts.y_letters
+    dx = _ragged_product(*factors, "n", parts, group_sizes, precision, _permuted(sharding, order))
+    return lax.transpose(dx, inverse(order))
 
 
 @vjp_rule("ragged_dot_general", "x, y, group_sizes -> z", wrt="y")
@@ -73,7 +76,9 @@ def ragged_dot_general_vjp_y(dz, x, group_sizes, y_aval, *, ragged_dot_dimension
     of it alone, which gives dy[g, c, n]."""
     parts = _ragged_parts(ragged_dot_dimension_numbers, x.ndim, y_aval.ndim)
     z_letters = "gbmn" if parts.ragged[0] == "c" else "bmn"
-    dy = _ragged_product(lax.transpose(x, parts.x_order), "bmc", dz, z_letters, "m", parts, group_sizes, precision)
+    sharding = _permuted(product_sharding(y_aval, dz, x), parts.y_order)
+    x = lax.transpose(x, parts.x_order)
+    dy = _ragged_product(x, "bmc", dz, z_letters, "m", parts, group_sizes, precision, sharding)
     return lax.transpose(dy, inverse(parts.y_order))
 
 
@@ -102,14 +107,21 @@ def _ragged_parts(numbers: lax.RaggedDotDimensionNumbers, x_rank: int, y_rank: i
     return RaggedParts(counts, (letter, axes.index(axis)), x_order, y_order, "gbcn" if group else "bcn")
 
 
-def _ragged_product(left, left_letters, right, right_letters, over, parts, group_sizes, precision) -> Any:
-    """The ragged product of two arrays whose axes the letters name, summed over the letter `over`."""
+def _ragged_product(left, left_letters, right, right_letters, over, parts, group_sizes, precision, sharding) -> Any:
+    """The ragged product of two arrays whose axes the letters name, summed over the letter `over`.
+
+    sharding: of the product, on a mesh with explicit axes. JAX infers none and on a CPU runs few divided operands, so
+    the compiler divides the work (`auto_axes`)."""
     at, right_at = (_spans(letters, parts.counts) for letters in (left_letters, right_letters))
     letter, index = parts.ragged
     axes = (at[over], right_at[over]), (at["b"], right_at["b"])
     numbers = lax.RaggedDotDimensionNumbers(axes, (at[letter][index],), right_at.get("g", ()))
     # No wider element type is asked for, for the reason given in `_cotangent`: the groups become a batch axis.
-    return lax.ragged_dot_general(left, right, group_sizes, numbers, precision=precision)
+    product = partial(lax.ragged_dot_general, ragged_dot_dimension_numbers=numbers, precision=precision)
+    if sharding is None:
+        return product(left, right, group_sizes)
+    with jax.sharding.use_abstract_mesh(sharding.mesh):
+        return jax.sharding.auto_axes(product, out_sharding=sharding)(left, right, group_sizes)
 
 
 def _spans(letters: str, counts: dict[str, int]) -> dict[str, tuple[int, ...]]:

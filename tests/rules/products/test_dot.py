@@ -249,6 +249,52 @@ def test_ragged_contraction_of_bfloat16_runs():
     assert_close(tuple(a.astype(float) for a in cotangents("bfloat16")), cotangents("float64"), 8e-3)
 
 
+RAGGED_AXES = {  # numbers, and the axes of the operands and the product by letter
+    "noncontracting": (lax.RaggedDotDimensionNumbers((((1,), (1,)), ((), ())), [0], [0]), "mc", "gcn", "mn"),
+    "contracting": (lax.RaggedDotDimensionNumbers((((1,), (0,)), ((), ())), [1], []), "mc", "cn", "gmn"),
+    "batch": (lax.RaggedDotDimensionNumbers((((2,), (1,)), ((0,), (0,))), [0], []), "bmc", "bcn", "bmn"),
+}
+DIVIDED = [("noncontracting", ""), ("noncontracting", "g"), ("noncontracting", "n"), ("contracting", "")]
+
+
+@pytest.mark.parametrize(("mode", "divided"), [*DIVIDED, *[("batch", letter) for letter in ("", "b", "m", "c", "n")]])
+def test_ragged_dot_general_vjp_keeps_shardings(mode, divided):
+    """On a mesh with explicit axes, for which JAX infers no sharding of a ragged product and so has no gradient; every
+    case of one divided axis that JAX computes forward on a CPU."""
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+    numbers, *letters = RAGGED_AXES[mode]
+    sizes, groups = dict(zip("gbmcn", (2, 4, 4, 4, 6), strict=True)), jnp.array([3, 1], jnp.int32)
+    arrays = [normal(*(sizes[k] for k in axes), seed=i) for i, axes in enumerate(letters)]
+    specs = [jax.P(*("i" if k == divided else None for k in axes)) for axes in letters]
+    placed = [jax.device_put(x, jax.NamedSharding(mesh, spec)) for x, spec in zip(arrays, specs, strict=True)]
+
+    def cotangents(x, y, dz, sharding=None):
+        def product(x, y):
+            return lax.ragged_dot_general(x, y, groups, numbers, out_sharding=sharding)
+
+        pull = lambda x, y, dz: fb.vjp(product, x, y)[1](dz)  # noqa: E731
+        return pull(x, y, dz), fb.vjp(pull, x, y, dz)[1]((x, y))
+
+    want, out = cotangents(*arrays), jax.NamedSharding(mesh.abstract_mesh, specs[-1])
+    for run in (cotangents, jax.jit(cotangents, static_argnames="sharding")):
+        (dx, dy), second = run(*placed, sharding=out)
+        for found, operand in zip((dx, dy, *second), (*placed[:2], *placed), strict=True):
+            assert jax.typeof(found).sharding == jax.typeof(operand).sharding
+        assert_close(jax.tree.map(np.asarray, ((dx, dy), second)), want, 1e-12)
+
+
+def test_a_ragged_product_that_a_region_on_explicit_axes_reads():
+    """The product lies on no mesh, its cotangent on that of the region."""
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    region = jax.shard_map(jnp.sin, mesh=mesh, in_specs=jax.P(), out_specs=jax.P())
+    x, y, sizes = normal(3, 4), normal(2, 4, 3, seed=1), jnp.array([2, 1], jnp.int32)
+
+    def gradient(f):
+        return fb.grad(lambda x, y: jnp.sum(f(lax.ragged_dot(x, y, sizes))), (0, 1))(x, y)
+
+    assert_close(jax.tree.map(np.asarray, gradient(region)), gradient(jnp.sin), 1e-12)
+
+
 def test_a_wrong_layout_is_found(monkeypatch):
     """A cotangent with two axes exchanged has the right shape and the wrong values."""
     x, y = normal(3, 3, 3), normal(3, 3, 3, seed=1)
