@@ -100,8 +100,8 @@ class Pullback:
         cts = check_cotangents(cotangents, static.out_tree, static.out_avals, static.name)
         found = static.backward(self.residuals, cts)
         pairs = zip(cts, static.out_avals, strict=True)
-        weak = all(is_weak(ct) for ct, aval in pairs if ct is not None and is_weak(aval))
-        leaves = [_as_input(ct, aval, weak) for ct, aval in zip(found, static.in_avals, strict=True)]
+        not_as_outputs = {is_weak(y) for ct, y in pairs if ct is not None and is_weak(ct) != is_weak(y)}
+        leaves = [_as_input(ct, x, is_weak(x) in not_as_outputs) for ct, x in zip(found, static.in_avals, strict=True)]
         return jax.tree.unflatten(static.in_tree, leaves)
 
 
@@ -129,15 +129,16 @@ class _Static(NamedTuple):
     slots: Slots
 
 
-def _as_input(ct: Any, aval: Aval, weak: bool) -> Any:
+def _as_input(ct: Any, aval: Aval, as_found: bool) -> Any:
     """The cotangent of an input, zeros if it is None.
 
-    That of a weakly typed input (a Python number) is weakly typed itself, unless a cotangent was given in a strong type
-    for an output in a weak one.
+    It is weakly typed if the input is (a Python number), strongly if not, though its cotangent may come from a weakly
+    typed array that it was written into. as_found: it keeps the type that it came in, as a cotangent was given in
+    another type than its output, which was of this input's (weak or strong).
     """
     if ct is None:
-        ct, weak = _zeros(aval), True
-    return as_weak(ct) if weak and is_weak(aval) and is_inexact(aval) else ct
+        ct, as_found = _zeros(aval), False
+    return ct if as_found or not is_inexact(aval) else as_weak(ct, is_weak(aval))
 
 
 def _pull_to_targets(pullback: Pullback, targets: list[Any], cotangents: Any) -> Any:

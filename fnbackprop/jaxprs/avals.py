@@ -41,11 +41,11 @@ def is_weak(x: Any) -> bool:
     return getattr(x, "weak_type", False)
 
 
-def as_weak(x: Any) -> Any:
-    """An array as one of a weak type."""
-    if is_weak(x):
+def as_weak(x: Any, weak: bool = True) -> Any:
+    """An array as one of a weak type, or of a strong one."""
+    if is_weak(x) == weak:
         return x
-    return jax.lax.convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
+    return jax.lax.convert_element_type_p.bind(x, new_dtype=x.dtype, weak_type=weak, sharding=None)
 
 
 def zeros_like_stack(x: Any, length: int) -> Any:
