@@ -15,8 +15,8 @@ import fnbackprop as fb
 from fnbackprop.backprop import registry
 
 from . import false_alarms
-from .mutants import blocks, rules, trial
-from .mutants.command import GAVE_UP, main, report, sample
+from .mutants import blocks, command, rules, trial
+from .mutants.command import AGAIN, main, report, sample
 from .mutants.equivalent import EQUIVALENT, names
 from .mutants.programs import EXISTING, PROGRAMS, WITHOUT_PROGRAM
 from .mutants.signatures import edits
@@ -263,7 +263,21 @@ def test_an_endless_mutant_is_given_up(tmp_path):
         f"command.main(['--worker', '--rules', 'neg', '--record', {str(record)!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=50)
-    assert done.returncode == GAVE_UP and json.loads(record.read_text())["outcome"] == "endless"
+    assert done.returncode == AGAIN and json.loads(record.read_text())["outcome"] == "endless"
+
+
+def test_a_process_ends_after_some_mutants_and_the_next_goes_on(monkeypatch, tmp_path):
+    """As it keeps every program that it compiled."""
+    monkeypatch.setattr(command, "MOST", 2)
+    monkeypatch.setattr(trial, "keep_compiled", lambda directory: None)
+    monkeypatch.setattr(trial, "run", lambda mutant, checkers: trial.Trial(mutant, trial.Outcome.UNSEEN))
+    record = tmp_path / "record.jsonl"
+    arguments = ["--worker", "--rules", "neg", "--limit", "3", "--record", str(record)]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == AGAIN and len(record.read_text().splitlines()) == 2
+    main(arguments)
+    assert len(record.read_text().splitlines()) == 3
 
 
 def test_a_sample_depends_on_its_seed_and_has_every_kind_first():

@@ -13,8 +13,8 @@ hundreds: by default each function gives its first few, a different choice for e
     python -m tests.campaigns mutants --only "tanh_vjp *" "erf_*"              # or by patterns
 
 With --record, one line of JSON for each mutant is appended to a file as it is done, and a run that is started again
-goes on where it stopped. A mutant may never end: the work is done in a process of its own, which gives one up after
-some minutes, and is started again.
+goes on where it stopped. A mutant may never end, and no compiled program is ever given back: the work is done in a
+process of its own, which gives an endless one up after some minutes, ends after some hundred, and is started again.
 """
 
 import argparse
@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 180.0  # seconds for one mutant
-GAVE_UP = 75  # the exit status of a process that met an endless one
+AGAIN = 75  # the exit status of a process that another one is to follow
+MOST = 150  # mutants of a process, which then holds 2 GB of programs
 QUICK = "--xla_backend_optimization_level=0"  # nearly all of the time goes into compiling tiny programs
 
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         return work(options)
     worker = [sys.executable, "-W", "ignore", "-m", "tests.campaigns", "mutants", *argv]
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}", **os.environ}
-    while (status := subprocess.run([*worker, "--worker"], env=environment).returncode) == GAVE_UP:
+    while (status := subprocess.run([*worker, "--worker"], env=environment).returncode) == AGAIN:
         pass
     return status
 
@@ -134,9 +135,9 @@ def tried(mutants: Sequence[Any], checkers: dict[str, Any], known: dict[str, dic
 
     def give_up(row: dict) -> None:
         write(row | {"outcome": "endless"})
-        os._exit(GAVE_UP)
+        os._exit(AGAIN)
 
-    start = time.monotonic()
+    start, here = time.monotonic(), 0
     for number, mutant in enumerate(mutants, 1):
         if (row := known.get(str(mutant))) is None:
             row = {"mutant": str(mutant), "operator": mutant.edit.operator, "by": {}, "programs": []}
@@ -147,8 +148,11 @@ def tried(mutants: Sequence[Any], checkers: dict[str, Any], known: dict[str, dic
             watchdog.cancel()
             row |= {"outcome": str(found.outcome), "by": found.by, "programs": list(map(str, found.programs))}
             write(row)
+            here += 1
             if number % 50 == 0:
                 print(f"{number} of {len(mutants)} after {time.monotonic() - start:.0f} s", flush=True)
+            if here == MOST:
+                raise SystemExit(AGAIN)
         yield row | {"equivalent": reason(mutant)}
 
 
