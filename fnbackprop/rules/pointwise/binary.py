@@ -135,14 +135,18 @@ def nextafter_vjp(dz):
 
 
 def _larger(dz, x, y):
-    """dz where x > y, half of it where they are equal, else 0; complex numbers in lexicographic order. It is selected,
-    not multiplied by 0: an infinite dz leaves no NaN where it does not belong."""
-    if is_complex(x):
-        same = x.real == y.real
-        wins = (x.real > y.real) | (same & (x.imag > y.imag))
-    else:
-        wins = x > y
-    return where(wins, dz, where(x == y, 0.5 * dz, 0))
+    """dz where x > y, half of it where they are equal, 0 where x < y. It is selected, not multiplied by 0: an infinite
+    dz leaves no NaN where it does not belong. Beside a NaN it is 0·dz, so that a NaN in dz stays one."""
+    shared = where(x == y, 0.5 * dz, where(_greater(y, x), 0, 0 * dz))
+    return where(_greater(x, y), dz, shared)
+
+
+def _greater(x, y):
+    """x > y; of complex numbers in lexicographic order."""
+    if not is_complex(x):
+        return x > y
+    same = x.real == y.real
+    return (x.real > y.real) | (same & (x.imag > y.imag))
 
 
 @vjp_rule("max", "x, y -> z", wrt="x")

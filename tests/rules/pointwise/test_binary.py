@@ -175,6 +175,24 @@ def test_max_and_min_vjp_ties(name):
 
 
 @pytest.mark.parametrize("name", ["max", "min"])
+def test_max_and_min_vjp_of_what_is_not_finite(name):
+    """Beside a NaN, a cotangent of NaN stays one, so that it is seen; else an operand that loses gets zero."""
+    for dtype in ALL:
+        a, b, nan = (jnp.asarray(x, dtype) for x in ([1.0, 2.0], [3.0, -1.0], math.nan))
+        for x, y in ((a * nan, b), (a, b * nan)):
+            ours, theirs = (transform(getattr(lax, name), x, y)[1](b * nan) for transform in (fb.vjp, jax.vjp))
+            assert np.isnan(ours).all() and np.isnan(theirs).all()
+            assert not np.any(fb.vjp(getattr(lax, name), x, y)[1](b))
+        for dz in (b * nan, b * math.inf):
+            assert np.sum(np.asarray(fb.vjp(getattr(lax, name), a, b)[1](dz)) == 0) == 2
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap])
+def test_celu_vjp_of_nan(transform):
+    assert np.isnan(transform(fb.grad(lambda x: jax.nn.celu(x).sum()))(jnp.asarray([[math.nan]]))).all()
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
 def test_max_and_min_vjp_complex(name):
     """Lexicographic order, which JAX 0.12 cannot differentiate: the real part decides, then the imaginary."""
     x = jnp.asarray([1 + 1j, 2 + 0j, 1 + 1j, 1 + 3j, 0 + 9j])
