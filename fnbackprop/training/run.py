@@ -1,6 +1,7 @@
 """One run of training: the experiment, and what `train` was asked to do with it."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ class Run:
         """The step to stop at."""
         return self.experiment.steps if self.steps is None else self.steps
 
-    @property
+    @functools.cached_property  # it is asked for at every step
     def best_direction(self) -> BestMode:
         """Which value of `best` is the best."""
         return best_mode_of(self.best or "loss", self.best_mode)

@@ -254,7 +254,9 @@ def read_rows(path: Path) -> tuple[list[MetricsRow], int]:
             except (ValueError, TypeError, KeyError):
                 bad += 1
                 continue
-            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+            if "null" in line:
+                row = {name: math.nan if value is None else value for name, value in row.items()}
+            rows.append(row)
     return rows, bad
 
 

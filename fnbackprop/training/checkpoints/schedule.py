@@ -78,9 +78,10 @@ class CheckpointSchedule:
 
     def _is_best(self, updates: int) -> bool:
         evaluated_at, metrics = self._log.evaluation
-        name, better = self._run.best, max if self._run.best_direction == "max" else min
+        name = self._run.best
         if name is None or evaluated_at != updates:
             return False
+        better = max if self._run.best_direction == "max" else min
         if name not in metrics:
             raise ExperimentError(f"evaluate returns no {name!r} to choose the best by, but: {', '.join(metrics)}.")
         before, self._best_value = self._best_value, better(metrics[name], self._best_value)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from fnbackprop.experiment import ExperimentError
 
@@ -15,7 +16,7 @@ class BatchShapes:
     """
 
     def __init__(self, most: int = 1):
-        self._most, self._seen = most, []
+        self._most, self._seen, self._last = most, [], None
 
     def look(self, batch: Any, step: int) -> str | None:
         """A line that names the shapes if they are new and not the first: the step is then compiled again.
@@ -23,6 +24,10 @@ class BatchShapes:
         Raises:
           ExperimentError: there are more than there may be.
         """
+        leaves, structure = jax.tree.flatten(batch)
+        last, self._last = self._last, (structure, [_quick_type(leaf) for leaf in leaves])
+        if last == self._last:
+            return None
         found = jax.tree.map(jax.typeof, batch)
         if found in self._seen:
             return None
@@ -36,6 +41,11 @@ class BatchShapes:
             )
         self._seen.append(found)
         return None if first else f"step {step}: compiling for batches of {_in_words(found)}"
+
+
+def _quick_type(leaf: Any) -> Any:
+    """What tells a leaf from those of other types: `jax.typeof` of Numpy's arrays takes longer than all the rest."""
+    return (leaf.shape, leaf.dtype) if type(leaf) is np.ndarray else jax.typeof(leaf)
 
 
 def _in_words(types: Any) -> str:

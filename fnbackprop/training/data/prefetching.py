@@ -15,6 +15,7 @@ import numpy as np
 from fnbackprop.experiment import ExperimentError
 
 QUICK = 2e-4  # seconds: to hand a batch over from a thread takes about as long
+MOST_LOST = 0.02  # seconds: some batches on end are late where another thread or program has the processor
 
 
 def batches_of(
@@ -47,7 +48,10 @@ def batches_of(
 
 
 class WhileQuick:
-    """`batch(step)`, made when it is called until that takes long twice on end; then by a `Prefetch`.
+    """`batch(step)`, made when it is called until that costs time; then by a `Prefetch`.
+
+    It does when two batches on end are slow, and the time that was lost by slow ones is more than what quick ones have
+    gained since.
 
     Args:
       batch, stop, place, ahead: as of `Prefetch`.
@@ -64,7 +68,7 @@ class WhileQuick:
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._batch, self._stop, self._place, self._ahead, self._clock = batch, stop, place, ahead, clock
-        self._slow = 0  # batches on end
+        self._was_slow, self._lost = False, 0.0
         self._prefetch: Prefetch | None = None
 
     def __enter__(self) -> "WhileQuick":
@@ -80,8 +84,9 @@ class WhileQuick:
             return self._prefetch(step)
         began = self._clock()
         found = self._place(own_copy(self._batch(step)))
-        self._slow = self._slow + 1 if self._clock() - began > QUICK else 0
-        if self._slow == 2 and step + 1 < self._stop:
+        over = self._clock() - began - QUICK
+        was_slow, self._was_slow, self._lost = self._was_slow, over > 0, max(self._lost + over, 0.0)
+        if self._lost > MOST_LOST and was_slow and self._was_slow and step + 1 < self._stop:
             self._prefetch = Prefetch(self._batch, step + 1, self._stop, place=self._place, ahead=self._ahead)
         return found
 
@@ -95,9 +100,10 @@ def to_device(batch: Any) -> Any:
     """
     compiled = jax.default_backend() == "cpu" and not jax.config.jax_disable_jit  # type: ignore[attr-defined]
     guarded = jax.config.jax_transfer_guard_host_to_device not in (None, "allow")  # type: ignore[attr-defined]
-    if not compiled or guarded or not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
+    leaves, structure = jax.tree.flatten(batch)
+    if not compiled or guarded or not all(isinstance(leaf, np.ndarray) for leaf in leaves):
         return jax.device_put(batch)
-    return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False), batch)
+    return structure.unflatten(leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False) for leaf in leaves)
 
 
 SECONDS_TO_END = 5.0

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from ..run_folder import MetricsRow
+from ..step.step_metrics import LayerNorms
 
 MOST_AT_ONCE = 32  # steps
 
@@ -64,10 +65,14 @@ def _is_finished(waiting: tuple[int, dict[str, Any]]) -> bool:
 
 
 def _on_host(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Numpy's arrays in the place of JAX's; from a device, all are copied at once, which takes long on the host."""
+    """Numpy's arrays in the place of JAX's, but on the host for the norms of layers, which few steps keep; from a
+    device, all are copied at once, which takes long on the host."""
     if jax.default_backend() != "cpu":
         rows = jax.device_get(rows)
-    return jax.tree.map(np.asarray, rows)
+    return [
+        {name: value if isinstance(value, LayerNorms) else np.asarray(value) for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def _row(step: int, metrics: dict[str, Any]) -> MetricsRow:
@@ -91,7 +96,7 @@ class MetricsFile:
 
     def write(self, rows: Iterable[MetricsRow]) -> None:
         """Write and flush the rows: a run that is killed loses none."""
-        self._file.writelines(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n" for row in rows)
+        self._file.write("".join([_line(row) for row in rows]))
         self._file.flush()
 
     def sync(self) -> int:
@@ -102,6 +107,16 @@ class MetricsFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+_encoded = json.JSONEncoder(allow_nan=False).encode
+
+
+def _line(row: MetricsRow) -> str:
+    try:
+        return _encoded(row) + "\n"
+    except ValueError:  # of a number that is not finite
+        return json.dumps({name: _finite(value) for name, value in row.items()}) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Buckets: the step is compiled once for each shape that is allowed, and one more is named."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,8 +36,11 @@ def test_the_step_is_compiled_for_each_bucket_and_the_log_names_it(capsys):
 
 def test_without_buckets_another_shape_is_an_error():
     shapes = BatchShapes()
-    assert shapes.look(np.zeros(3), 0) is None and shapes.look(np.ones(3), 1) is None
+    assert shapes.look(np.zeros(3, np.float32), 0) is None and shapes.look(np.ones(3, np.float32), 1) is None
+    assert shapes.look(jnp.ones(3), 1) is None  # whatever library it is of
     with pytest.raises(ExperimentError, match=r"the first batch had .*\(3,\).*pad or leave out"):
         shapes.look(np.zeros(2), 2)
+    with pytest.raises(ExperimentError, match=r"the first batch had .*float32.*pad or leave out"):
+        shapes.look(np.zeros(3, np.int32), 3)
     with pytest.raises(ExperimentError, match="batch_shapes must be an integer of at least 1"):
         regression(batch_shapes=0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnbackprop.training.data.prefetching import QUICK, Prefetch, WhileQuick, batches_of, to_device
+from fnbackprop.training.data.prefetching import MOST_LOST, QUICK, Prefetch, WhileQuick, batches_of, to_device
 
 
 def test_in_order_and_ahead():
@@ -104,20 +104,41 @@ def threads():
     return [thread.name for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-@pytest.mark.parametrize(
-    "slow, by_a_thread_from", [([], 8), ([2, 4, 6], 8), ([2, 3], 4), ([0, 1], 2), ([5, 6], 7), ([6, 7], 8)]
-)
-def test_quick_batches_are_made_when_they_are_asked_for_until_two_on_end_are_slow(slow, by_a_thread_from):
+@pytest.mark.parametrize("seconds, slow, by_a_thread_from", [
+    (0.6 * MOST_LOST, [], 8),
+    (0.6 * MOST_LOST, [2, 4, 6], 8),
+    (0.6 * MOST_LOST, [2, 3], 4),
+    (0.6 * MOST_LOST, [0, 1], 2),
+    (0.6 * MOST_LOST, [5, 6], 7),
+    (0.6 * MOST_LOST, [6, 7], 8),
+    (0.3 * MOST_LOST, [1, 2, 3], 8),  # late, and then quick again
+    (0.3 * MOST_LOST, [1, 2, 3, 4, 5], 5),
+])  # fmt: skip
+def test_quick_batches_are_made_when_they_are_asked_for_until_slow_ones_cost_time(seconds, slow, by_a_thread_from):
     now, made_by = [0.0], []
 
     def batch(step):
-        now[0] += 10 * QUICK if step in slow else QUICK / 10
+        now[0] += seconds if step in slow else QUICK / 10
         made_by.append(threading.current_thread().name)
         return np.full(2, step, np.float32)
 
     with WhileQuick(batch, 8, place=to_device, ahead=2, clock=lambda: now[0]) as batches:
         assert [int(batches(step)[0]) for step in range(8)] == list(range(8))
     assert made_by == ["MainThread"] * by_a_thread_from + ["prefetch"] * (8 - by_a_thread_from) and not threads()
+
+
+@pytest.mark.parametrize("batches, by_a_thread", [(50, False), (200, True)])
+def test_what_is_a_little_slow_for_long_is_made_by_a_thread(batches, by_a_thread):
+    now = [0.0]
+
+    def batch(step):
+        now[0] += QUICK * 1.9 if step % 4 else QUICK / 2  # a gain now and then does not make up for it
+        return np.zeros(2)
+
+    with WhileQuick(batch, 300, place=to_device, ahead=2, clock=lambda: now[0]) as made:
+        for step in range(batches):
+            made(step)
+        assert bool(threads()) == by_a_thread
 
 
 @pytest.mark.parametrize("seconds, thread", [(0.0, []), (2 * QUICK, ["prefetch"]), (float("inf"), ["prefetch"])])

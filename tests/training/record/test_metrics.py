@@ -84,6 +84,14 @@ def test_file_round_trip(tmp_path):
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 3
 
 
+def test_an_array_of_metrics_may_hold_what_is_not_finite(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.write([{"step": 0, "loss": math.nan, "each": [1.0, math.inf]}])
+    file.close()
+    [row] = read_metrics(tmp_path)
+    assert math.isnan(row["loss"]) and row["each"] == [1.0, math.inf]
+
+
 def test_a_new_file_replaces_the_old_one(tmp_path):
     for loss in (1.0, 2.0):
         file = MetricsFile(tmp_path / "metrics.jsonl")
