@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from ...backprop.registry import vjp_rule
-from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, replicated, with_partitions
+from ...jaxprs.avals import aval_of, cotangent_sharding, explicit_sharding, lay_out, replicated, with_partitions
 from ...jaxprs.sizes import size_of
 from ..arrays.layouts import inverse
 
@@ -120,8 +120,9 @@ def _ragged_product(left, left_letters, right, right_letters, over, parts, group
     product = partial(lax.ragged_dot_general, ragged_dot_dimension_numbers=numbers, precision=precision)
     if sharding is None:
         return product(left, right, group_sizes)
+    factors = [lay_out(x, explicit_sharding(aval_of(x)) or replicated(sharding.mesh, x.ndim)) for x in (left, right)]
     with jax.sharding.use_abstract_mesh(sharding.mesh):
-        return jax.sharding.auto_axes(product, out_sharding=sharding)(left, right, group_sizes)
+        return jax.sharding.auto_axes(product, out_sharding=sharding)(*factors, group_sizes)
 
 
 def _spans(letters: str, counts: dict[str, int]) -> dict[str, tuple[int, ...]]:
