@@ -12,7 +12,9 @@ import jax
 from fnbackprop.backprop.engine import Engine
 from fnbackprop.backprop.tape import NEEDS_VALUES, Tape
 from fnbackprop.jaxprs.avals import aval_of, is_inexact
+from fnbackprop.jaxprs.escaped import read_by_rules, refuse_escaped, running_on_values
 from fnbackprop.jaxprs.evaluate import as_function, bind_flat, trace_flat
+from fnbackprop.jaxprs.staging import is_traced_elsewhere
 from fnbackprop.jaxprs.types import set_current_trace, take_current_trace
 
 from .program import Program, TracedProgram, first_line, trace_program
@@ -20,15 +22,24 @@ from .program import Program, TracedProgram, first_line, trace_program
 
 def traced(program: Program) -> tuple[Program, TracedProgram, list[str]]:
     """A program and its jaxpr; of one that needs values, as it runs at its arguments, with a note that says so."""
+    found = None
     try:
-        return program, trace_program(program), []
+        found = trace_program(program)
+        refuse_escaped(read_by_rules(found.closed))
+        return program, found, []
     except NEEDS_VALUES as error:
         operands, tree = jax.tree.flatten((program.inputs, program.others))
-        record = recorded(lambda *flat: program.function(*tree.unflatten(flat)), operands)
-        program = program._replace(function=lambda *arguments: record(*jax.tree.leaves(arguments)))
-        kind = first_line(error).split(":")[0]
+        # What a rule closes over has to be a number, and so cannot depend on what is recorded.
+        closing = found is not None
+        count = len(jax.tree.leaves(program.inputs)) if closing else None
+        record = recorded(lambda *flat: program.function(*tree.unflatten(flat)), operands, count)
+        recording = program._replace(function=lambda *arguments: record(*jax.tree.leaves(arguments)))
+        again = trace_program(recording)
+        if found and any(map(is_traced_elsewhere, read_by_rules(again.closed))):
+            return program, found, []  # of a function in a vmap; then no rule can be checked in place
+        kind = "a rule closes over a value of it" if closing else first_line(error).split(":")[0]
         note = f"{program.name} needs values ({kind}): compared as it runs here, with what it decides held as it is"
-        return program, trace_program(program), [note]
+        return recording, again, [note]
 
 
 class Recorder(Tape):
@@ -58,19 +69,20 @@ class Recorder(Tape):
         return self.walk(closed, values, slots, self.engine.new_plan)
 
 
-def recorded(function: Callable, operands: Sequence[Any]) -> Callable:
-    """`function` of these operands, as a function of any that runs the same primitives."""
+def recorded(function: Callable, operands: Sequence[Any], count: int | None = None) -> Callable:
+    """`function` of these operands, as a function of any that runs the same primitives; with `count`, only the first so
+    many of them may then be others."""
     with take_current_trace() as parent:
         tape = Recorder(parent, Engine())
-        inputs = [tape.watch(x) if is_inexact(aval_of(x)) else x for x in operands]
-        with set_current_trace(tape):
-            result = function(*inputs)
+        inputs = [tape.watch(x) if is_inexact(aval_of(x)) else x for x in operands[:count]]
+        with set_current_trace(tape), running_on_values(True):
+            result = function(*inputs, *operands[len(inputs) :])
         (result, slot), given = tape.lower(result), [tape.lower(x)[1] for x in inputs]
         entries = list(zip(tape.entries, tape.residuals, strict=True))
         tape.invalidate()
 
     def run(*operands: Any) -> Any:
-        known = {i: x for i, x in zip(given, operands, strict=True) if i is not None}
+        known = {i: x for i, x in zip(given, operands, strict=False) if i is not None}
         for (call, places, outputs), values in entries:
             pairs = zip(places, values, strict=True)
             found = call(*(value if i is None else known[i] for i, value in pairs))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+from jax._src.interpreters.ad import CustomVJPException as DifferentiatedClosure  # noqa: F401
 from jax.custom_derivatives import SymbolicZero
 
 from .avals import as_jax_array, aval_of, is_inexact, zero_tangent

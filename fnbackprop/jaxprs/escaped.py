@@ -12,15 +12,17 @@ such a mask; here the function has to be run on values, not traced.
 import functools
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 import jax
 from jax._src import linear_util
 
+from .custom import custom_jvp_jaxpr
+from .graph import all_equations
 from .staging import is_traced_elsewhere
-from .types import Equation
+from .types import ClosedJaxpr, Equation
 
 JITTED = type(jax.jit(lambda: None))
 PACKAGE = __name__.partition(".")[0]
@@ -56,6 +58,18 @@ def read_by_custom_vjp(equation: Equation) -> list[Any]:
     seen: set[int] = set()
     found = [x for function in (fwd, bwd) for x in _reachable(function, DEPTH, seen)]
     return [x for x in found if isinstance(x, jax.core.Tracer) and not isinstance(x.aval, jax.ref.AbstractRef)]
+
+
+def read_by_rules(closed: ClosedJaxpr) -> list[Any]:
+    """As `read_by_custom_vjp`, by every user's rule in a jaxpr, those of `custom_jvp` functions included."""
+    found: list[Any] = []
+    for equation in all_equations(closed):
+        if equation.primitive.name == "custom_vjp_call":
+            found += read_by_custom_vjp(equation)
+        elif equation.primitive.name == "custom_jvp_call":
+            with suppress(Exception):  # what the user's rule raises is told where it is needed
+                found += custom_jvp_jaxpr(equation, [True] * len(equation.invars)).closed.consts
+    return found
 
 
 def _reachable(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from fnbackprop.comparing.pipeline import compare
 from fnbackprop.comparing.recorded import recorded
@@ -38,3 +39,33 @@ def test_the_record_runs_at_other_operands():
     record = recorded(chosen, [X, jnp.float32(0.7)])
     for y in (0.7, 1.1):
         np.testing.assert_allclose(jax.jit(record)(X * 1.1, jnp.float32(y)), chosen(X * 1.1, jnp.float32(y)), rtol=1e-6)
+
+
+def closing_over(factor, data, by_jvp):
+    """A rule that reads an argument of the loss that is not differentiated, and a number that the loss makes."""
+
+    def loss(w, x):
+        scale = jnp.max(jnp.arange(3.0))
+        rule = jax.custom_jvp if by_jvp else jax.custom_vjp
+
+        @rule
+        def scaled(y):
+            return jnp.sin(y) * x / scale
+
+        if by_jvp:
+            scaled.defjvps(lambda t, out, y: factor * t * jnp.cos(y) * x / scale)
+        else:
+            scaled.defvjp(lambda y: (scaled(y), y), lambda y, dy: (factor * dy * jnp.cos(y) * x / scale,))
+        return jnp.sum(scaled(w) ** 2)
+
+    return lambda w: jnp.sum(jax.vmap(loss, (0, None))(jnp.stack([w, 2 * w]), data))
+
+
+@pytest.mark.parametrize("by_jvp", [False, True])
+@pytest.mark.parametrize("factor, verdict", [(1.0, Verdict.PASS), (1.05, Verdict.FAIL)])
+def test_a_rule_that_closes_over_a_value_is_checked(factor, verdict, by_jvp):
+    w, data = np.array([0.5, 1.0, 1.5], "float32"), jnp.array([1.0, 2.0, 3.0])
+    result = compare(closing_over(factor, data, by_jvp), w, progress=False)
+    assert result.verdict is verdict, str(result)
+    assert result.audited and not any("no float64 reference" in note for note in result.notes)
+    assert bool(result.equations) is (factor != 1)

@@ -4,7 +4,9 @@ Each function takes the run, a `float64.Float64Run`, the equation and its operan
 pairs.
 """
 
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, operand_avals, output_avals, zero_tangent
-from fnbackprop.jaxprs.custom import Static, custom_jvp_jaxpr, custom_vjp_of_equation
-from fnbackprop.jaxprs.evaluate import trace_flat
+from fnbackprop.jaxprs.custom import DifferentiatedClosure, Static, custom_jvp_jaxpr, custom_vjp_of_equation
+from fnbackprop.jaxprs.evaluate import Traced, trace_flat
 from fnbackprop.jaxprs.lists import merge
 
 from .pairs import Pair, float64_dtype
@@ -49,7 +51,7 @@ def custom_vjp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
     lows, highs = zip(*operands, strict=True)
     active = [high is not None for high in highs]
     custom, avals = custom_vjp_of_equation(equation), operand_avals(equation)
-    traced = run.in_users_mode(lambda: trace_flat(lambda *xs: custom.forward(xs, active), avals))
+    traced, active = run.in_users_mode(lambda: _traced_forward(custom, active, avals))
 
     @jax.custom_vjp
     def function(lows, highs):
@@ -70,6 +72,20 @@ def custom_vjp(run: Any, equation: Any, operands: list[Pair]) -> list[Pair]:
 
     function.defvjp(forward, backward)
     return function(lows, highs)
+
+
+def _traced_forward(custom: Any, active: list[bool], avals: list[Any]) -> tuple[Traced, list[bool]]:
+    """A user's forward, and which operands it takes as differentiated: what a rule closes over comes first among the
+    operands, and JAX refuses it there."""
+    for closed_over in range(len(active) + 1):
+        flags = [on and i >= closed_over for i, on in enumerate(active)]
+        with contextlib.suppress(DifferentiatedClosure):
+            return trace_flat(partial(_forward, custom, flags), avals), flags
+    raise AssertionError("a rule without differentiated operands closes over one")
+
+
+def _forward(custom: Any, active: list[bool], *operands: Any) -> Any:
+    return custom.forward(operands, active)
 
 
 def _pull(run: Any, equation: Any, backward: Callable, residuals: list[Any], cts: list[Any]) -> list[Any]:
