@@ -27,6 +27,9 @@ and, for some steps, "gradient_norm/<layer>". Of an evaluation: "step", the numb
 "evaluate/<name>".
 """
 
+Records = tuple[list[MetricsRow], int]
+"""What a file of rows holds, and how many of its lines are no records."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
@@ -123,7 +126,7 @@ class RunFolder:
         """The run's metrics; none if it has no file of them. Lines that are no records are left out."""
         return self.read_records()[0]
 
-    def read_records(self) -> tuple[list[MetricsRow], int]:
+    def read_records(self) -> Records:
         """The run's metrics, and how many lines of their file are no records."""
         return read_rows(self.metrics) if self.metrics.is_file() else ([], 0)
 
@@ -241,7 +244,7 @@ def read_metrics(run: str | Path) -> list[MetricsRow]:
     return rows
 
 
-def read_rows(path: Path) -> tuple[list[MetricsRow], int]:
+def read_rows(path: Path) -> Records:
     """The records of a file of metrics, and how many lines are none; an unfinished last one is not counted."""
     rows, bad = [], 0
     with open(path, encoding="utf-8", errors="replace") as lines:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -21,8 +22,8 @@ BAR = 12  # the width of the scale
 
 def layers_svg(rows: Sequence[MetricsRow], label: str, prefix: str = LAYER_PREFIX) -> str:
     """The metrics of this prefix, the gradient norm of each layer, over the steps; the label stands above."""
-    kept = [row for row in rows if any(name.startswith(prefix) for name in row)]
-    names = list(dict.fromkeys(name for row in kept for name in row if name.startswith(prefix)))
+    names = [name for name in dict.fromkeys(itertools.chain.from_iterable(rows)) if name.startswith(prefix)]
+    kept = [row for row in rows if not row.keys().isdisjoint(names)]
     values = np.array([[row.get(name, math.nan) for row in kept] for name in names], float)  # (layers, steps)
     usable = values[np.isfinite(values) & (values > 0)]
     low, high = (float(usable.min()), float(usable.max()) * 1.001) if usable.size else (0.1, 1.0)

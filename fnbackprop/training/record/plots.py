@@ -1,5 +1,6 @@
 """Which metrics of a run are drawn, on which scale, and through which points."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -27,8 +28,8 @@ Runs = Mapping[str, Sequence[MetricsRow]]
 
 def panels_of(runs: Runs) -> list[str]:
     """The metrics that are drawn: those of every run, then those of evaluations and of the loss that make a curve."""
-    standard = [name for name in PANELS if any(name in row for rows in runs.values() for row in rows)]
-    names = dict.fromkeys(name for rows in runs.values() for row in rows for name in row)
+    names = dict.fromkeys(itertools.chain.from_iterable(itertools.chain.from_iterable(runs.values())))
+    standard = [name for name in PANELS if name in names]
     others = [name for name in names if name not in (*PANELS, "step") and not name.startswith((LAYER_PREFIX, WATCHED))]
     curves = [name for name in others if any(len(curve(rows, name)[0]) > 1 for rows in runs.values())]
     evaluated = sorted(curves, key=lambda name: not name.startswith(EVALUATED))

@@ -73,7 +73,7 @@ class RunDescription:
             ended["error"] = f"{type(error).__name__}: {error}".rstrip(": ")
         self._write(self._facts | ended)
         try:
-            write_run_report([self._folder], self._folder.report)
+            write_run_report([self._folder], self._folder.report, [self._log.records(self._folder)])
         except (OSError, ValueError) as problem:
             self._log.say(f"{self._folder.report} cannot be written: {problem}")
 

@@ -12,7 +12,7 @@ from fnbackprop.media import divided
 
 from ..errors import NonFiniteLoss, RunError
 from ..loggers.group import Loggers
-from ..run_folder import MetricsRow, RunFolder
+from ..run_folder import MetricsRow, Records, RunFolder
 from ..step.loss_scale import SMALLEST_SCALE
 from ..step.skipping import IN_A_ROW, SKIPPED
 from ..step.spike_window import SPIKES, SPIKES_IN_A_ROW
@@ -55,6 +55,7 @@ class RunLog:
             self._progress = make_progress(name, start, stop, progress, place)
         self._buffer = MetricBuffer()
         self._last: MetricsRow | None = None
+        self._records: tuple[int, Records] = (-1, ([], 0))  # the size of the file of metrics, and what it held then
         self._drawn: bool | None = None  # whether the curves are; None: it was not tried
         self.evaluation: tuple[int, dict[str, Any]] = (-1, {})  # the last: number of updates, and its metrics
 
@@ -181,10 +182,17 @@ class RunLog:
             file = "the metrics" if self._folder is None else self._folder.metrics
             raise RunError(f"{file} cannot be written: {reason}.") from None
 
+    def records(self, folder: RunFolder) -> Records:
+        """What `folder.read_records` returns, for the curves and for the report: read again if the file has grown."""
+        size = folder.metrics.stat().st_size if folder.metrics.is_file() else 0
+        if size != self._records[0]:
+            self._records = size, folder.read_records()
+        return self._records[1]
+
     def draw_curves(self, title: str) -> None:
         """Draw the curves of all metrics written so far, if there are any."""
         folder = self._folder
-        rows = [] if folder is None else folder.read_metrics()
+        rows = [] if folder is None else self.records(folder)[0]
         if folder is None or not any("loss" in row for row in rows):
             return
         try:

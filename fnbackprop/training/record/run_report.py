@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import itertools
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from fnbackprop.balancing.progress import progress_in_words
 
 from ...pages import document
-from ..run_folder import MetricsRow, RunFolder, flat, read_json
+from ..run_folder import MetricsRow, Records, RunFolder, flat, read_json
 from ..step.step_metrics import LAYER_PREFIX, WATCHED
 from .balance_gauges import gauges
 from .curve_controls import STYLE as CONTROL_STYLE
@@ -33,12 +34,13 @@ STYLE = """
 """
 
 
-def write_run_report(folders: Sequence[RunFolder], path: Path) -> Path:
-    """Write the page of one run, or of several side by side; returns its path."""
+def write_run_report(folders: Sequence[RunFolder], path: Path, found: Sequence[Records] | None = None) -> Path:
+    """Write the page of one run, or of several side by side; returns its path. found: their records, if they have been
+    read."""
     labels = _labels(folders)
     runs = {label: folder.read_description() for label, folder in zip(labels, folders, strict=True)}
-    records = {label: folder.read_records() for label, folder in zip(labels, folders, strict=True)}
-    metrics, bad = ({label: found[which] for label, found in records.items()} for which in (0, 1))
+    records = dict(zip(labels, found or [folder.read_records() for folder in folders], strict=True))
+    metrics, bad = ({label: both[which] for label, both in records.items()} for which in (0, 1))
     times = {label: read_times(folder) for label, folder in zip(labels, folders, strict=True)}
     title = " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
     sections = [
@@ -126,7 +128,7 @@ def _speed(times: Sequence[MetricsRow], steps: int, seconds: float, amount: Amou
 
 def _curves(metrics: Mapping[str, Sequence[MetricsRow]], times: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
     """A panel for every metric that a run has recorded more than once."""
-    names = dict.fromkeys(name for found in metrics.values() for row in found for name in row)
+    names = dict.fromkeys(itertools.chain.from_iterable(itertools.chain.from_iterable(metrics.values())))
     shown = [name for name in names if name != "step" and not name.startswith((LAYER_PREFIX, WATCHED))]
     shown = [name for name in shown if max(len(curve(found, name)[0]) for found in metrics.values()) > 1]
     if not shown:
@@ -136,9 +138,7 @@ def _curves(metrics: Mapping[str, Sequence[MetricsRow]], times: Mapping[str, Seq
 
 
 def _layers(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
-    found = {
-        label: run for label, run in metrics.items() if any(name.startswith(LAYER_PREFIX) for r in run for name in r)
-    }
+    found = _having(metrics, LAYER_PREFIX)
     if not found:
         return []
     labels = {label: label if len(metrics) > 1 else "" for label in found}
@@ -151,13 +151,16 @@ def _watched(metrics: Mapping[str, Sequence[MetricsRow]]) -> list[str]:
     sections = []
     for kind in ("cotangent", "value"):
         prefix = f"{WATCHED}{kind}/"
-        found = {
-            label: run for label, run in metrics.items() if any(name.startswith(prefix) for r in run for name in r)
-        }
+        found = _having(metrics, prefix)
         labels = {label: label if len(metrics) > 1 else "" for label in found}
         maps = [f'<div class="scroll">{layers_svg(run, labels[label], prefix)}</div>' for label, run in found.items()]
         sections += [f"<h2>Size (rms) of each watched {kind}</h2>", *maps] if maps else []
     return sections
+
+
+def _having(metrics: Mapping[str, Sequence[MetricsRow]], prefix: str) -> dict[str, Sequence[MetricsRow]]:
+    """The runs that have a metric of this prefix."""
+    return {label: run for label, run in metrics.items() if any(name.startswith(prefix) for name in set().union(*run))}
 
 
 def _config(runs: Mapping[str, dict[str, Any]]) -> str:

@@ -64,3 +64,14 @@ def test_curves_that_cannot_be_drawn_are_told_once_and_end_no_run(tmp_path, monk
         log.draw_curves("run")
         log.say_what_is_there("run")
     assert capsys.readouterr().out.count(f"the curves cannot be drawn: {broken}") == 1
+
+
+def test_the_records_are_read_again_only_if_there_are_more(tmp_path, monkeypatch):
+    reads, read = [], RunFolder.read_records
+    monkeypatch.setattr(RunFolder, "read_records", lambda folder: reads.append(folder) or read(folder))
+    with RunLog("run", folder := RunFolder(tmp_path), start=0, stop=2, progress=False) as log:
+        assert log.records(folder) == ([], 0)
+        log.add_rows([row(0, 1.0)])
+        assert log.records(folder) == log.records(folder) == read(folder) and len(reads) == 2
+        log.add_rows([row(1, 0.5)])
+        assert [one["loss"] for one in log.records(folder)[0]] == [1.0, 0.5] and len(reads) == 3
