@@ -21,7 +21,7 @@ from ..diagnosis import diagnose
 from ..noise import MORE_SAMPLES, shaken
 from ..program import place_of
 from ..results import Agreement, Cause, EquationComparison, EquationKind, Hypothesis, Verdict
-from ..tolerance import NOISE, SAME_PRECISION, facts_of_equation, rounding_floor
+from ..tolerance import NOISE, SAME_PRECISION, facts_of_equation, rounding_floor, unit_roundoff
 from .check import COMPILED, Evidence, cotangents_in_float64
 from .equation_differences import SAID_NOTHING, Opinion, differences
 
@@ -110,8 +110,12 @@ def difference_of(evidence: Evidence, i: int, exact: tuple[Any, Any], floor: flo
     own = firsts[i] if firsts is not None and np.isfinite(firsts[i]).all() else None
     if own is not None:
         off = distance(own, seconds[i])
-        # A difference that the program's precision hides is none; nor is one that a primal's approximation explains.
-        limit = max(EXACT if low else 1e3 * EXACT, APPROXIMATION * floor if evidence.check.primal else floor)
+        # A difference that the program's precision hides is none; nor is one that a primal's approximation explains,
+        # which is no coarser than float32's: of bfloat16, in float64 only the rounding of its constants is left.
+        explained = floor
+        if evidence.check.primal and facts_of_equation(evidence.check.equation).roundoff <= unit_roundoff("float32"):
+            explained = APPROXIMATION * floor
+        limit = max(EXACT if low else 1e3 * EXACT, explained)
         if off > limit and off > 1e-3 * min(distance(first, second), 1.0):  # rounding in float64 is smaller by 1e-8
             return Difference(Finding.DIFFERS, own, seconds[i], 1e-12 if low else EXACT, limit)
     # A user's rule reads its own forward's rounded output: a last bit of it may matter. If the rule is right in
