@@ -25,6 +25,7 @@ from fnbackprop.jaxprs.views import Call
 from ..arrays import to_float64
 from ..gradient_sources import automatic_vjp
 from ..reference.float64 import Float64Run, bind_in_float64
+from ..reference.frozen_decisions import bessel_i0e
 from ..reference.pairs import float64_dtype
 from ..results import Cotangent
 from .walk import Location
@@ -158,14 +159,16 @@ def _equation_key(equation: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
 # ---------------------------------------------------------------- the two sides
 
 
-def equation_function(check: EquationCheck, operands: Sequence[Any], primal: bool = False) -> Callable:
+def equation_function(
+    check: EquationCheck, operands: Sequence[Any], primal: bool = False, apply: Callable = bind
+) -> Callable:
     """The equation as a function of its active operands, returning its floating outputs."""
     equation = check.equation
 
     def function(*moving):
         given = _filled(check, operands, moving)
         with source_of(equation):
-            out = as_function(Call.of(equation).body)(*given) if primal else bind(equation, given)
+            out = as_function(Call.of(equation).body)(*given) if primal else apply(equation, given)
         return _floating(equation, out)
 
     return function
@@ -180,8 +183,14 @@ def both_sides(check: EquationCheck, operands: list[Any], cotangents: list[Any])
         seconds = _pull(automatic_vjp, equation_function(check, operands, primal=True), moving, cotangents)
     else:
         firsts = _pull(vjp, function, moving, cotangents)
-        seconds = _pull(automatic_vjp, function, moving, cotangents)
+        automatic = equation_function(check, operands, apply=partial(bind_automatic, bind))
+        seconds = _pull(automatic_vjp, automatic, moving, cotangents)
     return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(firsts, seconds, strict=True)])
+
+
+def bind_automatic(bind: Callable, equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """The equation as the automatic side differentiates it: with the slopes of |x| for all that is made of it."""
+    return [bessel_i0e(*operands, *operands)] if equation.primitive.name == "bessel_i0e" else bind(equation, operands)
 
 
 def _forward_stats(check: EquationCheck, operands: list[Any]) -> Any:
@@ -236,12 +245,13 @@ def cotangents_in_float64(
     with jax.enable_x64(True):
         moving, cotangents = [to_float64(operands[i]) for i in check.targets], list(map(to_float64, cotangents))
         function = float64_function(check, operands)
+        automatic = float64_function(check, operands, apply=partial(bind_automatic, bind_in_float64))
         firsts = None
         if check.primal:
             firsts = _pulled_in_float64(automatic_vjp, float64_function(check, operands, rule=True), moving, cotangents)
         elif check.equation.primitive.name not in HOLDING:
             firsts = _pulled_in_float64(vjp, function, moving, cotangents)
-        return firsts, _pulled_in_float64(automatic_vjp, function, moving, cotangents)
+        return firsts, _pulled_in_float64(automatic_vjp, automatic, moving, cotangents)
 
 
 def _pulled_in_float64(transform: Callable, function: Callable, moving: list[Any], cotangents: list[Any]) -> list[Any]:
@@ -253,7 +263,11 @@ def _pulled_in_float64(transform: Callable, function: Callable, moving: list[Any
 
 
 def float64_function(
-    check: EquationCheck, operands: Sequence[Any], rule: bool = False, frozen: bool = True
+    check: EquationCheck,
+    operands: Sequence[Any],
+    rule: bool = False,
+    frozen: bool = True,
+    apply: Callable = bind_in_float64,
 ) -> Callable:
     """The equation in float64 as a function of its active operands.
 
@@ -266,7 +280,7 @@ def float64_function(
     def function(*moving):
         if name not in HOLDING:
             highs = [x if not is_inexact(aval_of(x)) else float64_array(x) for x in operands]
-            return _floating(equation, bind_in_float64(equation, _filled(check, highs, moving)))
+            return _floating(equation, apply(equation, _filled(check, highs, moving)))
         pairs = list(map(run.pair, operands))
         for position, high in zip(check.targets, moving, strict=True):
             pairs[position] = pairs[position][0], high

@@ -12,7 +12,7 @@ from fnbackprop.jaxprs.views import Call, Scan
 
 from ..gradient_sources import automatic_vjp
 from ..program import TracedProgram
-from .check import CUSTOM
+from .check import CUSTOM, bind_automatic
 from .walk import Location, enter, evaluate_arrays
 
 MOST_LINES = 8
@@ -42,6 +42,7 @@ def _one(x: np.ndarray) -> np.ndarray:
 # Of each primitive: where it is not smooth, and what to call that point.
 NON_SMOOTH: dict[str, tuple[Callable[..., np.ndarray], str]] = {
     "abs": (_zero, "at 0"),
+    "bessel_i0e": (_zero, "at 0"),
     "sign": (_zero, "at 0"),
     "sqrt": (_zero, "at 0 (infinite slope)"),
     "rsqrt": (_zero, "at 0 (infinite)"),
@@ -139,7 +140,7 @@ def _convention(equation: Any, values: list[Any], hit: np.ndarray) -> str:
         return ""
 
     def function(x):
-        return bind(equation, [x if i == positions[0] else v for i, v in enumerate(values)])[0]
+        return bind_automatic(bind, equation, [x if i == positions[0] else v for i, v in enumerate(values)])[0]
 
     y, pull = automatic_vjp(function, jnp.asarray(values[positions[0]]))
     slope = np.asarray(pull(jnp.ones_like(y))[0])[hit].ravel()[0]

@@ -17,8 +17,7 @@ from .pairs import Pair
 def _extremum(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
     """max and min: the winner's high value; of a tie, the mean, so that each gets half of the gradient."""
     (x, xh), (y, yh) = operands
-    first = lax.gt(x, y) if equation.primitive.name == "max" else lax.lt(x, y)
-    return [(outputs[0], jnp.where(x == y, (xh + yh) * 0.5, jnp.where(first, xh, yh)))]
+    return [(outputs[0], jnp.where(x == y, (xh + yh) * 0.5, jnp.where(x == outputs[0], xh, yh)))]
 
 
 def _reduce_extremum(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
@@ -34,6 +33,19 @@ def _abs(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> lis
     if jnp.iscomplexobj(x):
         return [(outputs[0], lax.abs(xh))]
     return [(outputs[0], jnp.where(x >= 0, xh, -xh))]
+
+
+def _bessel_i0e(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
+    ((x, xh),) = operands
+    return [(outputs[0], bessel_i0e(xh, x))]
+
+
+def bessel_i0e(xh: Any, x: Any) -> Any:
+    """e^(-|x|) I₀(x) with the sign of x for that of xh. At 0, where JAX takes the slope 0 for it and 1 for |x|, it has
+    the one that goes with |x|: I₀(x) = e^|x| i0e(x) is smooth."""
+    sign = jnp.where(x >= 0, 1, -1).astype(xh.dtype)
+    own = lax.sign(xh)
+    return lax.bessel_i0e(xh) * lax.exp(jnp.where(own == sign, 0, xh * (own - sign)))
 
 
 def _clamp(equation: Any, operands: Sequence[Pair], outputs: Sequence[Any]) -> list[Pair]:
@@ -98,6 +110,7 @@ FROZEN_DECISIONS: dict[str, Callable[[Any, Sequence[Pair], Sequence[Any]], list[
     "reduce_max": _reduce_extremum,
     "reduce_min": _reduce_extremum,
     "abs": _abs,
+    "bessel_i0e": _bessel_i0e,
     "clamp": _clamp,
     "stop_gradient": _whole,
     "sign": _sign,

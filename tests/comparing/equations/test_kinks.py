@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
+import fnbackprop as fb
 from fnbackprop.comparing.equations.kinks import find_kinks
 from fnbackprop.comparing.program import make_program, trace_program
 
@@ -37,6 +38,14 @@ def test_a_kink_is_found(fun, said):
 
 def test_a_smooth_place_has_none():
     assert found(lambda x: jnp.sum(jnp.abs(x) + jax.nn.relu(x)) + jnp.max(x), jnp.float32([1.0, 2.0, 3.0])) == []
+
+
+def test_the_kinks_of_i0e_and_abs_cancel():
+    """I₀ is smooth at 0: i0e has there the slope -1 by our rule, and 0 by JAX, for which the rule is not accused."""
+    product = fb.compare(lambda x: jnp.exp(jnp.abs(x)) * lax.bessel_i0e(x), 0.0, progress=False)
+    assert product.ok and not product.equations
+    (line,) = found(lambda x: jnp.sum(lax.bessel_i0e(x)))
+    assert "2 of 4 elements are at 0; the gradient takes the slope -1 there" in line
 
 
 def test_many_are_counted():
