@@ -126,18 +126,18 @@ def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_
         fresh = own & (start + jnp.arange(at_once, dtype=jnp.int32) >= begin)
         weight = jnp.where(fresh, share, 0)
         z = logits_of(x_i, w, bias, tied, dtype)  # 1
-        m = jnp.max(z, -1)
+        m = jnp.max(z, 1)
         e = lax.exp(z - m[:, None])
-        total = jnp.sum(e, -1)
+        total = jnp.sum(e, 1)
         lse = m + jnp.log(total)  # 2
         is_label = labels_i[:, None] == columns[None]
         at_label = logit_at(labels_i, z)  # 3
-        summary = Summary(lse, at_label, jnp.mean(z, -1) if label_smoothing else None)  # 4
+        summary = Summary(lse, at_label, jnp.mean(z, 1) if label_smoothing else None)  # 4
         loss = loss + share * jnp.sum(jnp.where(fresh, _losses(summary, label_smoothing, z_loss), 0))  # 5
 
         of_lse = weight * (1 + 2 * z_loss * lse) / total
         dz = e * of_lse[:, None] - jnp.where(is_label, ((1 - label_smoothing) * weight)[:, None], 0)  # of 5, 3 and 2
-        dz = dz - (label_smoothing / max(columns.size, 1) * weight)[:, None] if label_smoothing else dz  # of 4
+        dz = dz - (label_smoothing / columns.size * weight)[:, None] if label_smoothing else dz  # of 4
         if dx is not None:  # of 1
             dx = add_at(dx, product("nv,vd->nd" if tied else "nv,dv->nd", dz, w, dtype), start, 0)
         if dw is not None:  # of 1
@@ -145,7 +145,7 @@ def loss_forward(x, w, bias, labels, mask, *, tied, at_once, label_smoothing, z_
         return (loss, dx, dw, None if db is None else db + jnp.sum(dz, 0)), None
 
     targets = zip((x, w, bias), wanted[:3], strict=True)
-    zeros = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
+    zeros = [lax.full_like(a, 0, dtype) if on else None for a, on in targets]
     begins = jnp.arange(0, tokens, at_once, dtype=jnp.int32)
     (loss, *gradients), _ = lax.scan(step, (share * 0, *zeros), begins)
     return loss, gradients

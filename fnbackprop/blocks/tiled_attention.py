@@ -148,7 +148,7 @@ def attention_backward(residuals, dout, *, causal, window, scale, softcap, dropo
         return [None if x is None else tile.add(x, part, own) for x, part, own in pairs], None
 
     targets = zip((turned_q, padded.k, padded.v, padded.bias), wanted, strict=False)
-    found = [lax.full_like(x, 0, dtype) if on and x is not None else None for x, on in targets]
+    found = [lax.full_like(x, 0, dtype) if on else None for x, on in targets]
     for level in tiling.levels:
         found, _ = lax.scan(functools.partial(step, level), found, jnp.asarray(level.steps))
     found[0] = None if found[0] is None else _turned_back(found[0])

@@ -60,13 +60,12 @@ class Cut(NamedTuple):
     @classmethod
     def of(cls, x: Array, w: Array, tied: bool) -> "Cut":
         tokens, classes = x.shape[0], w.shape[0 if tied else 1]
-        tile_t = tokens if may_be_divided(x) else even_size(tokens, TOKENS)
-        tile_c = classes if explicit_sharding(aval_of(w)) else _columns(classes, LOGITS // max(tile_t, 1))
-        padded = -(-tokens // max(tile_t, 1)) * tile_t
-        whole = classes // max(tile_c, 1) * tile_c
+        tile_t = max(tokens if may_be_divided(x) else even_size(tokens, TOKENS), 1)
+        tile_c = max(classes if explicit_sharding(aval_of(w)) else _columns(classes, LOGITS // tile_t), 1)
+        padded, whole = -(-tokens // tile_t) * tile_t, classes // tile_c * tile_c
         levels = []
-        for width, first in ((tile_c, range(0, whole, max(tile_c, 1))), (classes - whole, [whole])):
-            begins = [(i, j) for j in first for i in range(0, padded, max(tile_t, 1))] if width else []
+        for width, first in ((tile_c, range(0, whole, tile_c)), (classes - whole, [whole])):
+            begins = [(i, j) for j in first for i in range(0, padded, tile_t)] if width else []
             levels += [Level(width, jnp.asarray(begins, jnp.int32))] if begins else []
         return cls(tile_t, padded, levels)
 
@@ -122,13 +121,13 @@ def logits_forward(x, w, bias, labels, mask, *, tied, with_mean):
     def step(known: list[Array], begin: Array, width: int) -> list[Array]:
         tile = Tile(cut, begin, width, operands, tied)
         before, total, at_label, mean = map(tile.rows, known)
-        m = lax.max(before, jnp.max(tile.logits, -1))  # 1
-        total = total * lax.exp(before - m) + jnp.sum(lax.exp(tile.logits - m[:, None]), -1)  # 2
-        at_label += jnp.sum(jnp.where(tile.is_label, tile.logits, 0), -1)  # 3
-        mean += jnp.sum(tile.logits, -1) / classes if with_mean else 0  # 4
+        m = lax.max(before, jnp.max(tile.logits, 1))  # 1
+        total = total * lax.exp(before - m) + jnp.sum(lax.exp(tile.logits - m[:, None]), 1)  # 2
+        at_label += jnp.sum(jnp.where(tile.is_label, tile.logits, 0), 1)  # 3
+        mean += jnp.sum(tile.logits, 1) / classes if with_mean else 0  # 4
         return list(map(tile.put_rows, known, (m, total, at_label, mean)))
 
-    zeros = lax.full_like(operands.x[:, :1], 0, dtype)[:, 0]  # divided as x is
+    zeros = lax.full_like(operands.x[:, :1], 0, dtype).squeeze(1)  # divided as x is
     known = cut.scan(step, [zeros + jnp.finfo(dtype).min, zeros, zeros, zeros])
     m, total, at_label, mean = (a[:tokens] for a in known)
     lse = m + jnp.log(total)  # 5
@@ -139,7 +138,7 @@ def logits_forward(x, w, bias, labels, mask, *, tied, with_mean):
 def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
     operands, mask, lse = residuals
     x, w, bias, _ = operands
-    dtype, tokens, classes, cut = lse.dtype, lse.shape[0], w.shape[0 if tied else 1], Cut.of(lse, w, tied)
+    dtype, tokens, classes, cut = lse.dtype, lse.size, w.shape[0 if tied else 1], Cut.of(lse, w, tied)
     dlse, dat_label, *dmean = (cut.pad(ct) for ct in cotangents if ct is not None)
     turned_x, lse = None if tied else x.T, cut.pad(lse, jnp.inf)
 
@@ -158,7 +157,7 @@ def logits_backward(residuals, cotangents, *, tied, with_mean, wanted):
         return [dx, dw, db]
 
     targets = zip((x, w, bias), wanted[:3], strict=True)
-    start = [lax.full_like(a, 0, dtype) if on and a is not None else None for a, on in targets]
+    start = [lax.full_like(a, 0, dtype) if on else None for a, on in targets]
     dx, dw, db = cut.scan(step, start)
     if dx is not None:
         dx = dx[:tokens] if mask is None else jnp.where(mask[:, None], dx[:tokens], 0)
@@ -175,8 +174,8 @@ def logits_of(x: Array, w: Array, bias: Array | None, tied: bool, dtype: Any) ->
 
 def logit_at(labels: Array, logits: Array) -> Array:
     """Of each token, the logit at its label; NaN at a label that is no class."""
-    classes = jnp.where(labels < 0, logits.shape[-1], labels)[:, None]  # a negative one does not count from the end
-    return jnp.take_along_axis(logits, classes, -1, mode="fill")[:, 0]
+    classes = jnp.where(labels < 0, logits.shape[1], labels)  # a negative one does not count from the end
+    return jnp.take_along_axis(logits, classes[:, None], 1, mode="fill").squeeze(1)
 
 
 def of_w(x: Array, turned_x: Array | None, token: Array, dlogits: Array, dtype: Any) -> Array:

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import fnbackprop as fb
 from fnbackprop import losses
 from fnbackprop.blocks import linear_cross_entropy as file
-from fnbackprop.blocks import tiled_logits
+from fnbackprop.blocks import tiled_logits, tiling
 from fnbackprop.blocks.block import Block
 
 from ..rules.checking import assert_close
@@ -148,6 +150,36 @@ def test_second_order_and_vmap():
 def products(fun, *args):
     text = str(jax.make_jaxpr(fun)(*args))
     return text.count("dot_general")
+
+
+DIVIDED = {"x": (P("data"), P()), "w": (P(), P(None, "model")), "x and w": (P("data"), P(None, "model"))}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kind", [*DIVIDED, "shard_map"])
+def test_on_several_devices(monkeypatch, kind):
+    """Divided by a mesh with explicit axes, or by `shard_map`."""
+    monkeypatch.setattr(tiled_logits, "LOGITS", 12)  # tiles of three classes, which two devices cannot share
+    for module in (file, tiled_logits) if kind in DIVIDED else ():
+        monkeypatch.setattr(module, "may_be_divided", tiling.may_be_divided)
+    axis = AxisType.Explicit if kind in DIVIDED else AxisType.Auto
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(axis, axis), devices=jax.devices()[:4])
+    x, w, labels = np.concatenate([X, X[:1]]), np.concatenate([W, W[:, :1]], 1), np.append(LABELS, np.int32(2))
+    of_x, of_w = DIVIDED.get(kind, (P(), P()))
+
+    def on_devices(x, w):
+        share = jax.shard_map(
+            lambda x, w, labels: jax.lax.pmean(fb.linear_cross_entropy(x, w, labels), "data"),
+            mesh=mesh, in_specs=(P("data"), P(), P("data")), out_specs=P(),
+        )  # fmt: skip
+        return share(x, w, labels)
+
+    with jax.set_mesh(mesh):
+        put = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in ((x, of_x), (w, of_w), (labels, of_x))]
+        function = on_devices if kind == "shard_map" else lambda x, w: fb.linear_cross_entropy(x, w, put[2])
+        got = jax.jit(fb.grad(function, (0, 1)))(*put[:2])
+    want = jax.grad(lambda x, w: losses.softmax_cross_entropy(x @ w, labels), (0, 1))(x, w)
+    assert_close(tuple(map(np.asarray, got)), want, 1e-12)
 
 
 def test_only_what_is_wanted_is_computed(small_parts):

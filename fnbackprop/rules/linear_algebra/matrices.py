@@ -97,7 +97,7 @@ def row(d: Expr) -> Expr:
 
 def flattened(A: Expr) -> Expr:
     """Columns or rows as vectors: (..., n, 1) or (..., 1, n) -> (..., n)."""
-    return Expr(lax.squeeze(A.array, (A.ndim - 1 if A.shape[-1] == 1 else A.ndim - 2,)))
+    return Expr(lax.squeeze(A.array, (-1 if A.shape[-1] == 1 else -2,)))
 
 
 def unit_column(k: Expr, A: Expr) -> Expr:

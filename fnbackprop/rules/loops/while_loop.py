@@ -63,7 +63,7 @@ def while_vjp(engine, equation, active, wanted):
     if pulled != wanted:
         backward = found.backward
         found = found._replace(backward=lambda saved, cts: backward(saved, merge(pulled, select(cts, pulled))))
-    return _typed_as(equation, found) if loop.batch_shape and step_axes(loop) else found
+    return _typed_as(equation, found) if loop.batch_shape else found
 
 
 @cached_plan

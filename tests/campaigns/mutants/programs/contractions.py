@@ -49,7 +49,7 @@ CONVOLUTIONS = [
                                        "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
     ((16, 16, 4, 12), (3, 3, 12, 48), {"window_strides": (1, 1), "padding": "SAME",
                                        "dimension_numbers": ("HWNC", "HWIO", "HWNC")}),
-    ((5, 12, 35, 20), (36, 12, 2, 3), {"window_strides": (2, 1), "padding": [(1, 0), (2, -1)],
+    ((5, 12, 35, 20), (36, 12, 2, 3), {"window_strides": (2, 1), "padding": [(-1, 2), (2, -1)],
                                        "rhs_dilation": (2, 1)}),
 ]
 for _x, _w, _params in CONVOLUTIONS:

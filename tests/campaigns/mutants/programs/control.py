@@ -112,7 +112,7 @@ add("while", lambda c, w: lax.while_loop(  # the first step counts as much as th
 
 
 def stepwise(body, n, x):
-    return lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, body(s[1], n - s[0])), (0, x))[1]
+    return lax.while_loop(lambda s: s[1] < n, lambda s: (body(s[0], n - s[1]), s[1] + 1), (x, 0))[0]
 
 
 def halves(x, left):
@@ -150,6 +150,7 @@ def sharded(function, check=True, one_value=False, count=1):
     return jax.shard_map(function, mesh=mesh(), in_specs=(P("i"),) * count, out_specs=out, check_vma=check)
 
 
+add("jit", jax.jit(lambda x, y: jnp.tanh(jnp.sin(x @ y) @ y) * x + y), normal(3, 3), normal(3, 3, seed=1))
 add("jit", lambda x: jax.jit(lambda x: jnp.sin(x) * x, in_shardings=jax.NamedSharding(mesh(), P("i")),
                              out_shardings=jax.NamedSharding(mesh(), P("i")))(x), normal(4))
 add("jit", lambda x, y: jax.jit(lambda x, y: jnp.sin(x) * y, in_shardings=(jax.NamedSharding(mesh(), P("i")), None))(

@@ -30,7 +30,9 @@ add("asinh", lax.asinh, 3 * away(5))
 add("asinh", lax.asinh, np.float32([1e30, -3e37]))  # whose squares overflow
 add("asinh", lax.asinh, complex_normal(4))
 add("asin acos atanh", lambda x: (lax.asin(x), lax.acos(x), lax.atanh(x)), 0.5 * complex_normal(3))
+add("cosh", lax.cosh, complex_normal(3))
 add("acosh", lax.acosh, positive(5, low=1.4, high=3.0))
+add("bessel_i0e", lambda x: jnp.exp(abs(x)) * lax.bessel_i0e(x), np.float32([0.0, 0.5]))  # I₀, smooth at 0
 add("bessel_i0e bessel_i1e", lambda x: (lax.bessel_i0e(x), lax.bessel_i1e(x)), away(5))
 add("bessel_i1e", lax.bessel_i1e, np.float32([0.0, 0.5]))
 add("bessel_i0e bessel_i1e", lambda x: (lax.bessel_i0e(x), lax.bessel_i1e(x)), np.float32([12, -20, 45]))  # the series
@@ -59,7 +61,8 @@ add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)),
     np.complex64([1 + 2j, 1 + 2j, 3 - 1j, 2 + 1j, 2 + 5j]), np.complex64([1 + 2j, 1 - 1j, 2 + 5j, 2 + 4j, 2 + 4j]))
 add("clamp", lax.clamp, np.full(6, -1, "float32"), np.float32([-2, -1.5, -0.5, 0.5, 1.5, 2]), np.full(6, 1, "float32"))
 add("clamp", lax.clamp, np.float32([1, 1, -3, 1]), np.float32([0, 3, 0.5, -2]), np.float32([-1, -1, -2, -1]))
-add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.complex64([3 - 1j, 1 + 1j]), np.complex64([2 + 5j, 2]))
+add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.complex64([3 - 1j, 1 + 1j, 1 + 5j, 1 + 2j]),
+    np.complex64([2 + 5j, 2, 2 + 1j, 2]))
 add("clamp", lax.clamp, np.float32(-1), np.float32([-1.0, 0.0, 1.0]), np.float32(1))
 add("select_n", lambda x, y: lax.select_n(np.array([True, False, True, False]), x, y), normal(4), normal(4, seed=1))
 add("select_n", lambda *xs: lax.select_n(np.int32([0, 2, 1, 2]), *xs), *(normal(4, seed=s) for s in range(3)))

@@ -52,10 +52,12 @@ for _dtype in ("float32", "complex64"):
                    {"left_side": False, "lower": True, "unit_diagonal": True}):
         add("triangular_solve", lambda a, b, f=_flags: L.triangular_solve(a, b, **f),
             strong(3, dtype=_dtype), normal(3, 3, seed=1, dtype=_dtype))
+    add("triangular_solve", lambda b: L.triangular_solve(
+        strong(3).astype(b.dtype), b, left_side=True, lower=True), normal(3, 2))
     add("tridiagonal_solve", L.tridiagonal_solve, normal(4, dtype=_dtype), normal(4, dtype=_dtype, seed=1) + 4,
         normal(4, dtype=_dtype, seed=2), normal(4, 2, dtype=_dtype, seed=3))
     add("custom_linear_solve", jnp.linalg.solve, strong(3, dtype=_dtype), normal(3, dtype=_dtype, seed=1))
-add("cholesky_update", lambda r, w: jnp.triu(L.cholesky_update(jnp.triu(r), w)), normal(3, 3), normal(3, seed=4))
+add("cholesky_update", lambda r, w: jnp.triu(L.cholesky_update(r, w)), normal(3, 3), normal(3, seed=4))
 add("symmetric_product", lambda a, c: L.symmetric_product(a, c, alpha=2.0, beta=0.5, symmetrize_output=True),
     normal(3, 2), normal(3, 3, seed=4))
 add("qr", lambda a: L.qr(a, full_matrices=False, pivoting=True)[:2], matrix(4, 3))
@@ -83,11 +85,13 @@ add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=True, co
 add("eigh", lambda a: L.eigh(a)[1], definite(3, dtype="complex64"))
 STACKS = [jnp.stack([f(3), f(3, seed=5)])[:, None] for f in (partial(matrix, 3), rotating, definite)]  # (2, 1, 3, 3)
 add("hessenberg", L.hessenberg, STACKS[0])
+add("hessenberg", L.hessenberg, matrix(2, 2, dtype="complex64"))  # whose entry below is turned to be real
 add("schur", L.schur, STACKS[1])
 add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=False, enable_eigvec_derivs=True)),
     STACKS[1][:, 0])
 add("eigh", lambda a: (lambda v: v[:, :2] @ v[:, :2].T)(L.eigh(a)[0]), definite(3, values=[1, 1, 3]))  # nearly tied
 add("tridiagonal", L.tridiagonal, STACKS[2])
+add("tridiagonal", partial(L.tridiagonal, lower=False), STACKS[2])
 add("tridiagonal", L.tridiagonal, np.float32([[2]]))
 
 

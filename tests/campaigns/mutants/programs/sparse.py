@@ -45,6 +45,7 @@ add("bcoo_todense", lambda data: bcoo(data, NEGATIVE.astype("uint32") % np.uint3
 add("bcoo_todense", lambda data: bcoo(data, OF_BATCH, (2, *SHAPE)).todense(), normal(2, 5))
 add("bcoo_todense", lambda data: bcoo(data, UNSORTED[None], (2, *SHAPE)).todense(), normal(2, 5))
 add("bcoo_todense", lambda data: bcoo(data, UNSORTED, (*SHAPE, 2)).todense(), normal(5, 2))
+add("bcoo_todense", lambda data: bcoo(data, np.zeros((2, 0), "int32")).todense(), normal(2, *SHAPE))  # all axes dense
 add("bcoo_extract", lambda data, x: sparse.bcoo_extract(bcoo(data, OF_BATCH, (2, *SHAPE)), x).data, normal(2, 5),
     normal(2, *SHAPE, seed=1))
 add("bcoo_dot_general", lambda data, x: sparse.bcoo_dot_general(
@@ -68,6 +69,7 @@ add("bcoo_transpose", lambda data: bcoo(data).T.data, normal(5))
 add("bcoo_transpose", lambda data: bcoo(data, UNSORTED[None].repeat(2, 0), (2, *SHAPE)).transpose((0, 2, 1)).todense(),
     normal(2, 5))
 add("bcoo_sort_indices", lambda data: bcoo(data).sort_indices().data, normal(5))
+add("bcoo_sort_indices", lambda data: bcoo(data, UNSORTED[None], (1, *SHAPE)).sort_indices().data, normal(1, 5))
 add("bcoo_sum_duplicates", lambda data: bcoo(data).sum_duplicates(nse=4).data, normal(5))
 add("bcoo_dot_general", lambda data, x: bcoo(data) @ x, normal(5), normal(4, 2, seed=1))
 add("bcoo_dot_general", lambda data, x: bcoo(data) @ x, complex_normal(5), complex_normal(4, 2, seed=1))
@@ -87,6 +89,9 @@ add("bcoo_spdot_general", lambda x, y: sparse.bcoo_dot_general(
     dimension_numbers=(((2,), (1,)), ((0,), (0,)))).todense(), normal(2, 5), normal(2, 5, seed=1))
 add("bcoo_spdot_general", lambda x, y: (bcoo(x) @ bcoo(y, UNSORTED[:, ::-1], SHAPE[::-1])).todense(),
     normal(5), normal(5, seed=1))
+add("bcoo_spdot_general", lambda x, y: sparse.bcoo_dot_general(
+    bcoo(x, np.stack([OF_BATCH, OF_BATCH]), (2, 2, *SHAPE)), bcoo(y, OF_BATCH, (2, *SHAPE)),
+    dimension_numbers=(((2,), (1,)), ((1,), (0,)))).todense(), normal(2, 2, 5), normal(2, 5, seed=1))
 for _turned in (False, True):
     _v, _matrix = normal(3 if _turned else 4, seed=1), normal(3 if _turned else 4, 2, seed=1)
     add("coo_matvec", lambda data, v, t=_turned: coo.coo_matvec(coordinates(data), v, transpose=t), normal(5), _v)
