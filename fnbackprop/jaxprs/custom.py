@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax._src.interpreters.ad import CustomVJPException as DifferentiatedClosure  # noqa: F401
 from jax.custom_derivatives import SymbolicZero
 
@@ -109,13 +110,18 @@ def custom_vjp_functions(fwd: Any, bwd: Any, out_trees: Callable, symbolic: bool
         computed = residual_tree.num_leaves - sum(i is not None for i in forwarded)
         fresh = iter(flat[:computed])
         residuals = [next(fresh) if i is None else operands[i] for i in forwarded]
-        return flat[computed:], tuple(Static(r) if type(r) in (bool, int, float, complex) else r for r in residuals)
+        return flat[computed:], tuple(Static(r) if _is_python_number(r) else r for r in residuals)
 
     def backward(residuals, cotangents, avals):
         residuals = [r.value if isinstance(r, Static) else r for r in residuals]
         return _pull_by_user(bwd, residuals, cotangents, avals, symbolic)
 
     return CustomVjp(forward, backward)
+
+
+def _is_python_number(x: Any) -> bool:
+    """Also one of JAX's own kinds, which know their dtype: an int of `x.shape` that was saved is one."""
+    return isinstance(x, bool | int | float | complex) and not isinstance(x, np.generic)
 
 
 def _pull_by_user(

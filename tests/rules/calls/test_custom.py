@@ -241,31 +241,6 @@ def test_custom_vjp_with_symbolic_zeros():
     assert_close(fb.grad(lambda x: fun(x, jnp.asarray(Y))[0].sum())(X), 17 * jnp.asarray(Y), 1e-12)
 
 
-def test_custom_vjp_python_residuals():
-    """A Python bool among the residuals is one in the user's backward, which may branch on it, across jit and scan."""
-
-    @jax.custom_vjp
-    def sine(x):
-        return jnp.sin(x)
-
-    def backward(residuals, ct):
-        x, once, factor = residuals
-        return (ct * jnp.cos(x) * factor if once else ct,)
-
-    sine.defvjp(lambda x: (jnp.sin(x), (x, True, 2.5)), backward)
-
-    @jax.jit
-    def long(x):
-        return sine(jnp.tanh(jnp.tanh(jnp.tanh(x) * 2) + 1))
-
-    def scanned(x):
-        return jax.lax.scan(lambda carry, _: (long(carry), None), x, None, length=3)[0]
-
-    for fun in (long, scanned):
-        got, want = (jax.jit(grad(fun))(0.3) for grad in (fb.grad, jax.grad))
-        np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
 # ---------------------------------------------------------------- linear_call
 
 
