@@ -71,8 +71,8 @@ class Cut(NamedTuple):
 
     def pad(self, x: Array, filling: Any = 0) -> Array:
         """An array of tokens, for those of all tiles."""
-        missing = self.padded - x.shape[0]
-        return jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], constant_values=filling) if missing else x
+        edges = [(0, self.padded - x.shape[0]), *[(0, 0)] * (x.ndim - 1)]
+        return jnp.pad(x, edges, constant_values=filling)
 
     def scan(self, step: Callable, carry: Any) -> Any:
         """step(carry, where a tile begins, its classes), through all tiles."""

@@ -138,7 +138,6 @@ EQUIVALENT = [
     Row("conv_patches._pad", "1.2.0.0.1.0.0.0.0.0 term dropped", "longer padding is read by no window"),
     Row("asinh_vjp", "2.0.1.1.1 constant changed", UNSELECTED),
     Row("asinh_vjp", "2.0.1.1.1 constant changed #2", IN_ITS_OWN_DERIVATIVE),
-    Row("asinh_vjp", "2.0.1 factor dropped #2", "1 / x is what is left of it"),
     Row("_combining", "4.1.0.0 flag turned", IGNORED),
     Row("_large_exponent", "4.1.1.1.0.2 constant changed", UNSELECTED),
     Row("gamma_second_slope", "0.1.1.1 constant changed*", EDGE),
@@ -242,8 +241,8 @@ EQUIVALENT = [
     Row("Cut.of", "2.1.0.2.1 *", COST),
     Row("Cut.of", "[12].1.1 constant changed", "a larger tile of one token, or of one class, is padded, or cut off"),
     Row("Cut.of", "3.1.0.0.0 function confused", "longer padding is read for nothing"),
-    Row("Cut.pad", "0.1 function confused", "longer padding is read by no tile"),
-    Row("Cut.pad", "0.1 term dropped", "longer padding is read by no tile"),
+    Row("Cut.pad", "0.1.0.1 function confused", "longer padding is read by no tile"),
+    Row("Cut.pad", "0.1.0.1 term dropped", "longer padding is read by no tile"),
 ]  # fmt: skip
 
 

@@ -56,11 +56,11 @@ def expression_edits(function: ast.FunctionDef) -> Iterator[Edit]:
 
 
 def numbered(edits: Iterator[Edit]) -> list[Edit]:
-    """Without duplicates, each with its number among those of one operator and place."""
+    """Without duplicates and those that change nothing, each with its number among those of one operator and place."""
     found, counts = {}, Counter()
     for edit in edits:
         same = tuple((id(old), _dumped(new)) for old, new in edit.changes)
-        if same not in found:
+        if same not in found and any(_dumped(old) != _dumped(new) for old, new in edit.changes):
             counts[edit.place, edit.operator] += 1
             found[same] = replace(edit, number=counts[edit.place, edit.operator])
     return list(found.values())
