@@ -41,6 +41,11 @@ def relative_error(found: Any, reference: Any) -> float:
     return distance(found, reference)
 
 
+def is_finite(leaf: Any) -> bool:
+    """Whether no element is NaN or infinite; an integer's gradient, which has no value, is."""
+    return not is_floating(leaf) or bool(np.isfinite(to_float64(leaf)).all())
+
+
 def is_floating(leaf: Any) -> bool:
     """Whether a leaf, an array or a Python number, is real or complex floating."""
     return jax.dtypes.issubdtype(jax.dtypes.result_type(leaf), jnp.inexact)

@@ -14,7 +14,7 @@ from fnbackprop.blocks.block import tracing_plain_definitions
 from fnbackprop.jaxprs.avals import is_inexact
 from fnbackprop.jaxprs.limited_loops import LimitedFunction, TooManyIterations
 
-from .arrays import distance, map_floating, relative_error
+from .arrays import distance, is_finite, map_floating, relative_error
 from .gradient_sources import gradient_function
 from .program import Program, is_array
 from .reference.float64 import is_another_branch
@@ -69,6 +69,19 @@ def narrow_noise(program: Program, backward: str, reference: Any) -> list[float]
         return [min(_error_or_zero(*pair), 1.0) * 2.0**-29 for pair in pairs]
     except Exception:  # what is the user's may refuse float32 in any way
         return nothing
+
+
+def is_finite_in_float64(program: Program, facts: RoundingFacts) -> bool:
+    """Whether the manual gradient of the program is finite where it is run in float64; it is asked of one that was run
+    in less, and is not."""
+    if facts.roundoff < 1e-15:
+        return False
+    try:
+        with jax.enable_x64(True):
+            arguments = with_bits((program.inputs, program.others), 64)
+            return all(map(is_finite, jax.tree.leaves(gradient_function(program, "manual")(*arguments, np.float32(1)))))
+    except Exception:  # what is the user's may refuse float64 in any way
+        return False
 
 
 def _error_or_zero(found: Any, reference: Any) -> float:

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 
 from fnbackprop.backprop.engine import Engine
+from fnbackprop.backprop.registry import lookup
 from fnbackprop.backprop.tape import NEEDS_VALUES, Tape
 from fnbackprop.jaxprs.avals import aval_of, is_inexact
 from fnbackprop.jaxprs.escaped import read_by_rules, refuse_escaped, running_on_values
 from fnbackprop.jaxprs.evaluate import as_function, bind_flat, trace_flat
+from fnbackprop.jaxprs.graph import all_equations
 from fnbackprop.jaxprs.staging import is_traced_elsewhere
 from fnbackprop.jaxprs.types import set_current_trace, take_current_trace
 
@@ -90,3 +92,14 @@ def recorded(function: Callable, operands: Sequence[Any], count: int | None = No
         return result if slot is None else known[slot]
 
     return run
+
+
+def foreign_notes(closed: Any) -> list[str]:
+    """Whose rules are not ours."""
+    primitives = dict.fromkeys(equation.primitive for equation in all_equations(closed))
+    entries = [(primitive.name, lookup(primitive)) for primitive in primitives]
+    return [
+        f"{name} has no hand-written rule: its derivative is the one that its author registered with JAX"
+        for name, entry in entries
+        if entry is not None and entry.foreign
+    ]

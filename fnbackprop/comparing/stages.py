@@ -14,27 +14,25 @@ import jax
 import numpy as np
 
 from fnbackprop.backprop.missing_rule import MissingRule
-from fnbackprop.backprop.registry import lookup
-from fnbackprop.jaxprs.graph import all_equations
 from fnbackprop.jaxprs.limited_loops import TooManyIterations, present_limits
 
-from .arrays import distance
+from .arrays import distance, is_finite
 from .equations.alignment import first_difference
 from .equations.audit import Audit
 from .equations.kinks import find_kinks
 from .gradient_sources import gradient_function
 from .leaves import compare_leaf, data_sizes, leaf_paths, structure_problems
 from .manual_alone import of_manual_alone, without_automatic
-from .noise import measured_noise, narrow_noise, plain_value
+from .noise import is_finite_in_float64, measured_noise, narrow_noise, plain_value
 from .numeric.arbitration import DISPUTED, settled, settled_value
 from .numeric.differences import Subject, compare_numeric
 from .program import Program, first_line, unused_inputs
 from .properties import check_contract, check_environment
-from .recorded import traced
+from .recorded import foreign_notes, traced
 from .reference.float64 import is_another_branch, reference_gradients
 from .reference.inner_rounding import gradient_noise, value_noise
 from .results import Check, EquationComparison, LeafComparison, NumericComparison, Property, Sides, Verdict
-from .tolerance import facts_of, rounding_floor
+from .tolerance import NOISE_LIMIT, Noise, allowed_error, facts_of, rounding_floor
 
 NOT_SMOOTH = (Verdict.KINK, Verdict.JUMP, Verdict.DOMAIN_EDGE, Verdict.UNBOUNDED, Verdict.NON_FINITE)
 FLOAT64 = 1e-15  # a unit roundoff below this is that of float64
@@ -88,7 +86,9 @@ class Work:
     @property
     def allowed(self) -> list[float]:
         """For each leaf, the relative error that rounding explains."""
-        return [leaf.allowed if math.isfinite(leaf.allowed) else self.floor for leaf in self.leaves]
+        noisy = [allowed_error(self.floor, Noise(noise)) for noise in self.noise[1:]]
+        pairs = zip(self.leaves, noisy, strict=True)
+        return [leaf.allowed if math.isfinite(leaf.allowed) else bound for leaf, bound in pairs]
 
     @property
     def floating_bounds(self) -> list[float]:
@@ -118,6 +118,10 @@ def take_gradients(work: Work) -> None:
         function, backward, result = work.manual_function, "manual", (work.value, work.manual)
     work.automatic_value, work.automatic = result
     work.noise = measured_noise(work.other, work.facts, function, result)
+    broken = [not is_finite(leaf) for leaf in jax.tree.leaves(result)]
+    if any(broken) and function is not work.manual_function:  # what rounding does can be seen in the other alone
+        own = measured_noise(work.program, work.facts, work.manual_function, (work.value, work.manual))
+        work.noise = [a if odd else b for a, b, odd in zip(own, work.noise, broken, strict=True)]
     if work.facts.roundoff < FLOAT64:
         work.noise = list(map(max, work.noise, narrow_noise(work.other, backward, result)))
     work.value_floor = max(work.floor, 4 * work.noise[0])
@@ -134,6 +138,12 @@ def compare_leaves(work: Work) -> None:
     references = _references(work)
     work.leaves = _leaves(work, references)
     wrong = any(leaf.verdict is Verdict.FAIL for leaf in work.leaves)
+    if wrong and not work.two:
+        own = measured_noise(work.program, work.facts, work.manual_function, (work.value, work.manual))[1:]
+        for i, (leaf, noise) in enumerate(zip(work.leaves, own, strict=True)):
+            if noise > NOISE_LIMIT and math.isfinite(leaf.ratio):  # what is left of large numbers that cancel
+                work.noise[i + 1] = max(work.noise[i + 1], noise * leaf.ratio)
+        work.leaves = _leaves(work, references)
     if wrong and all(reference is None for reference in references):  # which would tell of rounding inside
         inside = gradient_noise(work.other_traced, work.facts.roundoff)
         if inside:
@@ -237,6 +247,10 @@ def take_differences(work: Work) -> None:
             return
         work.notes.append("numeric: of the function with its loops ended where they do not end by themselves")
     work.numeric, work.intended = found.comparison, found.intended
+    broken = work.numeric.verdict is Verdict.FAIL and math.isnan(work.numeric.manual)
+    if broken and is_finite_in_float64(work.program, work.own_facts):
+        reason = f"the gradient is NaN or infinite in {work.own_facts.dtype} alone: run in float64, it is finite"
+        work.numeric = dataclasses.replace(work.numeric, verdict=Verdict.NON_FINITE, reason=reason)
     work.notes += found.notes
     if work.numeric.verdict in NOT_SMOOTH or any(leaf.verdict is Verdict.NON_FINITE for leaf in work.leaves):
         work.notes += find_kinks(work.traced)
@@ -268,7 +282,7 @@ def conclude(work: Work) -> None:
             work.equations += found
             work.notes += notes
         return
-    work.notes += _foreign_notes(work.traced.closed)
+    work.notes += foreign_notes(work.traced.closed)
     if work.refused:
         work.leaves = tuple(without_automatic(leaf, work.numeric, work.intended, work.audited) for leaf in work.leaves)
         work.value_comparison = of_manual_alone(work.value_comparison)
@@ -284,16 +298,3 @@ STAGES: tuple[Callable[[Work], None], ...] = (
     check_environments,
     conclude,
 )
-
-
-# ---------------------------------------------------------------- pieces
-
-
-def _foreign_notes(closed: Any) -> list[str]:
-    primitives = dict.fromkeys(equation.primitive for equation in all_equations(closed))
-    entries = [(primitive.name, lookup(primitive)) for primitive in primitives]
-    return [
-        f"{name} has no hand-written rule: its derivative is the one that its author registered with JAX"
-        for name, entry in entries
-        if entry is not None and entry.foreign
-    ]

@@ -48,12 +48,12 @@ class _Single(NamedTuple):
 
 def _facts(inputs: list[Any], jaxpr: Any) -> RoundingFacts:
     equations = list(_equations(jaxpr, set(inputs)))
-    avals = [v.aval for v in inputs] + [aval for e, _ in equations for aval in output_avals(e)]
+    avals = [v.aval for v in inputs] + [aval for e, *_ in equations for aval in output_avals(e)]
     dtypes = {aval.dtype for aval in avals if is_inexact(aval)}
-    stops = (source_line(e) for e, _ in equations if e.primitive.name == "stop_gradient")
+    stops = (line for e, _, line in equations if e.primitive.name == "stop_gradient")
     coarsest = max(dtypes, key=unit_roundoff, default=np.dtype(np.float32))
-    terms = max((repeats * _terms(e) for e, repeats in equations), default=1)
-    kept = (e.params["mantissa_bits"] for e, _ in equations if e.primitive.name == "reduce_precision")
+    terms = max((repeats * _terms(e) for e, repeats, _ in equations), default=1)
+    kept = (e.params["mantissa_bits"] for e, *_ in equations if e.primitive.name == "reduce_precision")
     roundoff = max([unit_roundoff(coarsest), *(2.0 ** -(bits + 1) for bits in kept)])
     return RoundingFacts(np.dtype(coarsest), roundoff, terms, tuple(dict.fromkeys(stops)))
 
@@ -63,8 +63,9 @@ def unit_roundoff(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) / 2
 
 
-def _equations(jaxpr: Any, depends: set, repeats: int = 1) -> Iterator[tuple[Any, int]]:
-    """Every equation that reads a variable of `depends`, directly or not, and how often the loops around it run it.
+def _equations(jaxpr: Any, depends: set, repeats: int = 1, around: str = "") -> Iterator[tuple[Any, int, str]]:
+    """Every equation that reads a variable of `depends`, directly or not, how often the loops around it run it, and
+    where the user wrote it, or else the call that it stands in.
 
     A `while` counts once: its length is not known.
     """
@@ -72,14 +73,15 @@ def _equations(jaxpr: Any, depends: set, repeats: int = 1) -> Iterator[tuple[Any
         reads = [not isinstance(v, Literal) and v in depends for v in equation.invars]
         if not any(reads):
             continue
-        yield equation, repeats
+        line = source_line(equation) or around
+        yield equation, repeats, line
         depends.update(equation.outvars)
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in inner_jaxprs(equation):
             inner = getattr(inner, "jaxpr", inner)
             same = len(inner.invars) == len(reads) and equation.primitive.name not in ("scan", "while")
             entering = [v for v, read in zip(inner.invars, reads, strict=True) if read] if same else inner.invars
-            yield from _equations(inner, set(entering), repeats * times)
+            yield from _equations(inner, set(entering), repeats * times, line)
 
 
 def _terms(equation: Any) -> int:

@@ -32,6 +32,7 @@ class Trait(Enum):
     CUSTOM_RULE = auto()  # a function with the user's own derivative
 
     # Other.
+    HERMITIAN = auto()  # takes its one operand for hermitian, and reads one triangle of it: the lower, or by `lower`
     OBSERVER = auto()  # gives nothing: it shows values to whoever walks the jaxpr, and stays where these are computed
     MAKES_REFERENCE = auto()  # a mutable reference
     JVP = auto()  # its JVP in JAX is missing or wrong: in a forward pass it has one that is made of its rule
@@ -49,6 +50,7 @@ class Trait(Enum):
     CALL,
     CONTROL,
     CUSTOM,
+    HERMITIAN,
     OBSERVER,
     REFERENCE,
     JVP,
@@ -133,13 +135,13 @@ TRAITS: dict[str, tuple[Trait, ...]] = {
     "conv_general_dilated": (EXPENSIVE, SUMMED),
     "fft": (EXPENSIVE,),
     # linear algebra
-    "cholesky": (EXPENSIVE,),
+    "cholesky": (EXPENSIVE, HERMITIAN),
     "qr": (EXPENSIVE,),
     "geqrf": (EXPENSIVE,),
     "householder_product": (EXPENSIVE,),
     "lu": (EXPENSIVE,),
     "svd": (EXPENSIVE,),
-    "eigh": (EXPENSIVE,),
+    "eigh": (EXPENSIVE, HERMITIAN),
     "eig": (EXPENSIVE,),
     "schur": (EXPENSIVE,),
     "triangular_solve": (EXPENSIVE,),

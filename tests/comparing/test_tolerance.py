@@ -69,3 +69,12 @@ def test_what_does_not_depend_on_the_inputs_does_not_count():
 def test_what_reduce_precision_leaves_is_the_precision():
     assert facts(lambda x: jax.lax.reduce_precision(x, 8, 10), jnp.ones(3)).roundoff == 2.0**-11
     assert facts(lambda x: jax.lax.reduce_precision(x, 11, 40), jnp.ones(3)).roundoff == 2.0**-24
+
+
+def test_a_gradient_that_a_librarys_function_stops_is_stopped_where_it_is_called():
+    def fun(x):
+        return jnp.linalg.inv(x * jnp.eye(2))[0, 0] + jax.nn.logsumexp(x * jnp.ones(2))
+
+    for around in (fun, jax.jit(fun), jax.checkpoint(fun)):
+        stops = facts(around, jnp.float32(2)).stop_gradients
+        assert len(stops) > 1 and all("test_tolerance.py:" in line for line in stops)

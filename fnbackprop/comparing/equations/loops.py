@@ -15,7 +15,7 @@ from fnbackprop.backprop.engine import Engine, Plan
 from fnbackprop.backprop.pullback import vjp
 from fnbackprop.jaxprs.avals import aval_of, is_inexact, zeros_like_aval
 from fnbackprop.jaxprs.compat import quick_compilation
-from fnbackprop.jaxprs.evaluate import as_function, source_line
+from fnbackprop.jaxprs.evaluate import as_function
 from fnbackprop.jaxprs.graph import fixpoint
 from fnbackprop.jaxprs.lists import merge, present, select, split
 from fnbackprop.jaxprs.views import Scan, While
@@ -110,8 +110,7 @@ def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:
     _, consts, carry = loop.split(visit.operands)
     states = _while_states(loop, visit.operands)
     if states is None:
-        where = source_line(visit.equation)
-        note = f"the while loop at {where} is too long to be walked: no equation before it was checked"
+        note = f"the while loop at {visit.location.line} is too long to be walked: no equation before it was checked"
         walker.notes[note] = None
         return [None] * len(visit.operands)
     first = loop.num_condition_consts

@@ -14,6 +14,7 @@ import numpy as np
 from fnbackprop.backprop.registry import lookup
 from fnbackprop.jaxprs.avals import operand_avals, output_avals
 from fnbackprop.jaxprs.limited_loops import TooManyIterations
+from fnbackprop.jaxprs.primitives import Trait, has
 from fnbackprop.jaxprs.wrapped import custom_rule_place, users_function
 
 from ..arrays import array_norm, distance, quotient, to_float64
@@ -74,15 +75,34 @@ def _operand_verdict(evidence: Evidence, i: int, exact: Any, floor: float) -> Eq
     if difference.finding is Finding.ROUNDING:
         return None
     ours, theirs = difference.ours, difference.theirs
+    if _same_for_hermitian(evidence, difference):
+        return None
     finite = np.isfinite(ours).all()
     opinion = differences(evidence, i, ours, theirs) if finite else SAID_NOTHING
     tiny = distance(ours, theirs) < NEGLIGIBLE
     if opinion.who in (Agreement.MANUAL, Agreement.BOTH) and (difference.finding is Finding.DIFFERS or tiny):
         return None
+    in_float64 = evidence.check.users_mode and evidence.pairs[i].first.dtype.itemsize >= 8
+    if opinion.who is Agreement.NEITHER and finite and in_float64 and difference.finding is Finding.DIFFERS:
+        if distance(ours, theirs) <= NOISE * _shaken_noise(evidence, i):  # no witness: its last bits are all there is
+            return None
     cause = cotangent_hypothesis(evidence, i, 10 * floor)
     if cause is None and finite and np.isfinite(theirs).all():
         cause = diagnose(ours, theirs, difference.noise, sizes_of(evidence.check.equation, evidence.check.targets[i]))
     return comparison_of(evidence, i, difference, cause, opinion)
+
+
+def _same_for_hermitian(evidence: Evidence, difference: Difference) -> bool:
+    """Whether our cotangent is the automatic one, taken to the triangle that is read. JAX spreads it over both; beside
+    a repeated eigenvalue, or next to a matrix that is not positive, no difference of the function can tell that."""
+    equation = evidence.check.equation
+    if evidence.check.primal or not has(equation, Trait.HERMITIAN):
+        return False
+    theirs = difference.theirs
+    diagonal = np.real(theirs) * np.eye(theirs.shape[-1])
+    both = theirs + np.conj(np.swapaxes(theirs, -1, -2))  # d f = Re sum(theirs dA), where dA is hermitian
+    triangle = np.tril(both, -1) if equation.params.get("lower", True) else np.triu(both, 1)
+    return distance(difference.ours, triangle + diagonal) <= difference.allowed
 
 
 def exactly(evidence: Evidence) -> tuple[Any, Any]:

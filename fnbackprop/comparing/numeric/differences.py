@@ -27,7 +27,7 @@ SECONDS = 10.0  # for the directions of single leaves; more is not taken unasked
 CHI2_1 = 0.00393214  # exceeded with 95 % by the square of one Gaussian number
 TIE = (
     "the function's slope differs from the gradient's, but agrees with it once each decision (a winner, a bound) is "
-    "held as it is at this point: a tie, where the gradient is a convention"
+    "held as it is at this point: a tie, where the gradient is a convention, or one that is nearer than the steps"
 )
 MATTERS = 1e-3  # a difference of one-sided slopes, relative to the gradient's size
 
@@ -114,7 +114,7 @@ def compare_numeric(
     evaluator, found, notes = _take(subject, directions)
     judged = _judged(evaluator, found, subject, leaves, replaced)
     if judged.result.verdict not in (Verdict.PASS, Verdict.NOISE_LIMITED):
-        evaluator.measure_noise()  # only now: it compiles the function once more
+        evaluator.measure_noise(subject.seed)  # only now: it compiles the function once more
         if any(evaluator.noise > along.slopes.rounding for along in found):
             found = [along.with_noise(evaluator.noise) for along in found]
             judged = _judged(evaluator, found, subject, leaves, replaced)

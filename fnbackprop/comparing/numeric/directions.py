@@ -86,9 +86,16 @@ class DirectionalEvaluator:
 
         return jax.lax.map(at, lengths.astype(np.float32))
 
-    def measure_noise(self) -> None:
+    def measure_noise(self, seed: int) -> None:
         """How far rounding inside moves a value, which may be a small difference of large numbers."""
-        self.noise = NOISE * value_noise(self.traced, self.roundoff)
+        here = NOISE * value_noise(self.traced, self.roundoff)
+        self.noise = max(here, self.noise_beside(seed, self.step * STEPS[0]))  # at a point of zeros nothing rounds
+
+    def noise_beside(self, seed: int, length: float) -> float:
+        """The same at so long a step along the direction of this seed."""
+        direction = gaussian_direction(self.program.inputs, self.scales, seed)
+        step = [length * d for d in direction if d is not None]
+        return NOISE * value_noise(self.traced, self.roundoff, step)
 
     def along(
         self, manual: Any, automatic: Any, seed: int, leaf: int | None = None, lengths: np.ndarray | None = None

@@ -29,5 +29,7 @@ def decided_slope(evaluator: DirectionalEvaluator, gradient: Any, seed: int, lea
     if not (np.isfinite(central).all() and (np.abs(central) > noise).all()):
         return ""
     steady = np.max(np.abs(central - middle)) <= ALIKE * abs(middle)
+    if not steady or abs(middle) * WIDE[0] <= SIGNIFICANT * evaluator.noise_beside(seed, WIDE[0]):  # of what cancels
+        return ""
     length = array_norm(gaussian_direction(evaluator.program.inputs, evaluator.scales, seed)[leaf])
-    return REASON.format(slope=abs(middle) / length) if steady else ""
+    return REASON.format(slope=abs(middle) / length)

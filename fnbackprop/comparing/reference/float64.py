@@ -43,7 +43,7 @@ class Float64Run:
     """
 
     def __init__(self, users_mode: bool, frozen: bool = True):
-        self.users_mode, self.frozen = users_mode, frozen
+        self.users_mode, self.frozen, self.around = users_mode, frozen, ""
 
     def pair(self, low: Any) -> Pair:
         """A value that nothing differentiated reaches."""
@@ -66,11 +66,15 @@ class Float64Run:
         name = equation.primitive.name
         lows = [low for low, _ in operands]
         if name in STRUCTURED:
-            return STRUCTURED[name](self, equation, list(operands))
+            around, self.around = self.around, self._line(equation)
+            try:
+                return STRUCTURED[name](self, equation, list(operands))
+            finally:
+                self.around = around
         if all(high is None for _, high in operands):
             return [self.pair(low) for low in bind(equation, lows)]
         if has(equation, Trait.NOT_IN_FLOAT64):
-            raise NotInFloat64(f"{name} at {source_line(equation)} cannot be run in float64")
+            raise NotInFloat64(f"{name} at {self._line(equation)} cannot be run in float64")
         if not self.frozen:
             return self._moved(equation, operands)
         outputs = bind(equation, lows)
@@ -81,12 +85,16 @@ class Float64Run:
         highs = bind_in_float64(equation, [low if high is None else high for low, high in operands])
         return [(low, None if high_half(low) is None else high) for low, high in zip(outputs, highs, strict=True)]
 
+    def _line(self, equation: Any) -> str:
+        """Where the user wrote an equation; of what a library's function holds, where that is called."""
+        return source_line(equation) or self.around
+
     def _moved(self, equation: Any, operands: Sequence[Pair]) -> list[Pair]:
         """One equation on the high halves alone."""
         if equation.primitive.name == "reduce_precision":
             return [operands[0]]
         if equation.primitive.name == "bitcast_convert_type":
-            raise NotInFloat64(f"the bits of a number at {source_line(equation)} have no float64 counterpart")
+            raise NotInFloat64(f"the bits of a number at {self._line(equation)} have no float64 counterpart")
         outputs = bind_in_float64(equation, [low if high is None else high for low, high in operands])
         avals = output_avals(equation)
         return [(None, y) if is_inexact(a) else (y, None) for y, a in zip(outputs, avals, strict=True)]

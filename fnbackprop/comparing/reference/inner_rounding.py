@@ -6,7 +6,7 @@ is 1 - tiny, whatever the last bits of its inputs; but its own last bit is all o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -64,15 +64,15 @@ def _signs(shape: tuple[int, ...], seed: Any) -> Any:
     return jnp.where(bits[: math.prod(shape)] & np.uint32(1), 1.0, -1.0).reshape(shape)
 
 
-def value_noise(traced: TracedProgram, size: float) -> float:
+def value_noise(traced: TracedProgram, size: float, step: Sequence[Any] | None = None) -> float:
     """How far the value is off, absolutely, where every result inside is off by `size`, relatively, and decisions are
-    those of the program; 0 where it cannot be run so."""
+    those of the program; 0 where it cannot be run so. `step`: at the active operands plus this."""
 
     def value(operands, highs, shake):
         run = ShakenRun(traced.users_mode, True, shake)
         return frozen_value(traced.closed, _active(traced), traced.users_mode, run)(operands, highs)
 
-    found = _samples(value, traced, size)
+    found = _samples(value, traced, size, step)
     return max((abs(float(moved) - float(found[0])) for moved in found[1:]), default=0.0)
 
 
@@ -101,12 +101,13 @@ def _active(traced: TracedProgram) -> list[int]:
     return [i for i, on in enumerate(traced.active) if on]
 
 
-def _samples(function: Callable, traced: TracedProgram, size: float) -> list[Any]:
+def _samples(function: Callable, traced: TracedProgram, size: float, step: Sequence[Any] | None = None) -> list[Any]:
     """The function's results, first with nothing shaken; none where the program refuses float64."""
     sizes = [0.0, *[max(size, SMALLEST)] * SAMPLES]
     try:
         with jax.enable_x64(True):
             highs = [to_float64(traced.operands[i]) for i in _active(traced)]
+            highs = highs if step is None else [x + d for x, d in zip(highs, step, strict=True)]
             run = jax.jit(function, compiler_options=quick_compilation())
             shakes = (Shake(np.float64(s), np.uint32(1000 * i)) for i, s in enumerate(sizes))
             return jax.device_get([run(traced.operands, highs, shake) for shake in shakes])

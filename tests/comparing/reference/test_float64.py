@@ -114,3 +114,15 @@ def test_a_clamp_with_its_bounds_exchanged_is_the_upper_one():
 def test_another_branch_is_seen_from_its_value(high, value, differs):
     assert bool(is_another_branch(high, np.float32(value), 1e-6)) is differs
     assert not is_another_branch(high, np.float32(value), 1.0)
+
+
+@pytest.mark.parametrize("fun", [
+    lambda x: jnp.sum(jnp.linalg.inv(x * jnp.eye(2))),
+    lambda x: jnp.sum(jax.vmap(jnp.linalg.inv)(x * jnp.ones((3, 1, 1)) * jnp.eye(2)[None])),
+    lambda x: jax.random.gamma(jax.random.key(0), x),
+    lambda x: jax.lax.scan(lambda c, _: (jax.random.gamma(jax.random.key(0), c), None), x, length=2)[0],
+])  # fmt: skip
+def test_what_a_librarys_function_holds_stands_where_it_is_called(fun):
+    traced = trace_program(make_program(fun, (jnp.float32(2.0),), 0, None))
+    with pytest.raises(NotInFloat64, match=r" at \S*test_float64.py:\d+.* cannot be run in float64"):
+        reference_gradients(traced.closed, traced.operands, [0], False)
