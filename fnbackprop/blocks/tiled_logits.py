@@ -180,10 +180,12 @@ def logit_at(labels: Array, logits: Array) -> Array:
 
 def of_w(x: Array, turned_x: Array | None, token: Array, dlogits: Array, dtype: Any) -> Array:
     """The part of some tokens in the cotangent of w; turned_x: x.T of all tokens, None if w is tied. An operand is
-    turned before the product: XLA's CPU products that do it take longer."""
+    turned before the product: XLA's CPU products that do it take longer, and in a loop of one step, one of bfloat16
+    with a float32 result fails in jaxlib 0.10.2 and 0.12."""
     if turned_x is None:
         return product("vn,nd->vd", lax.optimization_barrier(dlogits.T), x, dtype)
-    return product("dn,nv->dv", lax.dynamic_slice_in_dim(turned_x, token, x.shape[0], 1), dlogits, dtype)
+    turned = lax.optimization_barrier(lax.dynamic_slice_in_dim(turned_x, token, x.shape[0], 1))
+    return product("dn,nv->dv", turned, dlogits, dtype)
 
 
 def add_at(x: Array, part: Array, start: Array, axis: int) -> Array:

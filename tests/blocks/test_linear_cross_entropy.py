@@ -114,6 +114,26 @@ def test_low_precision(dtype, tolerance):
 
 
 @pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_one_tile_of_bfloat16(tied, tokens, monkeypatch, small_parts):
+    """A loop of one step, whose products XLA takes into the program around it."""
+    monkeypatch.undo()
+    monkeypatch.setattr(file, "may_be_divided", lambda x: small_parts == "tiles")
+    x, w, labels = jnp.asarray(X[:tokens], jnp.bfloat16), jnp.asarray(W, jnp.bfloat16), jnp.asarray(LABELS[:tokens])
+    x, w = x + 1, w.T if tied else w
+
+    def loss(x, w):
+        return fb.linear_cross_entropy(x, w, labels, tied=tied)
+
+    def plain(x, w):
+        return losses.softmax_cross_entropy(x @ (w.T if tied else w), labels)
+
+    want = jax.grad(plain, (0, 1))(x.astype(jnp.float32), w.astype(jnp.float32))
+    for lib in (fb, jax):
+        assert_close(jax.jit(lib.grad(loss, (0, 1)))(x, w), jax.tree.map(lambda a: a.astype(jnp.bfloat16), want), 0.03)
+
+
+@pytest.mark.parametrize("tied", [False, True])
 def test_cotangents_of_masked_tokens(tied):
     """Of which nothing passes on to w, whatever stands in x; to the bias it does."""
     weights = RNG.normal(size=(3, 7))
