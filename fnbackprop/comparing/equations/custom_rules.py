@@ -69,7 +69,7 @@ def custom_rule_verdict(
     reached: of each cotangent, whether the program has one that is not zero; by differences no others are tried, for a
     solver's statistics have no derivative, though they move.
     """
-    name = f"{users_name(check.equation)} at {location.line}"
+    name, declared = f"{users_name(check.equation)} at {location.line}", users_name(check.equation) in intended
     try:
         evidence = Evidence(check, operands, cts, COMPILED.both(check, operands, cts), kind, location)
     except Exception as error:  # JAX refuses to differentiate the primal, as that of a kernel
@@ -86,19 +86,18 @@ def custom_rule_verdict(
             continue
         follows = False
         ours, theirs = difference.ours, difference.theirs
-        if array_norm(theirs) == 0 and array_norm(ours) > 0 and not broken:
-            if users_name(check.equation) not in intended:
-                estimator = estimator_verdict(evidence, i, ours)
-                if not estimator.error:
-                    return CustomRuleVerdict(replaced=[f"{name}: {estimator.said}"])
-                reason = f"{Finding.CUSTOM_RULE.value}, {estimator.said}"
-                wrong.append(failed(evidence, i, reason, error=estimator.error, allowed=estimator.allowed))
-                continue
+        if array_norm(theirs) == 0 and array_norm(ours) > 0 and not broken and not declared:
+            estimator = estimator_verdict(evidence, i, ours)
+            if not estimator.error:
+                return CustomRuleVerdict(replaced=[f"{name}: {estimator.said}"])
+            reason = f"{Finding.CUSTOM_RULE.value}, {estimator.said}"
+            wrong.append(failed(evidence, i, reason, error=estimator.error, allowed=estimator.allowed))
+            continue
         opinion = differences(evidence, i, ours, theirs)
         trusted = opinion.who in (Agreement.MANUAL, Agreement.BOTH) or opinion.shape is not Verdict.PASS
         if trusted or broken and opinion.who is not Agreement.AUTOMATIC:
             continue
-        if users_name(check.equation) in intended:
+        if declared:
             return CustomRuleVerdict(replaced=[f"{name}: its rule differs from its primal's derivative, as declared"])
         if kind is Cotangent.GAUSSIAN and check.equation.params.get("symbolic_zeros") and array_norm(ours) == 0:
             left_out.append(str(check.targets[i]))
