@@ -58,7 +58,7 @@ class Tier(NamedTuple):
     name: str
     evaluate: Callable[[Instruction, Sequence[Any]], Any]
     function: Callable[[Case], Callable]
-    value: Callable[[Callable, Case], Sequence[Any]]  # of the function undifferentiated, or its types
+    types: Callable[[Callable, Case], Sequence[Any]]  # of the values of the function undifferentiated
     gradient: Callable[[Callable, Callable, Case], Gradient]  # (transform, the program's function, case)
 
 
@@ -94,11 +94,18 @@ def _compiled_gradient(transform: Callable, program: Callable, case: Case) -> Gr
     return Gradient(value, cotangents, list(map(np.asarray, leaves)), weak, again)
 
 
+def _types(program: Callable, case: Case) -> Sequence[Any]:
+    try:
+        return jax.make_jaxpr(program)(*case.inputs).out_avals
+    except jax.errors.ConcretizationTypeError:  # the program needs its inputs' values
+        return program(*case.inputs)
+
+
 COMPILED = Tier(
     "compiled",
     evaluate,
     lambda case: function(case.program),
-    lambda program, case: program(*case.inputs),
+    _types,
     _compiled_gradient,
 )
 
