@@ -1,23 +1,24 @@
 """Blocks against their plain definitions: time, temporary memory, error against float64, share of the product rate.
 
-    python experiments/benchmarks/blocks.py                    # 20 minutes on 2 cores
+    python experiments/benchmarks/blocks.py                    # 22 minutes on 2 cores
     python experiments/benchmarks/blocks.py --only attention   # the workloads whose name holds a word
 
 Value and gradient of each workload, in one interleaved run: the plain definition by `jax.value_and_grad` (the
-baseline) and by `fb.value_and_grad`, the plain definition with `fuse=True`, the block by both, and PyTorch where it is
-installed. Ratios below 1 are in our favour. Saves runs/benchmarks/blocks.json.
+baseline) and by `fb.value_and_grad`, the plain definition with `fuse=True`, the block by both, and PyTorch's attention,
+LSTM or convolution where it is installed. Convolutions are no blocks: there it is the rule that is measured.
+Ratios below 1 are in our favour. Saves runs/benchmarks/blocks.json.
 """
 
 import argparse
 import functools
-import importlib.util
 import math
-import time
 
 import jax
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import torch_programs
+from jax import lax
 
 import fnbackprop as fb
 from fnbackprop.blocks import norms
@@ -102,6 +103,17 @@ def gated_layers(gated, activation, layers=6, tokens=2048, width=384):
     return squared(lambda gate, x: activation(gate) * x), squared(gated), args, 6 * 3 * layers * tokens * 4 * width**2
 
 
+def convolution(side, features, outputs, kernel=3, batch=32):
+    """The sum of squares; no block, as the rule of the primitive is what is measured."""
+
+    def loss(x, w):
+        z = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.sum(z**2)
+
+    w = normal(kernel, kernel, features, outputs, scale=(kernel**2 * features) ** -0.5)
+    return loss, None, (normal(batch, side, side, features), w), 6 * batch * side**2 * w.size
+
+
 def plain_norm(centred, epsilon):
     return lambda x, scale: norms.plain_norm(x, scale, None, centred=centred, epsilon=epsilon)
 
@@ -120,6 +132,11 @@ WORKLOADS = {
     "RMS norm, scan L6 N2048 D384": lambda: normalised_layers(fb.rms_norm, plain_norm(False, 1e-6)),
     "SwiGLU MLP, scan L6 N2048 D384": lambda: gated_layers(fb.swiglu, jax.nn.silu),
     "GeGLU MLP, scan L6 N2048 D384": lambda: gated_layers(fb.geglu, jax.nn.gelu),
+    "convolution 3x3, 32x32, 64 to 64": lambda: convolution(32, 64, 64),
+    "convolution 3x3, 16x16, 128 to 128": lambda: convolution(16, 128, 128),
+    "convolution 3x3, 8x8, 256 to 256": lambda: convolution(8, 256, 256),
+    "convolution 3x3, 32x32, 3 to 64": lambda: convolution(32, 3, 64),
+    "convolution 1x1, 32x32, 64 to 256": lambda: convolution(32, 64, 256, kernel=1, batch=8),
 }
 
 
@@ -130,10 +147,13 @@ def programs(plain, block, args):
     found = {
         "plain by jax.grad": (both(jax.value_and_grad), plain),
         "plain by fb.grad": (both(fb.value_and_grad), plain),
-        "plain, fuse=True": (both(fb.value_and_grad, fuse=True), plain),
-        "block by jax.grad": (both(jax.value_and_grad), block),
-        "block by fb.grad": (both(fb.value_and_grad), block),
     }
+    if block is not None:
+        found |= {
+            "plain, fuse=True": (both(fb.value_and_grad, fuse=True), plain),
+            "block by jax.grad": (both(jax.value_and_grad), block),
+            "block by fb.grad": (both(fb.value_and_grad), block),
+        }
     return {name: measuring.compile_step(transform, fun, args) for name, (transform, fun) in found.items()}
 
 
@@ -145,29 +165,24 @@ def exact(plain, args):
         return jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(plain, moving))(*wide))
 
 
-def torch_seconds(name, args):
-    """A round of PyTorch's fused attention, value and gradient; None where it is not installed or is another work."""
-    if importlib.util.find_spec("torch") is None or "attention" not in name:
-        return None
-    import torch
-
-    q, k, v = (torch.tensor(np.asarray(x).transpose(1, 0, 2)[None], requires_grad=True) for x in args)
-
-    def step():
-        start = time.perf_counter()
-        (torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True) * q).sum().backward()
-        return time.perf_counter() - start
-
-    return float(np.median([step() for _ in range(7)][2:]))
+def beside_torch(name, args):
+    """PyTorch's program of the same work; none where it is not installed or has none."""
+    makers = {
+        "causal attention": torch_programs.attention,
+        "LSTM": torch_programs.lstm,
+        "convolution": torch_programs.convolution,
+    }
+    make = next((make for kind, make in makers.items() if name.startswith(kind)), None)
+    return {"torch": make(*args)} if make and torch_programs.installed() else {}
 
 
 def rows_of(name, work, rounds, rate):
     plain, block, args, operations = work
     compiled, truth = programs(plain, block, args), exact(plain, args)
-    found = measuring.rows_of(name, compiled, args, truth, operations, rounds, rate)
-    if (seconds := torch_seconds(name, args)) is not None:
-        found.append({"workload": name, "program": "torch", "milliseconds": seconds * 1e3})
-    return found
+    theirs = beside_torch(name, args)
+    for program in theirs.values():  # the same work: the same value
+        np.testing.assert_allclose(program(), truth[0], rtol=1e-4)
+    return measuring.rows_of(name, compiled | theirs, args, truth, operations, rounds, rate)
 
 
 def main():
@@ -180,10 +195,10 @@ def main():
     for name, make in WORKLOADS.items():
         if options.only.lower() in name.lower():
             print(name, flush=True)
-            rows += rows_of(name, make(), options.rounds, rate)
-            for row in rows[-6:]:
-                if row["workload"] == name:
-                    measuring.show_row(row)
+            found = rows_of(name, make(), options.rounds, rate)
+            rows += found
+            for row in found:
+                measuring.show_row(row)
     print(f"saved to {measuring.save((), 'blocks', blocks=rows, product_gflops=rate / 1e9)}")
 
 
