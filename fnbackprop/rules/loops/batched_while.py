@@ -18,8 +18,7 @@ over the examples would spoil the cotangent of a constant that they share. So f 
 also in the forward, which may be differentiated again. f must be known to be regular at s, so s is a carry at which the
 loop evaluates f: the example's own first one, if it takes a step. One that takes none has no such carry; s is then the
 first carry of another example that takes one. There is one, or the loop has no step to reverse. Where f has constants
-of each example, that one's are taken with its carry, as far as they can be told from what the examples share
-(`example_rows.py`).
+of each example, that one's are taken with its carry, as far as they can be told from what the examples share.
 
 All this needs an example to depend on its own carry alone, as far as can be told (`example_axes.py`). Where a body or a
 condition combines the examples, as by a collective over vmap's axis name, a finished example has influence on the
@@ -37,7 +36,6 @@ from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.lists import split
 from ...jaxprs.views import While
 from .example_axes import follow
-from .example_rows import constants_with_rows
 
 
 def is_separate(loop: While) -> bool:
@@ -46,6 +44,26 @@ def is_separate(loop: While) -> bool:
     carry = [first] * len(loop.body.jaxpr.outvars)
     steps = follow(loop.condition, [*[None] * loop.num_condition_consts, *carry])
     return all(axes in (None, first) for axes in (*steps, *follow(loop.body, [*[None] * loop.num_body_consts, *carry])))
+
+
+def constants_with_rows(body: Any, num_consts: int, batch_shape: tuple[int, ...]) -> tuple[bool, ...]:
+    """Of each of the first operands of `body`, whether its first axes count the examples and each of them reads its own
+    row alone, as far as the equations tell: JAX does not write down which constants it has batched, and along which
+    axis.
+
+    batch_shape: the shape of the first axes of the other operands, the carry, and of the results.
+    """
+    avals = [v.aval for v in body.jaxpr.invars]
+    first = tuple(range(len(batch_shape)))
+    carry = [first] * (len(avals) - num_consts)
+
+    def has_rows(number):
+        if avals[number].shape[: len(first)] != batch_shape:
+            return False
+        consts = [first if i == number else None for i in range(num_consts)]
+        return all(axes in (None, first) for axes in follow(body, [*consts, *carry]))
+
+    return tuple(map(has_rows, range(num_consts)))
 
 
 class Masked(NamedTuple):

@@ -41,7 +41,8 @@ class Gradient(NamedTuple):
 
     weak: whether each value, and then each input's cotangent, is of weak type, as a Python number is.
     `again` finds the latter once more, for other inputs and output cotangents of the same types.
-    `rounded` does for the same ones, with results within rounded otherwise, by a seed; None where it cannot be had.
+    `rounded` finds value and cotangents for the same ones, with results within rounded otherwise, by a seed; None where
+    it cannot be had.
     """
 
     value: Sequence[Any]
@@ -49,7 +50,7 @@ class Gradient(NamedTuple):
     leaves: Leaves
     weak: list[bool]
     again: Callable[[Sequence[Any], Sequence[Any]], Leaves]
-    rounded: Callable[[int], Leaves] | None = None
+    rounded: Callable[[int], tuple[Sequence[Any], Leaves]] | None = None
 
 
 class Tier(NamedTuple):
@@ -141,9 +142,10 @@ def _gradient_in_numpy(transform: Callable, program: Any, case: Case) -> Gradien
 
     found = both(case.inputs, cotangents)
 
-    def rounded(seed: int) -> Leaves:
+    def rounded(seed: int) -> tuple[Sequence[Any], Leaves]:
         with rounded_anew(seed):
-            return both(case.inputs, cotangents)[count:]
+            again = both(case.inputs, cotangents)
+        return again[:count], again[count:]
 
     weak = list(map(is_weak, closed.out_avals))
     return Gradient(found[:count], cotangents, found[count:], weak, lambda *given: both(*given)[count:], rounded)

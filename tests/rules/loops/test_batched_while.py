@@ -9,7 +9,6 @@ import pytest
 from jax import lax
 
 import fnbackprop as fb
-from fnbackprop.rules.loops.example_rows import constants_with_rows
 
 from ..checking import assert_close, check_numeric, random_like
 
@@ -225,17 +224,6 @@ def test_polar():
     """Of JAX's own: each matrix converges in its own number of steps."""
     x = random_like(np.zeros((3, 4, 4)), 7) + np.eye(4) * np.array([1.0, 5.0, 30.0])[:, None, None]
     check_numeric(lambda x: jax.vmap(lambda a: jax.scipy.linalg.polar(a, method="qdwh")[0])(x), x)
-
-
-def test_rows_of_constants():
-    """What is told of a body's constants: never that a shared one has rows."""
-
-    def body(rows, column, shared, square, h):
-        h = h + rows[:, None] * jnp.where(h > 0, column.T, 1.0) + shared[None]
-        return h + h @ square + (h @ square.T) * rows.reshape(3, 1)
-
-    avals = [jnp.zeros(shape) for shape in ((3,), (3, 3), (3,), (3, 3), (3, 3))]
-    assert constants_with_rows(jax.make_jaxpr(body)(*avals), 4, (3,)) == (True, False, False, False)
 
 
 def with_sum(a, x, n):
