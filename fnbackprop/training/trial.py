@@ -23,13 +23,14 @@ from .importing import CHECKPOINT, import_ahead
 from .run import Run
 from .run_folder import RunFolder
 from .step.partial_optimizer import optimizer_of
-from .step.state import TrainState, part_of
+from .step.state import TrainState
 
 
 def try_optimizers(experiment: Experiment, state: TrainState) -> None:
     """Raises ExperimentError for an optimizer in which `fb.scale_by_layer` has no effect."""
     for name, part in experiment.parts.items():
-        if undoes_scales(optimizer_of(part), state.params, part_of(state, name).opt_state):
+        opt_state = state.opt_state[name] if name else state.opt_state
+        if undoes_scales(optimizer_of(part), state.params, opt_state):
             raise ExperimentError(
                 "the optimizer: what follows scale_by_layer in the chain divides its factors out again, as Adam and "
                 "Lion do. Let it come last: optax.chain(optax.adam(...), fb.scale_by_layer(...))."

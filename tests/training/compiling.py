@@ -16,3 +16,8 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 def times_compiled(function: str) -> int:
     """The number of compilations of functions of this name since the first import of this module."""
     return _COMPILED.count(f"jit({function})")
+
+
+def programs_compiled() -> int:
+    """The number of all compilations since the first import of this module."""
+    return len(_COMPILED)

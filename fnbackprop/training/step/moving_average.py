@@ -18,7 +18,7 @@ with needed_for("fb.train"):
 
 def first_average(params: Any) -> Any:
     """The average before the first update: the parameters, in float32 at least, for a small change is lost in fewer."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, _dtype(leaf), copy=True), params)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, _dtype(leaf)), params)
 
 
 def next_average(average: Any, params: Any, decay: float, step: jax.Array) -> Any:

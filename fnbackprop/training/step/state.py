@@ -2,16 +2,19 @@
 
 import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from fnbackprop import trees
 from fnbackprop.experiment import Experiment, ExperimentError
 
 from ..layout import Layout
+from .constants import from_constants
 from .loss_scale import LossScale
 from .mixed_precision import cast, precision_of
 from .moving_average import first_average, in_dtypes_of
@@ -116,13 +119,13 @@ def _initial_state(experiment: Experiment) -> TrainState:
         params, model_state = own_buffers(cast(params, precision.params)), own_buffers(model_state)
         return TrainState(
             params=params,
-            opt_state=own_buffers(first_opt_state(experiment, params)),
-            step=jnp.zeros((), jnp.int32),
+            opt_state=own_buffers(from_constants(partial(first_opt_state, experiment), params)),
+            step=own_buffers(np.int32(0)),
             key=loss_key,
-            ema=None if experiment.ema is None else first_average(params),
+            ema=None if experiment.ema is None else own_buffers(first_average(params)),
             loss_scale=LossScale.first() if precision.loss_scaling else None,
             model_state=model_state,
-            model_state_ema=first_average(model_state) if experiment.ema_of_state else None,
+            model_state_ema=own_buffers(first_average(model_state)) if experiment.ema_of_state else None,
             skipped=None if experiment.skip_nonfinite is None else Skipped.none(),
             spikes=None if experiment.skip_spikes is None else _first_windows(experiment),
         )
@@ -174,7 +177,10 @@ def own_buffers(tree: Any) -> Any:
 
 
 def _copy(leaf: Any) -> jax.Array:
-    """A copy of one leaf. `jnp.array` compiles a program for every shape; an array on one device can do without."""
+    """A copy of one leaf. `jnp.array` compiles a program for every shape; an array on one device, or of Numpy, can do
+    without."""
+    if isinstance(leaf, np.ndarray | np.generic):
+        return jax.device_put(leaf, may_alias=False)
     is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
     if is_array and not getattr(leaf, "weak_type", True) and leaf.is_fully_addressable and len(leaf.devices()) == 1:
         return jax.device_put(leaf, may_alias=False)
