@@ -23,7 +23,7 @@ from .tiling import product
 
 Array = jax.Array
 State = tuple[Array, ...]
-ROWS = 256  # of one product, steps times rows of x: more take longer on a CPU, and more memory
+ROWS = 512  # of one product, steps times rows of x: more take longer on a CPU, and more memory
 
 
 class Cell(NamedTuple):
@@ -71,13 +71,15 @@ def _backward(cell: Cell) -> Callable:
         def step(dstate, at):
             dh, before, h, saved = at
             dz, dq, dstate = cell.backward(saved, before, h, (dstate[0] + dh, *dstate[1:]))  # through 3
-            return (dstate[0] + product("bg,gh->bh", dq, transposed, x.dtype), *dstate[1:]), (dz, dq)  # through 2
+            kept = dz, None if dq is dz else dq
+            return (dstate[0] + product("bg,gh->bh", dq, transposed, x.dtype), *dstate[1:]), kept  # through 2
 
         def chunk(carry, at):
             dstate, sums = carry
             dh, x, h, saved, start = at
             before = jnp.concatenate([start[None], h[:-1]])  # (steps, rows, hidden)
             dstate, (dz, dq) = lax.scan(step, dstate, (dh, before, h, saved), reverse=True)
+            dq = dz if dq is None else dq
             dr, dbias = product("tbh,tbg->hg", before, dq, dtype), _sum(dq, bias, dtype)  # through 2
             dw, db = product("tbi,tbg->ig", x, dz, dtype), _sum(dz, b, dtype)  # through 1
             dx = product("tbg,ig->tbi", dz, w, x.dtype) if wanted[0] else None

@@ -1,5 +1,6 @@
 """What blocks that work tile by tile share: sizes of tiles, and products of tiles."""
 
+import string
 from typing import Any
 
 import jax
@@ -22,8 +23,11 @@ def may_be_divided(*arrays: jax.Array) -> bool:
 
 def product(equation: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
     """An einsum of two arrays summed in `dtype`; in low precision, weights are rounded to the dtype of what they are
-    multiplied with. Axes of size 1 are left out of it, as XLA's CPU compiler may transpose an operand for their sake.
+    multiplied with. So that XLA's CPU compiler copies fewer operands, axes of size 1 are left out, and several axes are
+    summed in the order in which they lie in x (an einsum takes that of the alphabet).
     """
+    names = "".join(dict.fromkeys(filter(str.isalpha, equation)))
+    equation = equation.translate(str.maketrans(names, string.ascii_lowercase[: len(names)]))
     narrow = min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
     x, y = x.astype(narrow), y.astype(narrow)
     terms, out = equation.split("->")

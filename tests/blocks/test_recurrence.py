@@ -11,6 +11,7 @@ from fnbackprop.blocks import recurrence
 from fnbackprop.blocks.gru import gru
 from fnbackprop.blocks.lstm import lstm
 from fnbackprop.blocks.rnn import rnn
+from fnbackprop.jaxprs.graph import all_equations
 
 from ..rules.checking import TOLERANCE, assert_close
 
@@ -104,6 +105,17 @@ def test_vmap_and_second_order():
         return jax.jit(lib.grad(lambda r: jnp.sum(jnp.sin(first(*args[:3], r, *args[4:])))))(args[3])
 
     assert_close(slope(fb, lstm), slope(jax, lstm.plain), 1e-12)
+
+
+@pytest.mark.parametrize("name, kept", [("lstm", 1), ("gru", 2), ("rnn", 1)])
+def test_cotangents_of_z_and_q_that_are_the_same_are_kept_once(name, kept):
+    """A reverse loop over the steps of a chunk stacks arrays of (steps, rows, gates), and sums them as they lie."""
+    (function, gates, _), args = BLOCKS[name], operands(name)
+    found = list(all_equations(jax.make_jaxpr(fb.grad(loss(function), 3))(*args)))
+    stacked = [var.aval.shape for eqn in found if eqn.params.get("reverse") for var in eqn.outvars]
+    assert stacked.count((3, 2, gates * 4)) == kept
+    sums = [eqn.params["dimension_numbers"][0] for eqn in found if eqn.primitive.name == "dot_general"]
+    assert [axes for axes in sums if len(axes[0]) == 2] == 2 * [((0, 1), (0, 1))]
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
