@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 # XLA compiles a reduction of so few elements for a processor in fifty milliseconds, of more in one or two.
 FEW = 4096
@@ -114,7 +113,7 @@ def norms(trees: Sequence[Any]) -> jax.Array:
     index = [[row for x in jax.tree.leaves(tree) if _counts(x) for row in rows[id(x)]] for tree in trees]
     longest = max(map(len, index))
     index = np.array([own + [-1] * (longest - len(own)) for own in index], int)
-    return _row_norms(jnp.pad(parts, (0, 1))[index], parts.dtype)  # the last is zero, and of none
+    return _row_norms(jnp.pad(parts, (0, 1))[index])  # the last is zero, and of none
 
 
 def norm_parts(leaves: Sequence[Any]) -> tuple[jax.Array, list[range]]:
@@ -122,18 +121,17 @@ def norm_parts(leaves: Sequence[Any]) -> tuple[jax.Array, list[range]]:
 
     The squares of a part are added up by itself: the program grows with the number of leaves, and no leaf waits for
     another. Leaves of few elements are reduced together, whatever their shapes: a small reduction takes longer to
-    compile than a large one. The second look is made at every part: a branch for the rare ones that need it takes
-    longer, to run and to compile.
+    compile than a large one.
     """
     dtype = accumulation_dtype(*leaves)
     matrices, places = _matrices(leaves)
-    return jnp.concatenate([*(_row_norms(matrix, dtype) for matrix in matrices), jnp.zeros((0,), dtype)]), places
+    return jnp.concatenate([*(_row_norms(_real(matrix, dtype)) for matrix in matrices), jnp.zeros((0,), dtype)]), places
 
 
 def joint_norm(norms: jax.Array) -> jax.Array:
     """The norm of all parts together, a scalar, from the norms of the parts: (parts,)."""
     row = jnp.pad(norms, (0, max(FEW + 1 - len(norms), 0)))
-    return _row_norms(row[None], norms.dtype)[0]
+    return _row_norms(row[None])[0]
 
 
 def leaf_norms(tree: Any) -> Any:
@@ -144,7 +142,7 @@ def leaf_norms(tree: Any) -> Any:
 def relative_change(before: Any, after: Any) -> jax.Array:
     """|after - before| / |before|, Euclidean norms of all leaves together, where no square vanishes or overflows.
 
-    For ordinary numbers: `global_norm` has no such limits, but keeps the leaves in memory for a second look at them.
+    For ordinary numbers: `global_norm` has no such limits, but adds up three times as many squares.
     """
     pairs = [(x, y) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True) if _counts(x)]
     dtype = accumulation_dtype(*[x for x, _ in pairs])
@@ -219,32 +217,29 @@ def _cut(stack: jax.Array) -> jax.Array:
     return jnp.pad(stack.reshape(count, size), ((0, 0), (0, height * ROW - size))).reshape(count * height, ROW)
 
 
-def _row_norms(rows: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The norm of each row: (rows,)."""
-    rows = _real(rows, dtype)
-    axes = tuple(range(1, rows.ndim))
-    scale = _scale(jnp.sum(jnp.square(rows), axis=axes))
-    return _root(jnp.sum(jnp.square(rows * jnp.expand_dims(scale, axes)), axis=axes)) / scale
+@jax.custom_jvp
+def _row_norms(rows: jax.Array) -> jax.Array:
+    """The norm of each row of real numbers: (rows,).
 
-
-def _in_range(squares: jax.Array) -> jax.Array:
-    """Whether a sum of squares is exact: none that matters vanished, and none overflowed."""
-    limits = jnp.finfo(squares.dtype)
-    return (squares > limits.tiny / limits.eps**2) & (squares < jnp.inf)
-
-
-def _scale(squares: jax.Array) -> jax.Array:
-    """The power of two by which to multiply numbers whose sum of squares is out of range, so that it is in it.
-
+    The squares are added up as they are, and of the numbers times a large and a small power of two: whichever sum is
+    in range is taken. In one reduction, which compiles in half the time of two, one after the other.
     Source: J. Blue, A Portable Fortran Program to Find the Euclidean Norm of a Vector, 1978.
     """
-    limits = jnp.finfo(squares.dtype)
+    limits = jnp.finfo(rows.dtype)
     up = 2.0 ** (-limits.minexp // 2 + limits.nmant // 2)
     down = 2.0 ** -(limits.maxexp // 2 + limits.nmant // 2)
-    scale = jnp.where(squares < jnp.inf, jnp.where(_in_range(squares), 1.0, up), down)
-    return lax.stop_gradient(scale.astype(squares.dtype))
+    scales = jnp.array([1.0, up, down], rows.dtype).reshape(3, *[1] * rows.ndim)
+    squares, raised, lowered = jnp.sum(jnp.square(scales * rows[None]), axis=range(2, rows.ndim + 1))
+    in_range = (squares > limits.tiny / limits.eps**2) & (squares < jnp.inf)  # none that matters vanished
+    low = squares < jnp.inf
+    norms = jnp.sqrt(jnp.where(in_range, squares, jnp.where(low, raised, lowered)))
+    return norms / jnp.where(in_range, 1.0, jnp.where(low, up, down)).astype(rows.dtype)
 
 
-def _root(squares: jax.Array) -> jax.Array:
-    """The square root, whose derivative at zero is zero."""
-    return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
+@_row_norms.defjvp
+def _(primals, tangents):
+    """Along the unit vector; at zero, where there is none, 0."""
+    (rows,), (tangent,) = primals, tangents
+    norms = _row_norms(rows)
+    length = jnp.expand_dims(jnp.where(norms == 0, 1, norms), range(1, rows.ndim))
+    return norms, jnp.sum(rows / length * tangent, axis=range(1, rows.ndim))
