@@ -31,21 +31,29 @@ def positions_of(argnums: Any) -> int | tuple[int, ...]:
         return tuple(operator.index(i) for i in argnums)
 
 
-def select_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, kwargs: dict):
-    """`fun` as a function of the differentiated arguments alone, and these arguments."""
-    positions = (argnums,) if isinstance(argnums, int) else argnums
-    highest = max(positions, default=-1)
+def check_positions(argnums: int | tuple[int, ...], args: tuple) -> None:
+    """Raise TypeError if a call has not the arguments that `grad` is to differentiate."""
+    highest = argnums if isinstance(argnums, int) else max(argnums, default=-1)
     if highest >= len(args):
         raise TypeError(
             f"differentiating with respect to {argnums=} requires at least {highest + 1} positional arguments to be "
             f"passed by the caller, but got only {len(args)} positional arguments."
         )
-    if any(i < -len(args) for i in positions):
+
+
+def select_arguments(fun: Callable, argnums: int | tuple[int, ...], args: tuple, kwargs: dict):
+    """`fun` as a function of the differentiated arguments alone, and these arguments."""
+    positions = (argnums,) if isinstance(argnums, int) else argnums
+    absent = [i for i in positions if not -len(args) <= i < len(args)]
+    if absent:
         raise ValueError(
             "Positional argument indices, e.g. for `static_argnums`, must have value greater than or equal to "
-            f"-len(args) and less than len(args), but got value {min(positions)} for len(args) == {len(args)}."
+            f"-len(args) and less than len(args), but got value {absent[0]} for len(args) == {len(args)}."
         )
     positions = tuple(i % len(args) for i in positions)
+    if len(set(positions)) < len(positions):
+        twice = next(i for i in positions if positions.count(i) > 1)
+        raise TypeError(f"{argnums=} names the positional argument {twice} more than once.")
 
     @functools.wraps(fun)
     def partial(*dynamic):

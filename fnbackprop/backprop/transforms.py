@@ -12,7 +12,16 @@ from jax import lax
 
 from ..jaxprs.avals import as_weak, aval_of, is_inexact, is_weak
 from ..jaxprs.tracebacks import hides_internal_frames
-from .arguments import check_callable, check_input, check_output, check_scalar, positions_of, select_arguments
+from ..jaxprs.types import Aval
+from .arguments import (
+    check_callable,
+    check_input,
+    check_output,
+    check_positions,
+    check_scalar,
+    positions_of,
+    select_arguments,
+)
 from .engine import Engine
 from .options import Options, takes_options
 from .pullback import Pullback, vjp
@@ -58,6 +67,7 @@ def value_and_grad(
     @hides_internal_frames
     @functools.wraps(fun)
     def value_and_grad_fun(*args, **kwargs):
+        check_positions(argnums, args)
         partial, dynamic = select_arguments(fun, argnums, args, kwargs)
         for leaf in jax.tree.leaves(dynamic):
             check_input("grad", holomorphic, allow_int, leaf)
@@ -128,7 +138,7 @@ def jacrev(
         argnums: the positional argument or arguments to differentiate.
         has_aux: return (Jacobian, aux).
         holomorphic: promise that `fun` is holomorphic; inputs and outputs are then complex.
-        allow_int: let integer arguments pass, with a float0 Jacobian.
+        allow_int: let integer arguments pass, with a Jacobian of integer zeros, as JAX's.
         options: those of the engine, beyond JAX's.
     Returns:
         A function of `fun`'s arguments that returns a pytree like `fun`'s output, of pytrees like the arguments, with
@@ -142,24 +152,7 @@ def jacrev(
         [[2. 0.]
          [0. 4.]]
     """
-    check_callable(fun)
-    Engine.of_options(options)  # a mistake in them is told here, and not at the first call
-    argnums = positions_of(argnums)
-
-    @hides_internal_frames
-    @functools.wraps(fun)
-    def jacrev_fun(*args, **kwargs):
-        partial, dynamic = select_arguments(fun, argnums, args, kwargs)
-        for leaf in jax.tree.leaves(dynamic):
-            check_input("jacrev", holomorphic, allow_int, leaf)
-        value, pullback, *aux = vjp(partial, *dynamic, has_aux=has_aux, **options)
-        for leaf in jax.tree.leaves(value):
-            check_output("jacrev", holomorphic, leaf)
-        example = dynamic[0] if isinstance(argnums, int) else dynamic
-        jacobian = _jacobian(pullback, value, example, isinstance(argnums, int))
-        return (jacobian, *aux) if has_aux else jacobian
-
-    return jacrev_fun
+    return _jacobian_of(fun, argnums, has_aux, holomorphic, allow_int, options)
 
 
 @takes_options
@@ -189,10 +182,41 @@ def hessian(
         >>> print(fb.hessian(lambda x: x**3)(2.0))
         12.0
     """
-    return jacrev(jacrev(fun, argnums, has_aux, holomorphic, **options), argnums, has_aux, holomorphic, **options)
+    inner = _jacobian_of(fun, argnums, has_aux, holomorphic, False, options)
+    return _jacobian_of(inner, argnums, has_aux, holomorphic, False, options, typed_as_output=True)
 
 
-def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool) -> Any:
+def _jacobian_of(
+    fun: Callable,
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool,
+    allow_int: bool,
+    options: Options,
+    typed_as_output: bool = False,
+) -> Callable:
+    """`jacrev`. typed_as_output: each block is of its output's dtype, as by forward mode, instead of its input's."""
+    check_callable(fun)
+    Engine.of_options(options)  # a mistake in them is told here, and not at the first call
+    argnums = positions_of(argnums)
+
+    @hides_internal_frames
+    @functools.wraps(fun)
+    def jacrev_fun(*args, **kwargs):
+        partial, dynamic = select_arguments(fun, argnums, args, kwargs)
+        for leaf in jax.tree.leaves(dynamic):
+            check_input("jacrev", holomorphic, allow_int, leaf)
+        value, pullback, *aux = vjp(partial, *dynamic, has_aux=has_aux, **options)
+        for leaf in jax.tree.leaves(value):
+            check_output("jacrev", holomorphic, leaf)
+        example = dynamic[0] if isinstance(argnums, int) else dynamic
+        jacobian = _jacobian(pullback, value, example, isinstance(argnums, int), typed_as_output)
+        return (jacobian, *aux) if has_aux else jacobian
+
+    return jacrev_fun
+
+
+def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool, typed_as_output: bool) -> Any:
     """Pull back the standard basis of the output space and arrange the rows as out-tree of in-tree."""
     outputs, out_tree = jax.tree.flatten(jax.tree.map(jnp.asarray, value))
     inputs, in_tree = jax.tree.flatten(example)
@@ -210,11 +234,21 @@ def _jacobian(pullback: Pullback, value: Any, example: Any, single: bool) -> Any
         return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]
 
     found = iter(jax.vmap(rows)(out_tree.unflatten(basis)))
-    columns = [
-        next(found) if is_inexact(aval_of(x)) else np.zeros((total, *jnp.shape(x)), jax.dtypes.float0) for x in inputs
-    ]
+    columns = [next(found) if is_inexact(aval_of(x)) else _no_slopes(aval_of(x), total) for x in inputs]
     blocks = []
     for y, size, start in zip(outputs, sizes, starts, strict=False):
-        leaves = [c[int(start) : int(start) + size].reshape(*y.shape, *c.shape[1:]) for c in columns]
-        blocks.append(in_tree.unflatten(leaves))
+        leaves = [c[int(start) : int(start) + size].reshape((*y.shape, *c.shape[1:])) for c in columns]
+        blocks.append(in_tree.unflatten([_typed_as(y, leaf) if typed_as_output else leaf for leaf in leaves]))
     return out_tree.unflatten(blocks)
+
+
+def _typed_as(y: jax.Array, block: jax.Array) -> jax.Array:
+    return as_weak(lax.convert_element_type(block, y.dtype), is_weak(y))
+
+
+def _no_slopes(aval: Aval, rows: int) -> Any:
+    """The Jacobian's columns of an input that is not differentiable: integers have zeros of their own type, as JAX's;
+    keys and booleans, of which JAX makes none, have float0."""
+    if jax.dtypes.issubdtype(aval.dtype, np.integer):
+        return as_weak(jnp.zeros((rows, *aval.shape), aval.dtype), is_weak(aval))
+    return np.zeros((rows, *aval.shape), jax.dtypes.float0)

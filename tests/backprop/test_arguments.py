@@ -28,6 +28,9 @@ def same_refusal(call):
         lambda lib: lib.grad(jnp.sin, argnums=1)(1.0),
         lambda lib: lib.grad(jnp.sin, argnums=-2)(1.0),
         lambda lib: lib.grad(jnp.sin, argnums="x"),
+        lambda lib: lib.jacrev(jnp.sin, argnums=1)(1.0),
+        lambda lib: lib.hessian(jnp.sin, argnums=(0, 5))(1.0),
+        lambda lib: lib.jacrev(jnp.sin, argnums=-2)(1.0),
         lambda lib: lib.grad(jnp.sin)(1),
         lambda lib: lib.grad(jnp.sin)(jnp.ones(2)),
         lambda lib: lib.grad(lambda x: 1j * x)(1.0),
@@ -39,6 +42,16 @@ def same_refusal(call):
 )
 def test_refusals_are_those_of_jax(call):
     same_refusal(call)
+
+
+@pytest.mark.parametrize("transform", ["grad", "value_and_grad", "jacrev", "hessian"])
+def test_an_argument_is_named_once(transform):
+    """JAX fails with a TypeError in the function, which it hands None in the place of an argument."""
+    for argnums in ((0, 0), (1, -1), [0, 1, -2]):
+        for lib in (fb, jax):
+            with pytest.raises(TypeError) as found:
+                getattr(lib, transform)(lambda x, y: x * y, argnums)(1.0, 2.0)
+            assert lib is jax or "more than once" in str(found.value)
 
 
 def test_allow_int():

@@ -144,7 +144,22 @@ def test_jacrev_and_hessian():
 
     got, want = (lib.jacrev(scaled, (0, 1), allow_int=True)(x, jnp.arange(3)) for lib in (fb, jax))
     assert_close(got[0], want[0], 1e-12)
-    assert got[1].dtype == jax.dtypes.float0 and got[1].shape == (3, 3)
+
+
+def test_jacobians_of_integers_are_integer_zeros():
+    def fun(x, i):
+        return {"a": x * i.sum().astype(x.dtype), "b": jnp.sum(x)}
+
+    x = jnp.linspace(0.0, 1.0, 3)
+    for i in (jnp.arange(3), jnp.arange(3, dtype=jnp.uint8), np.arange(2), jnp.asarray(2)):
+        for form in (lambda f: f, jax.jit, lambda f: lambda *args: jax.vmap(f)(*(a[None] for a in args))):
+            got, want = (form(lib.jacrev(fun, (0, 1), allow_int=True))(x, i) for lib in (fb, jax))
+            assert typed(got) == typed(want)
+            jax.tree.map(np.testing.assert_array_equal, got, want)
+    got, want = (lib.jacrev(lambda x, i: x * i, (0, 1), allow_int=True)(2.0, 3) for lib in (fb, jax))
+    assert typed(got) == typed(want)
+    keys = fb.jacrev(lambda k, x: x * jax.random.normal(k), allow_int=True)(jax.random.key(0), x)  # refused by JAX
+    assert keys.dtype == jax.dtypes.float0 and keys.shape == (3,)
 
 
 # ---------------------------------------------------------------- composition

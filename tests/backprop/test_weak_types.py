@@ -50,6 +50,21 @@ def test_weak_types_of_jacobians():
             np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("y", [3.0, jnp.float32(3), jnp.ones(2), jnp.ones(2, jnp.bfloat16)], ids=str)
+@pytest.mark.parametrize("x", [2.0, jnp.float32(2)], ids=["weak", "strong"])
+def test_the_blocks_of_a_hessian(x, y):
+    """Also those between arguments of different types."""
+
+    def fun(x, y):
+        return jnp.sum(x**3 * jnp.sin(y))
+
+    for argnums, args in (((0, 1), (x, y)), ((1, 0), (y, x)), (1, (x, y))):
+        with jax.numpy_dtype_promotion("standard"):  # of the arguments, by JAX's forward mode
+            got, want = (jax.jit(lib.hessian(fun, argnums))(*args) for lib in (fb, jax))
+        assert typed(got) == typed(want)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), got, want)
+
+
 WITHIN_WEAK = {
     "set": lambda a, u: a.at[jnp.array([2, 2])].set(u),
     "clip": lambda a, u: a.at[jnp.array([2, 9])].set(u, mode="clip"),
