@@ -6,10 +6,11 @@ from ..jaxprs.types import Equation
 from .registry import lookup
 
 
-class MissingRule(NotImplementedError):
+class MissingRule(NotImplementedError, ValueError):
     """Equations that a gradient must flow through have no rule; the message has the lines that would register one.
 
-    Raised before anything runs.
+    Raised before anything runs. It is a NotImplementedError, as JAX's of a primitive without a derivative, and a
+    ValueError, as JAX's of a callback to the host.
 
     Attributes:
         missing: for each of them, the equation and the user's line.

@@ -95,6 +95,17 @@ def test_an_active_foreign_call_is_an_error():
         fb.grad(lambda x: jnp.sum(jax.ffi.ffi_call("my_kernel", x)(x)))(X)
 
 
+FORMS = {"plain": lambda f: f, "jit": jax.jit, "checkpoint": jax.checkpoint, "vmap": lambda f: jax.vmap(f)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CALLS)
+def test_who_catches_the_refusal_of_jax_catches_ours(name, form):
+    for lib in (fb, jax):
+        with pytest.raises(ValueError):
+            jax.jit(lib.grad(lambda x: jnp.sum(FORMS[form](CALLS[name])(x))))(X)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_an_inactive_callback_runs(name):
     gradient = fb.grad(lambda x: jnp.sum(CALLS[name](lax.stop_gradient(x)) * x))
