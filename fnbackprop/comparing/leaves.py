@@ -36,7 +36,7 @@ def compare_leaf(
     """
     shape, dtype = np.shape(automatic), _dtype(automatic)
     facts = {"path": path, "shape": shape, "dtype": "float0" if dtype == jax.dtypes.float0 else str(dtype)}
-    if dtype == jax.dtypes.float0 or not jax.dtypes.issubdtype(dtype, np.inexact):
+    if not any(jax.dtypes.issubdtype(_dtype(leaf), np.inexact) for leaf in (manual, automatic)):
         return LeafComparison(**facts, verdict=Verdict.SKIPPED, reason="an integer, boolean or key has no gradient")
     if (np.shape(manual), _dtype(manual)) != (shape, dtype):
         found = (

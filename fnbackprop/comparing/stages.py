@@ -90,6 +90,11 @@ class Work:
         pairs = zip(self.leaves, noisy, strict=True)
         return [leaf.allowed if math.isfinite(leaf.allowed) else bound for leaf, bound in pairs]
 
+    @functools.cached_property
+    def manual_noise(self) -> list[float]:
+        """The noise of the manual gradient and its value, for the few comparisons that ask for it."""
+        return measured_noise(self.program, self.facts, self.manual_function, (self.value, self.manual))
+
     @property
     def floating_bounds(self) -> list[float]:
         """Those of the floating leaves."""
@@ -120,8 +125,7 @@ def take_gradients(work: Work) -> None:
     work.noise = measured_noise(work.other, work.facts, function, result)
     broken = [not is_finite(leaf) for leaf in jax.tree.leaves(result)]
     if any(broken) and function is not work.manual_function:  # what rounding does can be seen in the other alone
-        own = measured_noise(work.program, work.facts, work.manual_function, (work.value, work.manual))
-        work.noise = [a if odd else b for a, b, odd in zip(own, work.noise, broken, strict=True)]
+        work.noise = [a if odd else b for a, b, odd in zip(work.manual_noise, work.noise, broken, strict=True)]
     if work.facts.roundoff < FLOAT64:
         work.noise = list(map(max, work.noise, narrow_noise(work.other, backward, result)))
     work.value_floor = max(work.floor, 4 * work.noise[0])
@@ -139,16 +143,13 @@ def compare_leaves(work: Work) -> None:
     work.leaves = _leaves(work, references)
     wrong = any(leaf.verdict is Verdict.FAIL for leaf in work.leaves)
     if wrong and not work.two:
-        own = measured_noise(work.program, work.facts, work.manual_function, (work.value, work.manual))[1:]
-        for i, (leaf, noise) in enumerate(zip(work.leaves, own, strict=True)):
+        for i, (leaf, noise) in enumerate(zip(work.leaves, work.manual_noise[1:], strict=True)):
             if noise > NOISE_LIMIT and math.isfinite(leaf.ratio):  # what is left of large numbers that cancel
                 work.noise[i + 1] = max(work.noise[i + 1], noise * leaf.ratio)
         work.leaves = _leaves(work, references)
     if wrong and all(reference is None for reference in references):  # which would tell of rounding inside
-        inside = gradient_noise(work.other_traced, work.facts.roundoff)
-        if inside:
-            leaves = enumerate(work.noise[1:])
-            work.noise[1:] = [max(noise, inside.get(i, 0.0)) for i, noise in leaves]
+        if inside := gradient_noise(work.other_traced, work.facts.roundoff):
+            work.noise[1:] = [max(noise, inside.get(i, 0.0)) for i, noise in enumerate(work.noise[1:])]
             work.leaves = _leaves(work, references)
 
 
@@ -156,8 +157,7 @@ def _leaves(work: Work, references: list[Any]) -> tuple[LeafComparison, ...]:
     """The verdict on each leaf."""
     paths, sizes = leaf_paths(work.program, work.automatic), data_sizes(work.program)
     both = jax.tree.leaves(work.manual), jax.tree.leaves(work.automatic)
-    unused = unused_inputs(work.traced)
-    leaves = []
+    unused, leaves = unused_inputs(work.traced), []
     for i, (path, *parts) in enumerate(zip(paths, *both, work.noise[1:], references, strict=True)):
         manual, automatic, noise, reference = parts
         leaf = compare_leaf(path, manual, automatic, work.floor, noise, reference, sizes, work.sides)
@@ -218,8 +218,8 @@ def check_properties(work: Work) -> None:
     if plain is None or distance(work.value, plain) > floor:
         plain, floor = plain_value(program, work.facts, work.value_floor)
     floors, first = (floor, work.floating_bounds), (work.value, work.manual)
-    contract = check_contract(program, work.manual_function, first, plain, floors, work.forwards)
-    work.contract = (*contract, *work.contract)
+    checks = check_contract(program, work.manual_function, first, plain, floors, work.forwards)
+    work.contract = (*checks, *work.contract)
 
 
 def take_differences(work: Work) -> None:

@@ -57,6 +57,14 @@ def test_float0_is_skipped():
     assert compare_leaf("n", zero, zero, 1e-6, 0.0).verdict is Verdict.SKIPPED
 
 
+def test_a_gradient_of_another_dtype_fails():
+    """Also an int or a bool, which JAX hands on where a custom rule returns one: that is no absent gradient."""
+    for dtype in (bool, np.int32, np.float16, np.complex64):
+        leaf = compare_leaf("w", np.float32([1, 0]), np.array([1, 0], dtype), 1e-6, 0.0)
+        assert leaf.verdict is Verdict.FAIL
+        assert leaf.reason == f"the manual gradient is float32[2], the automatic {np.dtype(dtype)}[2]"
+
+
 def test_a_gradient_far_from_float64s_excuses_no_other():
     right, wrong = np.float32([0.3, 2.1]), np.float32([0.3, 0.0])
     leaf = compare_leaf("w", right, wrong, 1e-6, 1e-7, reference=np.float64(right))

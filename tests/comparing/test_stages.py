@@ -79,3 +79,26 @@ def test_a_rule_that_differs_on_purpose_is_declared(two):
     assert result.ok and any("as declared" in line for line in result.intended)
     with pytest.raises(TypeError, match="must be a sequence of names"):
         compare(fun, X, intended="damped", **options)
+
+
+def test_the_noise_of_the_manual_gradient_is_measured_once(monkeypatch):
+    """Also where the automatic gradient is not finite at one leaf, and another is wrong."""
+
+    measured, measure = [], stages.measured_noise
+    monkeypatch.setattr(stages, "measured_noise", lambda *args: measured.append(args[2]) or measure(*args))
+    gradients = {"manual": (0.5, 1.0), "automatic": (1.0, jnp.nan)}
+    real = stages.gradient_function
+
+    def gradient_function(program, source):
+        scales = gradients[source]
+
+        def function(*args):
+            value, leaves = real(program, "manual")(*args)
+            return value, tuple(scale * leaf for scale, leaf in zip(scales, leaves, strict=True))
+
+        return function
+
+    monkeypatch.setattr(stages, "gradient_function", gradient_function)
+    found = compare(lambda x, y: jnp.sum(x**2 + jnp.sin(y)), X, X, argnums=(0, 1), directions=0, rules=False)
+    assert [leaf.verdict for leaf in found.leaves] == [Verdict.FAIL, Verdict.NON_FINITE]
+    assert len(measured) == len({id(function) for function in measured}) == 2
