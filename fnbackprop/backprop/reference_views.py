@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
+from ..jaxprs.avals import aval_of, vary, varying_axes
 from ..jaxprs.evaluate import source_line
 
 
 class Cell:
-    """The present value of one reference."""
+    """The present value of one reference, which in a shard_map varies along the same mesh axes all the time."""
 
     def __init__(self, value: Any):
         self.start = self.value = strongly_typed(value)
 
     def put(self, value: Any) -> None:
-        self.value = strongly_typed(value)
+        self.value = strongly_typed(vary(value, varying_axes(aval_of(self.start))))
 
 
 def strongly_typed(value: Any) -> Any:

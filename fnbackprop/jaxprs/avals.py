@@ -1,5 +1,6 @@
 """Avals, the types of values (shape, dtype, weak type, sharding), and the constants that are made to be of one."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax._src import core
 from jax._src.dtypes import ExtendedDType
 from jax.experimental.hijax import HiType
@@ -25,6 +27,12 @@ def varying_axes(aval: Any) -> frozenset[Any]:
 def aval_of(x: Any) -> Any:
     """The aval of an array, tracer or Python scalar."""
     return jax.typeof(x)
+
+
+def vary(x: Any, axes: Iterable[Any]) -> Any:
+    """A value that varies along these axes at least."""
+    missing = frozenset(axes) - varying_axes(aval_of(x))
+    return lax.pcast(x, tuple(sorted(missing, key=str)), to="varying") if missing else x
 
 
 def as_jax_array(x: Any) -> Any:

@@ -12,14 +12,14 @@ JAX's type of a carry may say that the devices agree on it, as on a counter of s
 that of the mean of equal values: each device has its share.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 from jax import lax
 
-from ...jaxprs.avals import aval_of, cotangent_aval, varying_axes
+from ...jaxprs.avals import aval_of, cotangent_aval, vary, varying_axes
 from ...jaxprs.evaluate import bind, interpret, trace_avals
 from ...jaxprs.graph import with_inner_jaxprs
 from ...jaxprs.primitives import Trait, has
@@ -31,12 +31,6 @@ from ..expressions import scalar
 def step_axes(loop: While) -> frozenset[Any]:
     """The mesh axes along which the number of steps varies."""
     return varying_axes(loop.condition.jaxpr.outvars[0].aval)
-
-
-def vary(x: Any, axes: Iterable[Any]) -> Any:
-    """A value that varies along these axes at least."""
-    missing = frozenset(axes) - varying_axes(aval_of(x))
-    return lax.pcast(x, tuple(sorted(missing, key=str)), to="varying") if missing else x
 
 
 def varied(loop: While, axes: frozenset[Any]) -> While:

@@ -26,7 +26,7 @@ from jax import lax
 from ...backprop.memory import residuals, save_policy
 from ...backprop.planning_notes import cached_plan, note
 from ...backprop.registry import Structured, structured_rule
-from ...jaxprs.avals import explicit_sharding, lay_out, varying_axes, zero_cotangent
+from ...jaxprs.avals import explicit_sharding, lay_out, vary, varying_axes, zero_cotangent
 from ...jaxprs.evaluate import as_function, bind
 from ...jaxprs.lists import merge, pairs, present, select, split
 from ...jaxprs.views import While
@@ -34,7 +34,7 @@ from .batched_while import is_separate, masked, written_out
 from .checkpoints import Checkpoints, next_checkpoint, schedule
 from .decisions import decided_carries, warn_of_decisions
 from .steps import active_flags, add_term, plan_step, zero_sum
-from .varying_steps import shares, step_axes, sums, varied, vary
+from .varying_steps import shares, step_axes, sums, varied
 
 
 def while_activity(engine, equation, active):
