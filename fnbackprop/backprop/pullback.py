@@ -7,22 +7,18 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import numpy as np
 
-from ..jaxprs.avals import as_jax_array, as_weak, aval_of, is_inexact, is_value, is_weak, zero_cotangent, zero_tangent
+from ..jaxprs.avals import as_weak, aval_of, is_inexact, is_weak, zero_cotangent, zero_tangent
 from ..jaxprs.compat import DidntWant, DontWant, GradRef, add_to_reference, name_of
-from ..jaxprs.escaped import running_on_values
-from ..jaxprs.evaluate import environment, evaluate, named_as_backward, named_as_forward, read_atom, trace_leaves
+from ..jaxprs.evaluate import environment, evaluate, read_atom, trace_leaves
 from ..jaxprs.graph import live
 from ..jaxprs.lists import select
 from ..jaxprs.tracebacks import hides_internal_frames
-from ..jaxprs.types import Aval, ClosedJaxpr
-from ..jaxprs.wide_mode import is_wide, wide_mode
-from . import tape
+from ..jaxprs.types import Aval
 from .argument_residuals import Slots, split_residuals
-from .arguments import as_array, as_arrays, check_callable, check_cotangents, tree_differences
-from .constants import lift
+from .arguments import as_arrays, check_callable, check_cotangents, tree_differences
+from .call import Call, run_by_rules
 from .engine import Engine
 from .options import Options, takes_options
-from .rewriting import rewrite
 
 
 @jax.tree_util.register_pytree_node_class
@@ -205,7 +201,7 @@ def vjp(fun: Callable, *primals: Any, has_aux: bool = False, **options: Unpack[O
     return vjp_of_call(Call(fun, in_tree, has_aux), leaves, functools.partial(run_by_rules, engine))
 
 
-def vjp_of_call(call: "Call", leaves: Sequence[Any], run: Callable) -> tuple:
+def vjp_of_call(call: Call, leaves: Sequence[Any], run: Callable) -> tuple:
     """`vjp` of a function at flat primals. Afterwards `call.traced` is the function's jaxpr, also if this raised.
 
     `run(call, leaves)` is `run_by_rules` with an engine, or something around it.
@@ -221,79 +217,3 @@ def vjp_of_call(call: "Call", leaves: Sequence[Any], run: Callable) -> tuple:
     pullback = Pullback(args_res, opaque, static)
     value = call.value(outputs)
     return (value, pullback, call.aux(outputs)) if has_aux else (value, pullback)
-
-
-def run_by_rules(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
-    """The function's flat outputs, the residuals, and `backward(residuals, cotangents)`."""
-    if not engine.eager:
-        try:
-            with running_on_values(False):
-                return _run_traced(engine, call, leaves)
-        except tape.NEEDS_VALUES:
-            pass
-    return tape.run(engine, call, leaves)
-
-
-def _run_traced(engine: Engine, call: "Call", leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
-    """Trace the function, plan it and walk it forward."""
-    closed = trace_leaves(call, leaves)
-    if engine.fuse:
-        closed, call.fusions = rewrite(closed)
-    closed = call.traced = lift(closed)
-    active = tuple(is_inexact(v.aval) for v in closed.jaxpr.invars)
-    wanted = tuple(i < call.count and is_inexact(v.aval) for i, v in enumerate(closed.jaxpr.outvars))
-    wide = is_wide(closed)
-    with wide_mode(wide), named_as_forward():
-        plan = engine.new_plan(closed, active, wanted)
-        outputs, residuals = engine.forward(plan, leaves)
-    pairs = zip(outputs, closed.jaxpr.outvars, strict=True)
-    outputs = [as_weak(as_jax_array(y)) if is_weak(v.aval) else as_jax_array(y) for y, v in pairs]
-    aux_cts = [None] * (len(outputs) - call.count)
-
-    def backward(residuals, cts):
-        with wide_mode(wide), named_as_backward():
-            return engine.backward(plan, residuals, [*cts, *aux_cts])
-
-    return outputs, residuals, backward
-
-
-class Call:
-    """The user's function on flat leaves, returning flat arrays: those of the output, then those of aux.
-
-    What else it returned (trees, leaves that are no jax arrays) is kept here.
-    """
-
-    def __init__(self, fun: Callable, in_tree: Any, has_aux: bool):
-        self.fun, self.in_tree, self.has_aux = fun, in_tree, has_aux
-        self.traced: ClosedJaxpr | None = None  # until it is known; never, where it ran on the tape
-        self.fusions: list[Any] = []  # what was said of it by those who rewrote it
-        self.__name__ = name_of(fun) or "fun"
-        self.__wrapped__ = fun
-
-    def __call__(self, *leaves: Any) -> list[Any]:
-        out, aux = self.fun(*self.in_tree.unflatten(leaves)), ()
-        if self.has_aux:
-            if not isinstance(out, tuple | list) or len(out) != 2:
-                raise TypeError(
-                    "with has_aux=True the differentiated function must return a two-element tuple (output, aux), "
-                    f"but {self.__name__} returned {'an array' if isinstance(out, jax.Array) else type(out).__name__}."
-                )
-            out, aux = out
-        out_leaves, self.out_tree = jax.tree.flatten(out)
-        aux_leaves, self.aux_tree = jax.tree.flatten(aux)
-        self.count = len(out_leaves)
-        self.out_leaves, self.aux_leaves = map(_without_arrays, (out_leaves, aux_leaves))
-        return [*map(as_array, out_leaves), *filter(is_value, aux_leaves)]
-
-    def value(self, outputs: Sequence[Any]) -> Any:
-        """The output. What is no jax array, such as a Python number, is returned as it is."""
-        leaves = zip(self.out_leaves, outputs[: self.count], strict=True)
-        return self.out_tree.unflatten([y if leaf is None else leaf for leaf, y in leaves])
-
-    def aux(self, outputs: Sequence[Any]) -> Any:
-        arrays = iter(outputs[self.count :])
-        return self.aux_tree.unflatten([next(arrays) if leaf is None else leaf for leaf in self.aux_leaves])
-
-
-def _without_arrays(leaves: Sequence[Any]) -> list[Any]:
-    return [None if is_value(leaf) else leaf for leaf in leaves]

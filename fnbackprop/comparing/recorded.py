@@ -34,8 +34,8 @@ def traced(program: Program) -> tuple[Program, TracedProgram, list[str]]:
         # What a rule closes over has to be a number, and so cannot depend on what is recorded.
         closing = found is not None
         count = len(jax.tree.leaves(program.inputs)) if closing else None
-        record = recorded(lambda *flat: program.function(*tree.unflatten(flat)), operands, count)
-        recording = program._replace(function=lambda *arguments: record(*jax.tree.leaves(arguments)))
+        record = recorded(lambda *flat: [program.function(*tree.unflatten(flat))], operands, count)
+        recording = program._replace(function=lambda *arguments: record(*jax.tree.leaves(arguments))[0])
         again = trace_program(recording)
         if found and any(map(is_traced_elsewhere, read_by_rules(again.closed))):
             return program, found, []  # of a function in a vmap; then no rule can be checked in place
@@ -72,24 +72,24 @@ class Recorder(Tape):
 
 
 def recorded(function: Callable, operands: Sequence[Any], count: int | None = None) -> Callable:
-    """`function` of these operands, as a function of any that runs the same primitives; with `count`, only the first so
-    many of them may then be others."""
+    """`function` of these operands, which returns a list, as a function of any that runs the same primitives; with
+    `count`, only the first so many of them may then be others."""
     with take_current_trace() as parent:
         tape = Recorder(parent, Engine())
         inputs = [tape.watch(x) if is_inexact(aval_of(x)) else x for x in operands[:count]]
         with set_current_trace(tape), running_on_values(True):
-            result = function(*inputs, *operands[len(inputs) :])
-        (result, slot), given = tape.lower(result), [tape.lower(x)[1] for x in inputs]
+            found = function(*inputs, *operands[len(inputs) :])
+        (results, slots), (_, given) = tape.lower_all(found), tape.lower_all(inputs)
         entries = list(zip(tape.entries, tape.residuals, strict=True))
         tape.invalidate()
 
-    def run(*operands: Any) -> Any:
+    def run(*operands: Any) -> list[Any]:
         known = {i: x for i, x in zip(given, operands, strict=False) if i is not None}
         for (call, places, outputs), values in entries:
             pairs = zip(places, values, strict=True)
             found = call(*(value if i is None else known[i] for i, value in pairs))
             known.update((i, y) for i, y in zip(outputs, found, strict=True) if i is not None)
-        return result if slot is None else known[slot]
+        return [y if i is None else known[i] for i, y in zip(slots, results, strict=True)]
 
     return run
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..backprop.pullback import Call
+from ..backprop.call import Call
 from ..comparing.program import first_line
 from ..comparing.weighted import weighted
 from ..jaxprs.evaluate import as_function
@@ -24,11 +24,13 @@ class Captured:
     Attributes:
       name: of the function.
       reason: why it cannot be compared; empty where it can.
+      note: what is to be said of it; empty for nothing.
       arrays: what the function closes over, then its arguments' leaves; None until they are known.
       x64: whether 64-bit mode was on.
     """
 
-    def __init__(self, call: Call, leaves: Sequence[Any]):
+    def __init__(self, call: Call, leaves: Sequence[Any], needs_values: bool = False):
+        self.note = "needs values: compared as it ran then, with what it decided held as it was" if needs_values else ""
         self.name, self.in_tree, self.x64 = call.__name__, call.in_tree, jax.config.jax_enable_x64
         self.arrays: list[Any] | None = None
         self.reason = _refusal(call)

@@ -80,7 +80,7 @@ def _measure(captured: Captured, deadline: float, options: dict[str, Any]) -> Me
         return Measured(Verdict.SKIPPED, left_out, *cost)
     verdict, reason = _in_short(comparison)
     details = str(comparison) if verdict is Verdict.FAIL else ""
-    return Measured(verdict, "; ".join(filter(None, (reason, left_out))), *cost, details)
+    return Measured(verdict, "; ".join(filter(None, (reason, left_out, captured.note))), *cost, details)
 
 
 # ---------------------------------------------------------------- right or wrong

@@ -16,10 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..backprop import tape
+from ..backprop.call import Call, run_by_rules, run_jaxpr
 from ..backprop.engine import Engine
 from ..backprop.missing_rule import MissingRule
-from ..backprop.pullback import Call, run_by_rules, vjp_of_call
-from ..jaxprs.evaluate import as_function
+from ..backprop.pullback import vjp_of_call
+from ..comparing.recorded import recorded
+from ..jaxprs.evaluate import as_function, trace_leaves
 from ..jaxprs.substitution import jax_gradients, jax_vjp
 from ..jaxprs.types import Tracer
 from .capture import Captured
@@ -37,6 +40,7 @@ class Place:
     Attributes:
       line: "file:line".
       calls: how often a gradient was taken there; `traced`: how often of these while JAX traced (`jit`, `vmap`).
+      raised: how often the function itself raised an error.
       fallback: why JAX differentiates here; empty where it does not.
       within: the place whose function takes this gradient, if that is so; the two are compared as one.
       captured: the first call's function and arguments, if asked for.
@@ -46,6 +50,7 @@ class Place:
     line: str
     calls: int = 0
     traced: int = 0
+    raised: int = 0
     fallback: str = ""
     within: str = ""
     captured: Captured | None = None
@@ -79,6 +84,7 @@ class Places:
             return self._by_rules(place, call, leaves)
         except Exception as error:
             if call.traced is None and _is_of_user(error.__traceback__):
+                place.raised += 1
                 raise  # the function's own error, which JAX would meet too
             failure = error
         found = _by_jax(call, primals)
@@ -94,12 +100,12 @@ class Places:
             found = vjp_of_call(call, leaves, run)
         finally:
             self._nested.within = outer
-        place.needs_values = call.traced is None
+        place.needs_values |= call.traced is None
         place.fusions += [fusion for fusion in call.fusions if fusion not in place.fusions]
         if outer is not None:
             place.within = outer.line
         elif self.keep and place.captured is None:
-            place.captured = Captured(call, leaves)
+            place.captured = Captured(call, leaves, place.needs_values)
         return found
 
     def _place(self, leaves: list[Any]) -> Place:
@@ -117,8 +123,15 @@ class Places:
     def _with_fallback(self, place: Place, engine: Engine) -> Callable:
         """`run_by_rules`; where the backward fails and JAX's does not, JAX's. The primals are then residuals too."""
 
+        def on_values(engine: Engine, call: Call, leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
+            """Of the first call, what runs is kept: to be compared, without calling the user's function again."""
+            if not self.keep or place.captured is not None or any(isinstance(leaf, Tracer) for leaf in leaves):
+                return tape.run(engine, call, leaves)
+            place.needs_values, record = True, recorded(call, leaves)
+            return run_jaxpr(engine, call, trace_leaves(record, leaves), leaves)
+
         def run(call: Call, leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
-            outputs, residuals, backward = run_by_rules(engine, call, leaves)
+            outputs, residuals, backward = run_by_rules(engine, call, leaves, on_values)
 
             def guarded(residuals: Any, cts: list[Any]) -> list[Any]:
                 own, primals = residuals

@@ -21,7 +21,7 @@ def text(places: Sequence[Place], measured: dict[str, Measured], seconds: float,
     fuse: whether blocks were to run."""
     if not places:
         return "no gradient was taken"
-    ours = sum(not place.fallback for place in places)
+    ours = sum(not place.fallback and place.raised < place.calls for place in places)
     head = f"{_count(ours, 'place')} of {len(places)} by hand-written gradients"
     titles, rows = _columns(places, measured)
     lines = [head, *_aligned(titles, rows), *_remarks(places, measured), *(_fusions(places) if fuse else [])]
@@ -44,7 +44,7 @@ def _columns(places: Sequence[Place], measured: dict[str, Measured]) -> tuple[li
     else:
         titles.append("by")
         for row, place in zip(rows, places, strict=True):
-            row.append(BY_JAX if place.fallback else "hand")
+            row.append(BY_JAX if place.fallback else "hand" if place.raised < place.calls else "-")
     return titles, rows
 
 

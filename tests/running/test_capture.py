@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fnbackprop.backprop.call import Call, run_by_rules
 from fnbackprop.backprop.engine import Engine
-from fnbackprop.backprop.pullback import Call, run_by_rules, vjp_of_call
+from fnbackprop.backprop.pullback import vjp_of_call
 from fnbackprop.running.capture import Captured, hand_over
 
 X = np.array([1.0, 2.0], np.float32)

@@ -44,6 +44,44 @@ def test_nothing_is_printed_or_done_twice(tmp_path):
     assert "it has side effects (Debug), which would happen again" in ours.table
 
 
+def test_a_function_that_needs_values_is_compared_as_it_ran(tmp_path):
+    """Also the wrong rule that it uses is found."""
+    source = """
+        import jax, jax.numpy as jnp
+        @jax.custom_vjp
+        def square(x):
+            return x * x
+        square.defvjp(lambda x: (x * x, x), lambda x, dy: (dy * x,))  # without the factor 2
+        def loss(p, x, power=lambda y: y**2):
+            large = x[x > p["least"]] if jnp.sum(x) > 0 else x
+            return jnp.sum(power(large) * p["w"]), {"count": len(large)}
+        x, p = jnp.array([0.5, 2.0, 3.0]), {"least": jnp.array(1.0), "w": jnp.array(2.0)}
+        for _ in range(3):
+            print(jax.value_and_grad(loss, has_aux=True)(p, x))
+        print(jax.grad(lambda x: loss(p, x, square)[0])(x))
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare",))
+    found = rows(ours.table)
+    assert [found[f"script.py:{n}"]["verdict"] for n in (12, 13)] == ["PASS", "FAIL"]
+    assert found["script.py:12"]["memory"] != "-" and "needs values: compared as it ran then" in ours.table
+    assert "a factor 2 is missing" in ours.table
+
+
+def test_a_function_that_raises_has_no_gradient_by_hand(tmp_path):
+    source = """
+        import jax
+        def broken(x):
+            raise RuntimeError("broken")
+        try:
+            jax.grad(broken)(1.0)
+        except RuntimeError as error:
+            print(error)
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare",))
+    assert "0 places of 1 by hand-written gradients" in ours.table
+    assert "the function raised an error" in ours.table
+
+
 def test_with_a_budget(tmp_path):
     source = """
         import jax, jax.numpy as jnp

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ...backprop.pullback import Call as TracedCall
+from ...backprop.call import Call as TracedCall
 from ...backprop.rewriting import register_rewrite
 from ...jaxprs.compat import branch_platforms, checkpointed, jit_shardings, switch_branch
 from ...jaxprs.evaluate import as_function, bind, environment, evaluate, interpret, read_atom, trace_avals, trace_flat
