@@ -238,8 +238,26 @@ def _row_norms(rows: jax.Array) -> jax.Array:
 
 @_row_norms.defjvp
 def _(primals, tangents):
-    """Along the unit vector; at zero, where there is none, 0."""
     (rows,), (tangent,) = primals, tangents
+    return _row_norms(rows), jnp.sum(_unit_rows(rows) * tangent, axis=range(1, rows.ndim))
+
+
+@jax.custom_jvp
+def _unit_rows(rows: jax.Array) -> jax.Array:
+    """Each row by its norm; zero, where that is zero."""
+    return rows / _lengths(rows)
+
+
+@_unit_rows.defjvp
+def _(primals, tangents):
+    """What is left of the tangent across the row, by its norm: a quotient rule would square the norm."""
+    (rows,), (tangent,) = primals, tangents
+    unit = _unit_rows(rows)
+    along = jnp.sum(unit * tangent, axis=range(1, rows.ndim), keepdims=True)
+    return unit, (tangent - unit * along) / _lengths(rows)
+
+
+def _lengths(rows: jax.Array) -> jax.Array:
+    """The norms, and 1 for 0, to divide the rows by."""
     norms = _row_norms(rows)
-    length = jnp.expand_dims(jnp.where(norms == 0, 1, norms), range(1, rows.ndim))
-    return norms, jnp.sum(rows / length * tangent, axis=range(1, rows.ndim))
+    return jnp.expand_dims(jnp.where(norms == 0, 1, norms), range(1, rows.ndim))

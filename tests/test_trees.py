@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+import fnbackprop as fb
 from fnbackprop import trees
 
 Moments = collections.namedtuple("Moments", ["mu", "nu"])
@@ -173,6 +174,15 @@ def test_global_norm_has_the_unit_vector_as_gradient(scale):
     gradient = jax.grad(trees.global_norm)(x)
     np.testing.assert_allclose(gradient["a"], [0.6, 0.0, -0.8], rtol=1e-6)
     np.testing.assert_array_equal(gradient["unused"], 0)
+
+
+@pytest.mark.parametrize("hessian", [jax.hessian, fb.hessian, lambda f: jax.jacrev(jax.jacrev(f))])
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20, 0.0])
+def test_second_derivatives_of_a_norm(hessian, scale):
+    """(1 - u uᵀ) / |x|, u the unit vector; the square of the norm would vanish or overflow."""
+    x = jnp.asarray(np.array([3.0, 4.0]) * scale, jnp.float32)
+    expected = np.array([[0.64, -0.48], [-0.48, 0.36]]) / (5 * scale) if scale else np.zeros((2, 2))
+    np.testing.assert_allclose(hessian(trees.global_norm)(x), expected, rtol=1e-5)
 
 
 def test_leaf_norms():

@@ -249,6 +249,6 @@ def _typed_as(y: jax.Array, block: jax.Array) -> jax.Array:
 def _no_slopes(aval: Aval, rows: int) -> Any:
     """The Jacobian's columns of an input that is not differentiable: integers have zeros of their own type, as JAX's;
     keys and booleans, of which JAX makes none, have float0."""
-    if jax.dtypes.issubdtype(aval.dtype, np.integer):
+    if jnp.issubdtype(aval.dtype, np.integer):
         return as_weak(jnp.zeros((rows, *aval.shape), aval.dtype), is_weak(aval))
     return np.zeros((rows, *aval.shape), jax.dtypes.float0)

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 
 PACKAGE = "fnbackprop"
 DESCRIPTION = """\
-Run a script with hand-written gradients in the place of jax.grad: what it prints and its exit status stay the same.
-Options stand before the script; all that follows it is the script's own. A table of the places that took a gradient
-is written to stderr at the end."""
+Run a script with hand-written gradients in the place of jax.grad. It prints and ends as it does by python, up to the
+rounding of gradients; a gradient that is found wrong does not change its exit status. Options stand before the script;
+all that follows it is the script's own. A table of the places that took a gradient is written to stderr at the end."""
 
 
 def main() -> None:
@@ -53,13 +53,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="compare the first gradient of each place with jax.grad's: right or wrong, time and memory",
+        help="compare the first gradient of each place with jax.grad's: right or wrong, time and memory; at the "
+        "end, in a minute for all places together",
     )
     parser.add_argument(
         "--budget",
         type=float,
         metavar="B",
-        help="what loops and jitted functions may save for the backward, in bytes or as a fraction up to 1",
+        help="what loops and jitted functions may save for the backward, in bytes or as a fraction up to 1; the table "
+        "says where that is not enough, and is then not kept",
     )
     parser.add_argument(
         "--fuse",

@@ -19,6 +19,7 @@ import numpy as np
 from ..backprop import tape
 from ..backprop.call import Call, run_by_rules, run_jaxpr
 from ..backprop.engine import Engine
+from ..backprop.memory.save_policy import BudgetError
 from ..backprop.missing_rule import MissingRule
 from ..backprop.pullback import vjp_of_call
 from ..comparing.recorded import recorded
@@ -42,6 +43,7 @@ class Place:
       calls: how often a gradient was taken there; `traced`: how often of these while JAX traced (`jit`, `vmap`).
       raised: how often the function itself raised an error.
       fallback: why JAX differentiates here; empty where it does not.
+      over_budget: why the options' budget is not kept here; empty where it is.
       within: the place whose function takes this gradient, if that is so; the two are compared as one.
       captured: the first call's function and arguments, if asked for.
       fusions: what looks like a block in its function (`fb.Fusion`), if blocks are to run.
@@ -52,6 +54,7 @@ class Place:
     traced: int = 0
     raised: int = 0
     fallback: str = ""
+    over_budget: str = ""
     within: str = ""
     captured: Captured | None = None
     fusions: list[Any] = field(default_factory=list)
@@ -82,6 +85,9 @@ class Places:
         call = Call(fun, in_tree, has_aux)
         try:
             return self._by_rules(place, call, leaves)
+        except BudgetError as error:
+            place.over_budget = str(error)
+            return self._by_rules(place, call, leaves)
         except Exception as error:
             if call.traced is None and _is_of_user(error.__traceback__):
                 place.raised += 1
@@ -91,11 +97,15 @@ class Places:
         self._fall_back(place, failure)
         return found
 
+    def options_of(self, place: Place) -> dict[str, Any]:
+        """The keywords of `fb.vjp` at a place."""
+        return {name: value for name, value in self.options.items() if name != "budget" or not place.over_budget}
+
     def _by_rules(self, place: Place, call: Call, leaves: list[Any]) -> tuple:
         outer = getattr(self._nested, "within", None)
         self._nested.within = place
         try:
-            options = self.options | ({"eager": True} if place.needs_values else {})
+            options = self.options_of(place) | ({"eager": True} if place.needs_values else {})
             run = self._with_fallback(place, Engine.of_options(options))
             found = vjp_of_call(call, leaves, run)
         finally:
@@ -131,7 +141,10 @@ class Places:
             return run_jaxpr(engine, call, trace_leaves(record, leaves), leaves)
 
         def run(call: Call, leaves: list[Any]) -> tuple[list[Any], Any, Callable]:
-            outputs, residuals, backward = run_by_rules(engine, call, leaves, on_values)
+            if call.traced is None:
+                outputs, residuals, backward = run_by_rules(engine, call, leaves, on_values)
+            else:  # before it was found to be over the budget
+                outputs, residuals, backward = run_jaxpr(engine, call, call.traced, leaves)
 
             def guarded(residuals: Any, cts: list[Any]) -> list[Any]:
                 own, primals = residuals

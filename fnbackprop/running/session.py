@@ -52,7 +52,7 @@ class Session:
                 left = deadline - time.perf_counter()
                 try:
                     with jax_gradients():
-                        found[place.line] = measure(place, left / (len(places) - number), self.options)
+                        found[place.line] = measure(place, left / (len(places) - number), self.places.options_of(place))
                 except KeyboardInterrupt:
                     return found | {p.line: not_compared("interrupted") for p in places[number:]}
         return found

@@ -105,6 +105,9 @@ def _remarks(places: Sequence[Place], measured: dict[str, Measured]) -> list[str
         if reason:
             said = reason if place.fallback or one.verdict is not Verdict.SKIPPED else f"not compared: {reason}"
             lines.append(textwrap.fill(f"{short(place.line)} {said}", WIDTH, subsequent_indent="  "))
+        if place.over_budget:
+            said = f"{short(place.line)} by hand, but not within the budget: {place.over_budget}"
+            lines.append(textwrap.fill(said, WIDTH, subsequent_indent="  "))
         if one is not None and one.details:
             lines += [f"{short(place.line)}:", one.details]
     return lines

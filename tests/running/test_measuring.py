@@ -93,6 +93,23 @@ def test_with_a_budget(tmp_path):
     assert rows(ours.table)["script.py:5"]["verdict"] == "PASS"
 
 
+def test_a_budget_that_a_place_cannot_keep(tmp_path):
+    """What a checkpointed step saves is its carry, which the budget does not hold: by hand without it, traced once."""
+    source = """
+        import jax, jax.numpy as jnp
+        @jax.checkpoint
+        def step(h, x):
+            return jnp.tanh(h + x), None
+        def loss(x):
+            print("traced")
+            return jnp.sum(jax.lax.scan(step, x[0], x)[0])
+        print(jax.jit(jax.grad(loss))(jnp.ones((8, 3))).round(4))
+    """
+    _, ours = both_ways(tmp_path, source, options=("--compare", "--budget", "0.3"))
+    assert rows(ours.table)["script.py:9"]["verdict"] == "PASS"
+    assert "1 place of 1 by hand-written" in ours.table and "not within the budget" in ours.table
+
+
 def test_the_table_is_at_most_80_columns(tmp_path):
     folder = tmp_path / ("a_long_name_" * 6)
     folder.mkdir()

@@ -68,7 +68,8 @@ class CrossEntropyCall:
     def _weighted(self, summary: Summary, shift: Any, read: Callable[[Any], Any]) -> Any:
         """Of each token, what is summed: the weighted value at its label, and those elsewhere."""
         at = self.at
-        result = jnp.where(jnp.isnan(summary.at_label), at.outside, summary.at_label - shift)
+        outside = jnp.isnan(summary.at_label) & ~jnp.isnan(summary.lse)  # the label; not a token that holds NaN
+        result = jnp.where(outside, at.outside, summary.at_label - shift)
         if (at.hit, at.elsewhere) != (1, 0):
             result = (at.hit - at.elsewhere) * result
         if at.elsewhere:

@@ -26,6 +26,7 @@ others and may go on again: there the loop is taken as it is written above, p_t 
 singular, elementwise, an exact zero stays one (`safe_select`), though not in a derivative of this derivative.
 """
 
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from ...jaxprs.avals import aval_of, explicit_sharding, lay_out, with_partitions
 from ...jaxprs.evaluate import as_function, trace_avals
 from ...jaxprs.lists import split
 from ...jaxprs.views import While
-from .example_axes import follow
+from .example_axes import Axes, follow
 
 
 def is_separate(loop: While) -> bool:
@@ -46,10 +47,9 @@ def is_separate(loop: While) -> bool:
     return all(axes in (None, first) for axes in (*steps, *follow(loop.body, [*[None] * loop.num_body_consts, *carry])))
 
 
-def constants_with_rows(body: Any, num_consts: int, batch_shape: tuple[int, ...]) -> tuple[bool, ...]:
-    """Of each of the first operands of `body`, whether its first axes count the examples and each of them reads its own
-    row alone, as far as the equations tell: JAX does not write down which constants it has batched, and along which
-    axis.
+def row_axes(body: Any, num_consts: int, batch_shape: tuple[int, ...]) -> tuple[Axes | None, ...]:
+    """Of each of the first operands of `body`, the axes that count the examples, if each of them reads its own row
+    alone, as far as the equations tell; else None. JAX does not write down which constants it has batched, and where.
 
     batch_shape: the shape of the first axes of the other operands, the carry, and of the results.
     """
@@ -57,13 +57,17 @@ def constants_with_rows(body: Any, num_consts: int, batch_shape: tuple[int, ...]
     first = tuple(range(len(batch_shape)))
     carry = [first] * (len(avals) - num_consts)
 
-    def has_rows(number):
-        if avals[number].shape[: len(first)] != batch_shape:
+    def is_read_by_row(number, axes):
+        if tuple(avals[number].shape[a] for a in axes) != batch_shape:
             return False
-        consts = [first if i == number else None for i in range(num_consts)]
-        return all(axes in (None, first) for axes in follow(body, [*consts, *carry]))
+        consts = [axes if i == number else None for i in range(num_consts)]
+        return all(found in (None, first) for found in follow(body, [*consts, *carry]))
 
-    return tuple(map(has_rows, range(num_consts)))
+    def axes_of(number):
+        candidates = permutations(range(getattr(avals[number], "ndim", 0)), len(batch_shape))
+        return next((axes for axes in candidates if is_read_by_row(number, axes)), None)
+
+    return tuple(map(axes_of, range(num_consts)))
 
 
 class Masked(NamedTuple):
@@ -71,13 +75,13 @@ class Masked(NamedTuple):
 
     counting: steps while the condition holds; it runs forward. The constants of the condition come before s.
     replayed: steps while k < n; for the backward. n comes before s.
-    with_rows: which of the body's own constants have a row for each example.
+    row_axes: of the body's own constants that have a row for each example, the axes that count the examples.
     """
 
     loop: While
     counting: While
     replayed: While
-    with_rows: tuple[bool, ...]
+    row_axes: tuple[Axes | None, ...]
 
     def no_steps(self) -> Any:
         """k before the first step."""
@@ -97,8 +101,12 @@ class Masked(NamedTuple):
                 steps, x, lax.broadcast_in_dim(row, x.shape, axes, out_sharding=explicit_sharding(aval_of(x)))
             )
 
-        pairs = zip(consts, self.with_rows, strict=True)
-        return [*(lax.stop_gradient(safe(x)) for x in first), *(safe(c) if on else c for c, on in pairs)]
+        def safe_along(c, axes):
+            leading = range(steps.ndim)
+            return c if axes is None else jnp.moveaxis(safe(jnp.moveaxis(c, axes, leading)), leading, axes)
+
+        rows = map(safe_along, consts, self.row_axes)
+        return [*(lax.stop_gradient(safe(x)) for x in first), *rows]
 
 
 def masked(loop: While) -> Masked:
@@ -131,7 +139,7 @@ def masked(loop: While) -> Masked:
         loop,
         While(on, counting, len(condition_avals), len(condition_avals) + num_consts),
         While(on, replayed, 0, 1 + num_consts),
-        constants_with_rows(loop.body, len(consts), loop.batch_shape),
+        row_axes(loop.body, len(consts), loop.batch_shape),
     )
 
 

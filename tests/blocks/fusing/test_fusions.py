@@ -111,6 +111,15 @@ def test_a_loss_that_is_summed_at_once(function, dtype, tolerance):
     _assert_same_gradient(function, dtype, tolerance)
 
 
+@pytest.mark.parametrize("function", [*loss_spellings.LOSSES, *loss_spellings.AT_ONCE], ids=lambda x: x.__name__)
+def test_a_loss_that_is_not_a_number_stays_so(function):
+    """Of a token that holds NaN; nor is it taken for one whose label is outside the classes."""
+    x, *others = map(jnp.asarray, loss_spellings.LAYER)
+    operands = x.at[(1,) * x.ndim].set(jnp.nan), *others
+    found, plain = (jnp.sum(fb.vjp(function, *operands, fuse=fuse)[0]) for fuse in (True, False))
+    assert np.isnan(found) == np.isnan(plain)
+
+
 def _assert_same_gradient(function, dtype, tolerance):
     """As `jax.grad` has it in float64, of the numbers that the dtype has."""
     operands = [jnp.asarray(x, dtype) for x in loss_spellings.LAYER]

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import fnbackprop as fb
-from fnbackprop.rules.loops.batched_while import constants_with_rows
+from fnbackprop.rules.loops.batched_while import row_axes
 
 from ..checking import assert_close
 
@@ -15,11 +15,12 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 EXAMPLES = 3
 ROWS, CARRY = jnp.ones((EXAMPLES, 2)), jnp.ones((EXAMPLES, 2))
+OF_ROWS = (0,)
 BATCHED, SQUARE = jnp.ones((EXAMPLES, 2, 2)), jnp.ones((EXAMPLES, EXAMPLES))
 
 
 def have_rows(body, *consts, carry=CARRY):
-    return constants_with_rows(jax.make_jaxpr(body)(*consts, carry), len(consts), (EXAMPLES,))
+    return row_axes(jax.make_jaxpr(body)(*consts, carry), len(consts), (EXAMPLES,))
 
 
 @pytest.mark.parametrize("body", [
@@ -34,11 +35,11 @@ def have_rows(body, *consts, carry=CARRY):
     lambda c, x: x * lax.cond(jnp.array(True), jnp.sin, jnp.cos, c),
 ])  # fmt: skip
 def test_a_constant_that_meets_the_carry_row_by_row(body):
-    assert have_rows(body, ROWS) == (True,)
+    assert have_rows(body, ROWS) == (OF_ROWS,)
 
 
 def test_a_product_that_is_batched_over_the_examples():
-    assert have_rows(lambda w, x: jax.vmap(jnp.matmul)(x, w), BATCHED) == (True,)
+    assert have_rows(lambda w, x: jax.vmap(jnp.matmul)(x, w), BATCHED) == (OF_ROWS,)
 
 
 @pytest.mark.parametrize("body", [
@@ -48,20 +49,26 @@ def test_a_product_that_is_batched_over_the_examples():
     lambda c, x: x * lax.scan(lambda s, _: (s + jnp.sum(c), None), c, None, length=2)[0],
 ])  # fmt: skip
 def test_rows_that_other_examples_read(body):
-    assert have_rows(body, ROWS) == (False,)
+    assert have_rows(body, ROWS) == (None,)
 
 
 def test_a_matrix_that_all_examples_share():
     """Its first axis only happens to be as long as there are examples."""
-    assert have_rows(lambda w, x: x @ w, SQUARE, carry=SQUARE) == (False,)
+    assert have_rows(lambda w, x: x @ w, SQUARE, carry=SQUARE) == (None,)
+
+
+def test_rows_along_another_axis():
+    assert have_rows(lambda c, x: x * c.T, ROWS.T) == ((1,),)
+    assert have_rows(lambda c, x: x * c.T[:, :2] + c[:, :1], SQUARE) == (None,)
+    assert have_rows(lambda c, x: x * (c + 1.0).T[:, :2], SQUARE) == ((1,),)
 
 
 def test_a_constant_without_an_axis_for_the_examples():
-    assert have_rows(lambda c, x: x * c[None], ROWS[0]) == (False,)
+    assert have_rows(lambda c, x: x * c[None], ROWS[0]) == (None,)
 
 
 def test_each_constant_is_judged_on_its_own():
-    assert have_rows(lambda a, b, x: x * a + jnp.sum(b, axis=0, keepdims=True), ROWS, ROWS) == (True, False)
+    assert have_rows(lambda a, b, x: x * a + jnp.sum(b, axis=0, keepdims=True), ROWS, ROWS) == (OF_ROWS, None)
 
 
 def test_shared_ones_never_have_rows():
@@ -70,7 +77,7 @@ def test_shared_ones_never_have_rows():
         return h + h @ square + (h @ square.T) * rows.reshape(3, 1)
 
     avals = [jnp.zeros(shape) for shape in ((3,), (3, 3), (3,), (3, 3), (3, 3))]
-    assert constants_with_rows(jax.make_jaxpr(body)(*avals), 4, (3,)) == (True, False, False, False)
+    assert row_axes(jax.make_jaxpr(body)(*avals), 4, (3,)) == ((0,), (1,), None, None)
 
 
 @pytest.mark.parametrize("wrapped", [
@@ -98,3 +105,25 @@ def test_singular_constants_of_an_example_that_takes_no_step(wrapped):
     assert np.all(np.isfinite(want[0]))
     assert_close(fb.grad(total, (0, 1))(c, x), want, 1e-12)
     assert_close(jax.jit(fb.grad(total, (0, 1)))(c, x), want, 1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("examples", [2, 3])  # as many as numbers, and more
+def test_singular_constants_along_any_axis(axis, examples):
+    """That of the product of a matrix and each example's vector is the last one; and vmap may take any."""
+    mix = jnp.array([[1.0, 0.5], [0.3, 1.0]])
+
+    def example(w, c, r, n):
+        scale = mix @ r
+        return lax.while_loop(
+            lambda s: s[0] < n, lambda s: (s[0] + 1, jnp.tanh(w * s[1] / c / scale)), (0, jnp.ones(2))
+        )[1]
+
+    def total(w, c, r):
+        return jnp.sum(jax.vmap(example, (None, axis, 0, 0))(w, c, r, jnp.array([2, 0, 1])[:examples]) ** 2)
+
+    c, r = jnp.array([[1.5, 2.0], [0.0, 1.0], [3.0, 1.2]]), jnp.array([[1.0, 1.0], [0.0, 0.0], [0.2, 0.7]])
+    c, r = (c if axis == 0 else c.T).take(np.arange(examples), axis), r[:examples]
+    want = jax.jacfwd(total, (0, 1, 2))(0.5, c, r)
+    assert np.isfinite(want[0]) and np.all(np.isfinite(want[1]))
+    assert_close(fb.grad(total, (0, 1, 2))(0.5, c, r), want, 1e-12)
