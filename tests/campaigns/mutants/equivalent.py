@@ -236,6 +236,7 @@ EQUIVALENT = [
     Row("logits_forward", "3.5.1 case forgotten", NOT_ASKED_FOR),
     Row("logits_forward", "3.5.1.2 constant changed*", NOT_ASKED_FOR),
     Row("loss_forward", "4.1.2.2 constant changed*", UNSELECTED),
+    Row("loss_forward", "6.16.1 case forgotten", COST),  # without smoothing it takes 0 away
     Row("Cut.of", "1.1.0 case forgotten*", COST),
     Row("Cut.of", "2.1.0 case forgotten", COST),
     Row("Cut.of", "2.1.0 case forgotten #2", EXPLICIT),
