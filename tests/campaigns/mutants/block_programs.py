@@ -149,7 +149,7 @@ def recurrent(name: str) -> Callable:
     return run
 
 
-def layer_operands(gates: int, parts: int, time: int = 6, rows: int = 64, hidden: int = 2) -> tuple:
+def layer_operands(gates: int, parts: int, time: int = 6, rows: int = 128, hidden: int = 2) -> tuple:
     """Of two chunks of three steps."""
     shapes = [(time, rows, 2), (2, gates * hidden), (gates * hidden,), (hidden, gates * hidden), (gates * hidden,)]
     return tuple(normal(*shape, seed=i) for i, shape in enumerate([*shapes, *[(rows, hidden)] * parts]))
