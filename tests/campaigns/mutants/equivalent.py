@@ -158,7 +158,6 @@ EQUIVALENT = [
     Row("_pointwise_product_w", "3.0 comparison off by one", "two axes of an array are never the same"),
     Row("_transposed_rows", "10.1.1.1 *", "padding has no row, so that its column is not read"),
     Row("step_axes", "0.0.0.0.1 *", "a condition has one result"),
-    Row("varying_steps.vary", "1.0 case forgotten", "what varies along no axis more stays what it is"),
     Row("qr_adjoint", "0.1.0.1.0 constant changed #2", "Q has as many columns as it has rows, or as R has columns"),
     Row("_typed_as", "1.1.0.0 comparison off by one", "the loop runs twice, to the same numbers"),
     Row("norm_forward", "1.1.1.1 sign turned", TWO_AXES),
