@@ -84,10 +84,7 @@ class Places:
             return jax_vjp(fun, *primals, has_aux=has_aux, **others)
         call = Call(fun, in_tree, has_aux)
         try:
-            return self._by_rules(place, call, leaves)
-        except BudgetError as error:
-            place.over_budget = str(error)
-            return self._by_rules(place, call, leaves)
+            return self._within_budget(place, call, leaves)
         except Exception as error:
             if call.traced is None and _is_of_user(error.__traceback__):
                 place.raised += 1
@@ -96,6 +93,16 @@ class Places:
         found = _by_jax(call, primals)
         self._fall_back(place, failure)
         return found
+
+    def _within_budget(self, place: Place, call: Call, leaves: list[Any]) -> tuple:
+        """By our rules; without the options' budget where it cannot be kept."""
+        try:
+            return self._by_rules(place, call, leaves)
+        except BudgetError as error:
+            if "budget" not in self.options_of(place):
+                raise  # it is the user's own
+            place.over_budget = str(error)
+        return self._by_rules(place, call, leaves)
 
     def options_of(self, place: Place) -> dict[str, Any]:
         """The keywords of `fb.vjp` at a place."""
