@@ -4,14 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
-from jax.sharding import PartitionSpec as P
 
-import fnbackprop as fb
 from fnbackprop.backprop.reference_views import change_view, read_view, views_of
 from fnbackprop.jaxprs.evaluate import bind, interpret
-
-from ..rules.checking import assert_close
 
 X = np.arange(24.0, dtype=np.float32).reshape(4, 6)
 I = np.int32(1)
@@ -80,34 +75,3 @@ def test_another_transformation_is_refused_by_name():
     equation, indices = first_read(lambda x, i: jax.new_ref(x).bitcast(np.int32)[...])
     with pytest.raises(NotImplementedError, match=r"reference transformed by \w*Bitcast\w*, at .*test_reference_views"):
         views_of(equation, indices)
-
-
-def written(r, b):
-    r[...] = jnp.sin(b)
-
-
-def written_in_a_loop(r, b):
-    lax.fori_loop(0, 2, lambda i, _: written(r, b * i), None)
-
-
-def written_in_a_branch(r, b):
-    lax.cond(r[0] > 0, lambda: written(r, b), lambda: None)
-
-
-@pytest.mark.parametrize("write", [written, written_in_a_loop, written_in_a_branch])
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
-def test_what_the_devices_of_a_mesh_share_is_written_into_what_differs_among_them(write, wrap):
-    """JAX 0.10.2 cannot compile the function itself: its types keep the two apart."""
-
-    def on_each(a, b):
-        ref = jax.new_ref(lax.pcast(a, "x", to="varying"))
-        write(ref, b)
-        ref[...] += a
-        return lax.pmean(ref[...], "x")
-
-    mesh = jax.make_mesh((1,), ("x",))
-    fun = wrap(jax.shard_map(on_each, mesh=mesh, in_specs=(P(), P()), out_specs=P()))
-    a, b = jnp.asarray([0.5, 2.0]), jnp.asarray([0.3, -1.0])
-    got = fb.grad(lambda a, b: jnp.sum(fun(a, b) * a), (0, 1))(a, b)
-    want = fb.grad(lambda a, b: jnp.sum((jnp.sin(b) + a) * a), (0, 1))(a, b)
-    assert_close(got, want, 1e-6)

@@ -55,3 +55,34 @@ def test_references_beside_collectives(wrap, checked):
         want = jax.jit(jax.grad(loss, 1), static_argnums=0)(body, X)
         assert_close(jax.jit(fb.grad(loss, 1), static_argnums=0)(body, X), want, 1e-12, body.__name__)
         assert_close(fb.grad(loss, 1)(body, X), want, 1e-12, body.__name__)
+
+
+def written(r, b):
+    r[...] = jnp.sin(b)
+
+
+def written_in_a_loop(r, b):
+    lax.fori_loop(0, 2, lambda i, _: written(r, b * i), None)
+
+
+def written_in_a_branch(r, b):
+    lax.cond(r[0] > 0, lambda: written(r, b), lambda: None)
+
+
+@pytest.mark.parametrize("write", [written, written_in_a_loop, written_in_a_branch])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
+def test_what_the_devices_of_a_mesh_share_is_written_into_what_differs_among_them(write, wrap):
+    """JAX 0.10.2 cannot compile the function itself: its types keep the two apart."""
+
+    def on_each(a, b):
+        ref = jax.new_ref(lax.pcast(a, "x", to="varying"))
+        write(ref, b)
+        ref[...] += a
+        return lax.pmean(ref[...], "x")
+
+    mesh = jax.make_mesh((1,), ("x",))
+    fun = wrap(jax.shard_map(on_each, mesh=mesh, in_specs=(P(), P()), out_specs=P()))
+    a, b = jnp.asarray([0.5, 2.0]), jnp.asarray([0.3, -1.0])
+    got = fb.grad(lambda a, b: jnp.sum(fun(a, b) * a), (0, 1))(a, b)
+    want = fb.grad(lambda a, b: jnp.sum((jnp.sin(b) + a) * a), (0, 1))(a, b)
+    assert_close(got, want, 1e-6)
