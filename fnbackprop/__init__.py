@@ -200,6 +200,7 @@ if not TYPE_CHECKING:  # a type checker that saw it would accept every name
 
 
 def __dir__():
-    """All names but those that could not be loaded: `help(fnbackprop)` loads each."""
+    """The public names but those that could not be loaded: `help(fnbackprop)` loads each."""
     hidden = ("training", "balancing.layers") if missing_modules("train") else ()
-    return sorted([*globals(), *(name for name, module in _LATER.items() if not module.startswith(hidden))])
+    special = [name for name in globals() if name.startswith("__")]
+    return sorted([*special, *(name for name in __all__ if not _LATER.get(name, "").startswith(hidden))])

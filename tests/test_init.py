@@ -21,6 +21,11 @@ def test_every_public_name_loads(name):
     assert name in dir(fnbackprop)
 
 
+def test_completion_offers_what_is_public():
+    """No room of ours (`fb.backprop`), no import of this file."""
+    assert {name for name in dir(fnbackprop) if not name.startswith("__")} == set(fnbackprop.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="comapre"):
         fnbackprop.comapre  # noqa: B018

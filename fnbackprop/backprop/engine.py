@@ -50,7 +50,7 @@ class Engine:
 
     safe_select: a cotangent that is exactly zero stays zero through every elementwise rule, where the derivative is
         not finite too, as in the untaken branch of `jnp.where(x > 0, jnp.sqrt(x), 0)`; by default 0·inf is NaN.
-    hoist: whether sums over time of loop-invariant operands leave a reverse loop; None: where it pays (`hoisting.py`).
+    hoist: whether sums over time of loop-invariant operands leave a reverse loop; None: where it pays.
     budget: what each scan may stack for its backward, and each jitted function that holds products save beside its
         operands: bytes, or, up to 1, a fraction of all that its backward reads. None: of scans, the fewest bytes from
         which the rest is cheap to compute again; of the others, all that is read.
