@@ -79,9 +79,9 @@ class Work:
         self.numeric: NumericComparison | None = None
         self.contract: tuple[Check, ...] = ()
         self.environment: tuple[Check, ...] = ()
-        self.intended: list[str] = []
-        self.audit_notes: list[str] = []
+        self.intended, self.audit_notes = list[str](), list[str]()
         self.replaced: Callable[[], Sequence[str]] = tuple
+        self.wrong_solves: dict[Any, EquationComparison] = {}
 
     @property
     def allowed(self) -> list[float]:
@@ -207,7 +207,7 @@ def check_equations(work: Work) -> None:
         return
     work.equations, work.audited, work.plain_value = list(audit.found), audit.audited, audit.value
     work.forwards = tuple(audit.forwards)
-    work.intended, work.audit_notes = list(audit.replaced), list(audit.notes)
+    work.intended, work.audit_notes, work.wrong_solves = [*audit.replaced], [*audit.notes], audit.wrong_solves
     work.replaced = lambda: [*audit.replaced, *audit.replaced_implicitly]
 
 
@@ -234,9 +234,8 @@ def take_differences(work: Work) -> None:
     subject = Subject(
         work.program, work.traced, work.own_facts, *gradients, work.allowed, value, options.seed, work.sides, norms
     )
-    take = functools.partial(
-        compare_numeric, subject, options.directions, options.leaf_directions, disputed, work.replaced
-    )
+    settings = options.directions, options.leaf_directions, disputed, work.replaced
+    take = functools.partial(compare_numeric, subject, *settings)
     try:
         found = take()
     except TooManyIterations as error:
@@ -247,6 +246,7 @@ def take_differences(work: Work) -> None:
             return
         work.notes.append("numeric: of the function with its loops ended where they do not end by themselves")
     work.numeric, work.intended = found.comparison, found.intended
+    work.equations += work.wrong_solves.values()
     broken = work.numeric.verdict is Verdict.FAIL and math.isnan(work.numeric.manual)
     if broken and is_finite_in_float64(work.program, work.own_facts):
         reason = f"the gradient is NaN or infinite in {work.own_facts.dtype} alone: run in float64, it is finite"

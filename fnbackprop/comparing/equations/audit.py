@@ -24,7 +24,7 @@ from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck, Evidence, manual_cotangents
 from .custom_rules import custom_rule_verdict, has_another_forward
 from .gaussian_cotangents import GaussianCotangents
-from .implicit import has_implicit_derivative, implicit_derivative
+from .implicit import has_implicit_derivative, implicit_derivative, wrong_solve
 from .inside import wrong_inside
 from .loops import LOOPS
 from .shard_map import check_body
@@ -47,6 +47,7 @@ class Audit:
       audited: how many equations were checked, those of a loop's body once.
       replaced: lines at which a user's rule replaces the derivative on purpose.
       forwards: lines at which a user's rule computes other outputs than its function.
+      wrong_solves: solvers whose solution is none, as far as `replaced_implicitly` was asked.
       notes: what was left out.
       value, cotangents: the function's value, and the cotangents of the operands, computed equation by equation.
     """
@@ -67,6 +68,7 @@ class Audit:
         self.replaced: dict[str, None] = {}
         self.implicit: dict[Any, list[Visit]] = {}
         self.forwards: dict[str, None] = {}
+        self.wrong_solves: dict[Any, EquationComparison] = {}
 
     def run(self) -> "Audit":
         """Walk forward from the operands and back from a cotangent of one."""
@@ -84,10 +86,16 @@ class Audit:
     @functools.cached_property
     def replaced_implicitly(self) -> list[str]:
         """Where the function's own differences may have another slope than an equation's derivative: found out when it
-        is asked for, as it solves once more."""
-        visits = [visit for visits in self.implicit.values() for visit in visits]
-        reasons = [(visit, implicit_derivative(visit)) for visit in visits]
-        return list(dict.fromkeys(f"{visit.name} at {visit.location.line}: {why}" for visit, why in reasons if why))
+        is asked for, as it solves once more. Solvers that are wrong are added to `wrong_solves` then."""
+        reasons: dict[str, None] = {}
+        for visits in self.implicit.values():
+            for visit in visits:
+                found = implicit_derivative(visit, self.intended)
+                if found is not None and found.wrong:
+                    self.wrong_solves.setdefault(visit.identity(), wrong_solve(visit, found.reason))
+                elif found is not None:
+                    reasons[f"{visit.name} at {visit.location.line}: {found.reason}"] = None
+        return list(reasons)
 
     @property
     def notes(self) -> dict[str, None]:

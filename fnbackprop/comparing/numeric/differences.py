@@ -29,6 +29,7 @@ TIE = (
     "the function's slope differs from the gradient's, but agrees with it once each decision (a winner, a bound) is "
     "held as it is at this point: a tie, where the gradient is a convention, or one that is nearer than the steps"
 )
+ON_PURPOSE = "the differences agree with neither, since rules replace derivatives on purpose"
 MATTERS = 1e-3  # a difference of one-sided slopes, relative to the gradient's size
 
 
@@ -154,7 +155,11 @@ def _judged(
     if intended:
         return _Judged(result, [], intended, [], evaluator)
     each, notes = _each_leaf(evaluator, subject, leaves, started)
-    return _Judged(_with_leaves(result, each, subject.sides), each, intended, notes, evaluator)
+    together, result = result, _with_leaves(result, each, subject.sides)
+    if result is not together and not any(one is not None and one.automatic > one.manual for one in each):
+        if intended := list(replaced()):  # of a solver whose steps are too rough for the directions of all leaves
+            result = result._replace(verdict=together.verdict, reason=ON_PURPOSE)
+    return _Judged(result, each, intended, notes, evaluator)
 
 
 def _decided(evaluator: DirectionalEvaluator, subject: Subject) -> dict[int, str]:
@@ -204,8 +209,7 @@ def _on_purpose(
             reason = f"with what is stopped held constant; as a whole the function's slope is {result.manual:.1e} off"
             return again._replace(reason=reason), stops, held
     if lines_of_rules := replaced():
-        reason = "the differences agree with neither, since rules replace derivatives on purpose"
-        return result._replace(verdict=Verdict.PASS, reason=reason), [*stops, *lines_of_rules], evaluator
+        return result._replace(verdict=Verdict.PASS, reason=ON_PURPOSE), [*stops, *lines_of_rules], evaluator
     at = f"; gradients are stopped at {', '.join(lines)}" if stops else ""
     return result._replace(reason=result.reason + at), [], evaluator
 
