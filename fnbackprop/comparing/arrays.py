@@ -9,8 +9,10 @@ import numpy as np
 
 
 def to_float64(leaf: Any) -> np.ndarray:
-    """The array in float64 or complex128."""
+    """The array in float64 or complex128; of float0, which has no value, zeros."""
     array = np.asarray(leaf)
+    if array.dtype == jax.dtypes.float0:
+        return np.zeros(array.shape)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
 
 

@@ -81,11 +81,13 @@ def _candidates(
             yield text, kind, factor * changed, factor
 
 
-def scale_hypothesis(factor: float, sizes: Mapping[int, str], residual: float) -> Hypothesis:
-    """The hypothesis that the manual cotangent is the automatic one times a factor."""
+def scale_hypothesis(
+    factor: float, sizes: Mapping[int, str], residual: float, sides: Sides = MANUAL_AND_AUTOMATIC
+) -> Hypothesis:
+    """The hypothesis that the first side's cotangent is the second's times a factor."""
     if math.isclose(factor, -1, rel_tol=1e-3):
         return Hypothesis("the sign is flipped", Cause.SIGN, residual, -1.0)
-    return Hypothesis(_scale_text(factor, (), sizes, MANUAL_AND_AUTOMATIC), Cause.SCALE, residual, factor)
+    return Hypothesis(_scale_text(factor, (), sizes, sides), Cause.SCALE, residual, factor)
 
 
 def _factor(manual: np.ndarray, reference: np.ndarray) -> float:

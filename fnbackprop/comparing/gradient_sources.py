@@ -5,13 +5,14 @@ This is the one place that asks JAX for a gradient, as the thing compared with. 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnbackprop.backprop.transforms import value_and_grad
+from fnbackprop.jaxprs.avals import aval_of, is_inexact
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.limited_loops import LimitedFunction
 from fnbackprop.jaxprs.substitution import jax_gradients, jax_vjp
@@ -23,6 +24,17 @@ def automatic_vjp(fun: Callable, *primals: Any, **options: Any) -> tuple:
     """JAX's own `jax.vjp`."""
     with jax_gradients():
         return jax_vjp(fun, *primals, **options)
+
+
+def in_primal_types(cotangents: Sequence[Any], primals: Sequence[Any]) -> list[Any]:
+    """Cotangents in the types of floating primals: a user's rule may give an integer, a boolean or float0 for one."""
+    pairs = zip(cotangents, primals, strict=True)
+    return [ct if is_inexact(aval_of(ct)) else as_array(ct).astype(aval_of(x).dtype) for ct, x in pairs]
+
+
+def as_array(cotangent: Any) -> Any:
+    """A cotangent; if it is of float0, which nothing can compute with, booleans in its place."""
+    return jnp.zeros(cotangent.shape, bool) if cotangent.dtype == jax.dtypes.float0 else cotangent
 
 
 def automatic_value_and_grad(fun: Callable, *settings: Any, **options: Any) -> Callable:

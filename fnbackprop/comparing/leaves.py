@@ -35,13 +35,13 @@ def compare_leaf(
       sides: what manual and automatic are called in the reason.
     """
     shape, dtype = np.shape(automatic), _dtype(automatic)
-    facts = {"path": path, "shape": shape, "dtype": "float0" if dtype == jax.dtypes.float0 else str(dtype)}
+    facts = {"path": path, "shape": shape, "dtype": _dtype_name(automatic)}
     if not any(jax.dtypes.issubdtype(_dtype(leaf), np.inexact) for leaf in (manual, automatic)):
         return LeafComparison(**facts, verdict=Verdict.SKIPPED, reason="an integer, boolean or key has no gradient")
     if (np.shape(manual), _dtype(manual)) != (shape, dtype):
         found = (
-            f"the {sides.manual} gradient is {_dtype(manual)}{list(np.shape(manual))}, "
-            f"the {sides.automatic} {dtype}{list(shape)}"
+            f"the {sides.manual} gradient is {_dtype_name(manual)}{list(np.shape(manual))}, "
+            f"the {sides.automatic} {facts['dtype']}{list(shape)}"
         )
         return LeafComparison(**facts, verdict=Verdict.FAIL, reason=found)
     if not np.size(automatic):
@@ -120,6 +120,10 @@ def _non_finite(manual: np.ndarray, automatic: np.ndarray, sides: Sides) -> str:
 
 def _dtype(leaf: Any) -> np.dtype:
     return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+
+
+def _dtype_name(leaf: Any) -> str:
+    return "float0" if _dtype(leaf) == jax.dtypes.float0 else str(_dtype(leaf))
 
 
 def _cosine(one: np.ndarray, two: np.ndarray) -> float:

@@ -53,6 +53,7 @@ class Sides(NamedTuple):
 
 
 MANUAL_AND_AUTOMATIC = Sides()
+RULE_AND_PRIMAL = Sides("its rule", "its primal's derivative")  # of a user's `custom_vjp` or `custom_jvp`
 
 
 class Cause(enum.StrEnum):

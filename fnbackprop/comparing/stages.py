@@ -24,7 +24,7 @@ from .gradient_sources import gradient_function
 from .leaves import compare_leaf, data_sizes, leaf_paths, structure_problems
 from .manual_alone import of_manual_alone, without_automatic
 from .noise import is_finite_in_float64, measured_noise, narrow_noise, plain_value
-from .numeric.arbitration import DISPUTED, settled, settled_value
+from .numeric.arbitration import DISPUTED, LeafNumeric, settled, settled_value, unproven, with_differences
 from .numeric.differences import Subject, compare_numeric
 from .program import Program, first_line, unused_inputs
 from .properties import check_contract, check_environment
@@ -70,16 +70,16 @@ class Work:
         both = [facts_of(one) for one in (self.traced, self.other_traced)]
         self.own_facts, self.facts = both[0], max(both, key=lambda facts: facts.roundoff)
         self.floor = max(map(rounding_floor, both))
-        self.refused = False
+        self.refused, self.audited = False, 0
         self.value_comparison: LeafComparison
         self.problems: tuple[str, ...] = ()
         self.leaves: tuple[LeafComparison, ...] = ()
         self.equations: list[EquationComparison] = []
-        self.audited = 0
         self.numeric: NumericComparison | None = None
         self.contract: tuple[Check, ...] = ()
         self.environment: tuple[Check, ...] = ()
         self.intended, self.audit_notes = list[str](), list[str]()
+        self.each: Sequence[LeafNumeric | None] = ()
         self.replaced: Callable[[], Sequence[str]] = tuple
         self.wrong_solves: dict[Any, EquationComparison] = {}
 
@@ -252,12 +252,11 @@ def take_differences(work: Work) -> None:
         reason = f"the gradient is NaN or infinite in {work.own_facts.dtype} alone: run in float64, it is finite"
         work.numeric = dataclasses.replace(work.numeric, verdict=Verdict.NON_FINITE, reason=reason)
     work.notes += found.notes
-    if work.numeric.verdict in NOT_SMOOTH or any(leaf.verdict is Verdict.NON_FINITE for leaf in work.leaves):
+    if work.numeric.verdict in NOT_SMOOTH or Verdict.NON_FINITE in (leaf.verdict for leaf in work.leaves):
         work.notes += find_kinks(work.traced)
-    bounds = [math.nan if one is None else one.bound for one in found.each] or [math.nan] * len(work.leaves)
-    leaves = [dataclasses.replace(leaf, bound=b) for leaf, b in zip(work.leaves, bounds, strict=True)]
-    for i, reason in found.decided.items():
-        leaves[i] = dataclasses.replace(leaves[i], verdict=Verdict.KINK, reason=reason)
+    work.each = found.each or [None] * len(work.leaves)
+    decides = not work.equations and work.numeric.verdict is not Verdict.FAIL  # a zero that no wrong rule gives
+    leaves = with_differences(work.leaves, work.each, found.decided if decides else {})
     work.leaves, notes = settled(leaves, found.each, found.automatic_wrong, work.numeric)
     work.notes += notes
 
@@ -287,6 +286,7 @@ def conclude(work: Work) -> None:
         work.leaves = tuple(without_automatic(leaf, work.numeric, work.intended, work.audited) for leaf in work.leaves)
         work.value_comparison = of_manual_alone(work.value_comparison)
     work.value_comparison = settled_value(work.value_comparison, work.contract)
+    work.leaves = unproven(work.leaves, work.each, unused_inputs(work.traced), work.numeric, work.equations)
 
 
 STAGES: tuple[Callable[[Work], None], ...] = (

@@ -8,7 +8,7 @@
         with limits.running_on():
             function(x)          # loops that test for convergence go on after it, until nothing changes any more
 
-A loop in a `shard_map` is left as it is.
+A loop in a `shard_map` ends too, but goes on after its condition in none: its devices may wait for each other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .avals import is_inexact
+from .avals import aval_of, is_inexact, vary, varying_axes
 from .compat import switch_branch
 from .evaluate import bind, interpret, read_array, source_line
 from .graph import all_equations, ancestors, holds, inner_jaxprs
 from .lists import split
 from .primitives import Trait, having
 from .types import close_jaxpr, open_jaxpr
-from .views import Call, Cond, Scan, While
+from .views import Call, Cond, Scan, ShardMap, While
 
 MANY, MORE = 10, 1000  # times as many iterations as at the point, and so many on top
 UNLIMITED = 2**30
+NO_AXES: frozenset = frozenset()
 
 
 class TooManyIterations(Exception):
@@ -155,10 +156,11 @@ class LimitedRun:
             return bind(equation, operands)
         return STRUCTURED[name](self, equation, operands)
 
-    def inner(self, closed: Any, operands: Sequence[Any]) -> tuple[list[Any], Any]:
-        """The outputs of a body, and the most iterations that one of its loops took."""
+    def inner(self, closed: Any, operands: Sequence[Any], axes: frozenset = NO_AXES) -> tuple[list[Any], Any]:
+        """The outputs of a body, and the most iterations that one of its loops took; that varies over these axes."""
         run = LimitedRun(self.limit, self.goes_on)
-        return run.closed(closed, operands), jnp.asarray(run.most, np.int32)
+        outputs = run.closed(closed, operands)
+        return outputs, vary(jnp.asarray(run.most, np.int32), axes)
 
     def call(self, equation: Any, operands: list[Any]) -> list[Any]:
         return self.closed(Call.of(equation).body, operands)
@@ -172,7 +174,8 @@ class LimitedRun:
     def cond(self, equation: Any, operands: list[Any]) -> list[Any]:
         cond = Cond.of(equation)
         index, rest = cond.split(operands)
-        branches = [lambda *values, b=branch: self.inner(b, values) for branch in cond.branches]
+        axes = varying_axes(aval_of(index)).union(*map(_axes_of_loops, cond.branches))
+        branches = [lambda *values, b=branch: self.inner(b, values, axes) for branch in cond.branches]
         outputs, most = switch_branch(index, branches, cond.platforms, *rest)
         self.most = jnp.maximum(self.most, most)
         return outputs
@@ -190,10 +193,27 @@ class LimitedRun:
         self.most = jnp.maximum(self.most, jnp.max(most, initial=0))
         return [*carry, *ys]
 
+    def shard_map(self, equation: Any, operands: list[Any]) -> list[Any]:
+        region = ShardMap.of(equation)
+        axes = tuple(axis for axis in region.mesh.axis_names if axis in region.axes)
+
+        def each(limit: Any, *values: Any) -> tuple[list[Any], Any]:
+            outputs, most = LimitedRun(limit, False).inner(region.body, values, frozenset(axes if region.check else ()))
+            return outputs, most[None]
+
+        everywhere = jax.sharding.PartitionSpec()
+        specs = (everywhere, *region.in_specs), (list(region.out_specs), jax.sharding.PartitionSpec(axes))
+        outputs, most = region.map(each, *specs)(self.limit, *operands)
+        self.most = jnp.maximum(self.most, jnp.max(most))
+        return outputs
+
     def while_(self, equation: Any, operands: list[Any]) -> list[Any]:
         loop = While.of(equation)
         condition_consts, consts, carry = loop.split(operands)
         goes_on = self.goes_on and tests_convergence(loop)
+        own = varying_axes(open_jaxpr(loop.condition).outvars[0].aval)
+        all_axes = own.union(*map(_axes_of_loops, (loop.condition, loop.body)))
+        same = own == all_axes  # otherwise a device's inner loops must not end the outer one, which all of them share
 
         def goes(carry: Any) -> Any:
             return self.inner(loop.condition, [*condition_consts, *carry])[0][0]
@@ -201,7 +221,7 @@ class LimitedRun:
         def continues(state: Any) -> Any:
             carry, steps, most, past = state
             more = past < self.limit if goes_on else jnp.any(goes(carry))
-            return more & (jnp.maximum(steps, most) <= self.limit)
+            return more & ((jnp.maximum(steps, most) if same else steps) <= self.limit)
 
         def step(state: Any) -> Any:
             carry, steps, most, past = state
@@ -218,7 +238,8 @@ class LimitedRun:
             return after, jnp.where(finished, steps, steps + 1), jnp.maximum(most, inner), past
 
         carry = list(map(jnp.asarray, carry))
-        carry, steps, most, _ = lax.while_loop(continues, step, (carry, *[jnp.int32(0)] * 3))
+        zeros = (vary(jnp.int32(0), axes) for axes in (own, all_axes, own))
+        carry, steps, most, _ = lax.while_loop(continues, step, (carry, *zeros))
         self.most = jnp.maximum(self.most, jnp.maximum(steps, most))
         return carry
 
@@ -230,6 +251,12 @@ def _gone_on(carry: list[Any], after: list[Any], finished: Any, past: Any, limit
     stays = jnp.all(jnp.stack([jnp.all((old == new) | ~jnp.isfinite(old)) for old, new in floating]))
     kept = [jnp.where(finished & breaks, old, new) for old, new in zip(carry, after, strict=True)]
     return kept, jnp.where(finished, jnp.where(breaks | stays, limit, past + 1), past)
+
+
+def _axes_of_loops(closed: Any) -> frozenset:
+    """The mesh axes along which the `while` loops of a jaxpr may take different numbers of iterations."""
+    conditions = (While.of(e).condition for e in all_equations(closed) if e.primitive.name == "while")
+    return NO_AXES.union(*(varying_axes(open_jaxpr(one).outvars[0].aval) for one in conditions))
 
 
 def tests_convergence(loop: While) -> bool:
@@ -246,5 +273,6 @@ STRUCTURED: dict[str, Callable[[LimitedRun, Any, list[Any]], list[Any]]] = {
     "custom_linear_solve": LimitedRun.linear_solve,
     "cond": LimitedRun.cond,
     "scan": LimitedRun.scan,
+    "shard_map": LimitedRun.shard_map,
     "while": LimitedRun.while_,
 }

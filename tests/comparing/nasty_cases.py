@@ -83,7 +83,7 @@ def conjugate_forgotten(right):
     return lambda z: weighted(function(z)), (jax.lax.complex(normal(4, 4), normal(4, 4, seed=1)),)
 
 
-@case("manual is zero: this path is detached", "gated")
+@case("its rule is zero: this path is detached", "gated")
 def branch_detached(right):
     def gated(p):
         return p["x"] * jnp.tanh(p["g"])
@@ -179,7 +179,7 @@ def operands_swapped(right):
     return lambda p: weighted(function(p)), ({"a": normal(4, 4), "b": normal(4, 4, seed=1)},)
 
 
-@case("manual is zero: this path is detached", "output_layer")
+@case("its rule is zero: this path is detached", "output_layer")
 def tied_weight_with_one_path_dropped(right):
     def output_layer(w, x):
         return x @ w.T

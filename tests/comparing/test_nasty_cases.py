@@ -145,7 +145,7 @@ def test_a_custom_rule_inside_a_shard_map():
     result = compare(loss, normal(8), directions=1)
     (found,) = result.equations
     assert (found.primitive, found.name, found.within) == ("custom_vjp_call", "squared", "shard_map")
-    assert found.hypothesis.text == "a factor 2 is missing: manual = 0.5 x automatic"
+    assert found.hypothesis.text == "a factor 2 is missing: its rule = 0.5 x its primal's derivative"
 
 
 # ---------------------------------------------------------------- intended, kinks, edges, noise

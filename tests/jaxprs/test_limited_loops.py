@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 from fnbackprop.jaxprs.limited_loops import LimitedFunction, TooManyIterations, limited_loops
 
@@ -43,7 +44,42 @@ def inside_a_solve(x):
     return lax.custom_linear_solve(lambda y: 2 * y, x, solve)
 
 
-FORMS = (count_down, inside_scan, inside_cond, inside_a_rule, inside_while, batched, inside_a_solve)
+def on_devices(body, spec, check=True):
+    mesh = Mesh(np.array(jax.devices()[:2]), ("i",))
+    return jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=check)
+
+
+def inside_shard_map(x):
+    return on_devices(count_down, PartitionSpec())(x)
+
+
+def differing(x, check=True):
+    """By as many steps on each device as its own element."""
+
+    def body(x):
+        return lax.scan(lambda carry, _: (carry, inside_while(inside_cond(x[0])[1])), 0.0, None, length=2)[1][1]
+
+    return on_devices(body, PartitionSpec("i"), check)(jnp.stack([x, x / 2]))
+
+
+def differing_unchecked(x):
+    return differing(x, check=False)
+
+
+def waiting_for_each_other(x):
+    """A sum over the devices in the condition: their loops must end together."""
+
+    def body(x):
+        start = x, lax.pcast(jnp.float32(1), "i", to="varying")
+        return lax.while_loop(lambda s: lax.pmax(s[0], "i")[0] > 0, lambda s: (s[0] - 1, count_down(x[0])[1]), start)[0]
+
+    return on_devices(body, PartitionSpec("i"))(jnp.stack([x, x / 2]))
+
+
+FORMS = (
+    *(count_down, inside_scan, inside_cond, inside_a_rule, inside_while, batched, inside_a_solve),
+    *(inside_shard_map, differing, differing_unchecked, waiting_for_each_other),
+)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -19,10 +19,11 @@ from fnbackprop.jaxprs.limited_loops import TooManyIterations
 from fnbackprop.jaxprs.lists import merge, present
 from fnbackprop.jaxprs.views import ShardMap
 
+from ..gradient_sources import in_primal_types
 from ..program import TracedProgram, first_line
 from ..results import Cotangent, EquationComparison
 from .check import COMPILED, CUSTOM, EquationCheck, Evidence, manual_cotangents
-from .custom_rules import custom_rule_verdict, has_another_forward
+from .custom_rules import custom_rule_verdict, has_another_forward, wrong_types
 from .gaussian_cotangents import GaussianCotangents
 from .implicit import has_implicit_derivative, implicit_derivative, wrong_solve
 from .inside import wrong_inside
@@ -127,10 +128,13 @@ class Audit:
         wrong = equation_verdict(actual)
         with contextlib.suppress(TooManyIterations):  # a loop in a backward pass need not converge for any cotangent
             wrong = wrong or equation_verdict(actual.again(self.gaussian(cts, visit.name)))
+        if visit.name in CUSTOM:
+            self._note(visit, wrong_types(actual))
         self._note(visit, wrong)
         if visit.name in CUSTOM:
             self._check_custom_rule(visit, cts)
-        return merge(visit.step.active, [pair.second for pair in found])
+        moving = [visit.operands[i] for i in check.targets]
+        return merge(visit.step.active, in_primal_types([pair.second for pair in found], moving))
 
     def _check_custom_rule(self, visit: Visit, cts: list[Any]) -> None:
         """Hold a user's rule against the derivative of its primal definition."""

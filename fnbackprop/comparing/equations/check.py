@@ -23,7 +23,7 @@ from fnbackprop.jaxprs.primitives import Trait, having
 from fnbackprop.jaxprs.views import Call
 
 from ..arrays import to_float64
-from ..gradient_sources import automatic_vjp
+from ..gradient_sources import as_array, automatic_vjp, in_primal_types
 from ..reference.float64 import Float64Run, bind_in_float64
 from ..reference.frozen_decisions import bessel_i0e
 from ..reference.pairs import float64_dtype
@@ -185,7 +185,8 @@ def both_sides(check: EquationCheck, operands: list[Any], cotangents: list[Any])
         firsts = _pull(vjp, function, moving, cotangents)
         automatic = equation_function(check, operands, apply=partial(bind_automatic, bind))
         seconds = _pull(automatic_vjp, automatic, moving, cotangents)
-    return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(firsts, seconds, strict=True)])
+    both = (in_primal_types(side, moving) for side in (firsts, seconds))
+    return firsts, seconds, jnp.stack([_stats(a, b) for a, b in zip(*both, strict=True)])
 
 
 def bind_automatic(bind: Callable, equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
@@ -207,7 +208,7 @@ def manual_cotangents(check: EquationCheck, operands: Sequence[Any], cotangents:
 
 
 def _pull(transform: Callable, function: Callable, moving: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-    return list(transform(function, *moving)[1](list(cotangents)))
+    return list(map(as_array, transform(function, *moving)[1](list(cotangents))))
 
 
 def _filled(check: EquationCheck, operands: Sequence[Any], moving: Sequence[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from fnbackprop.jaxprs.views import Call
 from ..arrays import array_norm, to_float64
 from ..diagnosis import diagnose
 from ..program import first_line
-from ..results import Agreement, Cotangent, EquationComparison, Verdict
+from ..results import RULE_AND_PRIMAL, Agreement, Cotangent, EquationComparison, Verdict
 from ..tolerance import NOISE_LIMIT, facts_of_equation, rounding_floor
 from .check import COMPILED, EquationCheck, Evidence
 from .equation_differences import differences
@@ -102,7 +102,8 @@ def custom_rule_verdict(
         if kind is Cotangent.GAUSSIAN and check.equation.params.get("symbolic_zeros") and array_norm(ours) == 0:
             left_out.append(str(check.targets[i]))
             continue
-        cause = diagnose(ours, theirs, difference.noise, sizes_of(check.equation, check.targets[i]))
+        sizes = sizes_of(check.equation, check.targets[i])
+        cause = diagnose(ours, theirs, difference.noise, sizes, RULE_AND_PRIMAL)
         cause = cause or cotangent_hypothesis(evidence, i, 10 * floor)
         if difference.finding in (Finding.DIFFERS, Finding.ROUNDING):
             difference = difference._replace(finding=Finding.CUSTOM_RULE)
@@ -118,6 +119,18 @@ def has_another_forward(check: EquationCheck, operands: Sequence[Any]) -> bool:
     except Exception:  # the user's function may refuse to be traced again; what it gives is then in the contract alone
         return False
     return error > FORWARD_SLACK * rounding_floor(facts_of_equation(check.equation))
+
+
+def wrong_types(evidence: Evidence) -> list[EquationComparison]:
+    """The operands for which a user's rule gives no floating cotangent, though they are floating."""
+    evidence, wrong = evidence._replace(check=evidence.check._replace(primal=True)), []
+    for i, position in enumerate(evidence.check.targets):
+        dtype, own = evidence.pairs[i].second.dtype, evidence.operands[position].dtype
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            given = "bool or float0" if dtype == np.bool_ else dtype
+            said = f"the cotangent that it returns is {given} for an operand of {own}"
+            wrong.append(failed(evidence, i, f"{said}; a cotangent has the type of its operand"))
+    return wrong
 
 
 def _by_differences(

@@ -20,7 +20,7 @@ from fnbackprop.jaxprs.graph import fixpoint
 from fnbackprop.jaxprs.lists import merge, present, select, split
 from fnbackprop.jaxprs.views import Scan, While
 
-from ..gradient_sources import automatic_vjp
+from ..gradient_sources import automatic_vjp, in_primal_types
 from .walk import Location, Visit, Walker
 
 ITERATIONS = 4  # of a loop are walked: the last, the first, and some between
@@ -101,7 +101,7 @@ def _pull(body: Callable, operands: list[Any], cts: list[Any]) -> list[Any]:
         found = automatic_vjp(function, *moving)[1](given)
     except Exception:  # something in the body has no gradient in JAX: as in `Audit`, our cotangents travel on
         found = vjp(function, *moving)[1](given)
-    return merge(floating, found)
+    return merge(floating, in_primal_types(found, moving))
 
 
 def walk_while(walker: Walker, visit: Visit, cts: list[Any]) -> list[Any]:

@@ -14,12 +14,13 @@ import numpy as np
 
 from fnbackprop.jaxprs.compat import quick_compilation
 from fnbackprop.jaxprs.evaluate import bind
+from fnbackprop.jaxprs.limited_loops import LimitedFunction
 from fnbackprop.jaxprs.lists import merge, present
 from fnbackprop.jaxprs.views import ShardMap
 
 from ..diagnosis import scale_hypothesis
 from ..program import first_line
-from ..results import Cotangent, EquationComparison, EquationKind, Verdict
+from ..results import MANUAL_AND_AUTOMATIC, RULE_AND_PRIMAL, Cotangent, EquationComparison, EquationKind, Verdict
 from ..tolerance import facts_of_equation, rounding_floor
 from .check import CUSTOM, EquationCheck, both_sides
 from .gaussian_cotangents import GaussianCotangents
@@ -96,7 +97,7 @@ def check_body(visit: Visit, cts: Sequence[Any], users_mode: bool, intended: Seq
 
     specs = [None if ct is None else spec for spec, ct in zip(region.out_specs, cts, strict=True)]
     mapped = region.map(run, (list(region.in_specs), specs), jax.sharding.PartitionSpec(axes))
-    stats = np.asarray(jax.jit(mapped, compiler_options=quick_compilation())(visit.operands, list(cts)))
+    stats = np.asarray(LimitedFunction(mapped, compiler_options=quick_compilation())(visit.operands, list(cts)))
     found = (_verdict(row, stats[:, i], intended) for i, row in enumerate(checks.rows))
     checked = {row.visit.identity() for row in checks.rows}
     return BodyVerdict([one for one in found if one is not None], checked, checks.notes)
@@ -119,7 +120,8 @@ def _verdict(row: Row, stats: np.ndarray, intended: Sequence[str]) -> EquationCo
     cause = None
     for factor in (ratio, -ratio):  # parallel, and so a factor, if the distance is that of the lengths
         if math.isfinite(ratio) and abs(off - abs(factor - 1) * theirs) <= 10 * floor * max(ours, theirs):
-            cause = scale_hypothesis(factor, sizes_of(equation, row.operand), abs(off / theirs - abs(factor - 1)))
+            sides, left = RULE_AND_PRIMAL if row.primal else MANUAL_AND_AUTOMATIC, abs(off / theirs - abs(factor - 1))
+            cause = scale_hypothesis(factor, sizes_of(equation, row.operand), left, sides)
     finding, kind = Finding.DIFFERS, EquationKind.RULE
     if row.primal:
         finding, kind = Finding.CUSTOM_RULE, EquationKind.CUSTOM_RULE

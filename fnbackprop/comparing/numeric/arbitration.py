@@ -7,19 +7,79 @@ differences can tell, and is not to be accused.
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ..arrays import array_norm, is_floating, to_float64
-from ..results import Check, LeafComparison, NumericComparison, Property, Verdict
+from ..results import (
+    Check,
+    EquationComparison,
+    EquationKind,
+    LeafComparison,
+    NumericComparison,
+    Property,
+    Verdict,
+)
 from .directions import DirectionalEvaluator
 from .slopes import best_step, shape_of
 
 DISPUTED = (Verdict.FAIL, Verdict.NON_FINITE)
+ALIKE = "manual and automatic agree, but differences along this leaf alone agree with neither"
+TELLS_NOTHING = "both gradients use the user's rule that is wrong: that they agree tells nothing"
 REASON = "the automatic derivative is wrong here: differences of the function agree with manual alone"
+
+
+class LeafNumeric(NamedTuple):
+    """One leaf by itself: whether its differences agree with manual and automatic, and the bound on its error."""
+
+    manual: bool
+    automatic: bool
+    bound: float
+
+
+def with_differences(
+    leaves: Sequence[LeafComparison], each: Sequence[LeafNumeric | None], decided: Mapping[int, str]
+) -> list[LeafComparison]:
+    """The leaves with what their own directions bound; those of zero gradient that the function moves along are kinks,
+    for the reason in `decided`."""
+    bounds = (math.nan if one is None else one.bound for one in each)
+    found = [dataclasses.replace(leaf, bound=bound) for leaf, bound in zip(leaves, bounds, strict=True)]
+    for i, reason in decided.items():
+        if found[i].verdict is Verdict.PASS:
+            found[i] = dataclasses.replace(found[i], verdict=Verdict.KINK, reason=reason)
+    return found
+
+
+def unproven(
+    leaves: Sequence[LeafComparison],
+    each: Sequence[LeafNumeric | None],
+    unused: Container[int],
+    numeric: NumericComparison | None,
+    equations: Sequence[EquationComparison],
+) -> tuple[LeafComparison, ...]:
+    """The leaves, of which none passes because both gradients are wrong alike, by a user's rule that both use.
+
+    Args:
+      each: see `settled`; empty: not taken. unused: the positions of those that the function does not read.
+    """
+    refuted = numeric is not None and numeric.verdict is Verdict.FAIL
+    users = any(one.kind is EquationKind.CUSTOM_RULE for one in equations)
+
+    def judged(leaf: LeafComparison, own: LeafNumeric | None) -> LeafComparison:
+        if refuted and own is not None and not (own.manual or own.automatic):
+            return dataclasses.replace(leaf, verdict=Verdict.FAIL, reason=ALIKE)
+        if users and own is None:
+            return dataclasses.replace(leaf, verdict=Verdict.SKIPPED, reason=TELLS_NOTHING)
+        return leaf
+
+    pairs = zip(leaves, each or [None] * len(leaves), strict=True)
+    return tuple(
+        judged(leaf, own) if leaf.verdict is Verdict.PASS and i not in unused else leaf
+        for i, (leaf, own) in enumerate(pairs)
+    )
 
 
 def follows_manual(evaluator: DirectionalEvaluator, manual: Any, automatic: Any, i: int, allowed: float) -> bool:

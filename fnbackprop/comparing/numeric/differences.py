@@ -18,7 +18,7 @@ from ..reference.inner_rounding import value_noise
 from ..results import MANUAL_AND_AUTOMATIC, NumericComparison, Sides, Verdict
 from ..tolerance import NOISE_LIMIT, RoundingFacts
 from .agreement import DifferencesVerdict, verdict_of
-from .arbitration import follows_manual
+from .arbitration import LeafNumeric, follows_manual
 from .directions import TAYLOR, Along, DirectionalEvaluator, gradient_size
 from .slopes import best_step, shape_of
 from .staircases import decided_slope
@@ -46,19 +46,11 @@ class Differences(NamedTuple):
     """
 
     comparison: NumericComparison
-    each: list["LeafNumeric | None"]
+    each: list[LeafNumeric | None]
     automatic_wrong: set[int]
     intended: list[str]
     notes: list[str]
     decided: dict[int, str]
-
-
-class LeafNumeric(NamedTuple):
-    """One leaf by itself: whether its differences agree with manual and automatic, and the bound on its error."""
-
-    manual: bool
-    automatic: bool
-    bound: float
 
 
 class Subject(NamedTuple):

@@ -11,13 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ..results import (
+    MANUAL_AND_AUTOMATIC,
+    RULE_AND_PRIMAL,
     SEVERITY,
+    Agreement,
     Check,
     EquationComparison,
     EquationKind,
     Hypothesis,
     LeafComparison,
     Results,
+    Sides,
     Verdict,
 )
 
@@ -83,7 +87,7 @@ def findings(results: Results, most: int = TERMINAL.findings) -> list[list[str]]
 
 
 def _has_paragraph(leaf: LeafComparison) -> bool:
-    return leaf.verdict is Verdict.FAIL and math.isfinite(leaf.error)
+    return leaf.verdict is Verdict.FAIL and leaf.error > leaf.allowed
 
 
 def _of_leaf(leaf: LeafComparison) -> list[str]:
@@ -113,17 +117,18 @@ def _of_equation(equation: EquationComparison, results: Results, which: str) -> 
         lines.append(f"  {name}, operand {equation.operand}, with the {equation.cotangent} cotangent")
     lines += [f"  {equation.reason}", *_cause(equation.hypothesis)]
     if equation.numeric:
-        lines.append(f"  differences of this equation agree with {equation.numeric}")
+        named = {Agreement.MANUAL: ours, Agreement.AUTOMATIC: theirs}
+        lines.append(f"  differences of this equation agree with {named.get(equation.numeric, equation.numeric)}")
     if not two and results.audited:
         lines.append(f"  {equation.count} of {results.audited} equations are wrong by this rule")
     return lines
 
 
-def _sides_of(equation: EquationComparison, results: Results) -> tuple[str, str]:
+def _sides_of(equation: EquationComparison, results: Results) -> Sides:
     """What the two cotangents of an equation are called."""
     if equation.kind is EquationKind.CUSTOM_RULE:
-        return "its rule", "its primal's derivative"
-    return results.sides if equation.kind is EquationKind.TWO_FUNCTIONS else ("manual", "automatic")
+        return RULE_AND_PRIMAL
+    return results.sides if equation.kind is EquationKind.TWO_FUNCTIONS else MANUAL_AND_AUTOMATIC
 
 
 def _cause(hypothesis: Hypothesis | None) -> list[str]:
@@ -209,7 +214,7 @@ def notes(results: Results, extent: Extent = TERMINAL) -> list[str]:
     shown = shown_leaves(results, extent.rows)
     lines = []
     if any(equation.kind is EquationKind.CUSTOM_RULE for equation in results.equations):
-        lines.append("both backwards use the user's rules: their leaves agree on what is wrong in these")
+        lines.append("both backwards use the user's rules: they agree on what is wrong in these")
     told = [leaf for leaf in (results.value, *shown) if leaf.reason and not _has_paragraph(leaf)]
     lines += [f"{leaf.path}: {leaf.reason}" for leaf in told]
     hidden = len(results.leaves) - len(shown)

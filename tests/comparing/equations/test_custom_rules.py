@@ -123,3 +123,67 @@ def test_a_rule_in_low_precision(factor, verdict, dtype):
     gelu.defvjp(lambda x: (gelu(x), x), backward)
     result = compare(weighted_loss(gelu), X.astype(dtype), progress=False)
     assert result.verdict is verdict and bool(result.equations) is (factor != 1), str(result)
+
+
+# ---------------------------------------------------------------- cotangents of another type
+
+
+def product_with(cotangent):
+    """x * y, whose rule gives this for the cotangent of y."""
+
+    @jax.custom_vjp
+    def product(x, y):
+        return x * y
+
+    product.defvjp(lambda x, y: (x * y, (x, y)), lambda saved, dz: (dz * saved[1], cotangent(dz * saved[0])))
+    return product
+
+
+GIVEN = {
+    "int32": lambda dy: dy.astype(jnp.int32),
+    "zeros": lambda dy: jnp.zeros(dy.shape, jnp.int32),
+    "bool": lambda dy: dy > 0,
+    "float0": lambda dy: np.zeros(dy.shape, jax.dtypes.float0),
+}
+AROUND = {
+    "alone": lambda f, x, y: f(x, y),
+    "twice used": lambda f, x, y: f(x * y, y),
+    "jit": lambda f, x, y: jax.jit(f)(x, y),
+    "vmap": lambda f, x, y: jax.vmap(f)(x, y),
+    "checkpoint": lambda f, x, y: jax.checkpoint(f)(x, y),
+    "scan": lambda f, x, y: jax.lax.scan(lambda carry, _: (f(carry, y), None), x, None, length=3)[0],
+    "cond": lambda f, x, y: jax.lax.cond(x[0] > -9, f, lambda x, y: x, x, y),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("given", GIVEN)
+def test_a_rule_that_returns_no_floating_cotangent_is_named(given, around):
+    product = product_with(GIVEN[given])
+    if given == "float0" and around in ("checkpoint", "cond"):
+        pytest.skip("JAX does not lower it, so that no single equation can be checked")
+    result = compare(lambda y: jnp.sum(AROUND[around](product, X + 0.5, y)), X + 3, progress=False)
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert Verdict.KINK not in [leaf.verdict for leaf in result.leaves], str(result)
+    found = result.equations[0]
+    named = "bool or float0" if given in ("bool", "float0") else "int32"
+    assert f"is {named} for an operand of float32" in found.reason and "test_custom_rules.py" in found.where
+
+
+# ---------------------------------------------------------------- leaves that both gradients get wrong alike
+
+
+def test_a_leaf_that_both_gradients_get_wrong_does_not_pass():
+    sine, _ = with_rule(jnp.sin, 1.1)
+    result = compare(lambda x, y: jnp.sum(sine(x)) + jnp.sum(y**2), X, X, argnums=(0, 1), progress=False)
+    assert [leaf.verdict for leaf in result.leaves] == [Verdict.FAIL, Verdict.PASS], str(result)
+    assert "differences along this leaf alone agree with neither" in result.leaves[0].reason
+    assert "its rule = 1.1 x its primal's derivative" in str(result)
+    assert "differences of this equation agree with its primal's derivative" in " ".join(str(result).split())
+
+
+def test_where_no_differences_tell_a_leaf_of_a_wrong_rule_is_not_proven():
+    sine, _ = with_rule(jnp.sin, 1.1)
+    result = compare(lambda x: jnp.sum(sine(x)), X, directions=0, progress=False)
+    assert (result.verdict, result.leaves[0].verdict) == (Verdict.FAIL, Verdict.SKIPPED), str(result)
+    assert "that they agree tells nothing" in result.leaves[0].reason

@@ -67,3 +67,18 @@ def test_a_users_rule_is_held_against_its_primal():
     (one,) = found.wrong
     assert (one.kind, one.cotangent) == (EquationKind.CUSTOM_RULE, Cotangent.GAUSSIAN)
     assert one.ratio == pytest.approx(2.5, rel=1e-5) and "square" in one.name
+
+
+def test_a_loop_that_does_not_end_beside_the_point_is_ended():
+    """It takes no step at the point, and beside it as many as an integer can count."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("i",))
+
+    def body(x):
+        moved = lambda state: jnp.any(state[0] != 1) & (state[1] < 2**31 - 2)  # noqa: E731
+        steps = jax.lax.pcast(0, "i", to="varying")
+        return 2 * jax.lax.while_loop(moved, lambda state: (state[0], state[1] + 1), (x, steps))[0]
+
+    fun = jax.shard_map(body, mesh=mesh, in_specs=SPEC, out_specs=SPEC)
+    result = fb.compare(lambda x: jnp.sum(fun(x)), np.ones(4, np.float32))
+    assert result.verdict is Verdict.PASS, str(result)
+    assert any("does not end within" in note and "test_shard_map.py" in note for note in result.notes)
