@@ -109,7 +109,7 @@ class Property(enum.StrEnum):
     """A property that is checked beside the gradient's values; its text is how it is printed."""
 
     REPEATABLE = "a second call is identical"
-    SAME_VALUE = "the forward's value equals the plain primal"
+    SAME_VALUE = "the value is the same with a backward pass and without"
     ZERO = "a zero cotangent gives zeros"
     LINEAR = "linear in the cotangent"
     RULES = "rules in place"

@@ -19,7 +19,7 @@ from fnbackprop.jaxprs.limited_loops import TooManyIterations, present_limits
 from .arrays import distance, is_finite
 from .equations.alignment import first_difference
 from .equations.audit import Audit
-from .equations.kinks import find_kinks
+from .equations.kinks import NEAR, find_kinks
 from .gradient_sources import gradient_function
 from .leaves import compare_leaf, data_sizes, leaf_paths, structure_problems
 from .manual_alone import of_manual_alone, without_automatic
@@ -253,7 +253,7 @@ def take_differences(work: Work) -> None:
         work.numeric = dataclasses.replace(work.numeric, verdict=Verdict.NON_FINITE, reason=reason)
     work.notes += found.notes
     if work.numeric.verdict in NOT_SMOOTH or Verdict.NON_FINITE in (leaf.verdict for leaf in work.leaves):
-        work.notes += find_kinks(work.traced)
+        work.notes += find_kinks(work.traced) or [NEAR] * (work.numeric.verdict is Verdict.KINK)
     work.each = found.each or [None] * len(work.leaves)
     decides = not work.equations and work.numeric.verdict is not Verdict.FAIL  # a zero that no wrong rule gives
     leaves = with_differences(work.leaves, work.each, found.decided if decides else {})

@@ -45,9 +45,9 @@ def test_what_breaks_it_fails(name, change):
 
 
 def test_another_value_than_the_primal_fails():
-    found = checks(plain=14.1)["the forward's value equals the plain primal"]
+    found = checks(plain=14.1)["the value is the same with a backward pass and without"]
     assert found.verdict is Verdict.FAIL and "is 14, without 14.1" in found.reason
-    assert checks(plain=np.nan)["the forward's value equals the plain primal"].verdict is Verdict.SKIPPED
+    assert checks(plain=np.nan)["the value is the same with a backward pass and without"].verdict is Verdict.SKIPPED
 
 
 def test_calls_that_differ():

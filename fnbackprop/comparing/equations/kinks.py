@@ -17,6 +17,10 @@ from .walk import Location, enter, evaluate_arrays
 
 MOST_LINES = 8
 MOST_ITERATIONS = 64  # of a loop
+NEAR = (
+    "no equation is found exactly at a kink or a tie: if one is nearer than the steps of the differences, the gradient "
+    "is that of the side on which the point lies, and no convention"
+)
 
 
 def _zero(x: np.ndarray) -> np.ndarray:

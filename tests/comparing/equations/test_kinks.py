@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 
 import fnbackprop as fb
 from fnbackprop.comparing.equations.kinks import find_kinks
 from fnbackprop.comparing.program import make_program, trace_program
+from fnbackprop.comparing.results import Verdict
 
 X = jnp.float32([0.0, 0.0, 1.0, 2.0])
 
@@ -51,3 +53,15 @@ def test_the_kinks_of_i0e_and_abs_cancel():
 def test_many_are_counted():
     lines = found(lambda x: sum(jnp.sum(jnp.abs(x * i)) for i in range(1, 12)))
     assert len(lines) <= 9
+
+
+def told(values):
+    result = fb.compare(lambda x: jnp.max(x), np.array(values, np.float32))
+    assert result.verdict is Verdict.KINK, str(result)
+    return [note for note in result.notes if "nearer than the steps" in note], str(result)
+
+
+def test_a_tie_is_told_from_two_values_that_are_nearly_equal():
+    assert told([1.0, 1 + 2.0**-23, 0.5])[0]
+    near, text = told([1.0, 1.0, 0.5])
+    assert not near and "at a tie" in text

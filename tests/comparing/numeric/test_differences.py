@@ -87,3 +87,13 @@ def test_gradients_that_are_infinite_in_two_leaves():
     infinite.defvjp(lambda x, y: (x * y, None), lambda _, dz: (dz * np.inf, -dz * np.inf))
     result = fb.compare(lambda x, y: jnp.sum(infinite(x, y)), jnp.ones(3), 2 * jnp.ones(3), argnums=(0, 1))
     assert result.verdict is Verdict.FAIL and "infinite" in str(result)
+
+
+@pytest.mark.parametrize("norm", [jnp.sum, lambda x: jnp.sum(x**2), jnp.linalg.norm])
+@pytest.mark.parametrize("zero", ["v", "w", "both"])
+def test_a_product_that_is_quadratic_in_an_operand_of_zeros(norm, zero):
+    """Differences are symmetric there: their slope is that of rounding alone, or zero."""
+    v, w, a = (np.float32(np.random.default_rng(i).normal(size=s)) for i, s in enumerate([(4, 3), (3, 3), (4, 4)]))
+    v, w = v * (zero == "w"), w * (zero == "v")
+    result = fb.compare(lambda v, w, a: norm(v @ w @ v.T - a), v, w, a, argnums=(0, 1, 2), progress=False)
+    assert result.verdict is Verdict.PASS, str(result)
