@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 CHECKPOINT = ("orbax.checkpoint",)
+REPORT = ("jinja2",)
 
 
 def import_ahead(modules: Sequence[str]) -> threading.Thread:

@@ -20,7 +20,7 @@ from .step.loss_gradient import make_outcome_and_grad
 from .step.mixed_precision import precision_of
 from .step.model_state import with_model_state
 from .step.own_step import make_own_gradient, own_step
-from .step.several_updates import UpdateFunction, one_after_another
+from .step.several_updates import Made, UpdateFunction, one_after_another
 from .step.skipping import leaves_out, skip_metrics, unless_left_out
 from .step.state import TrainState
 from .step.step_metrics import step_metrics
@@ -173,15 +173,15 @@ def make_step(experiment: Experiment, backward: str = "manual", layout: Layout |
 
 
 def one_update(experiment: Experiment, backward: str, layout: Layout | None) -> UpdateFunction:
-    """The function `updated(state, batch) -> (state, metrics, made)` of one update. made: whether it was, a bool
-    scalar, or None if no update is ever left out."""
+    """The function `updated(state, batch, measured) -> (state, metrics, made)` of one update. measured: whether its
+    norms are looked at; None, always. made: whether it was, a bool scalar, or None if no update is ever left out."""
     if experiment.gradient is not None:
         outcome_and_grad = make_own_gradient(experiment, backward)
     else:
         outcome_and_grad = make_outcome_and_grad(experiment, backward, precision_of(experiment.precision))
     update = WeightUpdate(experiment)
 
-    def updated(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array], jax.Array | None]:
+    def updated(state: TrainState, batch: Any, measured: jax.Array | None = None) -> Made:
         key = jax.random.fold_in(state.key, state.step)
         scale = None if state.loss_scale is None else state.loss_scale.value
 
@@ -196,7 +196,8 @@ def one_update(experiment: Experiment, backward: str, layout: Layout | None) -> 
         after = update(state, gradient, found.value, batch, key)
         after = with_model_state(experiment, after, found.model_state, state.step)
 
-        norms: dict[str, Any] = step_metrics(gradient, state.params, after.params, trainable)
+        wanted = None if leaves_out(state) else measured
+        norms: dict[str, Any] = step_metrics(gradient, state.params, after.params, trainable, wanted)
         rate = update.learning_rate(state, gradient, found.value, batch, key)
         metrics = {"loss": found.value, **norms, **rate, **found.metrics}
         made = None

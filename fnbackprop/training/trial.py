@@ -19,7 +19,7 @@ from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.writer import CheckpointWriter
 from .errors import CheckpointError
 from .evaluating import context_of
-from .importing import CHECKPOINT, import_ahead
+from .importing import CHECKPOINT, REPORT, import_ahead
 from .run import Run
 from .run_folder import RunFolder
 from .step.partial_optimizer import optimizer_of
@@ -129,7 +129,7 @@ class Trial:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trial")
         self._checkpoint: Future[list[str]] | None = None
         if run.trial and folder is not None and _writes_checkpoints(run):
-            import_ahead(CHECKPOINT)
+            import_ahead(CHECKPOINT + REPORT)  # while the step is compiled
 
     def __enter__(self) -> "Trial":
         return self

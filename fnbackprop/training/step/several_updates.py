@@ -23,7 +23,7 @@ Metrics = dict[str, Any]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 Made = tuple[TrainState, Metrics, Any]
 """The state after an update, its metrics, and whether it was made: a bool scalar, or None if it always is."""
-UpdateFunction = Callable[[TrainState, Any], Made]
+UpdateFunction = Callable[..., Made]  # of the state, the batch and, if not always, whether its norms are looked at
 
 
 def one_after_another(experiment: Experiment, steps: Mapping[str, UpdateFunction]) -> Step:
@@ -31,7 +31,7 @@ def one_after_another(experiment: Experiment, steps: Mapping[str, UpdateFunction
 
     Args:
       experiment: has the updates.
-      steps: `step(state, batch)` of each, by its name; the optimizer's state there is its own.
+      steps: `step(state, batch, measured)` of each, by its name; the optimizer's state there is its own.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -84,7 +84,7 @@ def _so_often(update: Update, step: UpdateFunction, batch: Any) -> Callable[[Tra
     """A function of the state that makes the update `times` times; its metrics are those of the last time."""
 
     def once(state: TrainState, time: Any) -> tuple[TrainState, tuple[Metrics, Any]]:
-        after, *found = step(replace(state, key=jax.random.fold_in(state.key, time)), batch)
+        after, *found = step(replace(state, key=jax.random.fold_in(state.key, time)), batch, time == update.times - 1)
         return replace(after, step=state.step, key=state.key), tuple(found)
 
     def made(state: TrainState) -> Made:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnbackprop import trees
@@ -45,7 +46,11 @@ def _joint(parts: np.ndarray) -> float:
 
 
 def step_metrics(
-    gradient: Any, before: Any, after: Any, trainable: Sequence[bool] | None = None
+    gradient: Any,
+    before: Any,
+    after: Any,
+    trainable: Sequence[bool] | None = None,
+    measured: jax.Array | None = None,
 ) -> dict[str, jax.Array | LayerNorms]:
     """The gradient's norm, in all and for each layer, and the size of the update relative to the parameters.
 
@@ -53,10 +58,15 @@ def step_metrics(
       gradient: of the parameters.
       before, after: the parameters before and after the update.
       trainable: whether each leaf is trained; the others are left out. None trains all.
+      measured: a bool scalar, without which nothing is computed and all are zero; None measures always.
 
     Returns:
       "gradient_norm", a scalar; "update_ratio", the scalar |after - before| / |before|; `LAYER_NORMS`.
     """
+    if measured is not None:
+        norms = jax.jit(lambda: step_metrics(gradient, before, after, trainable))  # traced once, for both branches
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(norms))
+        return jax.lax.cond(measured, norms, lambda: zeros)
     gradient, before, after = (trained_only(tree, trainable) for tree in (gradient, before, after))
     parts, places = trees.norm_parts(jax.tree.leaves(gradient))
     layers = trees.layers(jax.tree.unflatten(jax.tree.structure(gradient), places))

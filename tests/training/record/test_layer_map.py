@@ -4,13 +4,15 @@ import base64
 import io
 import math
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fnbackprop.training.record.layer_map import layers_svg
+from fnbackprop.training.record.layer_map import _png, layers_svg
 
 
 def pictures(svg):
@@ -41,3 +43,17 @@ def test_whatever_the_numbers(value):
     svg = layers_svg([{"step": 3, name: value}], "a & b")
     assert "…<" not in svg and "a &amp; b" in svg
     ElementTree.fromstring(svg)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (70, 200)])
+def test_a_picture_has_the_pixels_it_was_given(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 4)).astype(np.uint8)
+    picture = Image.open(io.BytesIO(_png(pixels)))
+    picture.verify()
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(_png(pixels)))), pixels)
+
+
+def test_a_map_needs_no_library_for_pictures():
+    code = "import sys; from fnbackprop.training.record.layer_map import layers_svg as svg; "
+    code += "svg([{'step': 0, 'gradient_norm/a': 1.0}], ''); assert 'PIL' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -98,6 +98,19 @@ def test_updates_are_made_as_in_a_bare_loop(backward, tmp_path):
     assert jax.tree.leaves(state.opt_state["generator"]) == []
 
 
+def test_of_an_update_made_several_times_the_last_is_measured():
+    """With `skip_nonfinite`, the norm of each time is needed; the metrics are those of the last time all the same."""
+    found = []
+    for experiment in (gan({"times": 3}), gan({"times": 3}, skip_nonfinite=1)):
+        step, state = make_step(experiment), initial_state(experiment)
+        [loop] = [e for e in jax.make_jaxpr(step)(state, batch(0)).eqns if e.primitive.name == "scan"]
+        conditions = [e.primitive.name for e in loop.params["jaxpr"].eqns].count("cond")
+        found.append((conditions, jax.jit(step)(state, batch(0))[1]))
+    (one, only_last), (none, every) = found
+    assert (one, none) == (1, 0) and only_last["critic/gradient_norm"] > 0
+    chex.assert_trees_all_close(only_last, {name: every[name] for name in only_last}, rtol=1e-6)
+
+
 def test_a_run_goes_on_where_it_was(tmp_path):
     experiment = gan({"times": 2}, {"every": 3}, ema=0.9)
     whole = fb.train(experiment, directory=None, progress=False)

@@ -1,5 +1,6 @@
 """The size of gradient and update, by layers."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,13 @@ def test_frozen_leaves_are_left_out():
     assert found[LAYER_NORMS].names == ("blocks/0", "blocks/1") and found["update_ratio"] == 1
     np.testing.assert_allclose(found[LAYER_NORMS].values, [12, 8])
     np.testing.assert_allclose(found["gradient_norm"], np.hypot(12, 8), rtol=1e-6)
+
+
+def test_nothing_is_computed_of_an_update_that_is_not_measured():
+    after = jax.tree.map(lambda leaf: 1.5 * leaf, PARAMS)
+    found = jax.jit(lambda measured: step_metrics(PARAMS, PARAMS, after, measured=measured))
+    chex.assert_trees_all_close(found(True), jax.jit(step_metrics)(PARAMS, PARAMS, after), rtol=1e-6)
+    chex.assert_trees_all_equal(found(False), jax.tree.map(jnp.zeros_like, found(True)))
 
 
 def test_a_layer_of_several_parts_has_their_joint_norm():
