@@ -40,16 +40,19 @@ AGREEMENT = {
 }
 
 
-def differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarray) -> Opinion:
-    """Differences in float64 along one Gaussian direction of the i-th active operand, with both sides' cotangents."""
+def differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarray, noise: float = 0.0) -> Opinion:
+    """Differences in float64 along one Gaussian direction of the i-th active operand, with both sides' cotangents.
+
+    noise: the relative rounding error of ours, which is of the program's own precision where a jaxpr is held.
+    """
     try:
         with jax.enable_x64(True):
-            return _differences(evidence, i, ours, theirs)
+            return _differences(evidence, i, ours, theirs, noise)
     except Exception:  # it cannot be run in float64
         return Opinion(Agreement.UNKNOWN, Verdict.PASS, "")
 
 
-def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarray) -> Opinion:
+def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarray, noise: float) -> Opinion:
     check, cts = evidence.check, list(map(to_float64, evidence.cotangents))
     function = float64_function(check, evidence.operands, frozen=False)
     moving = [to_float64(evidence.operands[j]) for j in check.targets]
@@ -69,7 +72,8 @@ def _differences(evidence: Evidence, i: int, ours: np.ndarray, theirs: np.ndarra
     slopes = Slopes(LENGTHS, values[0], values[1 : count + 1], values[count + 1 :], rounding)
     central = slopes.central
     allowed = 10 * (abs(central[0] - central[2]) + rounding / LENGTHS[2]) + 1e-7 * size
-    near = [bool(abs(np.sum(np.real(side * direction)) - central[2]) <= allowed) for side in (ours, theirs)]
+    limits = (ours, allowed + noise * size), (theirs, allowed)
+    near = [bool(abs(np.sum(np.real(side * direction)) - central[2]) <= limit) for side, limit in limits]
     return Opinion(AGREEMENT[near[0], near[1]], *shape_of(slopes, 1e-4 * size))
 
 

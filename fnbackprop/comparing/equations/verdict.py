@@ -78,7 +78,7 @@ def _operand_verdict(evidence: Evidence, i: int, exact: Any, floor: float) -> Eq
     if _same_for_hermitian(evidence, difference):
         return None
     finite = np.isfinite(ours).all()
-    opinion = differences(evidence, i, ours, theirs) if finite else SAID_NOTHING
+    opinion = differences(evidence, i, ours, theirs, difference.noise) if finite else SAID_NOTHING
     tiny = distance(ours, theirs) < NEGLIGIBLE
     if opinion.who in (Agreement.MANUAL, Agreement.BOTH) and (difference.finding is Finding.DIFFERS or tiny):
         return None
