@@ -69,6 +69,16 @@ def test_filter_products_element_types(always, dtype):
     assert_close(pullback(dz), want, TOLERANCE[dtype] / 4)
 
 
+def test_filter_products_are_rounded_once(always):
+    """To bfloat16, and not after each of the sums over two examples."""
+    x, w = operands(LAYOUTS[0], batch=128, dtype="bfloat16")
+    z, pullback = fb.vjp(convolution(LAYOUTS[0]), x, w)
+    dz = random_like(z, 2)
+    _, exact = jax.vjp(convolution(LAYOUTS[0]), *(a.astype("float64") for a in (x, w)))
+    dw, want = (np.asarray(d, np.float64) for d in (pullback(dz)[1], exact(dz.astype("float64"))[1]))
+    assert np.linalg.norm(dw - want) <= 2**-8.5 * np.linalg.norm(want)
+
+
 def test_filter_products_take_the_precision_of_each_operand(always):
     x, w = operands(LAYOUTS[0], features=8, dtype="float32")
     apply = convolution(LAYOUTS[0], precision=("highest", "default"))

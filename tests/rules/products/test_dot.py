@@ -101,6 +101,14 @@ def test_dot_general_vjp_accumulates_in_float32():
     assert np.linalg.norm(np.asarray(dy, np.float64) - exact) <= 2**-8.5 * np.linalg.norm(exact)
 
 
+def test_dot_general_vjp_of_a_wide_operand_accumulates_in_its_own_type():
+    """Beside a narrow one too."""
+    x, y = normal(3, 5), normal(5, 4, dtype="bfloat16", seed=1)
+    z, pullback = fb.vjp(lambda x, y: lax.dot_general(x, y, MATRICES), x, y)
+    dz = random_like(z, 2)
+    assert_close(pullback(dz)[0], dz @ y.astype("float64").T, 1e-15)
+
+
 @pytest.mark.parametrize(
     "precision",
     ["highest", ("high", "default"), lax.DotAlgorithmPreset.F32_F32_F32],

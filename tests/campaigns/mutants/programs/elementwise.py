@@ -31,10 +31,12 @@ add("asinh", lax.asinh, np.float32([1e30, -3e37]))  # whose squares overflow
 add("asinh", lax.asinh, complex_normal(4))
 add("asin acos atanh", lambda x: (lax.asin(x), lax.acos(x), lax.atanh(x)), 0.5 * complex_normal(3))
 add("cosh", lax.cosh, complex_normal(3))
+add("atan sinh", lambda x: (lax.atan(x), lax.sinh(x)), 0.5 * complex_normal(3))
 add("acosh", lax.acosh, positive(5, low=1.4, high=3.0))
 add("bessel_i0e", lambda x: jnp.exp(abs(x)) * lax.bessel_i0e(x), np.float32([0.0, 0.5]))  # I₀, smooth at 0
 add("bessel_i0e bessel_i1e", lambda x: (lax.bessel_i0e(x), lax.bessel_i1e(x)), away(5))
 add("bessel_i1e", lax.bessel_i1e, np.float32([0.0, 0.5]))
+add("bessel_i1e", lax.bessel_i1e, np.float32([-9e-4, 9e-4]))  # by the series at 0
 add("bessel_i0e bessel_i1e", lambda x: (lax.bessel_i0e(x), lax.bessel_i1e(x)), np.float32([12, -20, 45]))  # the series
 for _name in "tanh logistic expm1 exp sin cos tan log log1p sqrt rsqrt cbrt exp2".split():
     add(_name, partial(of(_name), accuracy=lax.AccuracyMode.HIGHEST), positive(5))
@@ -59,10 +61,14 @@ add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), distinct(6), distinc
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.float32([1.0, 2.0, 3.0]), np.float32([1.0, 5.0, 1.0]))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)),
     np.complex64([1 + 2j, 1 + 2j, 3 - 1j, 2 + 1j, 2 + 5j]), np.complex64([1 + 2j, 1 - 1j, 2 + 5j, 2 + 4j, 2 + 4j]))
+add("max min", lambda x, y: (jnp.sqrt(lax.max(x, y)), jnp.sqrt(-lax.min(-x, -y))),
+    np.float32([0, 2]), np.float32([-1, 1]))  # whose cotangent is infinite
 add("clamp", lax.clamp, np.full(6, -1, "float32"), np.float32([-2, -1.5, -0.5, 0.5, 1.5, 2]), np.full(6, 1, "float32"))
 add("clamp", lax.clamp, np.float32([1, 1, -3, 1]), np.float32([0, 3, 0.5, -2]), np.float32([-1, -1, -2, -1]))
 add("max min", lambda x, y: (lax.max(x, y), lax.min(x, y)), np.complex64([3 - 1j, 1 + 1j, 1 + 5j, 1 + 2j]),
     np.complex64([2 + 5j, 2, 2 + 1j, 2]))
+add("max min", lambda x, y: (lambda x, y: (lax.max(x, y), lax.min(x, y)))(1 + 1j * x, 1 + 1j * y),
+    distinct(6), distinct(6, seed=1) + np.float32(0.2))  # whose real parts stay equal
 add("clamp", lax.clamp, np.float32(-1), np.float32([-1.0, 0.0, 1.0]), np.float32(1))
 add("select_n", lambda x, y: lax.select_n(np.array([True, False, True, False]), x, y), normal(4), normal(4, seed=1))
 add("select_n", lambda *xs: lax.select_n(np.int32([0, 2, 1, 2]), *xs), *(normal(4, seed=s) for s in range(3)))

@@ -17,6 +17,7 @@ L = lax.linalg
 
 TIED = np.diag(np.float32([2, 1, 1]))  # what belongs to the value 2 alone is smooth
 add("eigh", lambda a: (lambda v, values: v[:, 2:] * values[2:] @ v[:, 2:].T)(*L.eigh(a)), TIED)
+add("eigh", lambda a: (lambda v: v[:, :2] @ v[:, :2].T)(L.eigh(a)[0]), TIED)  # as is what the tied ones span
 add("eigh", L.eigh, jnp.stack([definite(3), definite(3, seed=2)])[:, None])  # (2, 1, 3, 3)
 add("svd", lambda a: (lambda u, s, vt: u[:, :1] * s[:1] @ vt[:1])(*L.svd(a)), TIED)
 add("schur", lambda a: (lambda t: (t[2, 2], jnp.sum(t[:2, 2] ** 2), (t[0, 1] - t[1, 0]) ** 2))(L.schur(a)[0]),
@@ -83,6 +84,18 @@ add("eig", lambda a: L.eig(a, compute_left_eigenvectors=True, compute_right_eige
 add("eig", lambda a: phase_free_eig(*L.eig(a, compute_left_eigenvectors=True, compute_right_eigenvectors=False,
                                            enable_eigvec_derivs=True))[1:], rotating(3))
 add("eigh", lambda a: L.eigh(a)[1], definite(3, dtype="complex64"))
+add("eig", lambda a: (lambda values, left, right: (phase_free_eig(values, left), phase_free_eig(values, right)[1:]))(
+    *L.eig(a, enable_eigvec_derivs=True)), rotating(3))
+add("eig", lambda a: jnp.sum(jnp.abs(L.eig(a, compute_left_eigenvectors=False, enable_eigvec_derivs=True)[1]) ** 2, 0),
+    rotating(3))  # their length is 1, whatever the matrix
+TALL = jnp.stack([matrix(4, 2, seed=s) for s in range(4)]).reshape(2, 2, 4, 2)
+add("svd", lambda a: (lambda u, s, vt: (u[..., :2], u[..., 2:] @ u[..., 2:].mT, vt))(*L.svd(a)), TALL)
+add("svd", lambda a: (lambda u, s, vt: (s, u[:, 2:] @ u[:, 2:].conj().T))(*L.svd(a)),
+    matrix(4, 2, dtype="complex64"))
+for _a in (TALL, TALL[0]):
+    add("qr", lambda a: (lambda rest: rest @ rest.mT)(L.qr(a, full_matrices=True)[0][..., 2:]), _a)
+add("geqrf", lambda a: jnp.linalg.qr(a, mode="raw"), matrix(4, 2)[None])
+add("householder_product", L.householder_product, normal(3, 1, 4, 3), normal(3, 1, 2, seed=3))
 STACKS = [jnp.stack([f(3), f(3, seed=5)])[:, None] for f in (partial(matrix, 3), rotating, definite)]  # (2, 1, 3, 3)
 add("hessenberg", L.hessenberg, STACKS[0])
 add("hessenberg", L.hessenberg, matrix(2, 2, dtype="complex64"))  # whose entry below is turned to be real
@@ -128,7 +141,9 @@ def own_solve(has_transpose):
 
 for _flag in (True, False):
     add("custom_linear_solve", own_solve(_flag), strong(3), normal(3, seed=1))
-add("custom_linear_solve", lambda a, b, c: lax.custom_linear_solve(  # of two leaves, with something beside
-    lambda x: (a @ x[0], a @ x[1] + x[0]), (b, c),
-    lambda _, r: ((lambda x: (x, jnp.linalg.solve(a, r[1] - x)))(jnp.linalg.solve(a, r[0])), 2.0),
+add("custom_linear_solve", lambda a, b, c: lax.custom_linear_solve(  # of three leaves, with something beside
+    lambda x: (a @ x[0], a @ x[1] + x[0], 2 * x[2]), (b, c, c[:2]),
+    lambda _, r: ((lambda x: (x, jnp.linalg.solve(a, r[1] - x), r[2] / 2))(jnp.linalg.solve(a, r[0])), 2.0),
     has_aux=True), strong(3), normal(3, seed=1), normal(3, seed=2))
+add("custom_linear_solve", lambda a, b: (lambda inverse: lax.custom_linear_solve(  # which holds another matrix
+    lambda x: a @ x, b, lambda _, b: inverse @ b))(jnp.linalg.inv(a)), strong(3), normal(3, seed=1))
